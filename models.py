@@ -1,0 +1,225 @@
+"""Three models on one encoder: `Classifier`, `Segmenter`, `MultiTask`.
+
+Shapes: N images, C channels, H x W pixels, K classes. Every model maps images (N, 3, H, W), of any size, to a dict
+of logits keyed like the batch: ``{"label": (N, K)}``, ``{"mask": (N, 1, H, W)}``, or both.
+"""
+
+import socket
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+N_CLASSES = 7
+DECODER_CHANNELS = (128, 64, 64, 32)  # at strides 16, 8, 4, 2
+IMAGENET = ResNet18_Weights.IMAGENET1K_V1
+
+
+class Encoder(nn.Module):
+    """ResNet-18 (He et al. 2016, doi:10.1109/CVPR.2016.90) without its head, with torchvision's layer names.
+
+    Images (N, 3, H, W) become five feature maps (N, C, H/s, W/s), rounded up, of `channels` C at `strides` s.
+    """
+
+    channels = (64, 64, 128, 256, 512)
+    strides = (2, 4, 8, 16, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        resnet = resnet18(weights=None)
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = [self.relu(self.bn1(self.conv1(image)))]  # (N, 64, H/2, W/2)
+        x = self.maxpool(features[0])
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return features
+
+
+class LabelHead(nn.Module):
+    """Global average of the deepest feature map, then one linear layer: logits (N, K)."""
+
+    def __init__(self, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, n_classes)
+
+    def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        return self.linear(features[-1].mean(dim=(2, 3)))
+
+
+class DecoderBlock(nn.Module):
+    """Upsample to the skip connection's size, concatenate, convolve twice."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels + skip_channels, out_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
+        x = torch.cat([x, skip], dim=1)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)), inplace=True)
+
+
+class MaskDecoder(nn.Module):
+    """U-Net decoder (Ronneberger et al. 2015, arXiv:1505.04597) down to stride 2: mask logits (N, 1, H, W).
+
+    The logits are upsampled to the image's size, for a last stage at full size costs a third of a training step.
+    """
+
+    def __init__(self, encoder_channels: tuple[int, ...], channels: tuple[int, ...]) -> None:
+        super().__init__()
+        *skips, deepest = encoder_channels
+        inputs = (deepest, *channels[:-1])
+        self.blocks = nn.ModuleList(map(DecoderBlock, inputs, reversed(skips), channels))
+        self.logits = nn.Conv2d(channels[-1], 1, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        *skips, x = features
+        for block, skip in zip(self.blocks, reversed(skips)):
+            x = block(x, skip)
+        x = self.logits(x)  # (N, 1, H/2, W/2)
+        return F.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)  # (N, 1, H, W)
+
+
+class Model(nn.Module):
+    """One encoder and named heads; the output has the heads' names.
+
+    `arguments` are the constructor's, so that a checkpoint can say how to build the network again.
+    """
+
+    def __init__(self, heads: dict[str, nn.Module], arguments: dict) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.heads = nn.ModuleDict(heads)
+        self.arguments = arguments
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        features = self.encoder(image)
+        return {name: head(features, image.shape[-2:]) for name, head in self.heads.items()}
+
+
+class Classifier(Model):
+    """Images (N, 3, H, W) to ``{"label": (N, n_classes)}`` logits."""
+
+    def __init__(self, n_classes: int = N_CLASSES) -> None:
+        super().__init__({"label": LabelHead(Encoder.channels[-1], n_classes)}, {"n_classes": n_classes})
+
+
+class Segmenter(Model):
+    """Images (N, 3, H, W) to ``{"mask": (N, 1, H, W)}`` logits of the lesion."""
+
+    def __init__(self, decoder_channels: tuple[int, ...] = DECODER_CHANNELS) -> None:
+        decoder_channels = tuple(decoder_channels)
+        super().__init__(
+            {"mask": MaskDecoder(Encoder.channels, decoder_channels)}, {"decoder_channels": decoder_channels}
+        )
+
+
+class MultiTask(Model):
+    """Images (N, 3, H, W) to ``{"label": (N, n_classes), "mask": (N, 1, H, W)}`` logits from one encoder."""
+
+    def __init__(self, n_classes: int = N_CLASSES, decoder_channels: tuple[int, ...] = DECODER_CHANNELS) -> None:
+        decoder_channels = tuple(decoder_channels)
+        super().__init__(
+            {
+                "label": LabelHead(Encoder.channels[-1], n_classes),
+                "mask": MaskDecoder(Encoder.channels, decoder_channels),
+            },
+            {"n_classes": n_classes, "decoder_channels": decoder_channels},
+        )
+
+
+MODELS = {"classification": Classifier, "segmentation": Segmenter, "multitask": MultiTask}
+
+
+def imagenet_weights(timeout: float = 10.0) -> dict[str, Tensor]:
+    """ImageNet weights for `Encoder`, from torchvision's cache (``TORCH_HOME``) or else downloaded into it.
+
+    Parameters
+    ----------
+    timeout : seconds without an answer after which the download is given up.
+
+    Raises
+    ------
+    FileNotFoundError : not in the cache and not to be downloaded; names the file, its URL and the cache folder.
+    ValueError : the cached file is damaged.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET.url.rsplit("/", 1)[1]
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(timeout)  # torch.hub sets none: a silent network would hang the start
+    try:
+        state = IMAGENET.get_state_dict(check_hash=True)
+        return {name: value for name, value in state.items() if not name.startswith("fc.")}
+    except Exception as error:  # torch.load and the download raise many kinds
+        if path.exists():
+            raise ValueError(f"ImageNet weights: {path} is damaged ({error}). Delete it and try again.") from error
+        raise FileNotFoundError(
+            f"ImageNet weights: {path.name} is not in {path.parent} and could not be downloaded "
+            f"({error}). Get {IMAGENET.url} on a machine with network and put it into that folder."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def imagenet_start(pretrained: str) -> tuple[dict[str, Tensor] | None, str]:
+    """What the encoder starts from, as weights (None: random) and in words.
+
+    Parameters
+    ----------
+    pretrained : "auto" (ImageNet weights if they can be had), "yes" (they must be had) or "no".
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : "yes", and as `imagenet_weights`; a damaged file also with "auto".
+    """
+    if pretrained == "no":
+        return None, "The encoder starts from scratch."
+    try:
+        return imagenet_weights(), "The encoder starts from ImageNet weights."
+    except FileNotFoundError as error:
+        if pretrained == "yes":
+            raise
+        return None, f"*** The encoder starts FROM SCRATCH, which costs accuracy. {error} ***"
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """A checkpoint's content: plain types and tensors, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : no such file; not a checkpoint of this project.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No checkpoint at {path}. Train one with: python main.py")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if checkpoint["task"] in MODELS and checkpoint["weights"]:
+            return checkpoint
+    except Exception as error:  # torch.load raises many kinds on a damaged file
+        raise ValueError(f"{path} is not a checkpoint of this project, or is damaged: {error!r}") from error
+    raise ValueError(f"{path} holds a model of the unknown task {checkpoint['task']!r}.")
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
+    """The trained network of a checkpoint, in eval mode; needs nothing but the file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `load_checkpoint`.
+    """
+    checkpoint = load_checkpoint(path)
+    model = MODELS[checkpoint["task"]](**checkpoint["arguments"])
+    model.load_state_dict(checkpoint["weights"])
+    return model.to(device, memory_format=torch.channels_last).eval()

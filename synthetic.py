@@ -1,0 +1,199 @@
+"""Demo lesions in the folder layout of HAM10000: drawn by rules, told apart by colour, shape, border and texture.
+
+    python synthetic.py FOLDER
+
+They let the whole program run where there is no data. Numbers measured on them say nothing about real lesions.
+"""
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+WIDTH, HEIGHT = 160, 120  # pixels
+LESIONS = {"MEL": 60, "NV": 150, "BCC": 50, "AKIEC": 45, "BKL": 60, "DF": 40, "VASC": 40}  # lesions drawn per class
+IMAGES_PER_LESION = (0.7, 0.2, 0.1)  # share of lesions with 1, 2, 3 images
+SKIN_TONES = ((241, 205, 184), (232, 188, 160), (222, 170, 140), (198, 142, 110), (160, 110, 82))  # RGB
+SITES = ("abdomen", "back", "chest", "face", "lower extremity", "trunk", "upper extremity")
+
+# What tells the classes apart. colours: centre, rim (RGB); border: amplitude of its waves; soft: its width in pixels;
+# squeeze: short by long axis, at least; radius: pixels, from and to.
+LOOKS = {
+    "MEL": {"colours": ((58, 36, 32), (112, 72, 54)), "border": 0.15, "soft": 3, "squeeze": 0.6, "radius": (28, 42)},
+    "NV": {"colours": ((118, 76, 52), (152, 106, 78)), "border": 0.04, "soft": 4, "squeeze": 0.8, "radius": (18, 36)},
+    "BCC": {"colours": ((214, 142, 136), (200, 126, 120)), "border": 0.09, "soft": 5, "squeeze": 0.7, "radius": (20, 38)},
+    "AKIEC": {"colours": ((196, 98, 84), (208, 124, 106)), "border": 0.1, "soft": 7, "squeeze": 0.6, "radius": (24, 40)},
+    "BKL": {"colours": ((164, 126, 84), (136, 98, 64)), "border": 0.07, "soft": 1.2, "squeeze": 0.7, "radius": (24, 42)},
+    "DF": {"colours": ((186, 140, 118), (124, 80, 64)), "border": 0.05, "soft": 6, "squeeze": 0.8, "radius": (20, 32)},
+    "VASC": {"colours": ((150, 26, 40), (164, 44, 58)), "border": 0.07, "soft": 2, "squeeze": 0.7, "radius": (18, 34)},
+}  # fmt: skip
+
+
+def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = LESIONS) -> None:
+    """Write ``GroundTruth.csv``, ``HAM10000_metadata.csv``, ``images/`` and ``masks/`` into a new folder.
+
+    The same seed gives the same files. The folder appears when it is whole.
+
+    Parameters
+    ----------
+    lesions : number of lesions per class code.
+
+    Raises
+    ------
+    FileExistsError : `folder` is there already.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; synthetic data goes into a new folder.")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name in ("images", "masks"):
+        (partial / name).mkdir(parents=True)
+    truth, metadata = [], []
+    codes = [code for code, n in lesions.items() for _ in range(n)]
+    for number, code in enumerate(tqdm(codes, "Drawing synthetic lesions", unit="lesion", disable=None)):
+        rng = np.random.default_rng((seed, number))
+        person = (10 * int(rng.integers(3, 9)), str(rng.choice(["female", "male"])), str(rng.choice(SITES)))
+        tone = np.array(SKIN_TONES[rng.integers(len(SKIN_TONES))], float)
+        shape = draw_shape(code, rng)
+        for _ in range(1 + rng.choice(len(IMAGES_PER_LESION), p=IMAGES_PER_LESION)):
+            name = f"synthetic_{len(truth):05}"
+            picture, mask = draw_lesion(code, shape, tone, rng)
+            Image.fromarray(picture).save(partial / "images" / f"{name}.jpg", quality=92)
+            Image.fromarray(mask).save(partial / "masks" / f"{name}_segmentation.png")
+            truth.append([name, *(f"{float(code == other)}" for other in LOOKS)])
+            metadata.append([f"LESION_{number:05}", name, code.lower(), "synthetic", *person])
+    _write_csv(partial / "GroundTruth.csv", ["image", *LOOKS], truth)
+    columns = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
+    _write_csv(partial / "HAM10000_metadata.csv", columns, metadata)
+    (partial / "README.txt").write_text("Synthetic demo data, drawn by synthetic.py; no image shows a real lesion.\n")
+    partial.rename(folder)
+
+
+def draw_shape(code: str, rng: np.random.Generator) -> dict:
+    """What stays the same in all images of a lesion: size, outline, and the seed of its texture."""
+    waves = np.arange(2, 9)
+    return {
+        "radius": rng.uniform(*LOOKS[code]["radius"]),
+        "squeeze": rng.uniform(LOOKS[code]["squeeze"], 1),
+        "amplitudes": LOOKS[code]["border"] * rng.normal(size=len(waves)) / np.sqrt(waves),
+        "phases": rng.uniform(0, 2 * np.pi, len(waves)),
+        "texture": int(rng.integers(2**31)),
+        "shade": rng.normal(0, 9) + rng.normal(0, 3, 3),
+    }
+
+
+def draw_lesion(code: str, shape: dict, tone: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One photograph: picture (HEIGHT, WIDTH, 3) uint8 and its exact mask (HEIGHT, WIDTH) in {0, 255}."""
+    distance, angle, x, y = _lesion_coordinates(shape, rng)
+    soft = LOOKS[code]["soft"]
+    cover = 1 / (1 + np.exp(np.clip(distance / soft * 2, -30, 30)))[..., None]  # 1 inside, 0 outside
+    skin = tone + 9 * _noise(rng, 5)[..., None] + 5 * _noise(rng, 40)[..., None]
+    lesion = _texture(code, shape, distance, angle, x, y)
+    picture = skin * (1 - cover) + lesion * cover
+    picture = _light(picture, rng)
+    picture = _hairs(picture, rng)
+    picture += rng.normal(0, 2.5, picture.shape)
+    return picture.clip(0, 255).astype(np.uint8), (distance <= 0).astype(np.uint8) * 255
+
+
+def _lesion_coordinates(shape: dict, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Signed distance to the outline (negative inside, about pixels), angle, and the lesion's own x and y in radii."""
+    turn, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
+    shift = rng.uniform(-10, 10, 2)
+    v, u = np.mgrid[:HEIGHT, :WIDTH]
+    u, v = u - WIDTH / 2 - shift[0], v - HEIGHT / 2 - shift[1]
+    x, y = u * np.cos(turn) + v * np.sin(turn), (v * np.cos(turn) - u * np.sin(turn)) / shape["squeeze"]
+    angle, length = np.arctan2(y, x), np.hypot(x, y)
+    waves = np.arange(2, 2 + len(shape["amplitudes"]))[:, None, None]
+    wobble = (shape["amplitudes"][:, None, None] * np.cos(waves * angle + shape["phases"][:, None, None])).sum(axis=0)
+    radius = shape["radius"] * zoom * (1 + wobble)
+    return length - radius, angle, x / (shape["radius"] * zoom), y / (shape["radius"] * zoom)
+
+
+def _texture(code: str, shape: dict, distance, angle, x, y) -> np.ndarray:
+    """The lesion's own colours (HEIGHT, WIDTH, 3), fixed to the lesion and so turned with it."""
+    rng = np.random.default_rng(shape["texture"])
+    centre, rim = (np.array(colour, float) + shape["shade"] for colour in LOOKS[code]["colours"])
+    depth = np.clip(np.hypot(x, y), 0, 1.3)[..., None]
+    colour = centre * (1 - depth**2 / 1.69) + rim * depth**2 / 1.69
+    if code == "NV":  # pigment network
+        bent_x, bent_y = x + 0.06 * np.sin(5 * y), y + 0.06 * np.sin(6 * x)
+        colour = colour - 12 * (np.cos(15 * bent_x) * np.cos(15 * bent_y))[..., None] * (1.2 - depth)
+    elif code == "MEL":  # blotches of black, blue-gray and red, on one side
+        for blotch in ((24, 18, 22), (92, 104, 128), (150, 58, 50)):
+            colour = _spots(colour, x, y, rng, 2, (0.2, 0.45), blotch, 0.75)
+        colour -= 10 * (np.cos(11 * x + 2 * np.sin(4 * y)) > 0.4)[..., None]
+    elif code == "BCC":  # branching vessels and blue-gray dots
+        for _ in range(4):
+            bend, start, width = rng.uniform(2, 5), rng.uniform(-0.8, 0.8), 0.025
+            line = np.abs(y - start - 0.25 * np.sin(bend * x + start * 9)) < width
+            colour = np.where(line[..., None], (176, 44, 50), colour)
+        colour = _spots(colour, x, y, rng, 5, (0.06, 0.12), (98, 104, 128), 0.9)
+    elif code == "AKIEC":  # scale: whitish flakes on red
+        colour = _spots(colour, x, y, rng, 26, (0.05, 0.14), (238, 216, 188), 0.75)
+    elif code == "BKL":  # milia and plugs
+        colour = _spots(colour, x, y, rng, 14, (0.05, 0.09), (240, 226, 180), 0.9)
+        colour = _spots(colour, x, y, rng, 12, (0.05, 0.1), (82, 54, 34), 0.9)
+    elif code == "DF":  # white scar in the middle
+        colour = _spots(colour, x * 2, y * 2, rng, 3, (0.5, 0.8), (244, 230, 222), 0.7)
+    elif code == "VASC":  # lacunae: round red to purple lakes
+        for lake in ((196, 34, 46), (110, 18, 52), (84, 14, 40)):
+            colour = _spots(colour, x, y, rng, 4, (0.14, 0.26), lake, 0.9)
+    return colour
+
+
+def _spots(colour, x, y, rng, n: int, radii: tuple[float, float], paint, opacity: float) -> np.ndarray:
+    """Soft discs at random places in the unit circle."""
+    for _ in range(n):
+        r, phi, size = np.sqrt(rng.uniform(0, 0.8)), rng.uniform(0, 2 * np.pi), rng.uniform(*radii)
+        away = np.hypot(x - r * np.cos(phi), y - r * np.sin(phi)) / size
+        cover = opacity / (1 + np.exp(np.clip(10 * (away - 1), -30, 30)))[..., None]
+        colour = colour * (1 - cover) + np.array(paint, float) * cover
+    return colour
+
+
+def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
+    """Smooth noise of unit size with about `cells` bumps across."""
+    grid = Image.fromarray(rng.normal(size=(max(cells * HEIGHT // WIDTH, 2), cells)).astype(np.float32))
+    return np.asarray(grid.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+
+
+def _light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Exposure, white balance, and the dark corners of a dermatoscope."""
+    v, u = np.mgrid[:HEIGHT, :WIDTH]
+    from_centre = np.hypot(u - WIDTH / 2, v - HEIGHT / 2) / np.hypot(WIDTH / 2, HEIGHT / 2)
+    vignette = 1 - rng.uniform(0.05, 0.45) * from_centre**3
+    return picture * vignette[..., None] * rng.uniform(0.9, 1.08) * rng.normal(1, 0.02, 3)
+
+
+def _hairs(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some thin dark curves across the picture, in two images of five."""
+    n_hairs = int(rng.integers(2, 9)) if rng.random() < 0.4 else 0
+    layer = Image.new("L", (2 * WIDTH, 2 * HEIGHT))
+    for _ in range(n_hairs):
+        start, end = (rng.uniform((0, 0), (2 * WIDTH, 2 * HEIGHT)) for _ in range(2))
+        pull = (start + end) / 2 + rng.normal(0, 40, 2)
+        t = np.linspace(0, 1, 20)[:, None]
+        curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * pull + t**2 * end
+        ImageDraw.Draw(layer).line([tuple(point) for point in curve], fill=200, width=int(rng.integers(1, 4)))
+    cover = np.asarray(layer.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))[..., None] / 255
+    return picture * (1 - cover) + np.array((46, 34, 28)) * cover
+
+
+def _write_csv(path: Path, columns: list[str], rows: list[list]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python synthetic.py FOLDER")
+    try:
+        write_dataset(sys.argv[1])
+    except OSError as error:
+        sys.exit(str(error))

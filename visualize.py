@@ -1,0 +1,128 @@
+"""Arrays and tables -> figures. The only file that imports matplotlib; nothing is shown or written here."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#E69F00", "#009E73", "#666666"
+TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
+
+
+def png(figure: Figure, note: str = "") -> bytes:
+    """The figure as a PNG file's content, with `note` at its foot."""
+    if note:
+        figure.text(0.995, 0.005, note, ha="right", va="bottom", fontsize=8, color=GRAY, style="italic")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def training_curves(history: pd.DataFrame, title: str) -> Figure:
+    """Training and validation loss, and each head's validation scores, by epoch; the saved epoch is marked.
+
+    Parameters
+    ----------
+    history : columns epoch, train_loss, val_loss and val_<head>_<score>, one row an epoch.
+    """
+    scores: dict[str, list[str]] = {}
+    for name in history.columns:
+        if name.startswith("val_") and not name.endswith("loss"):
+            scores.setdefault(name.split("_")[1], []).append(name)
+    figure = Figure(figsize=(4.6 * (1 + len(scores)), 3.4), layout="constrained")
+    axes = figure.subplots(1, 1 + len(scores), squeeze=False)[0]
+    best = history.loc[history["val_loss"].idxmin()]
+    axes[0].plot(history["epoch"], history["train_loss"], color=BLUE, marker=".", label="training")
+    axes[0].plot(history["epoch"], history["val_loss"], color=ORANGE, marker=".", label="validation")
+    label = f"saved: epoch {best['epoch']:.0f}"
+    axes[0].plot(best["epoch"], best["val_loss"], "o", color=ORANGE, ms=9, mfc="none", label=label)
+    axes[0].set(title=f"{title}: loss", ylabel="loss")
+    for axis, (head, names) in zip(axes[1:], scores.items()):
+        for name, colour in zip(names, (BLUE, GREEN, ORANGE)):
+            axis.plot(history["epoch"], history[name], color=colour, marker=".", label=name.split("_", 2)[2])
+        axis.axvline(best["epoch"], color=GRAY, lw=0.8, ls=":")
+        axis.set(title=f"{title}: validation, {head}", ylabel="score", ylim=(None, 1))
+    for axis in axes:
+        _finish(axis, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix (K, K), true classes in rows: counts, and shares of each row."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    support = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
+    accuracy = np.trace(matrix) / max(matrix.sum(), 1)
+    panels = (
+        (matrix, "d", f"{title}: test images (accuracy {accuracy:.3f})"),
+        (shares, ".2f", f"{title}: share of the true class"),
+    )
+    for axis, (values, form, heading) in zip(figure.subplots(1, 2), panels):
+        # Both panels are coloured by share, or the large classes would hide the others.
+        sns.heatmap(shares, ax=axis, annot=values, fmt=form, cmap="Blues", vmin=0, vmax=1, cbar=False, square=True)
+        axis.set_xticklabels(classes)
+        axis.set_yticklabels(classes)
+        axis.set(title=heading, xlabel="predicted", ylabel="true")
+        axis.tick_params(axis="both", rotation=0, labelsize=9)
+    return figure
+
+
+def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
+    """Images per class (rows of `counts`) and part (its columns), on a logarithmic axis."""
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / len(counts.columns)
+    for i, (part, colour) in enumerate(zip(counts.columns, (BLUE, ORANGE, GREEN))):
+        bars = axis.bar(np.arange(len(counts)) + (i - 1) * width, counts[part], width, color=colour, label=part)
+        axis.bar_label(bars, fontsize=7, padding=1)
+    axis.set_yscale("symlog", linthresh=10)
+    axis.set_ylim(0, counts.to_numpy().max() * 2 + 10)
+    axis.set(title=title, ylabel="images", xticks=range(len(counts)))
+    axis.set_xticklabels(counts.index)
+    _finish(axis)
+    return figure
+
+
+def mask_rows(examples: Sequence[dict], title: str) -> Figure:
+    """Rows of image | true mask | predicted mask | both contours on the image.
+
+    Parameters
+    ----------
+    examples : dicts of ``image`` (H, W, 3) uint8, ``true`` and ``predicted`` (H, W) bool, and ``title``.
+    """
+    figure = Figure(figsize=(8.4, 2.1 * len(examples) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(len(examples), 4, squeeze=False)
+    for row, example in zip(axes, examples):
+        row[0].imshow(example["image"])
+        row[1].imshow(example["true"], cmap="gray", vmin=0, vmax=1)
+        row[2].imshow(example["predicted"], cmap="gray", vmin=0, vmax=1)
+        overlay(row[3], example["image"], example["true"], example["predicted"])
+        row[0].set_ylabel(example["title"], fontsize=8)
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+    for axis, heading in zip(axes[0], ("image", "true mask", "predicted mask", "true (green), predicted (orange)")):
+        axis.set_title(heading, fontsize=9)
+    return figure
+
+
+def overlay(axis: Axes, image: np.ndarray, true: np.ndarray | None, predicted: np.ndarray) -> None:
+    """Draw the masks' contours on the image; the prediction is dashed."""
+    axis.imshow(image)
+    for mask, colour, style in ((true, TRUE_COLOUR, "solid"), (predicted, PREDICTED_COLOUR, "dashed")):
+        if mask is not None and mask.any() and not mask.all():
+            axis.contour(mask, levels=[0.5], colors="black", linewidths=2.6, linestyles=style)
+            axis.contour(mask, levels=[0.5], colors=colour, linewidths=1.6, linestyles=style)
+
+
+def _finish(axis: Axes, **labels: str) -> None:
+    axis.set(**labels)
+    axis.grid(axis="y", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
