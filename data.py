@@ -71,7 +71,7 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     csv_path = find_csv(data_dir)
     rows = _read_csv(csv_path)
     missing = [name for name in ("image", *CLASSES) if name not in rows]
-    if "image" in missing or len(missing) > len(CLASSES) - 2:
+    if missing:
         raise ValueError(
             f"{csv_path} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns[:12])}. "
             f"Expected: image,{','.join(CLASSES)} with one row an image and 1 in the column of its class."
@@ -82,8 +82,13 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     table["label"], table["status"], table["reason"] = -1, USED, ""
     _check_rows(table, rows)
     images, masks = find_files(data_dir)
-    table["image_path"] = table["image"].map(images).fillna("")
-    table["mask_path"] = table["image"].map(masks).fillna("")
+    table["image_path"] = [images.get(name, "") for name in table["image"]]
+    table["mask_path"] = [masks.get(name, "") for name in table["image"]]
+    if (table["image_path"] == "").all():
+        raise FileNotFoundError(
+            f"None of the images that {csv_path} names lie in a folder images/ of {data_dir.resolve()}; "
+            f"{len(images)} image files were found there, and {table['image'].iloc[0]!r} is the first name looked for."
+        )
     _leave_out(table, table["image_path"] == "", "image is missing")
     no_mask = (table["status"] == USED) & (table["mask_path"] == "")
     table.loc[no_mask, ["status", "reason"]] = LABEL_ONLY, "mask is missing"
@@ -128,8 +133,7 @@ def _image_name(text: str) -> str:
 
 def _check_rows(table: pd.DataFrame, rows: pd.DataFrame) -> None:
     """Fill in labels; leave out rows that name no file or no class, and repeated names."""
-    present = [name for name in CLASSES if name in rows]
-    labels = rows[present].apply(pd.to_numeric, errors="coerce").reindex(columns=CLASSES, fill_value=0.0)
+    labels = rows[list(CLASSES)].apply(pd.to_numeric, errors="coerce")
     one_hot = labels.isin([0, 1]).all(axis=1) & (labels.sum(axis=1) == 1)
     table["label"] = labels.fillna(0).to_numpy().argmax(axis=1)
     table.loc[~one_hot, "label"] = -1
@@ -159,7 +163,7 @@ def find_files(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
         # Two levels are enough for any layout, and end a loop of links.
         folders[:] = sorted(f for f in folders if depth < 2 and not f.startswith((".", "__MACOSX")))
         kind = os.path.relpath(folder, data_dir).lower()
-        if "mask" in kind or "segmentation" in kind:
+        if "mask" in kind or "segmentation" in kind or "groundtruth" in kind:
             found = masks
         elif "image" in kind or "input" in kind:
             found = images
@@ -186,23 +190,29 @@ def _lesion_ids(data_dir: Path, rows: pd.DataFrame, images: pd.Series) -> pd.Ser
 
 
 def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
-    """At most `limit` usable images, stratified by class, whole lesions first; 0 keeps all.
+    """Leave out all but `limit` usable rows, stratified by class, whole lesions first; 0 keeps all.
 
     Each class keeps at least ten images (or all it has), so that it can still be split in three.
+
+    Raises
+    ------
+    ValueError : `limit` is too small for that.
     """
     usable = table[table["status"] != LEFT_OUT]
     if not 0 < limit < len(usable):
         return table
     counts = usable["label"].value_counts().sort_index()
-    quota = (counts * limit / len(usable)).round().clip(lower=np.minimum(counts, 10)).astype(int)
+    quota = (counts * limit / len(usable)).round().clip(lower=counts.clip(upper=10)).astype(int)
     quota[quota.idxmax()] -= quota.sum() - limit
-    if quota.min() < 1:
-        raise ValueError(f"--limit {limit} is too few for {len(counts)} classes; use at least {10 * len(counts) + 10}.")
-    order = np.random.default_rng((seed, 1)).permutation(usable["lesion_id"].unique())
-    rank = usable["lesion_id"].map({lesion: i for i, lesion in enumerate(order)}).sort_values(kind="stable")
-    shuffled = usable.loc[rank.index]
-    nth = shuffled.groupby("label").cumcount()
-    return table.loc[sorted(shuffled.index[nth < shuffled["label"].map(quota)])]
+    if (quota < counts.clip(upper=10)).any():
+        raise ValueError(f"--limit {limit} is too few for {len(counts)} classes of ten images; use {20 * len(counts)}.")
+    lesions = np.random.default_rng((seed, 1)).permutation(usable["lesion_id"].unique())
+    shuffled = usable["lesion_id"].map(pd.Series(range(len(lesions)), index=lesions)).sort_values(kind="stable").index
+    nth = usable.loc[shuffled].groupby("label").cumcount()
+    kept = shuffled[nth < usable.loc[shuffled, "label"].map(quota)]
+    table = table.copy()
+    _leave_out(table, ~table.index.isin(kept), "beyond --limit")
+    return table
 
 
 def split_table(
@@ -219,6 +229,8 @@ def split_table(
     ValueError : a class has fewer than three lesions (or images, if not grouped); names it and the choices.
     """
     usable = table[table["status"] != LEFT_OUT].sort_values("image")
+    if usable.empty:
+        raise ValueError("No image can be used; data_report.csv gives each one's reason.")
     lesion = usable["lesion_id"] if group_by_lesion else usable["image"]
     lesions = usable.groupby(lesion)["label"].agg(label=lambda labels: labels.mode()[0], n_images="size")
     lesions = lesions.sample(frac=1, random_state=seed).sort_values("n_images", ascending=False, kind="stable")
@@ -246,9 +258,8 @@ def _too_few(code: str, n_lesions: int, usable: pd.DataFrame, label: int, groupe
     )
 
 
-def n_leaked_by_image_split(table: pd.DataFrame, **split_arguments) -> int:
-    """How many test images would share a lesion with a training image, had the split been by image."""
-    split = split_table(table, **split_arguments, group_by_lesion=False)
+def n_leaked(table: pd.DataFrame, split: pd.Series) -> int:
+    """How many test images share a lesion with a training image."""
     train_lesions = set(table.loc[split == "train", "lesion_id"])
     return int(table.loc[split == "test", "lesion_id"].isin(train_lesions).sum())
 
@@ -269,6 +280,22 @@ def describe(table: pd.DataFrame) -> str:
     for (status, kind), members in reasons.groupby([reasons["status"], kinds]):
         examples = ", ".join(table.loc[members.index[:3], "image"])
         lines.append(f"  {len(members):5} {status}: {kind} (e.g. {examples})")
+    return "\n".join(lines)
+
+
+def describe_split(table: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int) -> str:
+    """Absent classes, and what a split by image would leak or does, as lines for the console."""
+    by_image = split_table(table, val_fraction, test_fraction, seed, group_by_lesion=False)
+    leaked, n_test = n_leaked(table, by_image), (by_image == "test").sum()
+    lines = [
+        f"Class {code} ({CLASS_NAMES[code]}) has no image: nothing is learned or measured for it."
+        for i, code in enumerate(CLASSES)
+        if not (table.loc[table["split"] != "", "label"] == i).any()
+    ]
+    lines.append(
+        f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would have had a sibling of "
+        f"the same lesion in train; in this split, {n_leaked(table, table['split'])} have."
+    )
     return "\n".join(lines)
 
 

@@ -160,6 +160,13 @@ def mask_metrics(counts: np.ndarray) -> dict:
     return found
 
 
+def best_median_worst(scores: np.ndarray, n_each: int = 2) -> list[int]:
+    """Positions of the `n_each` highest, middle and lowest scores, without repeats."""
+    order = np.argsort(-scores, kind="stable")
+    middle = max((len(order) - n_each) // 2, 0)
+    return list(dict.fromkeys([*order[:n_each], *order[middle : middle + n_each], *order[-n_each:]]))
+
+
 def report(task: str, found: dict) -> str:
     """The test set's numbers as a table for the console."""
     lines = [f"{task}, test set"]

@@ -40,7 +40,7 @@ TEST_FRACTION = 0.15  # share of lesions for the final numbers
 GROUP_BY_LESION = True  # keep all images of a lesion in one part
 LIMIT = 0  # use only this many images, stratified by class; 0 = all
 PRETRAINED = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
-AUGMENT = "none"  # training images: none, turns (random flips and quarter turns)
+AUGMENT = "turns"  # training images: turns (random flips and quarter turns), none
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME = False  # continue the run in OUTPUT_DIR where it stopped
@@ -61,7 +61,6 @@ DEMO = {
     "DATA_DIR": "demo_data",
     "OUTPUT_DIR": "outputs_demo",
     "IMAGE_SIZE": 64,
-    "AUGMENT": "turns",
     **{"CLASSIFICATION_EPOCHS": 12, "SEGMENTATION_EPOCHS": 8, "MULTITASK_EPOCHS": 12},
     **{"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3},
 }
@@ -82,19 +81,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(config)
     except KeyboardInterrupt:
-        return stop(130, "Stopped. Continue with the same command and --resume.")
-    except torch.cuda.OutOfMemoryError:
-        return stop(1, out_of_memory_message(config))
-    except FloatingPointError as error:
+        return stop(130, "Stopped. The same command with --resume goes on from the last whole epoch.")
+    except (FloatingPointError, MemoryError) as error:
         return stop(1, str(error))
     except (ValueError, FileNotFoundError) as error:
         return stop(2, str(error))
     except OSError as error:
-        return stop(
-            1,
-            f"Cannot write {error.filename or 'to ' + config.OUTPUT_DIR}: {error.strerror}. Make room or name "
-            "another --output-dir. What was finished is kept; --resume continues from it.",
-        )
+        where = error.filename or config.OUTPUT_DIR
+        advice = "Make room, or name another --output-dir or --cache-dir. What was finished is kept for --resume."
+        return stop(1, f"Cannot write {where}: {error.strerror}. {advice}")
     return 0
 
 
@@ -115,153 +110,134 @@ def run(config: SimpleNamespace) -> None:
     for task in choose_tasks(config, table):
         print(f"\n=== {task} ===", flush=True)
         (Path(config.OUTPUT_DIR) / task).mkdir(exist_ok=True)
-        train_task(config, task, table, pixels, device, precision, encoder_weights, start)
-        evaluate_task(config, task, table, pixels, device, precision)
+        batches = {split: make_batches(config, task, table, pixels, device, split) for split in data.SPLITS}
+        train_model(config, task, batches, precision, encoder_weights, identity(config, task, table, precision, start))
+        evaluate_model(config, task, batches["test"], precision)
     print(f"\nModels, numbers and pictures are in {Path(config.OUTPUT_DIR).resolve()}")
 
 
 def prepare_data(config: SimpleNamespace) -> tuple[pd.DataFrame, np.ndarray]:
     """Read, check, decode and split; write what became of each row, and print the counts."""
-    split_arguments = {name.lower(): getattr(config, name) for name in ("VAL_FRACTION", "TEST_FRACTION", "SEED")}
+    fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION, "seed": config.SEED}
     table = data.limit_table(data.read_table(config.DATA_DIR), config.LIMIT, config.SEED)
     table, pixels = data.decode_table(table, config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
-    table["split"] = data.split_table(table, **split_arguments, group_by_lesion=config.GROUP_BY_LESION)
-    table["code"] = table["label"].map(dict(enumerate(data.CLASSES)))
+    write(config, "data_report.csv", as_csv(table[["image", "status", "reason"]]))
+    print(f"\n{data.describe(table)}")
+    table["split"] = data.split_table(table, **fractions, group_by_lesion=config.GROUP_BY_LESION)
 
     used = table[table["split"] != ""].sort_values("image")
-    write(config, "data_report.csv", csv(table[["image", "status", "reason"]]))
-    write(config, "splits.csv", csv(used[["image", "code", "lesion_id", "split"]].rename(columns={"code": "label"})))
+    codes = used["label"].map(dict(enumerate(data.CLASSES)))
+    write(config, "splits.csv", as_csv(used.assign(label=codes)[["image", "label", "lesion_id", "split"]]))
     counts = data.class_table(table)
-    note = DEMO_NOTE if config.DEMO else ""
-    figure = visualize.class_distribution(
-        counts.loc[list(data.CLASSES), list(data.SPLITS)], "Images per class and part"
-    )
-    write(config, "class_distribution.png", visualize.png(figure, note))
-    print(f"\n{counts.to_string()}\n{data.describe(table)}")
-    leaked = data.n_leaked_by_image_split(table, **split_arguments)
-    n_test = int((table["split"] == "test").sum())
-    print(
-        f"A split by image would have put a lesion's sibling in train for {leaked} test images ({leaked / n_test:.1%})."
-    )
-    if not config.GROUP_BY_LESION:
-        print("GROUP_BY_LESION is off: this is that split, and its test scores are too good.")
+    draw(config, "class_distribution.png", visualize.class_distribution(counts, "Images per class and part"))
+    print(f"\n{counts.to_string()}\n{data.describe_split(table, **fractions)}")
     return table, pixels
 
 
 def choose_tasks(config: SimpleNamespace, table: pd.DataFrame) -> list[str]:
-    """The tasks there are masks for; the others are named and left out."""
+    """The tasks that there are masks for; the others are named and left out."""
     with_mask = set(table.loc[table["status"] == data.USED, "split"])
-    possible = [task for task in config.TASKS if task == "classification" or with_mask >= set(data.SPLITS)]
-    if impossible := [task for task in config.TASKS if task not in possible]:
-        message = f"No masks in every part of {config.DATA_DIR}: {', '.join(impossible)} cannot be trained."
+    possible = [task for task in config.TASKS if not has_masks(task) or with_mask >= set(data.SPLITS)]
+    left_out = ", ".join(task for task in config.TASKS if task not in possible)
+    if left_out:
+        message = f"Too few masks in {config.DATA_DIR} for {left_out}: each part of the split needs some."
         if not possible:
-            raise ValueError(
-                f"{message} Put them into masks/ as <image>_segmentation.png, or use --tasks classification."
-            )
-        print(message)
+            raise ValueError(f"{message} Put them into masks/ as <image>_segmentation.png.")
+        print(f"{message} Going on without.")
     return possible
 
 
-def task_batches(config, task, table, pixels, device, split: str, training: bool = False) -> data.Batches:
-    """The batches of one part of the table; a model with masks gets the rows that have one."""
+def has_masks(task: str) -> bool:
+    return task != "classification"
+
+
+def make_batches(config, task: str, table: pd.DataFrame, pixels: np.ndarray, device, split: str) -> data.Batches:
+    """One part of the table; a model of masks gets the rows that have one. Training is shuffled and augmented."""
     rows = table[table["split"] == split]
-    if task != "classification":
+    if has_masks(task):
         rows = rows[rows["status"] == data.USED]
-    batch_size = getattr(config, f"{task.upper()}_BATCH_SIZE")
-    options = {"seed": config.SEED, "augment": config.AUGMENT} if training else {}
-    return data.Batches(pixels, rows, batch_size, device=device, **options)
+    options = {"seed": config.SEED, "augment": config.AUGMENT} if split == "train" else {}
+    return data.Batches(pixels, rows, setting(config, task, "BATCH_SIZE"), device=device, **options)
 
 
-def train_task(config, task, table, pixels, device, precision, encoder_weights, start: str) -> None:
-    """Train one model and draw its curves."""
+def identity(config, task: str, table: pd.DataFrame, precision: str, start: str) -> dict:
+    """What a run must share with the one it resumes."""
+    names = ("SEED", "IMAGE_SIZE", "AUGMENT", *(f"{task.upper()}_{name}" for name in ("EPOCHS", "BATCH_SIZE", "LR")))
+    settings = {name: getattr(config, name) for name in names}
+    return settings | {"precision": precision, "initial weights": start, "data": data.split_hash(table)}
+
+
+def train_model(config, task: str, batches: dict, precision: str, encoder_weights: dict | None, identity: dict) -> None:
+    """Train one model, keep its best epoch, and draw its curves."""
     torch.manual_seed(config.SEED)
     model = models.MODELS[task]()
     if encoder_weights:
         model.encoder.load_state_dict(encoder_weights)
-    model.to(device, memory_format=torch.channels_last)
-    settings = {"epochs": getattr(config, f"{task.upper()}_EPOCHS"), "lr": getattr(config, f"{task.upper()}_LR")}
-    identity = {
-        **{name: getattr(config, name) for name in ("SEED", "IMAGE_SIZE", "AUGMENT")},
-        **{
-            f"{task.upper()}_{name}": getattr(config, f"{task.upper()}_{name}")
-            for name in ("EPOCHS", "BATCH_SIZE", "LR")
-        },
-        "initial weights": start,
-        "precision": precision,
-        "data": data.split_hash(table),
-    }
-    history = train.fit(
-        model,
-        task_batches(config, task, table, pixels, device, "train", training=True),
-        task_batches(config, task, table, pixels, device, "val"),
-        **settings,
-        seed=config.SEED,
-        precision=precision,
-        best_path=checkpoint_path(config, task),
-        folder=Path(config.OUTPUT_DIR) / task,
-        description=describe_model(config, task, model, identity),
-        identity=identity,
-        resume=config.RESUME,
-    )
+    model.to(batches["train"].device, memory_format=torch.channels_last)
+    try:
+        history = train.fit(
+            model,
+            batches["train"],
+            batches["val"],
+            epochs=setting(config, task, "EPOCHS"),
+            lr=setting(config, task, "LR"),
+            seed=config.SEED,
+            precision=precision,
+            best_path=checkpoint_path(config, task),
+            folder=Path(config.OUTPUT_DIR) / task,
+            description=describe_model(config, task, model, identity),
+            identity=identity,
+            resume=config.RESUME,
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        size = setting(config, task, "BATCH_SIZE")
+        advice = f"Try --{task}-batch-size {size // 2}" if size > 1 else "Try a smaller --image-size"
+        raise MemoryError(f"The GPU's memory does not hold {task} with {size} images a batch. {advice}.") from error
     draw(config, f"{task}/training_curves.png", visualize.training_curves(pd.DataFrame(history), task))
 
 
-def evaluate_task(config, task, table, pixels, device, precision) -> None:
-    """Measure the best model on the test set; write numbers, predictions and pictures."""
-    model = models.load_model(checkpoint_path(config, task), device)
-    batches = task_batches(config, task, table, pixels, device, "test")
-    rows = batches.table
-    summaries = evaluate.summarise(
-        model, tqdm(batches.epoch(), "test", len(batches), leave=False, disable=None), precision
-    )
+def evaluate_model(config, task: str, batches: data.Batches, precision: str) -> None:
+    """Measure the best epoch's model on the test set; write numbers, predictions and pictures."""
+    model = models.load_model(checkpoint_path(config, task), batches.device)
+    progress = tqdm(batches.epoch(), "test", len(batches), leave=False, unit="batch", disable=None)
+    summaries = evaluate.summarise(model, progress, precision)
     found = {"data": DEMO_NOTE} if config.DEMO else {}
     if "label" in summaries:
-        found["label"] = label_results(config, task, rows, summaries["label"])
+        found["label"] = write_labels(config, task, batches.table, summaries["label"])
     if "mask" in summaries:
-        found["mask"] = mask_results(config, task, rows, summaries["mask"])
-        draw(config, f"{task}/masks.png", mask_examples(task, model, batches, summaries["mask"], precision))
+        found["mask"] = write_masks(config, task, batches, summaries["mask"], model, precision)
     write(config, f"{task}/metrics.json", as_json(found))
     print(evaluate.report(task, found))
 
 
-def label_results(config, task: str, rows: pd.DataFrame, probabilities: np.ndarray) -> dict:
-    true = rows["label"].to_numpy()
-    predictions = pd.DataFrame(probabilities, columns=data.CLASSES)
+def write_labels(config, task: str, rows: pd.DataFrame, probabilities: np.ndarray) -> dict:
+    """Write predictions and the confusion matrix of the test set; return its scores."""
+    classes, true = np.array(data.CLASSES), rows["label"].to_numpy()
+    predictions = pd.DataFrame(probabilities, columns=classes)
     predictions.insert(0, "image", rows["image"].to_numpy())
-    predictions.insert(1, "true", rows["code"].to_numpy())
-    predictions.insert(2, "predicted", np.array(data.CLASSES)[probabilities.argmax(axis=1)])
-    write(config, f"{task}/predictions.csv", csv(predictions))
+    predictions.insert(1, "true", classes[true])
+    predictions.insert(2, "predicted", classes[probabilities.argmax(axis=1)])
+    write(config, f"{task}/predictions.csv", as_csv(predictions))
     matrix = evaluate.confusion_matrix(true, probabilities)
-    draw(config, f"{task}/confusion_matrix.png", visualize.confusion(matrix, data.CLASSES, task))
-    return evaluate.label_metrics(true, probabilities, data.CLASSES)
+    draw(config, f"{task}/confusion_matrix.png", visualize.confusion(matrix, classes, task))
+    return evaluate.label_metrics(true, probabilities, classes)
 
 
-def mask_results(config, task: str, rows: pd.DataFrame, counts: np.ndarray) -> dict:
-    per_image = pd.DataFrame({"image": rows["image"].to_numpy(), **evaluate.mask_scores(counts)})
-    write(config, f"{task}/per_image.csv", csv(per_image))
-    return evaluate.mask_metrics(counts)
-
-
-def mask_examples(task: str, model, batches: data.Batches, counts: np.ndarray, precision: str):
-    """A figure of the two best, two median and two worst masks by Dice."""
-    dice = evaluate.mask_scores(counts)["dice"]
-    order = np.argsort(-dice, kind="stable")
-    middle = len(order) // 2
-    picks = list(dict.fromkeys([*order[:2], *order[middle : middle + 2], *order[-2:]]))
+def write_masks(config, task: str, batches: data.Batches, counts: np.ndarray, model, precision: str) -> dict:
+    """Write each test image's overlap, and a picture of best, median and worst; return the test set's scores."""
+    names, scores = batches.table["image"].to_numpy(), evaluate.mask_scores(counts)
+    write(config, f"{task}/per_image.csv", as_csv(pd.DataFrame({"image": names, **scores})))
+    picks = evaluate.best_median_worst(scores["dice"])
     few = batches.subset(picks)
     ((_, output),) = evaluate.predict(model, few.epoch(), precision)
     images, true = few.pictures()
-    predicted = (output["mask"][:, 0] > 0).cpu().numpy()
-    examples = [
-        {
-            "image": images[i],
-            "true": true[i],
-            "predicted": predicted[i],
-            "title": f"{few.table['image'].iloc[i]}\n{few.table['code'].iloc[i]}, Dice {dice[pick]:.3f}",
-        }
-        for i, pick in enumerate(picks)
+    titles = [
+        f"{names[i]}\n{data.CLASSES[batches.table['label'].iloc[i]]}, Dice {scores['dice'][i]:.3f}" for i in picks
     ]
-    return visualize.mask_rows(examples, f"{task}: best, median and worst masks of {len(order)} test images")
+    heading = f"{task}: best, median and worst of {len(names)} test images by Dice"
+    figure = visualize.mask_rows(images, true, output["mask"][:, 0].gt(0).cpu().numpy(), titles, heading)
+    draw(config, f"{task}/masks.png", figure)
+    return evaluate.mask_metrics(counts)
 
 
 def describe_run(config: SimpleNamespace, device: torch.device, precision: str) -> None:
@@ -282,15 +258,11 @@ def describe_run(config: SimpleNamespace, device: torch.device, precision: str) 
     if config.DEMO:
         print(f"*** {DEMO_NOTE}: these numbers say nothing about real lesions ***")
     for name, value in (settings | environment).items():
-        print(f"{name:26} {' '.join(value) if isinstance(value, tuple) else value}")
+        print(f"{name:26} {' '.join(value) if isinstance(value, tuple | list) else value}")
 
 
-def versions() -> dict[str, str]:
-    return {module.__name__: str(module.__version__) for module in (torch, torchvision, np, pd, sklearn)}
-
-
-def describe_model(config: SimpleNamespace, task: str, model, identity: dict) -> dict:
-    """What a checkpoint says of its model beside the weights."""
+def describe_model(config: SimpleNamespace, task: str, model: models.Model, identity: dict) -> dict:
+    """What a checkpoint says of its model beside the weights, in plain types."""
     return {
         "task": task,
         "arguments": model.arguments,
@@ -299,10 +271,18 @@ def describe_model(config: SimpleNamespace, task: str, model, identity: dict) ->
         "mean": list(data.MEAN),
         "std": list(data.STD),
         "split_hash": identity["data"],
-        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()},
+        "config": json.loads(as_json(vars(config))),
         "versions": versions(),
         "note": DEMO_NOTE if config.DEMO else "",
     }
+
+
+def versions() -> dict[str, str]:
+    return {module.__name__: str(module.__version__) for module in (torch, torchvision, np, pd, sklearn)}
+
+
+def setting(config: SimpleNamespace, task: str, name: str):
+    return getattr(config, f"{task.upper()}_{name}")
 
 
 def checkpoint_path(config: SimpleNamespace, task: str) -> Path:
@@ -317,7 +297,7 @@ def draw(config: SimpleNamespace, name: str, figure) -> None:
     write(config, name, visualize.png(figure, DEMO_NOTE if config.DEMO else ""))
 
 
-def csv(table: pd.DataFrame) -> str:
+def as_csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, lineterminator="\n")
 
 
@@ -326,57 +306,47 @@ def as_json(content: dict) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> SimpleNamespace:
-    """The constants at the top, as overridden by --demo and then by flags; exits with 2 on a mistake."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    """The constants at the top, overridden by --demo and then by flags; exits with 2 on a mistake."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter, allow_abbrev=False)
     parser.add_argument("--demo", action="store_true", help="make a small synthetic data set and run on it, in minutes")
-    comments = dict(re.findall(r"^([A-Z_]+) = .*?  # (.+)$", Path(__file__).read_text(encoding="utf-8"), re.MULTILINE))
+    source = Path(__file__).read_text(encoding="utf-8")
+    comments = dict(re.findall(r"^([A-Z_]+) = .*?  # (.+)$", source, re.MULTILINE))
     for name, default in CONSTANTS.items():
-        options = {
-            "help": f"{comments[name]} [{' '.join(default) if isinstance(default, tuple) else default}]",
-            "default": argparse.SUPPRESS,
-            "choices": CHOICES.get(name),
-        }
+        flag, shown = f"--{name.lower().replace('_', '-')}", " ".join(default) if name == "TASKS" else default
+        kind: dict = {"type": type(default), "choices": CHOICES.get(name)}
         if isinstance(default, bool):
-            options |= {"action": argparse.BooleanOptionalAction, "choices": None}
+            kind = {"action": argparse.BooleanOptionalAction}
         elif isinstance(default, tuple):
-            options |= {"nargs": "+"}
-        else:
-            options |= {"type": type(default), "metavar": name.rsplit("_", 1)[-1] if not options["choices"] else None}
-        parser.add_argument(f"--{name.lower().replace('_', '-')}", dest=name, **options)
+            kind = {"nargs": "+", "choices": CHOICES[name]}
+        elif name not in CHOICES:
+            kind["metavar"] = {int: "N", float: "X", str: "TEXT"}[type(default)]
+        parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=f"{comments[name]} [{shown}]", **kind)
     flags = vars(parser.parse_args(argv))
     demo = flags.pop("demo")
     if demo and "DATA_DIR" in flags:
         parser.error("--demo makes its own data: leave out --data-dir, or --demo")
     config = SimpleNamespace(**CONSTANTS | (DEMO if demo else {}) | flags, DEMO=demo)
-    if problem := check_config(config):
+    if problem := find_problem(config):
         parser.error(problem)
     return config
 
 
-def check_config(config: SimpleNamespace) -> str:
-    """What is wrong with the values; "" if nothing is."""
+def find_problem(config: SimpleNamespace) -> str:
+    """What is wrong with the settings' values, in words; "" if nothing is."""
     for name, value in vars(config).items():
+        chosen = value if isinstance(value, tuple | list) else (value,)
+        if name in CHOICES and not (chosen and set(chosen) <= set(CHOICES[name])):
+            return f"{name} must be among {', '.join(CHOICES[name])}, not {value}"
         if name.endswith(("_EPOCHS", "_BATCH_SIZE", "_LR", "_FRACTION")) and not value > 0:
             return f"{name} must be above 0, not {value}"
-        if name in CHOICES and not {value} <= set(CHOICES[name]) and not set(value) <= set(CHOICES[name]):
-            return f"{name} must be among {', '.join(CHOICES[name])}, not {value}"
+    if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
+        return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
     if config.IMAGE_SIZE < 32:
         return f"IMAGE_SIZE must be at least 32, not {config.IMAGE_SIZE}"
-    if config.LIMIT < 0:
-        return f"LIMIT must be 0 (all) or more, not {config.LIMIT}"
-    if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
-        return "VAL_FRACTION and TEST_FRACTION must leave something to train on"
+    if config.LIMIT < 0 or config.SEED < 0:
+        return "LIMIT and SEED must not be negative"
     return ""
-
-
-def out_of_memory_message(config: SimpleNamespace) -> str:
-    sizes = {f"{task.upper()}_BATCH_SIZE" for task in config.TASKS}
-    advice = " ".join(
-        f"--{name.lower().replace('_', '-')} {max(getattr(config, name) // 2, 1)}" for name in sorted(sizes)
-    )
-    return f"The GPU's memory is too small for this batch size. Try: {advice}"
 
 
 def stop(code: int, message: str) -> int:

@@ -9,6 +9,7 @@ import csv
 import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -20,17 +21,27 @@ IMAGES_PER_LESION = (0.7, 0.2, 0.1)  # share of lesions with 1, 2, 3 images
 SKIN_TONES = ((241, 205, 184), (232, 188, 160), (222, 170, 140), (198, 142, 110), (160, 110, 82))  # RGB
 SITES = ("abdomen", "back", "chest", "face", "lower extremity", "trunk", "upper extremity")
 
-# What tells the classes apart. colours: centre, rim (RGB); border: amplitude of its waves; soft: its width in pixels;
-# squeeze: short by long axis, at least; radius: pixels, from and to.
+
+class Look(NamedTuple):
+    """What tells a class apart, beside its texture."""
+
+    centre: tuple[int, int, int]  # RGB
+    rim: tuple[int, int, int]  # RGB
+    border: float  # amplitude of the outline's waves, in radii
+    soft: float  # width of the border in pixels
+    squeeze: float  # short by long axis, at least
+    radius: tuple[float, float]  # pixels, from and to
+
+
 LOOKS = {
-    "MEL": {"colours": ((58, 36, 32), (112, 72, 54)), "border": 0.15, "soft": 3, "squeeze": 0.6, "radius": (28, 42)},
-    "NV": {"colours": ((118, 76, 52), (152, 106, 78)), "border": 0.04, "soft": 4, "squeeze": 0.8, "radius": (18, 36)},
-    "BCC": {"colours": ((214, 142, 136), (200, 126, 120)), "border": 0.09, "soft": 5, "squeeze": 0.7, "radius": (20, 38)},
-    "AKIEC": {"colours": ((196, 98, 84), (208, 124, 106)), "border": 0.1, "soft": 7, "squeeze": 0.6, "radius": (24, 40)},
-    "BKL": {"colours": ((164, 126, 84), (136, 98, 64)), "border": 0.07, "soft": 1.2, "squeeze": 0.7, "radius": (24, 42)},
-    "DF": {"colours": ((186, 140, 118), (124, 80, 64)), "border": 0.05, "soft": 6, "squeeze": 0.8, "radius": (20, 32)},
-    "VASC": {"colours": ((150, 26, 40), (164, 44, 58)), "border": 0.07, "soft": 2, "squeeze": 0.7, "radius": (18, 34)},
-}  # fmt: skip
+    "MEL": Look((58, 36, 32), (112, 72, 54), border=0.15, soft=3, squeeze=0.6, radius=(28, 42)),
+    "NV": Look((118, 76, 52), (152, 106, 78), border=0.04, soft=4, squeeze=0.8, radius=(18, 36)),
+    "BCC": Look((214, 142, 136), (200, 126, 120), border=0.09, soft=5, squeeze=0.7, radius=(20, 38)),
+    "AKIEC": Look((196, 98, 84), (208, 124, 106), border=0.1, soft=7, squeeze=0.6, radius=(24, 40)),
+    "BKL": Look((164, 126, 84), (136, 98, 64), border=0.07, soft=1.2, squeeze=0.7, radius=(24, 42)),
+    "DF": Look((186, 140, 118), (124, 80, 64), border=0.05, soft=6, squeeze=0.8, radius=(20, 32)),
+    "VASC": Look((150, 26, 40), (164, 44, 58), border=0.07, soft=2, squeeze=0.7, radius=(18, 34)),
+}
 
 
 def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = LESIONS) -> None:
@@ -78,9 +89,9 @@ def draw_shape(code: str, rng: np.random.Generator) -> dict:
     """What stays the same in all images of a lesion: size, outline, and the seed of its texture."""
     waves = np.arange(2, 9)
     return {
-        "radius": rng.uniform(*LOOKS[code]["radius"]),
-        "squeeze": rng.uniform(LOOKS[code]["squeeze"], 1),
-        "amplitudes": LOOKS[code]["border"] * rng.normal(size=len(waves)) / np.sqrt(waves),
+        "radius": rng.uniform(*LOOKS[code].radius),
+        "squeeze": rng.uniform(LOOKS[code].squeeze, 1),
+        "amplitudes": LOOKS[code].border * rng.normal(size=len(waves)) / np.sqrt(waves),
         "phases": rng.uniform(0, 2 * np.pi, len(waves)),
         "texture": int(rng.integers(2**31)),
         "shade": rng.normal(0, 9) + rng.normal(0, 3, 3),
@@ -90,8 +101,7 @@ def draw_shape(code: str, rng: np.random.Generator) -> dict:
 def draw_lesion(code: str, shape: dict, tone: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One photograph: picture (HEIGHT, WIDTH, 3) uint8 and its exact mask (HEIGHT, WIDTH) in {0, 255}."""
     distance, angle, x, y = _lesion_coordinates(shape, rng)
-    soft = LOOKS[code]["soft"]
-    cover = 1 / (1 + np.exp(np.clip(distance / soft * 2, -30, 30)))[..., None]  # 1 inside, 0 outside
+    cover = 1 / (1 + np.exp(np.clip(2 * distance / LOOKS[code].soft, -30, 30)))[..., None]  # 1 inside, 0 outside
     skin = tone + 9 * _noise(rng, 5)[..., None] + 5 * _noise(rng, 40)[..., None]
     lesion = _texture(code, shape, distance, angle, x, y)
     picture = skin * (1 - cover) + lesion * cover
@@ -118,7 +128,7 @@ def _lesion_coordinates(shape: dict, rng: np.random.Generator) -> tuple[np.ndarr
 def _texture(code: str, shape: dict, distance, angle, x, y) -> np.ndarray:
     """The lesion's own colours (HEIGHT, WIDTH, 3), fixed to the lesion and so turned with it."""
     rng = np.random.default_rng(shape["texture"])
-    centre, rim = (np.array(colour, float) + shape["shade"] for colour in LOOKS[code]["colours"])
+    centre, rim = (np.array(colour, float) + shape["shade"] for colour in (LOOKS[code].centre, LOOKS[code].rim))
     depth = np.clip(np.hypot(x, y), 0, 1.3)[..., None]
     colour = centre * (1 - depth**2 / 1.69) + rim * depth**2 / 1.69
     if code == "NV":  # pigment network

@@ -17,7 +17,7 @@ TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
 def png(figure: Figure, note: str = "") -> bytes:
     """The figure as a PNG file's content, with `note` at its foot."""
     if note:
-        figure.text(0.995, 0.005, note, ha="right", va="bottom", fontsize=8, color=GRAY, style="italic")
+        figure.text(0.99, -0.01, note, ha="right", va="top", fontsize=9, color=GRAY, style="italic")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
@@ -46,7 +46,7 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
         for name, colour in zip(names, (BLUE, GREEN, ORANGE)):
             axis.plot(history["epoch"], history[name], color=colour, marker=".", label=name.split("_", 2)[2])
         axis.axvline(best["epoch"], color=GRAY, lw=0.8, ls=":")
-        axis.set(title=f"{title}: validation, {head}", ylabel="score", ylim=(None, 1))
+        axis.set(title=f"{title}: validation, {head}", ylabel="score", ylim=(None, 1.01))
     for axis in axes:
         _finish(axis, xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -74,7 +74,13 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
 
 
 def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
-    """Images per class (rows of `counts`) and part (its columns), on a logarithmic axis."""
+    """Images per class and part, on a logarithmic axis.
+
+    Parameters
+    ----------
+    counts : classes in rows, parts in columns, as `data.class_table`; rows and columns "all" are left out.
+    """
+    counts = counts.drop(index="all", columns="all", errors="ignore")
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     axis = figure.subplots()
     width = 0.8 / len(counts.columns)
@@ -82,33 +88,37 @@ def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
         bars = axis.bar(np.arange(len(counts)) + (i - 1) * width, counts[part], width, color=colour, label=part)
         axis.bar_label(bars, fontsize=7, padding=1)
     axis.set_yscale("symlog", linthresh=10)
+    axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.set_ylim(0, counts.to_numpy().max() * 2 + 10)
-    axis.set(title=title, ylabel="images", xticks=range(len(counts)))
+    axis.set(title=title, ylabel="images (logarithmic)", xticks=range(len(counts)))
     axis.set_xticklabels(counts.index)
     _finish(axis)
     return figure
 
 
-def mask_rows(examples: Sequence[dict], title: str) -> Figure:
+def mask_rows(
+    images: np.ndarray, true: np.ndarray, predicted: np.ndarray, titles: Sequence[str], heading: str
+) -> Figure:
     """Rows of image | true mask | predicted mask | both contours on the image.
 
     Parameters
     ----------
-    examples : dicts of ``image`` (H, W, 3) uint8, ``true`` and ``predicted`` (H, W) bool, and ``title``.
+    images : (N, H, W, 3) uint8.
+    true, predicted : (N, H, W) bool.
     """
-    figure = Figure(figsize=(8.4, 2.1 * len(examples) + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(len(examples), 4, squeeze=False)
-    for row, example in zip(axes, examples):
-        row[0].imshow(example["image"])
-        row[1].imshow(example["true"], cmap="gray", vmin=0, vmax=1)
-        row[2].imshow(example["predicted"], cmap="gray", vmin=0, vmax=1)
-        overlay(row[3], example["image"], example["true"], example["predicted"])
-        row[0].set_ylabel(example["title"], fontsize=8)
+    figure = Figure(figsize=(8.4, 2.1 * len(images) + 0.5), layout="constrained")
+    figure.suptitle(heading, fontsize=11)
+    axes = figure.subplots(len(images), 4, squeeze=False)
+    for row, image, truth, prediction, title in zip(axes, images, true, predicted, titles):
+        row[0].imshow(image)
+        row[1].imshow(truth, cmap="gray", vmin=0, vmax=1)
+        row[2].imshow(prediction, cmap="gray", vmin=0, vmax=1)
+        overlay(row[3], image, truth, prediction)
+        row[0].set_ylabel(title, fontsize=8)
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    for axis, heading in zip(axes[0], ("image", "true mask", "predicted mask", "true (green), predicted (orange)")):
-        axis.set_title(heading, fontsize=9)
+    for axis, name in zip(axes[0], ("image", "true mask", "predicted mask", "true (green), predicted (orange)")):
+        axis.set_title(name, fontsize=9)
     return figure
 
 

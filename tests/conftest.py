@@ -1,0 +1,86 @@
+"""Small data sets that tests may spoil, and the program run on them."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import synthetic
+from data import CLASSES
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = [
+    *("--image-size", "32", "--pretrained", "no", "--device", "cpu", "--no-keep-freed-memory"),
+    *("--classification-epochs", "1", "--segmentation-epochs", "1", "--multitask-epochs", "1"),
+]
+
+torch.set_num_threads(min(torch.get_num_threads(), 2))
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory):
+    """About 50 synthetic images of 35 lesions; not to be changed."""
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    synthetic.write_dataset(folder, seed=0, lesions=dict.fromkeys(CLASSES, 5))
+    return folder
+
+
+class Folder:
+    """A data folder built by hand: `add` a row with its files, then `write` the CSV."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, []
+        (path / "images").mkdir(parents=True)
+        (path / "masks").mkdir()
+
+    def add(self, name: str, code: str = "NV", image="picture", mask="disc", suffix: str = ".jpg", **options) -> None:
+        self.rows.append([name, *(f"{float(code == other)}" for other in CLASSES)])
+        image = picture(len(self.rows)) if isinstance(image, str) else image
+        mask = disc() if isinstance(mask, str) else mask
+        if image is not None:
+            image.save(self.path / "images" / f"{name}{suffix}", **options)
+        if mask is not None:
+            mask.save(self.path / "masks" / f"{name}_segmentation.png")
+
+    def fill(self, n_each: int = 4) -> "Folder":
+        """Enough sound images of every class for a split."""
+        for code in CLASSES:
+            for i in range(n_each):
+                self.add(f"{code}_{i}", code)
+        return self.write()
+
+    def write(self, name: str = "GroundTruth.csv") -> "Folder":
+        with (self.path / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["image", *CLASSES], *self.rows])
+        return self
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path / "data")
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """Random colours, (width, height)."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def disc(size: tuple[int, int] = (40, 30), inside: int = 255) -> Image.Image:
+    """A round mask of 0 and `inside`, left of the centre."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    lesion = np.hypot(x - size[0] / 3, y - size[1] / 2) < size[1] / 4
+    return Image.fromarray(np.where(lesion, inside, 0).astype(np.uint8))
+
+
+def program(*arguments, cwd=ROOT, env=None, **options) -> list:
+    """Keyword and positional arguments for subprocess: this project's main.py."""
+    command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, **options
+    )

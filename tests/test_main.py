@@ -1,0 +1,328 @@
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import QUICK, ROOT, program
+
+import data
+import main
+import models
+import train
+
+OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png
+best_classification_model.pth best_segmentation_model.pth best_multitask_model.pth
+classification/history.csv classification/metrics.json classification/predictions.csv classification/last.pth
+classification/confusion_matrix.png classification/training_curves.png
+segmentation/history.csv segmentation/metrics.json segmentation/per_image.csv segmentation/last.pth
+segmentation/masks.png segmentation/training_curves.png
+multitask/history.csv multitask/metrics.json multitask/predictions.csv multitask/per_image.csv multitask/last.pth
+multitask/confusion_matrix.png multitask/masks.png multitask/training_curves.png"""
+
+
+@pytest.fixture(scope="module")
+def whole_run(demo_folder, tmp_path_factory):
+    """The real program, all three models, in miniature."""
+    place = tmp_path_factory.mktemp("run")
+    done = program("--data-dir", demo_folder, *QUICK, cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "outputs", done
+
+
+def quick(folder, place, *flags):
+    """The exit code of main in this process, one epoch of classification unless flags say otherwise."""
+    places = ["--data-dir", str(folder), "--output-dir", str(place / "outputs"), "--cache-dir", str(place / "cache")]
+    return main.main([*places, *QUICK, "--tasks", "classification", *flags])
+
+
+def test_one_run_writes_everything_that_is_promised(whole_run):
+    outputs, _ = whole_run
+    assert {name for name in OUTPUTS.split() if not (outputs / name).is_file()} == set()
+    assert not list(outputs.rglob("*.partial"))
+
+
+def test_the_files_that_others_read_have_their_fixed_form(whole_run):
+    outputs, _ = whole_run
+    metrics = json.loads((outputs / "multitask" / "metrics.json").read_text())
+    label_keys = {"accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "per_class"}
+    assert label_keys <= set(metrics["label"])
+    assert set(metrics["label"]["per_class"]) == set(data.CLASSES)
+    assert set(metrics["label"]["per_class"]["MEL"]) == {"precision", "recall", "f1", "support"}
+    assert {"mean_iou", "mean_dice", "pooled_iou", "pooled_dice", "n_images"} <= set(metrics["mask"])
+    predictions = pd.read_csv(outputs / "classification" / "predictions.csv")
+    assert list(predictions.columns) == ["image", "true", "predicted", *data.CLASSES]
+    np.testing.assert_allclose(predictions[list(data.CLASSES)].sum(axis=1), 1, atol=1e-5)
+    assert list(pd.read_csv(outputs / "segmentation" / "per_image.csv").columns) == ["image", "iou", "dice"]
+    assert list(pd.read_csv(outputs / "splits.csv").columns) == ["image", "label", "lesion_id", "split"]
+    assert list(pd.read_csv(outputs / "data_report.csv").columns) == ["image", "status", "reason"]
+
+
+def test_the_three_models_have_the_same_test_images(whole_run):
+    outputs, _ = whole_run
+    splits = pd.read_csv(outputs / "splits.csv")
+    test = sorted(splits.loc[splits["split"] == "test", "image"])
+    for name in ("classification/predictions", "multitask/predictions", "segmentation/per_image"):
+        assert sorted(pd.read_csv(outputs / f"{name}.csv")["image"]) == test
+
+
+def test_metrics_follow_from_the_written_predictions(whole_run):
+    outputs, _ = whole_run
+    predictions = pd.read_csv(outputs / "classification" / "predictions.csv")
+    label = json.loads((outputs / "classification" / "metrics.json").read_text())["label"]
+    assert label["accuracy"] == pytest.approx((predictions["true"] == predictions["predicted"]).mean())
+    per_image = pd.read_csv(outputs / "multitask" / "per_image.csv")
+    mask = json.loads((outputs / "multitask" / "metrics.json").read_text())["mask"]
+    assert mask["mean_dice"] == pytest.approx(per_image["dice"].mean())
+
+
+@pytest.mark.parametrize("task", models.MODELS)
+def test_a_checkpoint_says_what_it_is_and_loads_alone(whole_run, task):
+    outputs, _ = whole_run
+    path = outputs / f"best_{task}_model.pth"
+    checkpoint = models.load_checkpoint(path)
+    assert checkpoint["task"] == task and checkpoint["classes"] == list(data.CLASSES)
+    assert checkpoint["image_size"] == 32 and checkpoint["mean"] == list(data.MEAN)
+    assert checkpoint["config"]["SEED"] == 42 and checkpoint["versions"]["torch"] == torch.__version__
+    assert re.fullmatch("[0-9a-f]{16}", checkpoint["split_hash"])
+    history = pd.read_csv(outputs / task / "history.csv")
+    assert checkpoint["scores"]["val_loss"] == pytest.approx(history["val_loss"].min())
+    assert models.load_model(path)(torch.zeros(1, 3, 32, 32))
+
+
+def test_without_a_terminal_there_is_one_line_an_epoch_and_no_bars(whole_run):
+    _, done = whole_run
+    assert len(re.findall(r"^epoch +1/1 .*images/s", done.stdout, re.MULTILINE)) == 3
+    assert "\r" not in done.stdout + done.stderr and "it/s" not in done.stderr
+    assert "Split by image" in done.stdout and "accuracy" in done.stdout
+
+
+def test_two_runs_with_one_seed_agree_to_the_last_digit(whole_run, demo_folder, tmp_path):
+    outputs, _ = whole_run
+    done = program("--data-dir", demo_folder, *QUICK, "--output-dir", tmp_path / "again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("splits.csv", *(f"{task}/metrics.json" for task in models.MODELS)):
+        assert (tmp_path / "again" / name).read_bytes() == (outputs / name).read_bytes()
+
+
+def test_the_demo_makes_its_data_and_says_so_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main.synthetic.write_dataset, "__defaults__", (42, dict.fromkeys(data.CLASSES, 4)))
+    assert main.main(["--demo", *QUICK, "--tasks", "segmentation"]) == 0
+    assert main.main(["--demo", *QUICK, "--tasks", "segmentation", "--resume"]) == 0  # on the same data
+    outputs = tmp_path / "outputs_demo"
+    for name in ("config.json", "segmentation/metrics.json"):
+        assert json.loads((outputs / name).read_text())["data"] == "synthetic demo data"
+    assert models.load_checkpoint(outputs / "best_segmentation_model.pth")["note"] == "synthetic demo data"
+
+
+# Settings
+
+
+def test_every_hyperparameter_is_a_flag_with_an_explanation(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main.main(["--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    for name in main.CONSTANTS:
+        assert f"--{name.lower().replace('_', '-')}" in shown
+    assert "ImageNet weights: auto" in shown and "[0.0001]" in shown
+
+
+def test_the_defaults_are_the_specifications():
+    config = main.parse_arguments([])
+    assert (config.IMAGE_SIZE, config.SEED, config.VAL_FRACTION, config.TEST_FRACTION) == (224, 42, 0.15, 0.15)
+    for task, epochs, batch_size in (("CLASSIFICATION", 15, 32), ("SEGMENTATION", 25, 16), ("MULTITASK", 10, 16)):
+        assert main.setting(config, task, "EPOCHS") == epochs
+        assert main.setting(config, task, "BATCH_SIZE") == batch_size
+        assert main.setting(config, task, "LR") == 1e-4
+
+
+def test_flags_win_over_the_demo_and_the_demo_over_the_constants():
+    assert main.DEMO["IMAGE_SIZE"] == main.parse_arguments(["--demo"]).IMAGE_SIZE
+    assert main.parse_arguments(["--demo", "--image-size", "48"]).IMAGE_SIZE == 48
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--image-sise", "128"], "--image-sise"),
+        (["--image-siz", "128"], "--image-siz"),
+        (["--image-size", "large"], "invalid int value: 'large'"),
+        (["--image-size", "8"], "at least 32"),
+        (["--classification-epochs", "0"], "CLASSIFICATION_EPOCHS must be above 0"),
+        (["--multitask-lr", "-1"], "MULTITASK_LR must be above 0"),
+        (["--tasks", "detection"], "'detection'"),
+        (["--pretrained", "maybe"], "'maybe'"),
+        (["--val-fraction", "0.5", "--test-fraction", "0.5"], "must leave images to train on"),
+        (["--demo", "--data-dir", "x"], "--demo makes its own data"),
+        (["--limit", "-5"], "must not be negative"),
+        (["folder"], "unrecognized arguments: folder"),
+    ],
+)
+def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main.main(flags)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+# Bad input
+
+
+def test_a_missing_data_folder_is_one_message_and_exit_code_2(tmp_path):
+    done = program("--data-dir", tmp_path / "nowhere", *QUICK, cwd=tmp_path)
+    assert done.returncode == 2
+    message = done.stderr.strip()
+    assert "\n" not in message and "nowhere" in message and "--demo" in message
+
+
+def test_a_folder_with_bad_files_still_trains_and_reports_each_row(folder, tmp_path, capsys):
+    folder.fill()
+    (folder.path / "images" / "NV_0.jpg").write_bytes(b"")
+    (folder.path / "masks" / "NV_1_segmentation.png").unlink()
+    folder.rows.append(["../x", 1, 0, 0, 0, 0, 0, 0])
+    folder.add("NV_4")
+    folder.add("NV_5")
+    folder.write()
+    assert quick(folder.path, tmp_path) == 0
+    report = pd.read_csv(tmp_path / "outputs" / "data_report.csv", keep_default_na=False)
+    assert len(report) == len(folder.rows)
+    assert report["status"].value_counts().to_dict() == {"used": 27, "left out": 2, "classification only": 1}
+    printed = capsys.readouterr().out
+    assert "1 left out: image: file is empty (e.g. NV_0)" in printed and "unsafe name" in printed
+
+
+def test_a_folder_without_masks_still_classifies(folder, tmp_path, capsys):
+    folder.fill()
+    shutil.rmtree(folder.path / "masks")
+    assert quick(folder.path, tmp_path, "--tasks", "classification", "segmentation", "multitask") == 0
+    assert "for segmentation, multitask" in capsys.readouterr().out
+    assert (tmp_path / "outputs" / "best_classification_model.pth").exists()
+    assert quick(folder.path, tmp_path, "--tasks", "segmentation") == 2
+    assert "<image>_segmentation.png" in capsys.readouterr().err
+
+
+def test_a_class_of_too_few_lesions_is_one_message(folder, tmp_path, capsys):
+    folder.fill()
+    folder.rows = [row for row in folder.rows if row[0] not in ("DF_2", "DF_3")]
+    folder.write()
+    assert quick(folder.path, tmp_path) == 2
+    assert "Class DF (Dermatofibroma) has 2 lesion(s)" in capsys.readouterr().err
+
+
+def test_an_absent_class_does_not_stop_the_run(folder, tmp_path, capsys):
+    folder.fill()
+    folder.rows = [row for row in folder.rows if not row[0].startswith("VASC")]
+    folder.write()
+    assert quick(folder.path, tmp_path) == 0
+    assert "VASC (Vascular Lesion) has no image" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "outputs" / "classification" / "metrics.json").read_text())
+    assert metrics["label"]["per_class"]["VASC"]["recall"] is None
+
+
+def test_an_output_folder_that_is_a_file_is_one_message(demo_folder, tmp_path, capsys):
+    (tmp_path / "outputs").write_text("mine")
+    assert quick(demo_folder, tmp_path) == 1
+    assert "Cannot write" in capsys.readouterr().err and (tmp_path / "outputs").read_text() == "mine"
+
+
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000_000, 60_000_000))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_full_disk_is_one_message_and_keeps_what_was_complete(demo_folder, tmp_path):
+    """Writing fails for real: no file may exceed 60 MB, and the state for resuming does."""
+    command = [sys.executable, "-c", LIMITED, ROOT / "main.py", "--data-dir", demo_folder, *QUICK]
+    done = subprocess.run([*command, "--tasks", "classification"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
+    assert models.load_model(tmp_path / "outputs" / "best_classification_model.pth")
+    assert not list((tmp_path / "outputs").rglob("*.partial"))
+
+
+def test_a_batch_too_large_for_the_gpu_gets_a_size_to_try(demo_folder, tmp_path, monkeypatch, capsys):
+    def full(*_args, **_options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train, "fit", full)
+    assert quick(demo_folder, tmp_path, "--classification-batch-size", "512") == 1
+    assert "Try --classification-batch-size 256" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(demo_folder, tmp_path):
+    flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "classification", "--classification-epochs", "500"]
+    running = start(flags, tmp_path)
+    wait_for(tmp_path / "outputs" / "classification" / "last.pth", running)
+    running.send_signal(signal.SIGINT)
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert error.strip() == "Stopped. The same command with --resume goes on from the last whole epoch."
+
+
+def start(flags, cwd):
+    command = [sys.executable, ROOT / "main.py", *map(str, flags)]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path, running, seconds=120):
+    deadline = time.time() + seconds
+    while not path.exists():
+        assert running.poll() is None, running.communicate()[1]
+        assert time.time() < deadline
+        time.sleep(0.02)
+
+
+def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_weights(demo_folder, tmp_path):
+    flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "multitask", "--multitask-epochs", "6"]
+    whole = program(*flags, "--output-dir", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    outputs, kills = tmp_path / "killed", 0
+    for attempt in range(3):
+        running = start([*flags, "--output-dir", "killed", "--resume"], tmp_path)
+        if attempt == 0:
+            wait_for(outputs / "multitask" / "last.pth", running)
+        time.sleep(random.uniform(0, 6 if attempt else 1))
+        kills += running.poll() is None
+        running.kill()
+        running.communicate()
+    assert kills
+    last = program(*flags, "--output-dir", "killed", "--resume", cwd=tmp_path)
+    assert last.returncode == 0, last.stderr
+    states = [torch.load(tmp_path / name / "multitask" / "last.pth", weights_only=True) for name in ("whole", "killed")]
+    assert all(torch.equal(states[0]["model"][name], states[1]["model"][name]) for name in states[0]["model"])
+    metrics = [(tmp_path / name / "multitask" / "metrics.json").read_bytes() for name in ("whole", "killed")]
+    assert metrics[0] == metrics[1]
+
+
+def test_resuming_with_another_setting_is_refused_by_name(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    assert quick(demo_folder, tmp_path, "--resume", "--classification-lr", "0.5") == 2
+    assert "CLASSIFICATION_LR was 0.0001, is 0.5" in capsys.readouterr().err
+
+
+def test_resuming_with_other_data_is_refused_by_name(demo_folder, folder, tmp_path, capsys):
+    folder.fill()
+    assert quick(demo_folder, tmp_path) == 0
+    assert quick(folder.path, tmp_path, "--resume") == 2
+    assert "data was" in capsys.readouterr().err
+
+
+def test_a_network_that_refuses_is_announced_once_and_nothing_hangs(demo_folder, tmp_path):
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    env = {**os.environ, **proxies, "TORCH_HOME": str(tmp_path / "hub"), "no_proxy": ""}
+    flags = ["--data-dir", demo_folder, *QUICK, "--pretrained", "auto", "--tasks", "classification"]
+    done = program(*flags, cwd=tmp_path, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("FROM SCRATCH") == 1

@@ -1,0 +1,162 @@
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from torchvision.models import resnet18
+
+import models
+from models import MODELS, Classifier, Encoder, MultiTask, Segmenter, load_checkpoint, load_model
+
+HEADS = {"classification": {"label"}, "segmentation": {"mask"}, "multitask": {"label", "mask"}}
+
+
+@pytest.mark.parametrize("task", MODELS)
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (75, 101)])
+def test_every_model_gives_logits_of_the_promised_shape_at_any_size(task, size):
+    output = MODELS[task]().eval()(torch.randn(2, 3, *size))
+    assert set(output) == HEADS[task]
+    shapes = {"label": (2, 7), "mask": (2, 1, *size)}
+    assert all(logits.shape == shapes[name] for name, logits in output.items())
+
+
+def test_the_encoder_gives_one_map_per_stride():
+    features = Encoder()(torch.randn(2, 3, 64, 96))
+    for feature, channels, stride in zip(features, Encoder.channels, Encoder.strides, strict=True):
+        assert feature.shape == (2, channels, 64 // stride, 96 // stride)
+
+
+def test_the_encoder_is_torchvisions_resnet18():
+    reference = resnet18()
+    encoder = Encoder()
+    weights = {name: value for name, value in reference.state_dict().items() if not name.startswith("fc.")}
+    encoder.load_state_dict(weights)
+    reference.fc = torch.nn.Identity()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.eval()(image)[-1].mean((2, 3)), reference.eval()(image))
+
+
+def test_encoder_weights_move_between_the_models():
+    source = Segmenter()
+    for model in (Classifier(), MultiTask()):
+        model.encoder.load_state_dict(source.encoder.state_dict())
+
+
+def test_gradients_reach_every_parameter():
+    model = MultiTask()
+    output = model(torch.randn(2, 3, 64, 64))
+    sum(logits.square().mean() for logits in output.values()).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+def test_constructors_touch_neither_network_nor_disk(monkeypatch):
+    def refuse(*_args, **_options):
+        raise AssertionError("touched")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    for model in MODELS.values():
+        model()
+
+
+def test_models_is_importable_alone():
+    code = "import sys, models; sys.exit(bool({'data', 'train', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_load_model_rebuilds_the_network_from_the_file_alone(task, tmp_path):
+    torch.manual_seed(0)
+    model = MODELS[task]().eval()
+    checkpoint = {"task": task, "arguments": model.arguments, "weights": model.state_dict()}
+    torch.save(checkpoint, tmp_path / "model.pth")
+    loaded = load_model(tmp_path / "model.pth")
+    assert not loaded.training
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for name, logits in model(image).items():
+            torch.testing.assert_close(loaded(image)[name], logits)
+
+
+def test_other_sizes_of_model_are_rebuilt_too(tmp_path):
+    model = MultiTask(n_classes=3, decoder_channels=(32, 16, 16, 8))
+    torch.save({"task": "multitask", "arguments": model.arguments, "weights": model.state_dict()}, tmp_path / "a.pth")
+    assert load_model(tmp_path / "a.pth")(torch.randn(1, 3, 32, 32))["label"].shape == (1, 3)
+
+
+def test_what_is_no_checkpoint_is_refused_with_a_message(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No checkpoint at .*python main.py"):
+        load_checkpoint(tmp_path / "none.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"weights": {}}, tmp_path / "other.pth")
+    torch.save({"task": "juggling", "weights": {"a": torch.zeros(1)}}, tmp_path / "task.pth")
+    for name in ("text", "other", "task"):
+        with pytest.raises(ValueError, match=f"{name}.pth"):
+            load_checkpoint(tmp_path / f"{name}.pth")
+
+
+# ImageNet weights
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty torch hub cache and a network that refuses."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_weights_in_the_cache_folder_are_used(hub):
+    torch.manual_seed(1)
+    reference = resnet18()
+    torch.save(reference.state_dict(), hub / "resnet18-f37072fd.pth")
+    weights, start = models.imagenet_start("yes")
+    model = Classifier()
+    model.encoder.load_state_dict(weights)
+    assert torch.equal(model.encoder.conv1.weight, reference.conv1.weight)
+    assert "ImageNet" in start
+
+
+def test_without_network_auto_starts_from_scratch_and_says_so(hub):
+    weights, start = models.imagenet_start("auto")
+    assert weights is None and "FROM SCRATCH" in start
+
+
+def test_without_network_yes_names_file_url_and_folder(hub):
+    with pytest.raises(FileNotFoundError) as caught:
+        models.imagenet_start("yes")
+    for part in ("resnet18-f37072fd.pth", "https://download.pytorch.org/models/", str(hub)):
+        assert part in str(caught.value)
+
+
+def test_no_never_asks(monkeypatch):
+    monkeypatch.setattr(models, "imagenet_weights", lambda: pytest.fail("asked"))
+    assert models.imagenet_start("no")[0] is None
+
+
+def test_a_damaged_cached_file_is_named(hub):
+    (hub / "resnet18-f37072fd.pth").write_bytes(b"half a download")
+    with pytest.raises(ValueError, match=r"resnet18-f37072fd.pth is damaged.*Delete it"):
+        models.imagenet_start("auto")
+
+
+def test_a_silent_network_does_not_hang(hub):
+    code = "import models; models.imagenet_weights(timeout=0.3)"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, never answers
+        env = os.environ | {"https_proxy": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        env.pop("HTTPS_PROXY")
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
+        )
+    assert "timed out" in done.stderr.splitlines()[-1]

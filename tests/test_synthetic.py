@@ -1,0 +1,52 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+import data
+import synthetic
+
+
+def test_the_same_seed_writes_the_same_files(tmp_path):
+    for name in ("a", "b"):
+        synthetic.write_dataset(tmp_path / name, seed=7, lesions={"MEL": 1, "NV": 2})
+    synthetic.write_dataset(tmp_path / "c", seed=8, lesions={"MEL": 1, "NV": 2})
+    contents = {
+        name: {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
+        for name in "abc"
+    }
+    assert contents["a"] == contents["b"] != contents["c"]
+
+
+def test_it_is_read_as_a_clean_data_set_of_seven_classes_with_lesion_ids(demo_folder):
+    table = data.read_table(demo_folder)
+    assert (table["status"] == data.USED).all()
+    assert set(table["label"]) == set(range(7))
+    assert table["lesion_id"].nunique() == 35 < len(table)
+
+
+def test_every_mask_has_the_images_size_and_marks_a_lesion_that_differs_from_the_skin(demo_folder):
+    for path in sorted((demo_folder / "images").iterdir()):
+        image = np.asarray(Image.open(path), float)
+        mask = np.asarray(Image.open(demo_folder / "masks" / f"{path.stem}_segmentation.png"))
+        assert mask.shape == image.shape[:2] == (synthetic.HEIGHT, synthetic.WIDTH)
+        assert set(np.unique(mask)) == {0, 255} and 0.01 < (mask > 0).mean() < 0.6
+        inside, outside = image[mask > 0].mean(axis=0), image[mask == 0].mean(axis=0)
+        assert np.abs(inside - outside).max() > 10
+
+
+def test_it_says_that_it_is_synthetic(demo_folder):
+    assert "Synthetic" in (demo_folder / "README.txt").read_text()
+    assert all(path.name.startswith("synthetic_") for path in (demo_folder / "images").iterdir())
+
+
+def test_an_existing_folder_is_not_touched(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError):
+        synthetic.write_dataset(tmp_path / "mine")
+    done = subprocess.run([sys.executable, ROOT / "synthetic.py", tmp_path / "mine"], capture_output=True, text=True)
+    assert done.returncode == 1 and "there already" in done.stderr and "Traceback" not in done.stderr
+    assert not list((tmp_path / "mine").iterdir())

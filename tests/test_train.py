@@ -1,0 +1,204 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import train
+from train import fit
+
+
+class Line(nn.Module):
+    """The smallest network with both heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.label = nn.Linear(3, 2)
+        self.mask = nn.Conv2d(3, 1, 1)
+
+    def forward(self, image):
+        return {"label": self.label(image.mean(dim=(2, 3))), "mask": self.mask(image)}
+
+
+class Toy:
+    """Batches of random images whose first channel tells label and mask."""
+
+    def __init__(self, n=12, size=4, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.image = torch.randn(n, 3, 4, 4, generator=generator)
+        self.label = (self.image[:, 0].mean(dim=(1, 2)) > 0).long()
+        self.mask = (self.image[:, :1] > 0).float()
+        self.n_images, self.size = n, size
+
+    def __len__(self):
+        return -(-self.n_images // self.size)
+
+    def epoch(self, epoch=0):
+        order = torch.from_numpy(np.random.default_rng(epoch).permutation(self.n_images))
+        for chosen in order.split(self.size):
+            yield {"image": self.image[chosen], "label": self.label[chosen], "mask": self.mask[chosen]}
+
+
+def run(tmp_path, epochs=3, resume=False, model=None, identity=None, batches=None, lr=0.05):
+    torch.manual_seed(0)
+    model = model or Line()
+    folder = tmp_path / "task"
+    folder.mkdir(parents=True, exist_ok=True)
+    history = fit(
+        model, batches or Toy(), Toy(seed=1), epochs=epochs, lr=lr, seed=0, precision="fp32",
+        best_path=tmp_path / "best.pth", folder=folder, description={"task": "toy"},
+        identity=identity or {"data": "abc", "LR": lr}, resume=resume,
+    )  # fmt: skip
+    return model, history
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_training_lowers_the_loss(tmp_path):
+    _, history = run(tmp_path, epochs=20)
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+
+
+def test_one_epoch_is_plain_adam_on_the_summed_losses(tmp_path):
+    torch.manual_seed(0)
+    reference = Line()
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.05)
+    for batch in Toy().epoch(1):
+        output = reference(batch["image"])
+        loss = nn.CrossEntropyLoss()(output["label"], batch["label"])
+        loss = loss + nn.BCEWithLogitsLoss()(output["mask"], batch["mask"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model, _ = run(tmp_path, epochs=1)
+    for ours, theirs in zip(model.parameters(), reference.parameters()):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_validation_does_not_depend_on_the_batch_size():
+    model = Line()
+    one, five = (train.validate(model, Toy(size=size), "fp32") for size in (1, 5))
+    assert one == pytest.approx(five)
+    assert one["val_loss"] == pytest.approx(one["val_label_loss"] + one["val_mask_loss"])
+
+
+def test_the_history_file_has_the_promised_columns(tmp_path):
+    run(tmp_path, epochs=2)
+    history = pd.read_csv(tmp_path / "task" / "history.csv")
+    assert list(history["epoch"]) == [1, 2]
+    columns = "train_loss val_loss val_label_accuracy val_mask_dice val_mask_iou train_seconds images_per_second"
+    assert set(columns.split()) <= set(history.columns)
+
+
+def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path):
+    _, history = run(tmp_path, epochs=6, lr=0.8)
+    best = torch.load(tmp_path / "best.pth", weights_only=True)
+    losses = [row["val_loss"] for row in history]
+    assert best["epoch"] == 1 + losses.index(min(losses))
+    assert best["scores"]["val_loss"] == min(losses) and best["task"] == "toy"
+    model = Line()
+    model.load_state_dict(best["weights"])
+    assert train.validate(model, Toy(seed=1), "fp32")["val_loss"] == pytest.approx(min(losses))
+
+
+def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path):
+    whole, history = run(tmp_path / "whole", epochs=5)
+    with pytest.raises(Stop):
+        run(tmp_path / "parts", epochs=5, batches=Stops(in_epoch=3))
+    parts, resumed = run(tmp_path / "parts", epochs=5, resume=True)
+    assert same_weights(whole, parts)
+    assert [row["val_loss"] for row in resumed] == [row["val_loss"] for row in history]
+    best = [torch.load(tmp_path / name / "best.pth", weights_only=True) for name in ("whole", "parts")]
+    assert best[0]["epoch"] == best[1]["epoch"]
+    assert all(torch.equal(best[0]["weights"][name], best[1]["weights"][name]) for name in best[0]["weights"])
+
+
+class Stop(Exception):
+    pass
+
+
+class Stops(Toy):
+    """Fails in the middle of an epoch."""
+
+    def __init__(self, in_epoch):
+        super().__init__()
+        self.in_epoch = in_epoch
+
+    def epoch(self, epoch=0):
+        for step, batch in enumerate(super().epoch(epoch)):
+            if epoch == self.in_epoch and step == 1:
+                raise Stop
+            yield batch
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    model, history = run(tmp_path, epochs=3)
+    again, same = run(tmp_path, epochs=3, resume=True, batches=Stops(in_epoch=4))
+    assert same_weights(model, again) and same == history
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_last_state_falls_back_to_the_one_before_and_says_so(tmp_path, capsys, damage):
+    whole, _ = run(tmp_path, epochs=4)
+    last = tmp_path / "task" / "last.pth"
+    content = bytearray(last.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 255
+    last.write_bytes(content[: {"cut": -100, "flipped": None, "empty": 0}[damage]])
+    resumed, history = run(tmp_path, epochs=4, resume=True)
+    printed = capsys.readouterr().out
+    assert "last.pth is damaged" in printed and "Resuming after epoch 3" in printed
+    assert same_weights(whole, resumed) and len(history) == 4
+
+
+def test_with_both_states_damaged_training_starts_anew(tmp_path, capsys):
+    whole, _ = run(tmp_path, epochs=2)
+    for name in ("last.pth", "previous.pth"):
+        (tmp_path / "task" / name).write_bytes(b"x")
+    again, _ = run(tmp_path, epochs=2, resume=True)
+    assert same_weights(whole, again) and "damaged" in capsys.readouterr().out
+
+
+def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path):
+    run(tmp_path, epochs=1, identity={"LR": 0.1, "data": "abc"})
+    with pytest.raises(ValueError, match=r"LR was 0.1, is 0.2; data was abc, is xyz"):
+        run(tmp_path, epochs=1, resume=True, identity={"LR": 0.2, "data": "xyz"})
+
+
+def test_a_loss_that_is_not_finite_stops_early_and_keeps_earlier_epochs(tmp_path):
+    class Breaks(Toy):
+        def epoch(self, epoch=0):
+            for batch in super().epoch(epoch):
+                yield batch if epoch < 3 else {**batch, "image": batch["image"] * float("inf")}
+
+    with pytest.raises(FloatingPointError, match="epoch 3"):
+        run(tmp_path, epochs=5, batches=Breaks())
+    assert len(pd.read_csv(tmp_path / "task" / "history.csv")) == 2
+    assert torch.load(tmp_path / "best.pth", weights_only=True)["epoch"] <= 2
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    train.write_file(path, b"old")
+    monkeypatch.setattr(train.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        train.write_file(path, json.dumps({}).encode())
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_an_unknown_device_is_refused_with_a_message():
+    with pytest.raises(ValueError, match="--device abacus"):
+        train.choose_device("abacus")
+
+
+def test_bf16_and_fp32_agree_within_rounding():
+    model, batch = Line(), next(Toy().epoch())
+    with train.autocast(torch.device("cpu"), "bf16"):
+        rough = model(batch["image"])
+    exact = model(batch["image"])
+    assert rough["mask"].dtype == torch.bfloat16
+    torch.testing.assert_close(rough["mask"].float(), exact["mask"], atol=0.05, rtol=0.02)

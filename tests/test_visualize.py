@@ -1,0 +1,76 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import visualize
+
+
+def opened(figure, note=""):
+    return Image.open(io.BytesIO(visualize.png(figure, note)))
+
+
+def texts(figure):
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+@pytest.fixture
+def history():
+    return pd.DataFrame(
+        {
+            "epoch": [1, 2, 3],
+            "train_loss": [0.9, 0.5, 0.3],
+            "val_loss": [0.8, 0.6, 0.7],
+            "val_label_loss": [0.4, 0.3, 0.3],
+            "val_label_accuracy": [0.5, 0.7, 0.7],
+            "val_mask_dice": [0.7, 0.8, 0.9],
+            "val_mask_iou": [0.6, 0.7, 0.8],
+        }
+    )
+
+
+def test_training_curves_show_both_losses_and_each_heads_scores(history):
+    figure = visualize.training_curves(history, "multitask")
+    loss, label, mask = figure.axes
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), history["train_loss"])
+    np.testing.assert_array_equal(loss.lines[1].get_ydata(), history["val_loss"])
+    assert "saved: epoch 2" in texts(loss)
+    np.testing.assert_array_equal(label.lines[0].get_ydata(), history["val_label_accuracy"])
+    assert {"dice", "iou"} <= {text.get_text() for text in mask.get_legend().get_texts()}
+
+
+def test_one_epoch_can_be_drawn(history):
+    assert opened(visualize.training_curves(history[:1], "a")).width > 300
+
+
+def test_the_confusion_matrix_shows_counts_and_row_shares():
+    figure = visualize.confusion(np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]), ["MEL", "NV", "DF"], "classification")
+    counts, shares = figure.axes
+    assert [text.get_text() for text in counts.texts][:3] == ["3", "1", "0"]
+    assert [text.get_text() for text in shares.texts][:3] == ["0.75", "0.25", "0.00"]
+    assert "0.833" in counts.get_title()
+
+
+def test_the_class_distribution_labels_every_bar():
+    counts = pd.DataFrame({"train": [7, 70], "val": [1, 15], "test": [2, 15], "all": [10, 100]}, index=["MEL", "NV"])
+    figure = visualize.class_distribution(counts, "Images")
+    assert {"7", "70", "1", "15", "2"} <= set(texts(figure).split())
+    assert "100" not in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_mask_rows_show_four_pictures_an_image():
+    images = np.zeros((3, 16, 16, 3), np.uint8)
+    true = np.zeros((3, 16, 16), bool)
+    true[0, 4:9, 4:9] = True
+    predicted = np.ones_like(true)
+    figure = visualize.mask_rows(images, true, predicted, ["a", "b", "c"], "masks")
+    assert len(figure.axes) == 12
+    assert opened(figure).size[0] > 600
+
+
+def test_a_note_stands_in_the_picture(history):
+    figure = visualize.training_curves(history, "a")
+    visualize.png(figure, "synthetic demo data")
+    assert "synthetic demo data" in texts(figure)
