@@ -1,0 +1,61 @@
+"""The README's commands and snippets are run as printed."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import main
+from conftest import QUICK, ROOT, program
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
+
+
+def flags_of(command):
+    """The arguments of the last `python main.py` in a shell line."""
+    return shlex.split(command.rsplit("main.py", 1)[1])
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "main.py" in command])
+def test_every_command_of_main_has_valid_flags(command):
+    flags = flags_of(command)
+    if "--help" not in flags:
+        main.parse_arguments(flags)
+
+
+@pytest.mark.parametrize("flag", sorted(set(re.findall(r"`?(--[a-z-]+)", README)) - {"--help", "--demo"}))
+def test_every_flag_that_is_mentioned_exists(flag):
+    known = {f"--{name.lower().replace('_', '-')}" for name in main.CONSTANTS}
+    assert flag in known or flag.replace("--no-", "--") in known
+
+
+def test_every_file_that_is_linked_exists():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_install_commands_name_files_that_exist():
+    for command in COMMANDS:
+        for name in re.findall(r"-r (\S+)", command):
+            assert (ROOT / name).is_file()
+
+
+def test_the_commands_on_a_folder_named_data_run(demo_folder, tmp_path):
+    (tmp_path / "data").symlink_to(demo_folder)
+    command = next(command for command in COMMANDS if command.startswith("python main.py --data-dir data --image"))
+    done = program(*flags_of(command), *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_notebook_snippet_runs_after_the_demo(tmp_path):
+    done = program("--demo", *QUICK, "--limit", "140", "--tasks", "multitask", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (snippet,) = [block for language, block in BLOCKS if language == "python"]
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{snippet}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"[A-Z]+ lesion: \d+% of the picture\n", done.stdout)
