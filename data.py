@@ -16,12 +16,16 @@ The table is a DataFrame with one row for each row of GroundTruth.csv: image, la
 
 import hashlib
 import json
+import mmap
 import os
+import time
 import unicodedata
 import warnings
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -327,9 +331,15 @@ def load_image(path: str | Path, size: int) -> torch.Tensor:
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
     """(N, H, W, 3) uint8 to (N, 3, H, W) float as the batch's ``image``."""
-    mean = torch.tensor(MEAN, device=pixels.device)
-    std = torch.tensor(STD, device=pixels.device)
-    return pixels.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+    scale, shift = _scale_and_shift(pixels.device)
+    return torch.addcmul(shift, pixels.float(), scale).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _scale_and_shift(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(p / 255 - MEAN) / STD as p * scale + shift, by channel."""
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    return (1 / (255 * std)).to(device), (-mean / std).to(device)
 
 
 def _open(path: str | Path, size: int) -> Image.Image:
@@ -476,6 +486,9 @@ def _read_index(folder: Path, shape: tuple[int, ...]) -> dict:
 def _write_cache(folder: Path, old: dict, usable: pd.DataFrame, keys: list[str], shape: tuple[int, ...]) -> dict:
     """Write a whole new pixel file, taking over the rows that are still right, and then its index."""
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.partial"):  # of a killed run, unless another is writing it now
+        if path.stat().st_mtime < time.time() - 3600:
+            path.unlink(missing_ok=True)
     old_pixels = _map_pixels(folder, old, shape)
     paths = dict(zip(keys, zip(usable["image_path"], usable["mask_path"])))
     kept = [key for key in keys if key in old["rows"]]
@@ -514,32 +527,51 @@ def _map_pixels(folder: Path, index: dict, shape: tuple[int, ...]) -> np.ndarray
     return np.memmap(folder / index["file"], np.uint8, "r").reshape(-1, *shape)
 
 
+def to_device(pixels: np.ndarray, device: torch.device) -> np.ndarray | torch.Tensor:
+    """The pixels in the GPU's own memory where they take at most half of what is free; else as they are."""
+    if device.type == "cuda" and pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2:
+        return torch.from_numpy(np.array(pixels)).to(device)
+    return pixels
+
+
 class Batches:
     """Batches of one part of the table, on the device; the same ones for the same (seed, epoch), whatever was before.
 
     Parameters
     ----------
-    pixels : (n_rows, H, W, 4) uint8, as `decode_table` returns them.
+    pixels : (n_rows, H, W, 4) uint8, from `decode_table` (then read ahead by a thread) or `to_device`.
     table : the rows to draw from, with columns ``row`` and ``label``.
-    batch_size : images a batch at most; an epoch's batches are of equal size to within one image.
+    batch_size : images a batch at most, over all processes; an epoch's batches are equal to within one image.
     seed : shuffle and augment by it; None keeps the table's order, as evaluation needs.
     augment : "none", or "turns": each image in one of its eight flips and quarter turns.
+    rank, n_ranks : this process and their number; each batch is dealt out among them.
+
+    Raises
+    ------
+    ValueError : a batch has fewer images than there are processes.
     """
 
     def __init__(
         self,
-        pixels: np.ndarray,
+        pixels: np.ndarray | torch.Tensor,
         table: pd.DataFrame,
         batch_size: int,
         *,
         device: str | torch.device = "cpu",
         seed: int | None = None,
         augment: str = "none",
+        rank: int = 0,
+        n_ranks: int = 1,
     ) -> None:
-        self.pixels, self.table, self.rows = pixels, table, table["row"].to_numpy()
+        self.pixels, self.table, self.device = pixels, table, torch.device(device)
+        rows = torch.tensor(table["row"].to_numpy(np.int64))
+        self.rows = rows.to(pixels.device) if isinstance(pixels, torch.Tensor) else rows
         self.labels = torch.tensor(table["label"].to_numpy(np.int64)).to(device)
-        self.batch_size, self.device, self.seed, self.augment = batch_size, torch.device(device), seed, augment
+        self.seed, self.augment, self.rank, self.n_ranks = seed, augment, rank, n_ranks
         self.n_images = len(self.rows)
+        self.sizes = [len(part) for part in np.array_split(rows, -(-self.n_images // batch_size))]
+        if min(self.sizes) < n_ranks:
+            raise ValueError(f"Batches of {min(self.sizes)} images cannot be dealt out among {n_ranks} processes.")
 
     def subset(self, positions: Sequence[int]) -> "Batches":
         """These images of the table, in this order, as one batch."""
@@ -547,36 +579,65 @@ class Batches:
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """All images (N, H, W, 3) uint8 and masks (N, H, W) bool, for drawing."""
-        pixels = self.pixels[self.rows]
+        pixels = self._gather(self.rows).cpu().numpy()
         return pixels[..., :3], pixels[..., 3] > 0
 
     def __len__(self) -> int:
-        return -(-self.n_images // self.batch_size)
+        return len(self.sizes)
 
     def epoch(self, epoch: int = 0) -> Iterator[dict[str, torch.Tensor]]:
-        """All images once."""
-        order = np.arange(self.n_images)
+        """All images once; with several ranks, this one's share of each batch."""
+        order, codes = torch.arange(self.n_images), torch.zeros(self.n_images, dtype=torch.int64)
         if self.seed is not None:
-            order = np.random.default_rng((self.seed, epoch)).permutation(order)
-        for step, chosen in enumerate(np.array_split(order, len(self))):
-            yield self._batch(chosen, (self.seed, epoch, step))
+            rng = np.random.default_rng((self.seed, epoch))
+            order = torch.from_numpy(rng.permutation(self.n_images))
+            codes = torch.from_numpy(rng.integers(8, size=self.n_images))
+        rows = [part[self.rank :: self.n_ranks] for part in self.rows[order.to(self.rows.device)].split(self.sizes)]
+        # Order and codes go to the device once an epoch: a copy a step would make it wait.
+        parts = torch.stack([order, codes]).to(self.device).split(self.sizes, dim=1)
+        for pixels, part in zip(self._read_ahead(rows), parts):
+            chosen, code = part[:, self.rank :: self.n_ranks]
+            if self.augment == "turns":
+                pixels = turn(pixels, code)
+            yield {
+                "image": normalise(pixels[..., :3]),
+                "label": self.labels[chosen],
+                "mask": pixels[..., 3].gt(0).float().unsqueeze(1),
+            }
 
-    def _batch(self, chosen: np.ndarray, key: tuple) -> dict[str, torch.Tensor]:
-        pixels = torch.from_numpy(self.pixels[self.rows[chosen]]).to(self.device, non_blocking=True)
-        if self.augment == "turns":
-            pixels = turn(pixels, np.random.default_rng(key).integers(8, size=len(chosen)))
-        return {
-            "image": normalise(pixels[..., :3]),
-            "label": self.labels[torch.from_numpy(chosen).to(self.device)],
-            "mask": pixels[..., 3].gt(0).float().unsqueeze(1),
-        }
+    def _read_ahead(self, parts: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Gather each part's pixels, two steps ahead in a thread where they come from the disk."""
+        if isinstance(self.pixels, torch.Tensor):
+            yield from map(self._gather, parts)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            waiting = deque(reader.submit(self._gather, part) for part in parts[:2])
+            for part in [*parts[2:], None, None][: len(parts)]:
+                pixels = waiting.popleft().result()
+                if part is not None:
+                    waiting.append(reader.submit(self._gather, part))
+                yield pixels.to(self.device, non_blocking=True)
+
+    def _gather(self, rows: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.pixels, torch.Tensor):
+            return self.pixels[rows]
+        pixels = torch.from_numpy(np.asarray(self.pixels[rows.numpy()]))
+        if isinstance(self.pixels, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+            # Or every page ever read would count as this process's memory.
+            self.pixels._mmap.madvise(mmap.MADV_DONTNEED)
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
 
-def turn(pixels: torch.Tensor, codes: np.ndarray) -> torch.Tensor:
-    """Turn square images (N, S, S, C): code % 4 quarter turns, and a flip if code > 3."""
-    turned = torch.empty_like(pixels)
-    for code in np.unique(codes):
-        chosen = torch.from_numpy(np.flatnonzero(codes == code)).to(pixels.device)
-        some = torch.rot90(pixels[chosen], int(code % 4), dims=(1, 2))
-        turned[chosen] = some.flip(2) if code > 3 else some
-    return turned
+def turn(pixels: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Turn square images (N, S, S, 4) uint8, each by its code (N,): code % 4 quarter turns, then a flip if code > 3."""
+    n, size = pixels.shape[:2]
+    packed = pixels.contiguous().view(torch.int32).view(n, size * size)  # a pixel's four bytes move as one word
+    return packed.gather(1, _turned_places(size, pixels.device)[codes]).view(torch.uint8).view(pixels.shape)
+
+
+@lru_cache(maxsize=8)
+def _turned_places(size: int, device: torch.device) -> torch.Tensor:
+    """(8, size * size): for each code, where each pixel of the turned image comes from."""
+    places = torch.arange(size * size).view(size, size)
+    turns = [torch.rot90(places, k) for k in range(4)]
+    return torch.stack([*turns, *(turned.flip(1) for turned in turns)]).flatten(1).to(device)

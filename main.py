@@ -44,6 +44,7 @@ AUGMENT = "turns"  # training images: turns (random flips and quarter turns), no
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME = False  # continue the run in OUTPUT_DIR where it stopped
+CUDA_GRAPHS = False  # replay each training step as one CUDA graph: for GPUs that small batches leave idle
 KEEP_FREED_MEMORY = True  # reuse freed memory instead of handing it back to Linux: a faster step
 
 CLASSIFICATION_EPOCHS = 15  # passes over the training images
@@ -97,23 +98,27 @@ def run(config: SimpleNamespace) -> None:
     """Prepare, then train, evaluate and draw each model."""
     if config.KEEP_FREED_MEMORY:
         train.keep_freed_memory()
-    device = train.choose_device(config.DEVICE)
+    device, rank, n_ranks = train.join_processes(train.choose_device(config.DEVICE))
     precision = train.choose_precision(config.PRECISION, device)
-    Path(config.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-    if config.DEMO and not Path(config.DATA_DIR).exists():
-        synthetic.write_dataset(config.DATA_DIR, seed=config.SEED)
-    describe_run(config, device, precision)
+    with train.first_process_first():
+        Path(config.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+        if config.DEMO and not Path(config.DATA_DIR).exists():
+            synthetic.write_dataset(config.DATA_DIR, seed=config.SEED)
+        describe_run(config, device, precision, n_ranks)
+        table, pixels = prepare_data(config)
+        encoder_weights, start = models.imagenet_start(config.PRETRAINED)
+        say(start)
 
-    table, pixels = prepare_data(config)
-    encoder_weights, start = models.imagenet_start(config.PRETRAINED)
-    print(start)
+    pixels = data.to_device(pixels, device)
     for task in choose_tasks(config, table):
-        print(f"\n=== {task} ===", flush=True)
+        say(f"\n=== {task} ===")
         (Path(config.OUTPUT_DIR) / task).mkdir(exist_ok=True)
-        batches = {split: make_batches(config, task, table, pixels, device, split) for split in data.SPLITS}
+        ranks = {"train": (rank, n_ranks), "val": (rank, n_ranks), "test": (0, 1)}
+        batches = {split: make_batches(config, task, table, pixels, device, split, *ranks[split]) for split in ranks}
         train_model(config, task, batches, precision, encoder_weights, identity(config, task, table, precision, start))
-        evaluate_model(config, task, batches["test"], precision)
-    print(f"\nModels, numbers and pictures are in {Path(config.OUTPUT_DIR).resolve()}")
+        if train.is_first():
+            evaluate_model(config, task, batches["test"], precision)
+    say(f"\nModels, numbers and pictures are in {Path(config.OUTPUT_DIR).resolve()}")
 
 
 def prepare_data(config: SimpleNamespace) -> tuple[pd.DataFrame, np.ndarray]:
@@ -122,7 +127,7 @@ def prepare_data(config: SimpleNamespace) -> tuple[pd.DataFrame, np.ndarray]:
     table = data.limit_table(data.read_table(config.DATA_DIR), config.LIMIT, config.SEED)
     table, pixels = data.decode_table(table, config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
     write(config, "data_report.csv", as_csv(table[["image", "status", "reason"]]))
-    print(f"\n{data.describe(table)}")
+    say(f"\n{data.describe(table)}")
     table["split"] = data.split_table(table, **fractions, group_by_lesion=config.GROUP_BY_LESION)
 
     used = table[table["split"] != ""].sort_values("image")
@@ -130,7 +135,7 @@ def prepare_data(config: SimpleNamespace) -> tuple[pd.DataFrame, np.ndarray]:
     write(config, "splits.csv", as_csv(used.assign(label=codes)[["image", "label", "lesion_id", "split"]]))
     counts = data.class_table(table)
     draw(config, "class_distribution.png", visualize.class_distribution(counts, "Images per class and part"))
-    print(f"\n{counts.to_string()}\n{data.describe_split(table, **fractions)}")
+    say(f"\n{counts.to_string()}\n{data.describe_split(table, **fractions)}")
     return table, pixels
 
 
@@ -143,7 +148,7 @@ def choose_tasks(config: SimpleNamespace, table: pd.DataFrame) -> list[str]:
         message = f"Too few masks in {config.DATA_DIR} for {left_out}: each part of the split needs some."
         if not possible:
             raise ValueError(f"{message} Put them into masks/ as <image>_segmentation.png.")
-        print(f"{message} Going on without.")
+        say(f"{message} Going on without.")
     return possible
 
 
@@ -151,13 +156,14 @@ def has_masks(task: str) -> bool:
     return task != "classification"
 
 
-def make_batches(config, task: str, table: pd.DataFrame, pixels: np.ndarray, device, split: str) -> data.Batches:
+def make_batches(config, task: str, table: pd.DataFrame, pixels, device, split: str, rank: int, n_ranks: int):
     """One part of the table; a model of masks gets the rows that have one. Training is shuffled and augmented."""
     rows = table[table["split"] == split]
     if has_masks(task):
         rows = rows[rows["status"] == data.USED]
     options = {"seed": config.SEED, "augment": config.AUGMENT} if split == "train" else {}
-    return data.Batches(pixels, rows, setting(config, task, "BATCH_SIZE"), device=device, **options)
+    size = setting(config, task, "BATCH_SIZE")
+    return data.Batches(pixels, rows, size, device=device, rank=rank, n_ranks=n_ranks, **options)
 
 
 def identity(config, task: str, table: pd.DataFrame, precision: str, start: str) -> dict:
@@ -188,6 +194,7 @@ def train_model(config, task: str, batches: dict, precision: str, encoder_weight
             description=describe_model(config, task, model, identity),
             identity=identity,
             resume=config.RESUME,
+            cuda_graphs=config.CUDA_GRAPHS and batches["train"].device.type == "cuda" and not train.is_distributed(),
         )
     except torch.cuda.OutOfMemoryError as error:
         size = setting(config, task, "BATCH_SIZE")
@@ -207,7 +214,7 @@ def evaluate_model(config, task: str, batches: data.Batches, precision: str) -> 
     if "mask" in summaries:
         found["mask"] = write_masks(config, task, batches, summaries["mask"], model, precision)
     write(config, f"{task}/metrics.json", as_json(found))
-    print(evaluate.report(task, found))
+    say(evaluate.report(task, found))
 
 
 def write_labels(config, task: str, rows: pd.DataFrame, probabilities: np.ndarray) -> dict:
@@ -240,11 +247,12 @@ def write_masks(config, task: str, batches: data.Batches, counts: np.ndarray, mo
     return evaluate.mask_metrics(counts)
 
 
-def describe_run(config: SimpleNamespace, device: torch.device, precision: str) -> None:
+def describe_run(config: SimpleNamespace, device: torch.device, precision: str, n_ranks: int) -> None:
     """Print and save what is run, and on what."""
     environment = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processes": n_ranks,
         "precision": precision,
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),
@@ -256,9 +264,9 @@ def describe_run(config: SimpleNamespace, device: torch.device, precision: str) 
     write(config, "config.json", as_json(settings))
     write(config, "environment.json", as_json(environment))
     if config.DEMO:
-        print(f"*** {DEMO_NOTE}: these numbers say nothing about real lesions ***")
+        say(f"*** {DEMO_NOTE}: these numbers say nothing about real lesions ***")
     for name, value in (settings | environment).items():
-        print(f"{name:26} {' '.join(value) if isinstance(value, tuple | list) else value}")
+        say(f"{name:26} {' '.join(value) if isinstance(value, tuple | list) else value}")
 
 
 def describe_model(config: SimpleNamespace, task: str, model: models.Model, identity: dict) -> dict:
@@ -289,7 +297,14 @@ def checkpoint_path(config: SimpleNamespace, task: str) -> Path:
     return Path(config.OUTPUT_DIR) / f"best_{task}_model.pth"
 
 
+def say(text: str) -> None:
+    if train.is_first():
+        print(text, flush=True)
+
+
 def write(config: SimpleNamespace, name: str, content: str | bytes) -> None:
+    if not train.is_first():
+        return
     train.write_file(Path(config.OUTPUT_DIR) / name, content.encode() if isinstance(content, str) else content)
 
 

@@ -7,10 +7,13 @@ import os
 import platform
 import time
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -22,7 +25,6 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "label": F.cross_entropy,
     "mask": F.binary_cross_entropy_with_logits,
 }
-CHECK_EVERY = 20  # steps between two looks at the running loss, each of which waits for the device
 
 
 def keep_freed_memory() -> None:
@@ -58,6 +60,37 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
+def join_processes(device: torch.device) -> tuple[torch.device, int, int]:
+    """This process's device, rank and number of processes; under torchrun they form one group."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return device, 0, 1
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device, dist.get_rank(), dist.get_world_size()
+
+
+def is_distributed() -> bool:
+    """Whether several processes train together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this is the one process that writes and prints."""
+    return not is_distributed() or dist.get_rank() == 0
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """The body runs in the first process, and then in the others."""
+    if not is_first():
+        dist.barrier()
+    yield
+    if is_distributed() and is_first():
+        dist.barrier()
+
+
 def fit(
     model: nn.Module,
     train_batches,
@@ -72,54 +105,71 @@ def fit(
     description: dict,
     identity: dict,
     resume: bool = False,
+    cuda_graphs: bool = False,
 ) -> list[dict]:
     """Train with Adam, keep the model of the lowest validation loss, and return the history, a dict an epoch.
 
+    Under torchrun every process calls this with its own share of the batches; the first one writes.
+
     Parameters
     ----------
-    train_batches, val_batches : objects with ``epoch(number)``, ``len()`` and ``n_images``, as `data.Batches`.
+    train_batches, val_batches : objects with ``epoch(number)``, ``len()``, ``sizes`` (images of each batch over all
+        processes) and ``n_images``, as `data.Batches`.
     best_path : checkpoint of the best epoch, for `models.load_model`.
     folder : gets ``history.csv``, ``last.pth`` and ``previous.pth`` each epoch.
     description : plain values that are stored in the best checkpoint beside the weights.
     identity : what must be the same for `resume` to continue: settings and the data's hash.
+    cuda_graphs : replay each training step as one CUDA graph.
 
     Raises
     ------
     FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
     ValueError : `resume` finds a state with another identity.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-    state = read_state(folder, identity) if resume else None
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=cuda_graphs)
     history, best = [], {"loss": float("inf"), "epoch": 0}
-    if state:
+    if resume and (state := _from_first(read_state, folder, identity)):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         history, best = state["history"], state["best"]
+    step = make_step(model, optimizer, precision)
+    if cuda_graphs:
+        step = GraphedStep(step)
     for epoch in range(len(history) + 1, epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
         started = time.perf_counter()
-        losses = train_epoch(model, train_batches, optimizer, epoch, precision)
+        losses = train_epoch(model, train_batches, step, epoch)
         seconds = time.perf_counter() - started
         row = {"epoch": epoch, **losses, **validate(model, val_batches, precision)}
         row |= {"train_seconds": round(seconds, 3), "images_per_second": round(train_batches.n_images / seconds, 1)}
         history.append(row)
-        if row["val_loss"] < best["loss"]:
+        is_best = row["val_loss"] < best["loss"]
+        if is_best:
             best = {"loss": row["val_loss"], "epoch": epoch}
-            weights = {name: value.cpu() for name, value in model.state_dict().items()}
-            scores = {name: value for name, value in row.items() if name.startswith("val_")}
-            save(best_path, {**description, "weights": weights, "epoch": epoch, "scores": scores})
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "best": best}
-        save_state(folder, state | {"identity": identity})
-        write_history(folder / "history.csv", history)
-        tqdm.write(summary(row, epochs, best["epoch"] == epoch))
+        if is_first():
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "best": best}
+            if is_best:
+                weights = {name: value.cpu() for name, value in state["model"].items()}
+                scores = {name: value for name, value in row.items() if name.startswith("val_")}
+                save(best_path, {**description, "weights": weights, "epoch": epoch, "scores": scores})
+            save_state(folder, state | {"identity": identity})
+            write_history(folder / "history.csv", history)
+            tqdm.write(summary(row, epochs, is_best))
     return history
 
 
-def train_epoch(model: nn.Module, batches, optimizer: torch.optim.Optimizer, epoch: int, precision: str) -> dict:
-    """One pass over the training images; returns the mean loss per image, in all and by head."""
-    model.train()
-    totals: dict[str, Tensor] = {}
-    for step, batch in enumerate(_progress(batches, epoch)):
+Step = Callable[[dict[str, Tensor], float], dict[str, Tensor]]
+
+
+def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, precision: str) -> Step:
+    """A function (batch, weight of its loss) that takes one training step and returns the losses."""
+    if is_distributed():
+        device = next(model.parameters()).device
+        if device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+    def step(batch: dict[str, Tensor], weight: float = 1.0) -> dict[str, Tensor]:
         with autocast(batch["image"].device, precision):
             output = model(batch["image"])
 
@@ -127,12 +177,61 @@ def train_epoch(model: nn.Module, batches, optimizer: torch.optim.Optimizer, epo
         loss = sum(losses.values())
 
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * weight).backward()
         optimizer.step()
 
-        _accumulate(totals, {"loss": loss} | {f"{name}_loss": value for name, value in losses.items()}, batch)
-        if step % CHECK_EVERY == 0 or step == len(batches) - 1:
-            _check_finite(totals["loss"], epoch, step)
+        return {"loss": loss.detach()} | {f"{name}_loss": value.detach() for name, value in losses.items()}
+
+    return step
+
+
+class GraphedStep:
+    """A training step recorded as a CUDA graph for each batch size, and then replayed: one launch in place of hundreds.
+
+    The first steps of a size are taken as they are, on a side stream, as torch.cuda.graph asks for before it records.
+    """
+
+    def __init__(self, step: Step, warm_up: int = 3) -> None:
+        self.step, self.warm_up = step, warm_up
+        self.seen: Counter[int] = Counter()
+        self.recorded: dict[int, tuple] = {}
+
+    def __call__(self, batch: dict[str, Tensor], weight: float = 1.0) -> dict[str, Tensor]:
+        size = len(batch["image"])
+        self.seen[size] += 1
+        if self.seen[size] <= self.warm_up:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                losses = self.step(batch, weight)
+            torch.cuda.current_stream().wait_stream(side)
+            return losses
+        if size not in self.recorded:
+            graph, inputs = torch.cuda.CUDAGraph(), {name: value.clone() for name, value in batch.items()}
+            with torch.cuda.graph(graph):
+                losses = self.step(inputs, weight)
+            self.recorded[size] = graph, inputs, losses
+        graph, inputs, losses = self.recorded[size]
+        for name, value in batch.items():
+            inputs[name].copy_(value)
+        graph.replay()
+        return losses
+
+
+def train_epoch(model: nn.Module, batches, step: Step, epoch: int) -> dict:
+    """One pass over the training images; returns the mean loss per image, in all and by head."""
+    model.train()
+    totals: dict[str, Tensor] = {}
+    n_ranks = dist.get_world_size() if is_distributed() else 1
+    for number, batch in enumerate(_progress(batches, epoch)):
+        # Ranks' gradients are averaged: each counts by its share of the batch's images.
+        losses = step(batch, len(batch["image"]) * n_ranks / batches.sizes[number])
+        _accumulate(totals, losses, batch)
+        if batch["image"].device.type == "cpu" or number == len(batches) - 1:  # a look makes a GPU wait
+            _check_finite(totals["loss"], epoch, number)
+    if is_distributed():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
     return _means(totals, batches, "train")
 
 
@@ -160,8 +259,19 @@ def _accumulate(totals: dict[str, Tensor], means: dict[str, Tensor], batch: dict
 
 
 def _means(totals: dict[str, Tensor], batches, prefix: str) -> dict[str, float]:
-    values = torch.stack(list(totals.values())).tolist()  # the epoch's one read from the device
+    sums = torch.stack(list(totals.values()))
+    if is_distributed():
+        dist.all_reduce(sums)
+    values = sums.tolist()  # the epoch's one read from the device
     return {f"{prefix}_{name}": value / batches.n_images for name, value in zip(totals, values)}
+
+
+def _from_first(function: Callable, *arguments):
+    """The result of a function that only the first process calls."""
+    result = [function(*arguments) if is_first() else None]
+    if is_distributed():
+        dist.broadcast_object_list(result)
+    return result[0]
 
 
 def _check_finite(loss: Tensor, epoch: int, step: int) -> None:
@@ -173,7 +283,8 @@ def _check_finite(loss: Tensor, epoch: int, step: int) -> None:
 
 
 def _progress(batches, epoch: int):
-    return tqdm(batches.epoch(epoch), f"epoch {epoch}", len(batches), leave=False, unit="batch", disable=None)
+    hidden = None if is_first() else True  # None: shown on a terminal
+    return tqdm(batches.epoch(epoch), f"epoch {epoch}", len(batches), leave=False, unit="batch", disable=hidden)
 
 
 def summary(row: dict, epochs: int, is_best: bool) -> str:

@@ -410,7 +410,7 @@ def test_every_image_comes_once_an_epoch_in_an_order_fixed_by_seed_and_epoch(bat
 def test_turns_move_image_and_mask_together(batches):
     plain = batches()
     turned = batches(seed=3, augment="turns")
-    order = np.random.default_rng((3, 1)).permutation(10)
+    order = np.random.default_rng((3, 1)).permutation(10)  # what the documentation of randomness promises
     images, masks = plain.pictures()
     found = list(turned.epoch(1))
     position = 0
@@ -425,8 +425,31 @@ def test_turns_move_image_and_mask_together(batches):
 
 
 def test_the_eight_turns_are_eight_different_pictures():
-    image = torch.arange(9, dtype=torch.uint8).reshape(1, 3, 3, 1).repeat(8, 1, 1, 1)
-    assert len({tuple(turned.flatten().tolist()) for turned in data.turn(image, np.arange(8))}) == 8
+    image = torch.arange(36, dtype=torch.uint8).reshape(1, 3, 3, 4)
+    turned = data.turn(image.repeat(8, 1, 1, 1), torch.arange(8))
+    assert len({tuple(one.flatten().tolist()) for one in turned}) == 8
+    for code in range(8):
+        expected = torch.rot90(image, code % 4, dims=(1, 2))
+        assert torch.equal(turned[code], (expected.flip(2) if code > 3 else expected)[0])
+
+
+def test_several_ranks_get_every_image_of_an_epoch_once_and_the_same_batches(batches):
+    whole = [sorted(batch["label"].tolist()) for batch in batches(seed=5).epoch(1)]
+    ranks = [[batch["label"].tolist() for batch in batches(seed=5, rank=r, n_ranks=2).epoch(1)] for r in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*ranks)] == whole
+
+
+def test_more_ranks_than_images_in_a_batch_are_refused(batches):
+    with pytest.raises(ValueError, match="among 8 processes"):
+        batches(rank=0, n_ranks=8)
+
+
+def test_pixels_in_device_memory_give_the_same_batches(batches):
+    from_disk = batches(seed=2, augment="turns")
+    in_memory = batches(seed=2, augment="turns")
+    in_memory.pixels = torch.from_numpy(np.array(in_memory.pixels))
+    for a, b in zip(from_disk.epoch(3), in_memory.epoch(3), strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_load_image_gives_a_batch_of_one(tmp_path):

@@ -31,9 +31,10 @@ class Toy:
         self.label = (self.image[:, 0].mean(dim=(1, 2)) > 0).long()
         self.mask = (self.image[:, :1] > 0).float()
         self.n_images, self.size = n, size
+        self.sizes = [min(size, n - start) for start in range(0, n, size)]
 
     def __len__(self):
-        return -(-self.n_images // self.size)
+        return len(self.sizes)
 
     def epoch(self, epoch=0):
         order = torch.from_numpy(np.random.default_rng(epoch).permutation(self.n_images))
@@ -41,13 +42,13 @@ class Toy:
             yield {"image": self.image[chosen], "label": self.label[chosen], "mask": self.mask[chosen]}
 
 
-def run(tmp_path, epochs=3, resume=False, model=None, identity=None, batches=None, lr=0.05):
+def run(tmp_path, epochs=3, resume=False, model=None, identity=None, batches=None, lr=0.05, shares=None):
     torch.manual_seed(0)
     model = model or Line()
     folder = tmp_path / "task"
     folder.mkdir(parents=True, exist_ok=True)
     history = fit(
-        model, batches or Toy(), Toy(seed=1), epochs=epochs, lr=lr, seed=0, precision="fp32",
+        model, batches or Toy(), shares or Toy(seed=1), epochs=epochs, lr=lr, seed=0, precision="fp32",
         best_path=tmp_path / "best.pth", folder=folder, description={"task": "toy"},
         identity=identity or {"data": "abc", "LR": lr}, resume=resume,
     )  # fmt: skip

@@ -1,0 +1,73 @@
+"""Two processes on this machine's CPU, started as users start them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import QUICK, ROOT
+from test_train import Toy, run
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+FIT_TOY = """
+import pathlib, sys
+import torch
+import torch.distributed as dist
+import train
+from test_train import Line, Toy, run
+
+class Share(Toy):
+    def epoch(self, epoch=0):
+        for batch in super().epoch(epoch):
+            yield {key: value[dist.get_rank()::2] for key, value in batch.items()}
+
+_, rank, n_ranks = train.join_processes(torch.device("cpu"))
+assert n_ranks == 2
+place, epochs, resume = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
+model, _ = run(place, epochs=epochs, batches=Share(n=11), resume=resume, shares=Share(seed=1))
+torch.save(model.state_dict(), place / f"rank{rank}.pth")
+"""
+
+
+def fit_toy(place, epochs, resume="anew"):
+    (place / "fit_toy.py").write_text(FIT_TOY)
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [*TORCHRUN, place / "fit_toy.py", place, str(epochs), resume]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(place / f"rank{rank}.pth") for rank in (0, 1)]
+
+
+def test_two_processes_learn_the_same_weights_as_one_with_the_same_batches(tmp_path):
+    """Eleven images in batches of four: the shares of the two are unequal, and still count by image."""
+    first, second = fit_toy(tmp_path, epochs=3)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    (tmp_path / "one").mkdir()
+    alone, history = run(tmp_path / "one", epochs=3, batches=Toy(n=11))
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(first[name], value)
+    lines = (tmp_path / "task" / "history.csv").read_text().splitlines()
+    columns = dict(zip(lines[0].split(","), lines[-1].split(",")))
+    assert float(columns["val_loss"]) == pytest.approx(history[-1]["val_loss"])
+    assert float(columns["train_loss"]) == pytest.approx(history[-1]["train_loss"])
+
+
+def test_two_processes_resume_where_they_stopped(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole, _ = fit_toy(tmp_path / "whole", epochs=4)
+    fit_toy(tmp_path / "parts", epochs=2)
+    resumed = fit_toy(tmp_path / "parts", epochs=4, resume="resume")
+    assert all(torch.equal(whole[name], state[name]) for state in resumed for name in whole)
+
+
+def test_the_program_runs_under_torchrun_and_one_process_writes(demo_folder, tmp_path):
+    flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "multitask"]
+    command = [*map(str, [*TORCHRUN, ROOT / "main.py", *flags])]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("=== multitask ===") == 1 and done.stdout.count("test set") == 1
+    assert '"processes": 2' in (tmp_path / "outputs" / "environment.json").read_text()
+    assert (tmp_path / "outputs" / "multitask" / "metrics.json").exists()
