@@ -15,6 +15,7 @@ The table is a DataFrame with one row for each row of GroundTruth.csv: image, la
 """
 
 import hashlib
+import io
 import json
 import mmap
 import os
@@ -49,13 +50,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB
 SPLITS = ("train", "val", "test")
 USED, LABEL_ONLY, LEFT_OUT = "used", "classification only", "left out"
 
+ORIENTATION = 0x0112  # the EXIF tag
 SUFFIXES = (".jpg", ".jpeg", ".png")
 LESION_FILES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Training_LesionGroupings.csv")
 MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
 ASPECT_TOLERANCE = 0.02  # relative; a mask whose aspect is further off belongs to another picture
-CACHE_VERSION = 1  # raise when decoding changes
+CACHE_VERSION = 2  # raise when decoding changes
 DECODE_BLOCK = 256  # images decoded before they are written
-VERDICT = ["row", "image_error", "mask_error", "note", "crc"]
+VERDICT = ["row", "image_error", "mask_error", "note", "crc", "digest"]
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # decoders that a file may reach, whatever its name
 
 Image.init()  # register the decoders now: Pillow does it at the first use, which threads would race for
@@ -193,6 +195,18 @@ def _lesion_ids(data_dir: Path, rows: pd.DataFrame, images: pd.Series) -> pd.Ser
     return images.map(lesions.drop_duplicates("image").set_index("image")["lesion_id"]).fillna(images)
 
 
+def read_metadata(data_dir: str | Path) -> pd.DataFrame | None:
+    """image, age, sex and localization of each image, as text or None; None altogether if there is no such file."""
+    path = Path(data_dir) / LESION_FILES[0]
+    if not path.is_file():
+        return None
+    rows = _read_csv(path)
+    columns = ["image", "age", "sex", "localization"]
+    if not set(columns) <= set(rows.columns):
+        return None
+    return rows[columns].assign(image=rows["image"].map(_image_name)).replace({"": None, "unknown": None})
+
+
 def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     """Leave out all but `limit` usable rows, stratified by class, whole lesions first; 0 keeps all.
 
@@ -314,14 +328,23 @@ def class_table(table: pd.DataFrame) -> pd.DataFrame:
     return counts
 
 
-def read_image(path: str | Path, size: int) -> Image.Image:
-    """Decode to upright RGB, `size` x `size` pixels (bilinear with antialias; the aspect is not kept).
+def read_image(source: str | Path | bytes, size: int) -> Image.Image:
+    """Decode a file, or its content, to upright RGB of `size` x `size` pixels (bilinear, antialiased, aspect not kept).
 
     Raises
     ------
+    OSError : the file cannot be read.
     ValueError : not an image, truncated, or of more than `MAX_PIXELS`; says which.
     """
-    return _decode(path, size)[0]
+    return _decode(_content(source), size)[0]
+
+
+def read_native_mask(image_path: str | Path, mask_path: str | Path) -> np.ndarray:
+    """A lesion mask (H, W) bool at the mask file's own size, upright as its image. Raises as `read_image`."""
+    with Image.open(image_path, formats=FORMATS) as image:  # reads no more than the header
+        orientation = image.getexif().get(ORIENTATION, 1)
+        image_size = image.size[::-1] if orientation >= 5 else image.size
+    return _decode_mask(_content(mask_path), image_size, orientation)[0]
 
 
 def load_image(path: str | Path, size: int) -> torch.Tensor:
@@ -342,22 +365,27 @@ def _scale_and_shift(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return (1 / (255 * std)).to(device), (-mean / std).to(device)
 
 
-def _open(path: str | Path, size: int) -> Image.Image:
-    """The decoded file; every way of failing becomes a ValueError."""
-    if os.path.getsize(path) == 0:
+def _content(source: str | Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
+def _open(content: bytes, size: int | None = None) -> Image.Image:
+    """The decoded picture, a JPEG much larger than `size` at less; every way of failing becomes a ValueError."""
+    if not content:
         raise ValueError("file is empty")
     try:
-        picture = Image.open(path, formats=FORMATS)
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
             raise Image.DecompressionBombError
-        picture.draft(None, (2 * size, 2 * size))  # a JPEG of many times that is decoded smaller
+        if size:
+            picture.draft(None, (2 * size, 2 * size))
         picture.load()
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise ValueError("not an image") from None
     except Exception as error:  # codecs raise OSError, SyntaxError, zlib.error, ... on damaged files
-        raise ValueError(f"damaged ({type(error).__name__}: {error})".replace(str(path), "file")) from None
+        raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
     return picture
 
 
@@ -368,22 +396,22 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _decode(path: str | Path, size: int) -> tuple[Image.Image, tuple[int, int], int]:
-    """Upright RGB at `size`, and the file's own upright size and EXIF orientation."""
-    picture = _open(path, size)
-    orientation = picture.getexif().get(0x0112, 1)
+def _decode(content: bytes, size: int) -> tuple[Image.Image, tuple[int, int], int]:
+    """Upright RGB at `size`, the size it was decoded at, and the file's EXIF orientation."""
+    picture = _open(content, size)
+    orientation = picture.getexif().get(ORIENTATION, 1)
     picture = ImageOps.exif_transpose(_eight_bit(picture))
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
     return picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR), picture.size, orientation
 
 
-def _decode_mask(path: str, size: int, image_size: tuple[int, int], orientation: int) -> tuple[np.ndarray, str]:
-    """Mask (size, size) of 0 and 255, and a note on what was odd about it.
+def _decode_mask(content: bytes, image_size: tuple[int, int], orientation: int) -> tuple[np.ndarray, str]:
+    """Mask (H, W) bool, and a note on what was odd about it.
 
     Two values mean background and lesion, whatever they are; more are cut at 128 of 255, as the organisers do.
     """
-    picture = _eight_bit(ImageOps.exif_transpose(_open(path, size)))
+    picture = _eight_bit(ImageOps.exif_transpose(_open(content)))
     if orientation >= 5 and not _same_aspect(picture.size, image_size):
         picture = picture.transpose(_TURNS[orientation])  # drawn on the file's pixels, not on the upright picture
     if not _same_aspect(picture.size, image_size):
@@ -391,9 +419,7 @@ def _decode_mask(path: str, size: int, image_size: tuple[int, int], orientation:
     gray = np.asarray(picture.convert("RGB").convert("L"))
     values = np.flatnonzero(np.bincount(gray.ravel(), minlength=256))
     lesion = gray == values[-1] if len(values) <= 2 and values[-1] else gray > 128
-    note = "mask is empty" if not lesion.any() else "mask has gray values" if len(values) > 2 else ""
-    mask = Image.fromarray(lesion.astype(np.uint8) * 255)
-    return np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)), note
+    return lesion, "mask is empty" if not lesion.any() else "mask has gray values" if len(values) > 2 else ""
 
 
 _TURNS = {  # EXIF orientations that exchange width and height
@@ -411,15 +437,19 @@ def _same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
 def _decode_row(image_path: str, mask_path: str, size: int) -> tuple[np.ndarray, dict]:
     """RGB and mask as (size, size, 4) uint8, and the verdicts on both files."""
     pixels = np.zeros((size, size, 4), np.uint8)
-    verdict = {"image_error": "", "mask_error": "", "note": ""}
+    verdict = {"image_error": "", "mask_error": "", "note": "", "digest": ""}
     try:
-        picture, picture_size, orientation = _decode(image_path, size)
+        content = _content(image_path)
+        verdict["digest"] = hashlib.blake2b(content, digest_size=8).hexdigest()
+        picture, picture_size, orientation = _decode(content, size)
         pixels[..., :3] = picture
     except (ValueError, OSError) as error:
         verdict["image_error"] = f"image: {error}"
     if mask_path and not verdict["image_error"]:
         try:
-            pixels[..., 3], verdict["note"] = _decode_mask(mask_path, size, picture_size, orientation)
+            lesion, verdict["note"] = _decode_mask(_content(mask_path), picture_size, orientation)
+            mask = Image.fromarray(lesion.astype(np.uint8) * 255)
+            pixels[..., 3] = mask.resize((size, size), Image.Resampling.NEAREST)
         except (ValueError, OSError) as error:
             verdict["mask_error"] = f"mask: {error}"
     return pixels, verdict | {"crc": zlib.crc32(pixels)}
@@ -435,7 +465,8 @@ def decode_table(
 
     Returns
     -------
-    table : with new columns ``row`` (in the cache, -1 for none) and ``crc``, and the verdicts in status and reason.
+    table : with new columns ``row`` (in the cache, -1 for none), ``crc`` (of the pixels) and ``digest`` (of the image
+        file), and the verdicts in status and reason.
     pixels : (n_rows, image_size, image_size, 4) uint8, memory-mapped: RGB, then the mask in {0, 255}.
 
     Raises
@@ -452,12 +483,13 @@ def decode_table(
         index = _write_cache(folder, index, usable, keys, shape)
     pixels = _map_pixels(folder, index, shape)
     verdicts = pd.DataFrame([index["rows"][key] for key in keys], index=usable.index, columns=VERDICT)
-    return _judge(table.assign(row=-1, crc=0), verdicts), pixels
+    return _judge(table.assign(row=-1, crc=0, digest=""), verdicts), pixels
 
 
 def _judge(table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """Turn what decoding found into status and reason."""
     table.loc[verdicts.index, ["row", "crc"]] = verdicts[["row", "crc"]].astype("int64")
+    table.loc[verdicts.index, "digest"] = verdicts["digest"]
     for column, status in (("note", USED), ("mask_error", LABEL_ONLY), ("image_error", LEFT_OUT)):
         found = verdicts.index[verdicts[column] != ""]
         table.loc[found, "status"] = status
@@ -534,6 +566,11 @@ def to_device(pixels: np.ndarray, device: torch.device) -> np.ndarray | torch.Te
     return pixels
 
 
+def to_host(pixels: np.ndarray | torch.Tensor) -> np.ndarray:
+    """The pixels as an array, from wherever they are."""
+    return pixels.cpu().numpy() if isinstance(pixels, torch.Tensor) else pixels
+
+
 class Batches:
     """Batches of one part of the table, on the device; the same ones for the same (seed, epoch), whatever was before.
 
@@ -576,6 +613,10 @@ class Batches:
     def subset(self, positions: Sequence[int]) -> "Batches":
         """These images of the table, in this order, as one batch."""
         return Batches(self.pixels, self.table.iloc[positions], len(positions), device=self.device)
+
+    def whole(self) -> "Batches":
+        """The same images, all of them in this process and in the table's order."""
+        return Batches(self.pixels, self.table, max(self.sizes), device=self.device)
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """All images (N, H, W, 3) uint8 and masks (N, H, W) bool, for drawing."""

@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,11 +20,12 @@ import pandas as pd
 import sklearn
 import torch
 import torchvision
-from tqdm import tqdm
 
 import data
-import evaluate
+import leakage
 import models
+import report
+import results
 import synthetic
 import train
 import visualize
@@ -38,12 +40,15 @@ IMAGE_SIZE = 224  # pixels; images are resized to a square of this side
 VAL_FRACTION = 0.15  # share of lesions for choosing the best epoch
 TEST_FRACTION = 0.15  # share of lesions for the final numbers
 GROUP_BY_LESION = True  # keep all images of a lesion in one part
+GROUP_DUPLICATES = False  # count near duplicates of different lesion ids as one lesion too
 LIMIT = 0  # use only this many images, stratified by class; 0 = all
 PRETRAINED = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
 AUGMENT = "turns"  # training images: turns (random flips and quarter turns), none
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME = False  # continue the run in OUTPUT_DIR where it stopped
+EVALUATE_ONLY = False  # measure the models in OUTPUT_DIR instead of training new ones
+EXTERNAL_DIR = ""  # another folder like DATA_DIR, measured whole after the test set
 CUDA_GRAPHS = False  # replay each training step as one CUDA graph: for GPUs that small batches leave idle
 KEEP_FREED_MEMORY = True  # reuse freed memory instead of handing it back to Linux: a faster step
 
@@ -110,15 +115,24 @@ def run(config: SimpleNamespace) -> None:
         say(start)
 
     pixels = data.to_device(pixels, device)
-    for task in choose_tasks(config, table):
+    tasks = choose_tasks(config, table)
+    for task in tasks:
         say(f"\n=== {task} ===")
-        (Path(config.OUTPUT_DIR) / task).mkdir(exist_ok=True)
         ranks = {"train": (rank, n_ranks), "val": (rank, n_ranks), "test": (0, 1)}
         batches = {split: make_batches(config, task, table, pixels, device, split, *ranks[split]) for split in ranks}
-        train_model(config, task, batches, precision, encoder_weights, identity(config, task, table, precision, start))
+        if config.EVALUATE_ONLY:
+            check_checkpoint(config, task, table)
+        else:
+            train_model(
+                config, task, batches, precision, encoder_weights, identity(config, task, table, precision, start)
+            )
         if train.is_first():
-            evaluate_model(config, task, batches["test"], precision)
-    say(f"\nModels, numbers and pictures are in {Path(config.OUTPUT_DIR).resolve()}")
+            assess_model(config, task, batches, precision)
+    if train.is_first():
+        audit_leakage(config, table, pixels)
+        compare_models(config, table)
+        write(config, "report.html", report.build(Path(config.OUTPUT_DIR)))
+    say(f"\nModels, numbers and pictures are in {Path(config.OUTPUT_DIR).resolve()}; open report.html there")
 
 
 def prepare_data(config: SimpleNamespace) -> tuple[pd.DataFrame, np.ndarray]:
@@ -128,6 +142,9 @@ def prepare_data(config: SimpleNamespace) -> tuple[pd.DataFrame, np.ndarray]:
     table, pixels = data.decode_table(table, config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
     write(config, "data_report.csv", as_csv(table[["image", "status", "reason"]]))
     say(f"\n{data.describe(table)}")
+    if config.GROUP_DUPLICATES:
+        usable = table[table["status"] != data.LEFT_OUT]
+        table.loc[usable.index, "lesion_id"] = leakage.merge_lesions(usable, leakage.find_pairs(usable, pixels))
     table["split"] = data.split_table(table, **fractions, group_by_lesion=config.GROUP_BY_LESION)
 
     used = table[table["split"] != ""].sort_values("image")
@@ -191,7 +208,7 @@ def train_model(config, task: str, batches: dict, precision: str, encoder_weight
             precision=precision,
             best_path=checkpoint_path(config, task),
             folder=Path(config.OUTPUT_DIR) / task,
-            description=describe_model(config, task, model, identity),
+            description=describe_model(config, task, model, batches["train"].table, identity),
             identity=identity,
             resume=config.RESUME,
             cuda_graphs=config.CUDA_GRAPHS and batches["train"].device.type == "cuda" and not train.is_distributed(),
@@ -203,48 +220,92 @@ def train_model(config, task: str, batches: dict, precision: str, encoder_weight
     draw(config, f"{task}/training_curves.png", visualize.training_curves(pd.DataFrame(history), task))
 
 
-def evaluate_model(config, task: str, batches: data.Batches, precision: str) -> None:
-    """Measure the best epoch's model on the test set; write numbers, predictions and pictures."""
-    model = models.load_model(checkpoint_path(config, task), batches.device)
-    progress = tqdm(batches.epoch(), "test", len(batches), leave=False, unit="batch", disable=None)
-    summaries = evaluate.summarise(model, progress, precision)
-    found = {"data": DEMO_NOTE} if config.DEMO else {}
-    if "label" in summaries:
-        found["label"] = write_labels(config, task, batches.table, summaries["label"])
-    if "mask" in summaries:
-        found["mask"] = write_masks(config, task, batches, summaries["mask"], model, precision)
-    write(config, f"{task}/metrics.json", as_json(found))
-    say(evaluate.report(task, found))
+def check_checkpoint(config, task: str, table: pd.DataFrame) -> None:
+    """Refuse to evaluate a checkpoint on images that it may have been trained on."""
+    path = checkpoint_path(config, task)
+    checkpoint = models.load_checkpoint(path)
+    if checkpoint["image_size"] != config.IMAGE_SIZE:
+        raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {config.IMAGE_SIZE}.")
+    if checkpoint["split_hash"] == data.split_hash(table):
+        return
+    seen, test = checkpoint.get("trained_on", {"images": [], "lesions": []}), table[table["split"] == "test"]
+    leaking = test.loc[test["image"].isin(seen["images"]) | test["lesion_id"].isin(seen["lesions"]), "image"]
+    examples = f", such as {', '.join(leaking[:5])}" if len(leaking) else ""
+    raise ValueError(
+        f"{path} was trained on another split or other data: {len(leaking)} of today's {len(test)} test images show "
+        f"lesions that it was trained on{examples}. Use the settings it was trained with, or train again."
+    )
 
 
-def write_labels(config, task: str, rows: pd.DataFrame, probabilities: np.ndarray) -> dict:
-    """Write predictions and the confusion matrix of the test set; return its scores."""
-    classes, true = np.array(data.CLASSES), rows["label"].to_numpy()
-    predictions = pd.DataFrame(probabilities, columns=classes)
-    predictions.insert(0, "image", rows["image"].to_numpy())
-    predictions.insert(1, "true", classes[true])
-    predictions.insert(2, "predicted", classes[probabilities.argmax(axis=1)])
-    write(config, f"{task}/predictions.csv", as_csv(predictions))
-    matrix = evaluate.confusion_matrix(true, probabilities)
-    draw(config, f"{task}/confusion_matrix.png", visualize.confusion(matrix, classes, task))
-    return evaluate.label_metrics(true, probabilities, classes)
+def assess_model(config, task: str, batches: dict, precision: str) -> None:
+    """Measure the best epoch's model on the test set, and on another data set if one is named."""
+    path = checkpoint_path(config, task)
+    model = models.load_model(path, batches["test"].device)
+    checkpoint = models.load_checkpoint(path)
+    if "calibration" not in checkpoint:
+        val = batches["val"].whole()
+        checkpoint["calibration"] = results.calibrate(model, val, precision)
+        train.save(path, checkpoint)
+    options = {"task": task, "precision": precision, "note": DEMO_NOTE if config.DEMO else ""}
+    metadata = data.read_metadata(config.DATA_DIR)
+    found = results.assess(
+        model,
+        batches["test"],
+        checkpoint["calibration"],
+        write=partial(write, config, folder=task),
+        metadata=metadata,
+        **options,
+    )
+    say(results.summary(f"{task}, test set", found))
+    if config.EXTERNAL_DIR:
+        folder = f"external/{task}"
+        external = external_batches(config, task, batches["test"])
+        if external is None:
+            say(f"{task}: {config.EXTERNAL_DIR} has no masks to measure it with.")
+            return
+        metadata = data.read_metadata(config.EXTERNAL_DIR)
+        found = results.assess(
+            model,
+            external,
+            checkpoint["calibration"],
+            write=partial(write, config, folder=folder),
+            metadata=metadata,
+            **options,
+        )
+        say(results.summary(f"{task}, {config.EXTERNAL_DIR}", found))
 
 
-def write_masks(config, task: str, batches: data.Batches, counts: np.ndarray, model, precision: str) -> dict:
-    """Write each test image's overlap, and a picture of best, median and worst; return the test set's scores."""
-    names, scores = batches.table["image"].to_numpy(), evaluate.mask_scores(counts)
-    write(config, f"{task}/per_image.csv", as_csv(pd.DataFrame({"image": names, **scores})))
-    picks = evaluate.best_median_worst(scores["dice"])
-    few = batches.subset(picks)
-    ((_, output),) = evaluate.predict(model, few.epoch(), precision)
-    images, true = few.pictures()
-    titles = [
-        f"{names[i]}\n{data.CLASSES[batches.table['label'].iloc[i]]}, Dice {scores['dice'][i]:.3f}" for i in picks
-    ]
-    heading = f"{task}: best, median and worst of {len(names)} test images by Dice"
-    figure = visualize.mask_rows(images, true, output["mask"][:, 0].gt(0).cpu().numpy(), titles, heading)
-    draw(config, f"{task}/masks.png", figure)
-    return evaluate.mask_metrics(counts)
+def external_batches(config, task: str, like: data.Batches) -> data.Batches | None:
+    """All usable images of the other data set; None if a model of masks alone finds no mask there."""
+    table, pixels = data.decode_table(
+        data.read_table(config.EXTERNAL_DIR), config.EXTERNAL_DIR, config.IMAGE_SIZE, config.CACHE_DIR
+    )
+    write(config, "external/data_report.csv", as_csv(table[["image", "status", "reason"]]))
+    wanted = [data.USED] if task == "segmentation" else [data.USED, data.LABEL_ONLY]
+    rows = table[table["status"].isin(wanted)]
+    return data.Batches(pixels, rows, like.sizes[0], device=like.device) if len(rows) else None
+
+
+def audit_leakage(config, table: pd.DataFrame, pixels) -> None:
+    """Write which pairs show the same thing, and how many lie across the split."""
+    used = table[table["split"] != ""]
+    pairs = leakage.find_pairs(used, data.to_host(pixels))
+    by_image = data.split_table(table, config.VAL_FRACTION, config.TEST_FRACTION, config.SEED, group_by_lesion=False)
+    pairs = leakage.crossing(pairs, used.set_index("image")["split"])
+    pairs["crosses_by_image"] = leakage.crossing(pairs, by_image.set_axis(table["image"]))["crosses"]
+    write(config, "leakage.csv", as_csv(pairs))
+    say(f"\n{leakage.describe(pairs)}")
+
+
+def compare_models(config, table: pd.DataFrame) -> None:
+    """Write how the multi-task model differs from the single-task ones on the same test images."""
+    lesions, found = table.set_index("image")["lesion_id"], {}
+    for task, file in (("classification", "predictions.csv"), ("segmentation", "per_image.csv")):
+        pair = [Path(config.OUTPUT_DIR) / name / file for name in (task, "multitask")]
+        if {task, "multitask"} <= set(config.TASKS) and all(path.exists() for path in pair):
+            found[task] = results.compare(*map(pd.read_csv, pair), lesions)
+    if found:
+        write(config, "comparison.json", as_json(found))
 
 
 def describe_run(config: SimpleNamespace, device: torch.device, precision: str, n_ranks: int) -> None:
@@ -269,7 +330,7 @@ def describe_run(config: SimpleNamespace, device: torch.device, precision: str, 
         say(f"{name:26} {' '.join(value) if isinstance(value, tuple | list) else value}")
 
 
-def describe_model(config: SimpleNamespace, task: str, model: models.Model, identity: dict) -> dict:
+def describe_model(config, task: str, model: models.Model, rows: pd.DataFrame, identity: dict) -> dict:
     """What a checkpoint says of its model beside the weights, in plain types."""
     return {
         "task": task,
@@ -279,6 +340,7 @@ def describe_model(config: SimpleNamespace, task: str, model: models.Model, iden
         "mean": list(data.MEAN),
         "std": list(data.STD),
         "split_hash": identity["data"],
+        "trained_on": {"images": list(rows["image"]), "lesions": sorted(set(rows["lesion_id"]))},
         "config": json.loads(as_json(vars(config))),
         "versions": versions(),
         "note": DEMO_NOTE if config.DEMO else "",
@@ -302,10 +364,11 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def write(config: SimpleNamespace, name: str, content: str | bytes) -> None:
-    if not train.is_first():
-        return
-    train.write_file(Path(config.OUTPUT_DIR) / name, content.encode() if isinstance(content, str) else content)
+def write(config: SimpleNamespace, name: str, content: str | bytes, folder: str = "") -> None:
+    if train.is_first():
+        path = Path(config.OUTPUT_DIR) / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        train.write_file(path, content.encode() if isinstance(content, str) else content)
 
 
 def draw(config: SimpleNamespace, name: str, figure) -> None:

@@ -109,6 +109,35 @@ class Model(nn.Module):
         features = self.encoder(image)
         return {name: head(features, image.shape[-2:]) for name, head in self.heads.items()}
 
+    @torch.inference_mode()
+    def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
+        """Where a class is seen: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the deepest feature map.
+
+        Behind a global average and one linear layer the gradient is that layer's row of weights, so nothing is
+        differentiated. The model should be in eval mode.
+
+        Parameters
+        ----------
+        image : (N, 3, H, W).
+        label : (N,) class to explain; None for the likeliest.
+
+        Returns
+        -------
+        (N, 1, H, W) in [0, 1], 1 at each image's maximum; all 0 where nothing speaks for the class.
+
+        Raises
+        ------
+        ValueError : the model has no labels.
+        """
+        if "label" not in self.heads:
+            raise ValueError("Heat maps explain labels, and this model only outlines.")
+        features = self.encoder(image)
+        if label is None:
+            label = self.heads["label"](features, image.shape[-2:]).argmax(dim=1)
+        heat = torch.einsum("nchw,nc->nhw", features[-1], self.heads["label"].linear.weight[label]).relu()
+        heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
+        return F.interpolate(heat[:, None], size=image.shape[-2:], mode="bilinear", align_corners=False)
+
 
 class Classifier(Model):
     """Images (N, 3, H, W) to ``{"label": (N, n_classes)}`` logits."""

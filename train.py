@@ -126,6 +126,7 @@ def fit(
     FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
     ValueError : `resume` finds a state with another identity.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=cuda_graphs)
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if resume and (state := _from_first(read_state, folder, identity)):

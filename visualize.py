@@ -8,9 +8,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sklearn import metrics
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#E69F00", "#009E73", "#666666"
+CLASS_COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#56B4E9", "#E69F00")
 TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
 
 
@@ -119,6 +121,101 @@ def mask_rows(
             axis.set(xticks=[], yticks=[])
     for axis, name in zip(axes[0], ("image", "true mask", "predicted mask", "true (green), predicted (orange)")):
         axis.set_title(name, fontsize=9)
+    return figure
+
+
+def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """ROC and precision-recall curve of each class against the rest; classes without test images are left out."""
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    roc, pr = figure.subplots(1, 2)
+    for k, code in enumerate(classes):
+        positive, score = true == k, probabilities[:, k]
+        if positive.any() and not positive.all():
+            style = {"color": CLASS_COLOURS[k], "lw": 1.6, "ls": "-" if k < 4 else "--"}
+            fpr, tpr, _ = metrics.roc_curve(positive, score)
+            roc.plot(fpr, tpr, label=f"{code} {metrics.roc_auc_score(positive, score):.3f}", **style)
+            precision, recall, _ = metrics.precision_recall_curve(positive, score)
+            pr.plot(recall, precision, label=f"{code} {metrics.average_precision_score(positive, score):.3f}", **style)
+    roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":")
+    _finish(roc, title=f"{title}: ROC, area", xlabel="1 - specificity", ylabel="sensitivity")
+    _finish(pr, title=f"{title}: precision-recall, average precision", xlabel="recall", ylabel="precision")
+    return figure
+
+
+def reliability(true: np.ndarray, before: np.ndarray, after: np.ndarray, n_bins: int, title: str) -> Figure:
+    """Accuracy by confidence of the likeliest class, before and after temperature scaling, and how often each occurs.
+
+    Parameters
+    ----------
+    before, after : probabilities (N, K).
+    """
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    edges = np.linspace(0, 1, n_bins + 1)
+    upper.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":", label="perfect")
+    for name, values, colour, marker in (("before scaling", before, ORANGE, "o"), ("after scaling", after, BLUE, "s")):
+        confidence, right = values.max(axis=1), (values.argmax(axis=1) == true).astype(float)
+        n, _ = np.histogram(confidence, edges)
+        hits, _ = np.histogram(confidence, edges, weights=right)
+        mean, _ = np.histogram(confidence, edges, weights=confidence)
+        some = n > 0
+        upper.plot(mean[some] / n[some], hits[some] / n[some], color=colour, marker=marker, label=name)
+        lower.stairs(n, edges, color=colour, label=name)
+    _finish(upper, title=f"{title}: reliability", ylabel="share that is right")
+    _finish(lower, xlabel="confidence", ylabel="images")
+    lower.get_legend().remove()
+    return figure
+
+
+def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
+    """Share of errors among the images kept, as the least confident are handed to a human."""
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(coverage, risk, color=BLUE, label=f"all images: {risk[-1]:.3f}")
+    _finish(
+        axis, title=f"{title}: errors by coverage", xlabel="share of images kept, most confident first", ylabel="errors"
+    )
+    axis.set_ylim(0, None)
+    return figure
+
+
+def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
+    """Distribution of Dice by diagnosis: every image a dot, the box its quartiles."""
+    shown = {code: values for code, values in dice.items() if len(values)}
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    axis = figure.subplots()
+    axis.boxplot(list(shown.values()), showfliers=False, widths=0.55, medianprops={"color": ORANGE, "lw": 2})
+    rng = np.random.default_rng(0)  # spreads the dots
+    for i, values in enumerate(shown.values(), start=1):
+        axis.plot(i + rng.uniform(-0.2, 0.2, len(values)), values, ".", color=BLUE, ms=3, alpha=0.35)
+    axis.set_xticks(range(1, len(shown) + 1), [f"{code}\nn = {len(values)}" for code, values in shown.items()])
+    axis.set(title=f"{title}: Dice by diagnosis", ylabel="Dice", ylim=(-0.02, 1.02))
+    axis.grid(axis="y", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def gallery(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
+    """Images (N, H, W, 3), four in a row, each with its title."""
+    n_rows = -(-len(images) // 4)
+    figure = Figure(figsize=(9, 2.6 * n_rows + 0.4), layout="constrained")
+    figure.suptitle(heading, fontsize=11)
+    axes = figure.subplots(n_rows, 4, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, image, title in zip(axes, images, titles):
+        axis.imshow(image)
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def heat_maps(images: np.ndarray, true: np.ndarray, heat: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
+    """Heat maps (N, H, W) in [0, 1] over images (N, H, W, 3), with the true masks' contours."""
+    figure = gallery(images, titles, heading)
+    for axis, mask, values in zip(figure.axes, true, heat):
+        axis.imshow(values, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+        if mask.any() and not mask.all():
+            axis.contour(mask, levels=[0.5], colors="white", linewidths=1.2)
     return figure
 
 

@@ -19,10 +19,10 @@ import main
 import models
 import train
 
-OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png
+OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png report.html leakage.csv
 best_classification_model.pth best_segmentation_model.pth best_multitask_model.pth
 classification/history.csv classification/metrics.json classification/predictions.csv classification/last.pth
-classification/confusion_matrix.png classification/training_curves.png
+classification/confusion_matrix.png classification/training_curves.png classification/reliability.png comparison.json
 segmentation/history.csv segmentation/metrics.json segmentation/per_image.csv segmentation/last.pth
 segmentation/masks.png segmentation/training_curves.png
 multitask/history.csv multitask/metrics.json multitask/predictions.csv multitask/per_image.csv multitask/last.pth
@@ -122,6 +122,72 @@ def test_the_demo_makes_its_data_and_says_so_everywhere(tmp_path, monkeypatch):
     for name in ("config.json", "segmentation/metrics.json"):
         assert json.loads((outputs / name).read_text())["data"] == "synthetic demo data"
     assert models.load_checkpoint(outputs / "best_segmentation_model.pth")["note"] == "synthetic demo data"
+
+
+# Measuring again, and elsewhere
+
+
+def test_evaluate_only_measures_the_saved_models_again(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    metrics = tmp_path / "outputs" / "classification" / "metrics.json"
+    first, trained = metrics.read_bytes(), (tmp_path / "outputs" / "best_classification_model.pth").stat().st_mtime_ns
+    metrics.unlink()
+    assert quick(demo_folder, tmp_path, "--evaluate-only") == 0
+    assert metrics.read_bytes() == first
+    assert (tmp_path / "outputs" / "best_classification_model.pth").stat().st_mtime_ns == trained
+
+
+def test_evaluate_only_refuses_test_images_that_the_model_has_seen(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    splits = pd.read_csv(tmp_path / "outputs" / "splits.csv")
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--seed", "7") == 2
+    today = pd.read_csv(tmp_path / "outputs" / "splits.csv")
+    learned = set(splits.loc[splits["split"] == "train", "lesion_id"])
+    leaking = today[(today["split"] == "test") & today["lesion_id"].isin(learned)]
+    message = capsys.readouterr().err
+    assert f"{len(leaking)} of today's" in message and any(name in message for name in leaking["image"])
+
+
+def test_evaluate_only_wants_the_models_own_image_size(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--image-size", "48") == 2
+    assert "trained at --image-size 32, not 48" in capsys.readouterr().err
+
+
+def test_another_data_set_is_measured_whole(demo_folder, folder, tmp_path, capsys):
+    for i in range(4):
+        folder.add(f"MEL_{i}", "MEL")
+    folder.add("NV_0", "NV", mask=None)
+    tasks = ["--tasks", "classification", "segmentation"]
+    assert quick(demo_folder, tmp_path, *tasks, "--external-dir", str(folder.write().path)) == 0
+    external = tmp_path / "outputs" / "external"
+    label = json.loads((external / "classification" / "metrics.json").read_text())["label"]
+    assert label["n_images"] == 5 and label["per_class"]["MEL"]["support"] == 4
+    assert label["per_class"]["DF"]["recall"] is None
+    assert json.loads((external / "segmentation" / "metrics.json").read_text())["mask"]["n_images"] == 4
+    assert "Another data set" in (tmp_path / "outputs" / "report.html").read_text()
+    shutil.rmtree(folder.path / "masks")
+    assert quick(demo_folder, tmp_path, *tasks, "--evaluate-only", "--external-dir", str(folder.path)) == 0
+    assert "has no masks to measure it with" in capsys.readouterr().out
+
+
+def test_grouped_duplicates_stay_in_one_part(demo_folder, tmp_path):
+    """Every image twice, under two lesion ids."""
+    twice = tmp_path / "twice"
+    shutil.copytree(demo_folder, twice)
+    lines = (twice / "GroundTruth.csv").read_text().splitlines()
+    (twice / "HAM10000_metadata.csv").unlink()
+    for line in lines[1:]:
+        name, rest = line.split(",", 1)
+        shutil.copy(twice / "images" / f"{name}.jpg", twice / "images" / f"{name}_again.jpg")
+        lines = [*lines, f"{name}_again,{rest}"]
+    (twice / "GroundTruth.csv").write_text("\n".join(lines))
+    crossing = []
+    for flag in ("--no-group-duplicates", "--group-duplicates"):
+        assert quick(twice, tmp_path, flag, "--image-size", "64") == 0
+        pairs = pd.read_csv(tmp_path / "outputs" / "leakage.csv")
+        crossing.append(pairs.loc[pairs["kind"] == "same file", "crosses"].sum())
+    assert crossing[0] > 0 == crossing[1]
 
 
 # Settings

@@ -1,0 +1,85 @@
+import pandas as pd
+import pytest
+from conftest import Folder
+from PIL import Image, ImageEnhance
+
+import data
+import leakage
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory, demo_folder):
+    """Sixteen different lesions, and altered copies of some under other names and lesion ids."""
+    place = tmp_path_factory.mktemp("scene")
+    folder = Folder(place / "data")
+    sources = sorted((demo_folder / "images").iterdir())[::3][:16]
+    pictures = [Image.open(path).convert("RGB") for path in sources]
+    for i, picture in enumerate(pictures):
+        folder.add(f"original_{i}", image=picture, mask=None, suffix=".png")
+    width, height = pictures[0].size
+    shifted = pictures[1].crop((4, 3, width, height))
+    folder.add("copied", image=pictures[0], mask=None, suffix=".png")
+    folder.add("shifted", image=shifted.resize((width - 4, height - 3)), mask=None, suffix=".png")
+    folder.add("recompressed", image=pictures[2], mask=None, quality=40)
+    folder.add("recoloured", image=ImageEnhance.Color(pictures[3]).enhance(1.15), mask=None, suffix=".png")
+    table, pixels = data.decode_table(data.read_table(folder.write().path), folder.path, 112, place / "cache")
+    return table, pixels
+
+
+def test_altered_copies_are_found_and_different_lesions_are_not(scene):
+    table, pixels = scene
+    pairs = leakage.find_pairs(table, pixels)
+    found = {frozenset(pair): kind for *pair, kind in pairs[["image_a", "image_b", "kind"]].values}
+    assert found == {
+        frozenset({"original_0", "copied"}): "same file",
+        frozenset({"original_1", "shifted"}): "same picture",
+        frozenset({"original_2", "recompressed"}): "same picture",
+        frozenset({"original_3", "recoloured"}): "same picture",
+    }
+    assert (pairs["similarity"] >= leakage.NEAR).all()
+
+
+def small_table():
+    return pd.DataFrame(
+        {"image": list("abcdef"), "lesion_id": ["L1", "L1", "L2", "L3", "L4", "L4"], "digest": list("uvwxyz")}
+    )
+
+
+def test_images_of_one_lesion_are_pairs(scene):
+    _, pixels = scene
+    pairs = leakage.find_pairs(small_table().assign(row=range(6)), pixels)
+    assert pairs[["image_a", "image_b", "kind"]].values.tolist() == [
+        ["a", "b", "same lesion"],
+        ["e", "f", "same lesion"],
+    ]
+
+
+def pairs_of(*pairs):
+    return pd.DataFrame(pairs, columns=["image_a", "image_b", "kind"])
+
+
+def test_pairs_across_the_split_are_marked():
+    split = pd.Series({"a": "train", "b": "test", "c": "train"})
+    found = leakage.crossing(pairs_of(("a", "b", "same file"), ("a", "c", "same lesion")), split)
+    assert found["crosses"].tolist() == [True, False]
+    assert found["split_b"].tolist() == ["test", "train"]
+
+
+def test_merged_lesions_join_what_is_the_same_picture_and_nothing_else():
+    table = small_table()
+    pairs = pairs_of(("b", "c", "same picture"), ("c", "d", "same file"), ("e", "f", "same lesion"))
+    merged = leakage.merge_lesions(table, pairs)
+    assert merged.tolist() == ["L1", "L1", "L1", "L1", "L4", "L4"]
+    assert leakage.merge_lesions(table, pairs_of()).tolist() == table["lesion_id"].tolist()
+
+
+def test_the_description_counts_each_kind():
+    pairs = pairs_of(("a", "b", "same file"), ("a", "c", "same lesion"), ("b", "c", "same lesion"))
+    text = leakage.describe(pairs.assign(crosses=[True, False, False], crosses_by_image=[False, True, True]))
+    assert "1 pairs are the same file: 1 lie across the split; split by image, 0 would" in text
+    assert "2 pairs are the same lesion: 0 lie across the split; split by image, 2 would" in text
+
+
+def test_a_single_image_has_no_pairs(scene):
+    table, pixels = scene
+    assert leakage.find_pairs(table.iloc[:1], pixels).empty

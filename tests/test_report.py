@@ -1,0 +1,148 @@
+import base64
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, program
+
+import report
+
+
+@pytest.fixture(scope="module")
+def outputs(demo_folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("report")
+    done = program("--data-dir", demo_folder, *QUICK, cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "outputs"
+
+
+def test_the_report_stands_alone(outputs):
+    """No address of anything else: every picture is inlined, and nothing is fetched."""
+    html = (outputs / "report.html").read_text(encoding="utf-8")
+    sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', html)
+    assert sources and all(source.startswith("data:") for source in sources)
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", html)
+
+
+def test_the_tags_are_balanced(outputs):
+    open_tags = []
+
+    class Balance(HTMLParser):
+        def handle_starttag(self, tag, _attributes):
+            if tag not in ("meta", "link", "img", "br"):
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    parser = Balance()
+    parser.feed((outputs / "report.html").read_text(encoding="utf-8"))
+    assert not open_tags
+
+
+def test_every_headline_value_is_the_one_in_the_runs_files(outputs):
+    html = (outputs / "report.html").read_text(encoding="utf-8")
+    for task in ("classification", "multitask"):
+        metrics = json.loads((outputs / task / "metrics.json").read_text())
+        low, high = metrics["intervals"]["label"]["accuracy"]
+        assert f"{metrics['label']['accuracy']:.3f}<small>{low:.3f} – {high:.3f}</small>" in html
+    pictures = len(list(outputs.rglob("*.png")))
+    assert html.count("data:image/png;base64,") == pictures
+    picture = base64.b64encode((outputs / "classification" / "confusion_matrix.png").read_bytes()).decode()
+    assert picture in html
+
+
+@pytest.fixture
+def copy(outputs, tmp_path):
+    return shutil.copytree(outputs, tmp_path / "outputs")
+
+
+def edit(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_cautions_follow_from_the_files(copy):
+    def blind(metrics):
+        metrics["label"]["per_class"]["MEL"]["recall"] = 0.3
+
+    edit(copy / "classification" / "metrics.json", blind)
+    edit(copy / "config.json", lambda config: config.update(data="synthetic demo data"))
+    cautions = " ".join(report.cautions_of(report.Run(copy)))
+    assert "drawn by a program" in cautions
+    assert "classification: melanoma sensitivity is 0.30" in cautions
+    assert "classification: the encoder started from scratch" in cautions
+    assert "fewer than 30 test images" in cautions and "not a medical device" in cautions
+
+
+def test_an_overfitted_model_is_called_so(copy):
+    path = copy / "classification" / "history.csv"
+    lines = path.read_text().splitlines()
+    values = lines[1].split(",")
+    values[1], values[2] = "0.1", "0.5"
+    path.write_text("\n".join([lines[0], ",".join(values)]))
+    assert any("overfitted" in text for text in report.cautions_of(report.Run(copy)))
+
+
+def test_names_from_the_data_are_escaped(copy):
+    bad = "<script>alert(1)</script>"
+    edit(copy / "config.json", lambda config: config.update(DATA_DIR=bad))
+    path = copy / "data_report.csv"
+    path.write_text(path.read_text() + f"x,left out,{bad}\n")
+    html = report.build(copy)
+    assert bad not in html and "&lt;script&gt;" in html
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"run main\.py first"):
+        report.build(tmp_path)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_it_without_requests_errors_or_sideways_scrolling(outputs, tmp_path, width):
+    """Served by a server that counts requests, so that any further one would be seen."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    script = "<script>document.title='width '+document.documentElement.scrollWidth</script></body>"
+    page = (outputs / "report.html").read_text(encoding="utf-8").replace("</body>", script)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/page.html"
+        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        flags += (
+            " --disable-component-update --disable-sync --enable-logging=stderr --dump-dom --virtual-time-budget=3000"
+        )
+        command = [
+            CHROMIUM,
+            *flags.split(),
+            f"--window-size={width},900",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            address,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        server.shutdown()
+    assert asked == ["/page.html"]
+    assert "CONSOLE" not in done.stderr
+    shown = int(re.search(r"<title>width (\d+)</title>", done.stdout)[1])
+    assert shown <= max(width, 500)  # headless Chromium has no narrower window than 500 pixels
