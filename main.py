@@ -111,8 +111,8 @@ def run(config: SimpleNamespace) -> None:
             synthetic.write_dataset(config.DATA_DIR, seed=config.SEED)
         describe_run(config, device, precision, n_ranks)
         table, pixels = prepare_data(config)
-        encoder_weights, start = models.imagenet_start(config.PRETRAINED)
-        say(start)
+        encoder_weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED)
+        say("" if config.EVALUATE_ONLY else start)
 
     pixels = data.to_device(pixels, device)
     tasks = choose_tasks(config, table)
@@ -124,7 +124,12 @@ def run(config: SimpleNamespace) -> None:
             check_checkpoint(config, task, table)
         else:
             train_model(
-                config, task, batches, precision, encoder_weights, identity(config, task, table, precision, start)
+                config,
+                task,
+                batches,
+                precision,
+                encoder_weights,
+                identity(config, task, table, precision, "ImageNet" if encoder_weights else "scratch"),
             )
         if train.is_first():
             assess_model(config, task, batches, precision)
@@ -246,7 +251,8 @@ def assess_model(config, task: str, batches: dict, precision: str) -> None:
         val = batches["val"].whole()
         checkpoint["calibration"] = results.calibrate(model, val, precision)
         train.save(path, checkpoint)
-    options = {"task": task, "precision": precision, "note": DEMO_NOTE if config.DEMO else ""}
+    about = {name: checkpoint.get(name, "unknown") for name in ("initial_weights", "epoch")}
+    options = {"task": task, "precision": precision, "note": DEMO_NOTE if config.DEMO else "", "about": about}
     metadata = data.read_metadata(config.DATA_DIR)
     found = results.assess(
         model,
@@ -339,6 +345,7 @@ def describe_model(config, task: str, model: models.Model, rows: pd.DataFrame, i
         "image_size": config.IMAGE_SIZE,
         "mean": list(data.MEAN),
         "std": list(data.STD),
+        "initial_weights": identity["initial weights"],
         "split_hash": identity["data"],
         "trained_on": {"images": list(rows["image"]), "lesions": sorted(set(rows["lesion_id"]))},
         "config": json.loads(as_json(vars(config))),

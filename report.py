@@ -149,7 +149,7 @@ def cautions_of(run: Run) -> list[str]:
     if run.note:
         found.append("The images are drawn by a program. Nothing here carries over to skin.")
     for task, metrics in run.metrics.items():
-        if "scratch" in metrics.get("initial_weights", "").lower():
+        if metrics.get("initial_weights") == "scratch":
             found.append(f"{task}: the encoder started from scratch, not from ImageNet weights, which costs accuracy.")
         recall = metrics.get("label", {}).get("per_class", {}).get("MEL", {}).get("recall")
         if recall is not None and recall < 0.5:

@@ -30,6 +30,7 @@ def assess(
     precision: str,
     write: Write,
     note: str = "",
+    about: dict | None = None,
     metadata: pd.DataFrame | None = None,
 ) -> dict:
     """Measure a model on all images of `batches`; write its numbers, tables and pictures, and return the numbers.
@@ -39,13 +40,14 @@ def assess(
     calibration : from `calibrate`.
     write : (file name, content), called for each file.
     note : stands in every picture and in metrics.json.
+    about : further plain values for metrics.json.
     metadata : columns image, age, sex, localization, for subgroups.
     """
     rows = batches.table
     masked = (rows["status"] == data.USED).to_numpy()
     resamples = evaluate.resample_lesions(rows["lesion_id"])
     collected = collect(model, batches, precision)
-    found: dict = {"data": note} if note else {}
+    found: dict = ({"data": note} if note else {}) | (about or {})
     found |= {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
     if "label" in collected:
         found["label"], found["intervals"]["label"] = label_numbers(rows, collected, resamples, calibration)
