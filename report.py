@@ -109,6 +109,8 @@ class Run:
         self.external = self.external if self.config.get("EXTERNAL_DIR") else {}
         self.splits, self.report = self.table("splits.csv"), self.table("data_report.csv")
         self.leakage = self.table("leakage.csv")
+        if self.leakage is not None:  # an empty column has no type
+            self.leakage = self.leakage.astype({"crosses": bool, "crosses_by_image": bool})
         self.note = self.config.get("data", "")
 
     def _json(self, name: str) -> dict | None:

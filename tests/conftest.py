@@ -84,3 +84,12 @@ def program(*arguments, cwd=ROOT, env=None, **options) -> list:
     return subprocess.run(
         command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, **options
     )
+
+
+@pytest.fixture(scope="session")
+def whole_run(demo_folder, tmp_path_factory):
+    """The outputs of the real program, all three models in miniature, and what it printed; not to be changed."""
+    place = tmp_path_factory.mktemp("run")
+    done = program("--data-dir", demo_folder, *QUICK, cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "outputs", done

@@ -29,15 +29,6 @@ multitask/history.csv multitask/metrics.json multitask/predictions.csv multitask
 multitask/confusion_matrix.png multitask/masks.png multitask/training_curves.png"""
 
 
-@pytest.fixture(scope="module")
-def whole_run(demo_folder, tmp_path_factory):
-    """The real program, all three models, in miniature."""
-    place = tmp_path_factory.mktemp("run")
-    done = program("--data-dir", demo_folder, *QUICK, cwd=place)
-    assert done.returncode == 0, done.stderr
-    return place / "outputs", done
-
-
 def quick(folder, place, *flags):
     """The exit code of main in this process, one epoch of classification unless flags say otherwise."""
     places = ["--data-dir", str(folder), "--output-dir", str(place / "outputs"), "--cache-dir", str(place / "cache")]

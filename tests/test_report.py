@@ -10,17 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, program
 
 import report
 
 
 @pytest.fixture(scope="module")
-def outputs(demo_folder, tmp_path_factory):
-    place = tmp_path_factory.mktemp("report")
-    done = program("--data-dir", demo_folder, *QUICK, cwd=place)
-    assert done.returncode == 0, done.stderr
-    return place / "outputs"
+def outputs(whole_run):
+    return whole_run[0]
 
 
 def test_the_report_stands_alone(outputs):
