@@ -6,6 +6,7 @@ functions, so that a peer that is not installed can be reported as missing.
 """
 
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -113,7 +114,7 @@ def monai_batches(samples, size, batch_size, n_steps, with_mask):
         ScaleIntensityRanged(keys, 0, 255, 0, 1),
     ]
     cached = CacheDataset(items, Compose(steps), progress=False, num_workers=N_WORKERS)
-    for batch in MonaiLoader(cached, batch_size, shuffle=True, num_workers=0):
+    for batch in MonaiLoader(cached, batch_size=batch_size, shuffle=True):
         image = batch["image"][:, :3].as_tensor()
         yield (image, batch["label"], batch["mask"][:, :1].as_tensor()) if with_mask else (image, batch["label"])
 
@@ -196,9 +197,9 @@ def fastai_classification(samples, size, batch_size, n_steps, device):
 
     repeated = (samples * (1 + n_steps * batch_size // len(samples)))[: n_steps * batch_size]
     labels = {str(image): label for image, _, label in samples}
-    names = [str(image) for image, _, _ in repeated]
-    loaders = ImageDataLoaders.from_name_func(
-        ".", names, lambda name: labels[str(name)], valid_pct=0.001, bs=batch_size, num_workers=N_WORKERS,
+    paths = [Path(image) for image, _, _ in repeated]
+    loaders = ImageDataLoaders.from_path_func(
+        ".", paths, lambda path: labels[str(path)], valid_pct=0.001, bs=batch_size, num_workers=N_WORKERS,
         item_tfms=Resize(size, ResizeMethod.Squish), batch_tfms=Normalize.from_stats(MEAN, STD), device=device,
     )  # fmt: skip
     learner = vision_learner(loaders, resnet18, pretrained=False, n_out=7, loss_func=nn.CrossEntropyLoss(), metrics=[])

@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import pandas as pd
 import torch
 
 import data
@@ -47,83 +48,120 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="rounds, of which the median is reported [3]")
     parser.add_argument("--no-peers", action="store_true", help="leave out what others do")
     parser.add_argument("--no-start", action="store_true", help="leave out cache, start and memory")
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON"
+    )
     parser.add_argument("--cache-dir", default=tempfile.gettempdir() + "/speed_cache")
-    parser.add_argument("--probe", choices=["start", "memory"], help=argparse.SUPPRESS)
+    parser.add_argument("--probe", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    train.keep_freed_memory()
     if options.probe:
-        return probe(options)
-    warnings.simplefilter("ignore")
+        print(json.dumps(probe(*options.probe, options)))
+        return
+    load(options)  # builds the cache, if it is not there
     rows = [row for task in options.tasks for row in measure_task(task, options)]
     if not options.no_start:
         rows += measure_start(options)
     report(rows, options)
 
 
-def load(options, data_dir=None):
-    """The data set decoded and split, as main.py does it."""
-    data_dir = data_dir or options.data_dir
-    table, pixels = data.decode_table(data.read_table(data_dir), data_dir, options.size, options.cache_dir)
+def probe(task: str, name: str, options) -> dict[str, float | str]:
+    """One measurement, in a process of its own: seconds an image, or what was asked for, by figure."""
+    warnings.simplefilter("ignore")
+    if task == "data":
+        return {"start": time_start, "memory": peak_memory}[name](options)
+    device = train.choose_device(options.device)
+    if name == "ours":
+        return Ours(task, options, device).seconds_an_image()
+    table, _ = load(options)
+    rows = table.sample(BATCH_SIZE[task] * (options.steps + 1), random_state=0)
+    samples = list(zip(rows["image_path"], rows["mask_path"], rows["label"]))
+    try:
+        ends = PEERS[task][name](samples, options.size, BATCH_SIZE[task], options.steps + 1, device)
+    except ImportError as error:
+        return {"missing": str(error)}
+    return {"training": (ends[-1] - ends[0]) / ((len(ends) - 1) * BATCH_SIZE[task])}
+
+
+def run_probe(task: str, name: str, options, data_dir=None) -> dict:
+    """`probe` in a fresh process, as a user's script is one: no setting of one contender reaches another."""
+    command = [sys.executable, __file__, "--probe", task, name, "--data-dir", str(data_dir or options.data_dir)]
+    for option in ("device", "size", "steps", "cache_dir"):
+        command += [f"--{option.replace('_', '-')}", str(getattr(options, option))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def load(options) -> tuple[pd.DataFrame, np.ndarray]:
+    """The usable rows of the data set and all pixels, as main.py has them."""
+    table, pixels = data.decode_table(
+        data.read_table(options.data_dir), options.data_dir, options.size, options.cache_dir
+    )
     table["split"] = data.split_table(table, 0.15, 0.15, seed=42)
     return table[table["status"] == data.USED], pixels
 
 
 def measure_task(task: str, options) -> list[dict]:
     """Training and inference rates of one task, ours and others', in interleaved rounds."""
-    device = train.choose_device(options.device)
-    precision = train.choose_precision("auto", device)
-    table, pixels = load(options)
-    pixels = data.to_device(pixels, device)
-    n_images = BATCH_SIZE[task] * (options.steps + 1)
-    rows = table.sample(n_images, random_state=0)
-    samples = list(zip(rows["image_path"], rows["mask_path"], rows["label"]))
-    ours = Ours(task, pixels, rows, device, precision)
-    contenders = {} if options.no_peers else PEERS[task]
-    times: dict[str, list[float]] = {}
+    names = ["ours"] + ([] if options.no_peers else list(PEERS[task]))
+    seconds: dict[tuple[str, str], list[float]] = {}
+    troubles: dict[str, str] = {}
     for _ in range(options.repeats):
-        for name, seconds in ours.seconds_an_image().items():
-            times.setdefault(name, []).append(seconds)
-        for name, contender in contenders.items():
-            seconds = run_contender(contender, samples, task, options, device)
-            if seconds is not None:
-                times.setdefault(name, []).append(seconds)
-    rates = {name: 1 / statistics.median(values) for name, values in times.items()}
-    found = [row(task, "training", "ours", rates["ours"], "images/s")]
-    for name in contenders:
-        rate = rates.get(name)
-        found.append(row(task, "training", name, rate, "images/s", rate and rates["ours"] / rate))
-    found.append(row(task, "bare training step", "ours", rates["step"], "images/s", rates["ours"] / rates["step"]))
-    found.append(row(task, "inference", "ours", rates["test"], "images/s"))
-    found.append(row(task, "bare forward pass", "ours", rates["forward"], "images/s", rates["test"] / rates["forward"]))
+        for name in names:
+            for figure, value in run_probe(task, name, options).items():
+                if isinstance(value, str):
+                    troubles[name] = f"{figure}: {value}"
+                else:
+                    seconds.setdefault((name, figure), []).append(value)
+    rates = {key: 1 / statistics.median(values) for key, values in seconds.items()}
+    ours = rates["ours", "training"]
+    found = [row(task, "training", "ours", ours, "images/s")]
+    for name in names[1:]:
+        rate = rates.get((name, "training"))
+        found.append(row(task, "training", name, rate, "images/s", rate and ours / rate, troubles.get(name, "")))
+    for figure, bare in (("training", "bare training step"), ("inference", "bare forward pass")):
+        rate = rates["ours", bare]
+        if figure != "training":
+            found.append(row(task, figure, "ours", rates["ours", figure], "images/s"))
+        found.append(row(task, bare, "ours", rate, "images/s", rates["ours", figure] / rate))
     return found
 
 
 class Ours:
     """This project's own epoch, test pass, and the bare step and forward pass that they contain."""
 
-    def __init__(self, task: str, pixels, rows, device, precision) -> None:
+    def __init__(self, task: str, options, device: torch.device) -> None:
+        train.keep_freed_memory()
+        table, pixels = load(options)
+        rows = table[table["split"] == "train"]
+        self.device, self.precision = device, train.choose_precision("auto", device)
         torch.manual_seed(0)
         self.model = models.MODELS[task]().to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=True)
-        self.step = train.make_step(self.model, optimizer, precision)
-        self.precision, self.device = precision, device
-        self.train = data.Batches(pixels, rows, BATCH_SIZE[task], device=device, seed=0, augment="turns")
-        self.test = data.Batches(pixels, rows, BATCH_SIZE[task], device=device)
-        self.batch = next(iter(self.test.epoch()))
+        self.step = train.make_step(self.model, optimizer, self.precision)
+        some = rows.sample(min(len(rows), BATCH_SIZE[task] * (options.steps + 1)), random_state=0)
+        pixels = data.to_device(pixels, device)
+        self.train = data.Batches(pixels, some, BATCH_SIZE[task], device=device, seed=0, augment="turns")
+        self.test = data.Batches(pixels, some, BATCH_SIZE[task], device=device)
+        self.batch = next(self.train.epoch(1))
 
-    def seconds_an_image(self) -> dict[str, float]:
-        """Seconds an image of each: whole epochs, and as many bare steps."""
-        n, n_batches = self.train.n_images, len(self.train)
-        bare = lambda: [self.step(self.batch) for _ in range(n_batches)]  # noqa: E731
-        forward = lambda: list(evaluate.predict(self.model, [self.batch] * n_batches, self.precision))  # noqa: E731
+    def seconds_an_image(self, rounds: int = 3) -> dict[str, float]:
+        """Medians of interleaved rounds: whole epochs, and as many bare steps on one batch."""
+        n_batches = len(self.train)
+        figures = {
+            "training": lambda: train.train_epoch(self.model, self.train, self.step, 1),
+            "bare training step": lambda: [self.step(self.batch) for _ in range(n_batches)],
+            "inference": lambda: train.validate(self.model, self.test, self.precision),
+            "bare forward pass": lambda: list(evaluate.predict(self.model, [self.batch] * n_batches, self.precision)),
+        }
         self.model.train()
         self.step(self.batch)
-        return {
-            "ours": self._clock(lambda: train.train_epoch(self.model, self.train, self.step, 1)) / n,
-            "step": self._clock(bare) / n,
-            "test": self._clock(lambda: evaluate.summarise(self.model, self.test.epoch(), self.precision)) / n,
-            "forward": self._clock(forward) / n,
-        }
+        times: dict[str, list[float]] = {name: [] for name in figures}
+        for _ in range(rounds):
+            for name, run in figures.items():
+                times[name].append(self._clock(run))
+        return {name: statistics.median(values) / self.train.n_images for name, values in times.items()}
 
     def _clock(self, function) -> float:
         self._wait()
@@ -135,18 +173,6 @@ class Ours:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-
-
-def run_contender(contender, samples, task, options, device) -> float | None:
-    """Seconds an image over the steps after the first; None if the peer is not installed or fails."""
-    try:
-        ends = contender(samples, options.size, BATCH_SIZE[task], options.steps + 1, device)
-        return (ends[-1] - ends[0]) / ((len(ends) - 1) * BATCH_SIZE[task])
-    except ImportError as error:
-        print(f"missing: {contender.__name__} ({error})", file=sys.stderr)
-    except Exception as error:  # a peer's failure is a row of the table, not the end of it
-        print(f"failed: {contender.__name__} ({error!r})", file=sys.stderr)
-    return None
 
 
 def measure_start(options) -> list[dict]:
@@ -168,38 +194,39 @@ def measure_start(options) -> list[dict]:
         row("data", f"building the cache, {cores} cores", "ours", build, "images/s", build / (cores * single)),
     ]
     load(options)
-    seconds = json.loads(run_probe("start", options, options.data_dir))["seconds"]
+    seconds = run_probe("data", "start", options)["seconds"]
     rows.append(row("data", f"first batch, {len(table):,} images cached", "ours", seconds, "s"))
     with tempfile.TemporaryDirectory() as place:
         peaks = []
         for times in (1, 10):
             folder = Path(place) / f"x{times}"
             link_copies(table.iloc[:1000], folder, times)
-            peaks.append(json.loads(run_probe("memory", options, folder))["peak_mb"])
+            peaks.append(run_probe("data", "memory", options, folder)["peak_mb"])
     rows.append(row("data", "peak memory, 1,000 images", "ours", peaks[0], "MB"))
     rows.append(row("data", "peak memory, 10,000 images", "ours", peaks[1], "MB", peaks[1] / peaks[0]))
     return rows
 
 
-def run_probe(name: str, options, data_dir) -> str:
-    """Run this script's measurement of a fresh process."""
-    command = [sys.executable, __file__, "--probe", name, "--data-dir", str(data_dir), "--size", str(options.size)]
-    done = subprocess.run([*command, "--cache-dir", options.cache_dir], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1]
-
-
-def probe(options) -> None:
-    """In a fresh process, after the imports: the time to the first batch, or the peak of an epoch with ten steps."""
+def time_start(options) -> dict[str, float]:
+    """From after the imports to the first batch of the training set."""
     started = time.perf_counter()
     table, pixels = load(options)
-    ours = Ours("classification", pixels, table[table["split"] == "train"], torch.device("cpu"), "fp32")
-    if options.probe == "start":
-        print(json.dumps({"seconds": time.perf_counter() - started}))
-        return
-    for number, batch in enumerate(ours.train.epoch(1)):
+    batches = data.Batches(pixels, table[table["split"] == "train"], 32, device=torch.device("cpu"), seed=0)
+    next(batches.epoch(1))
+    return {"seconds": time.perf_counter() - started}
+
+
+def peak_memory(options) -> dict[str, float]:
+    """This process's peak over ten training steps and a whole epoch of reading."""
+    train.keep_freed_memory()
+    table, pixels = load(options)
+    model = models.Classifier().to(memory_format=torch.channels_last)
+    step = train.make_step(model, torch.optim.Adam(model.parameters(), lr=1e-4, fused=True), "fp32")
+    batches = data.Batches(pixels, table[table["split"] == "train"], 32, device=torch.device("cpu"), seed=0)
+    for number, batch in enumerate(batches.epoch(1)):
         if number < 10:
-            ours.step(batch)
-    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+            step(batch)
+    return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def link_copies(table, folder: Path, times: int) -> None:
@@ -219,15 +246,23 @@ def link_copies(table, folder: Path, times: int) -> None:
     (folder / "GroundTruth.csv").write_text("\n".join(lines) + "\n")
 
 
-def row(task: str, figure: str, who: str, value: float | None, unit: str, ratio: float | None = None) -> dict:
-    return {"task": task, "figure": figure, "who": who, "value": value, "unit": unit, "ratio": ratio}
+def row(task: str, figure: str, who: str, value: float | None, unit: str, ratio=None, trouble: str = "") -> dict:
+    return {
+        "task": task,
+        "figure": figure,
+        "who": who,
+        "value": value,
+        "unit": unit,
+        "ratio": ratio,
+        "trouble": trouble,
+    }
 
 
 def report(rows: list[dict], options) -> None:
     """Print the table as Markdown, and write it with what it was measured on."""
     print("| task | figure | who | value | ours is |\n|---|---|---|---|---|")
     for r in rows:
-        value = "missing" if r["value"] is None else f"{r['value']:.1f} {r['unit']}"
+        value = r["trouble"] if r["value"] is None else f"{r['value']:.1f} {r['unit']}"
         ratio = f"{r['ratio']:.2f} ×" if r["ratio"] else ""
         print(f"| {r['task']} | {r['figure']} | {r['who']} | {value} | {ratio} |")
     device = train.choose_device(options.device)
@@ -243,9 +278,8 @@ def report(rows: list[dict], options) -> None:
         "repeats": options.repeats,
     }
     print("\n" + ", ".join(f"{name} {value}" for name, value in setup.items()))
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"speed-{setup['date']}-{device.type}.json"
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    path = options.output_dir / f"speed-{setup['date']}-{device.type}.json"
     path.write_text(json.dumps({"setup": setup, "rows": rows}, indent=2) + "\n")
 
 
