@@ -328,8 +328,12 @@ def class_table(table: pd.DataFrame) -> pd.DataFrame:
     return counts
 
 
-def read_image(source: str | Path | bytes, size: int) -> Image.Image:
-    """Decode a file, or its content, to upright RGB of `size` x `size` pixels (bilinear, antialiased, aspect not kept).
+def read_image(source: str | Path | bytes, size: int | tuple[int, int]) -> Image.Image:
+    """Decode a file, or its content, to upright RGB (bilinear, antialiased, aspect not kept).
+
+    Parameters
+    ----------
+    size : side of a square, or (width, height).
 
     Raises
     ------
@@ -337,6 +341,11 @@ def read_image(source: str | Path | bytes, size: int) -> Image.Image:
     ValueError : not an image, truncated, or of more than `MAX_PIXELS`; says which.
     """
     return _decode(_content(source), size)[0]
+
+
+def read_image_and_size(source: str | Path | bytes, size: int) -> tuple[Image.Image, tuple[int, int]]:
+    """As `read_image`, and the upright picture's own (width, height)."""
+    return _decode(_content(source), size)[:2]
 
 
 def read_native_mask(image_path: str | Path, mask_path: str | Path) -> np.ndarray:
@@ -369,16 +378,17 @@ def _content(source: str | Path | bytes) -> bytes:
     return source if isinstance(source, bytes) else Path(source).read_bytes()
 
 
-def _open(content: bytes, size: int | None = None) -> Image.Image:
-    """The decoded picture, a JPEG much larger than `size` at less; every way of failing becomes a ValueError."""
+def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, a JPEG much larger than `size` decoded at less, and its own size; any failure is a ValueError."""
     if not content:
         raise ValueError("file is empty")
     try:
         picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        own_size = picture.size
         if picture.width * picture.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if size:
-            picture.draft(None, (2 * size, 2 * size))
+            picture.draft(None, (2 * size[0], 2 * size[1]))
         picture.load()
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
@@ -386,7 +396,7 @@ def _open(content: bytes, size: int | None = None) -> Image.Image:
         raise ValueError("not an image") from None
     except Exception as error:  # codecs raise OSError, SyntaxError, zlib.error, ... on damaged files
         raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
-    return picture
+    return picture, own_size
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
@@ -396,14 +406,16 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _decode(content: bytes, size: int) -> tuple[Image.Image, tuple[int, int], int]:
-    """Upright RGB at `size`, the size it was decoded at, and the file's EXIF orientation."""
-    picture = _open(content, size)
+def _decode(content: bytes, size: int | tuple[int, int]) -> tuple[Image.Image, tuple[int, int], int]:
+    """Upright RGB at `size`, the upright picture's own size, and the file's EXIF orientation."""
+    size = (size, size) if isinstance(size, int) else size
+    picture, own_size = _open(content, (max(size), max(size)))  # not yet upright: either side may be the longer
     orientation = picture.getexif().get(ORIENTATION, 1)
+    own_size = own_size[::-1] if orientation >= 5 else own_size
     picture = ImageOps.exif_transpose(_eight_bit(picture))
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
-    return picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR), picture.size, orientation
+    return picture.convert("RGB").resize(size, Image.Resampling.BILINEAR), own_size, orientation
 
 
 def _decode_mask(content: bytes, image_size: tuple[int, int], orientation: int) -> tuple[np.ndarray, str]:
@@ -411,7 +423,7 @@ def _decode_mask(content: bytes, image_size: tuple[int, int], orientation: int) 
 
     Two values mean background and lesion, whatever they are; more are cut at 128 of 255, as the organisers do.
     """
-    picture = _eight_bit(ImageOps.exif_transpose(_open(content)))
+    picture = _eight_bit(ImageOps.exif_transpose(_open(content)[0]))
     if orientation >= 5 and not _same_aspect(picture.size, image_size):
         picture = picture.transpose(_TURNS[orientation])  # drawn on the file's pixels, not on the upright picture
     if not _same_aspect(picture.size, image_size):
@@ -682,3 +694,9 @@ def _turned_places(size: int, device: torch.device) -> torch.Tensor:
     places = torch.arange(size * size).view(size, size)
     turns = [torch.rot90(places, k) for k in range(4)]
     return torch.stack([*turns, *(turned.flip(1) for turned in turns)]).flatten(1).to(device)
+
+
+if __name__ == "__main__":
+    import dataset
+
+    dataset.main()

@@ -252,3 +252,9 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     model = MODELS[checkpoint["task"]](**checkpoint["arguments"])
     model.load_state_dict(checkpoint["weights"])
     return model.to(device, memory_format=torch.channels_last).eval()
+
+
+if __name__ == "__main__":
+    import export
+
+    export.main()

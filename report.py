@@ -150,9 +150,10 @@ def cautions_of(run: Run) -> list[str]:
     found = []
     if run.note:
         found.append("The images are drawn by a program. Nothing here carries over to skin.")
+    scratch = [task for task, metrics in run.metrics.items() if metrics.get("initial_weights") == "scratch"]
+    if scratch:
+        found.append(f"{', '.join(scratch)}: started from scratch, not from ImageNet weights, which costs accuracy.")
     for task, metrics in run.metrics.items():
-        if metrics.get("initial_weights") == "scratch":
-            found.append(f"{task}: the encoder started from scratch, not from ImageNet weights, which costs accuracy.")
         recall = metrics.get("label", {}).get("per_class", {}).get("MEL", {}).get("recall")
         if recall is not None and recall < 0.5:
             found.append(

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from sklearn import metrics
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
@@ -226,6 +228,55 @@ def overlay(axis: Axes, image: np.ndarray, true: np.ndarray | None, predicted: n
         if mask is not None and mask.any() and not mask.all():
             axis.contour(mask, levels=[0.5], colors="black", linewidths=2.6, linestyles=style)
             axis.contour(mask, levels=[0.5], colors=colour, linewidths=1.6, linestyles=style)
+
+
+def outlined(image: Image.Image, mask: np.ndarray | None, caption: str) -> Image.Image:
+    """A photograph with a mask's contour, and a caption in the margin below.
+
+    Parameters
+    ----------
+    mask : (H, W) bool, of the image's size.
+    """
+    pixels = np.array(image)
+    if mask is not None:
+        width = max(1, min(mask.shape) // 200)  # pixels
+        pixels[_grown(mask, width) & ~mask] = 0
+        pixels[mask & _grown(~mask, 1 + width)] = ImageColor.getrgb(PREDICTED_COLOUR)
+    return _captioned(pixels, caption)
+
+
+def heated(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
+    """A photograph under a heat map (H, W) in [0, 1] of its size, and a caption in the margin below."""
+    colours = colormaps["inferno"](heat, bytes=True)[..., :3]
+    return _captioned((np.asarray(image, np.uint16) + colours) // 2, caption)
+
+
+def _grown(mask: np.ndarray, n_pixels: int) -> np.ndarray:
+    """A mask with a rim of `n_pixels` added."""
+    grown = mask.copy()
+    for shift in range(1, n_pixels + 1):
+        grown[shift:] |= mask[:-shift]
+        grown[:-shift] |= mask[shift:]
+    tall = grown.copy()
+    for shift in range(1, n_pixels + 1):
+        grown[:, shift:] |= tall[:, :-shift]
+        grown[:, :-shift] |= tall[:, shift:]
+    return grown
+
+
+def _captioned(pixels: np.ndarray, caption: str) -> Image.Image:
+    """The picture above its caption, which breaks at the comma where the picture is narrow."""
+    height, width = pixels.shape[:2]
+    font = ImageFont.load_default(max(13, min(height, width) // 24))
+    if font.getlength(caption) > width:
+        caption = caption.replace(", ", "\n")
+    box = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), caption, font)
+    _, top, right, bottom = map(round, box)
+    pad = round(font.size / 3)
+    canvas = Image.new("RGB", (max(width, right + 2 * pad), height + bottom - top + 2 * pad), "white")
+    canvas.paste(Image.fromarray(pixels.astype(np.uint8)), (0, 0))
+    ImageDraw.Draw(canvas).multiline_text((pad, height + pad - top), caption, "black", font)
+    return canvas
 
 
 def _finish(axis: Axes, **labels: str) -> None:

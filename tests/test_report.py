@@ -75,7 +75,7 @@ def test_cautions_follow_from_the_files(copy):
     cautions = " ".join(report.cautions_of(report.Run(copy)))
     assert "drawn by a program" in cautions
     assert "classification: melanoma sensitivity is 0.30" in cautions
-    assert "classification: the encoder started from scratch" in cautions
+    assert "classification, segmentation, multitask: started from scratch" in cautions
     assert "fewer than 30 test images" in cautions and "not a medical device" in cautions
 
 

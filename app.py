@@ -1,0 +1,130 @@
+"""A page in the browser: drop a picture, see what a trained model says of it.
+
+python app.py --checkpoint outputs/best_multitask_model.pth
+"""
+
+import argparse
+import base64
+import html
+import io
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import gradio as gr
+from PIL import Image
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+
+import data
+import predict
+from predict import Predictor
+
+CAUTION = "**Research software, not a medical device.** It errs often: never base a diagnosis or a treatment on it."
+MAX_BYTES = 50_000_000  # of an uploaded file
+SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio's own would be fetched from the network
+LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
+
+
+def look(path: str | None, predictor: Predictor) -> tuple[dict[str, float] | None, str, str]:
+    """Probability by class name, overlay and heat map as HTML; raises gr.Error with what is wrong with the file.
+
+    The uploaded file is deleted, and the pictures travel inside the page: nothing is kept.
+    """
+    if path is None:
+        return None, "", ""
+    name, content = os.path.basename(path), Path(path).read_bytes()
+    if is_upload(path):
+        os.remove(path)
+    if len(content) > MAX_BYTES:
+        raise gr.Error(f"{name} has {len(content) / 1e6:.0f} MB; the most is {MAX_BYTES / 1e6:.0f} MB.")
+    try:
+        picture = predictor.read(content)
+    except ValueError as error:
+        raise gr.Error(f"{name} cannot be used: {error}. Use a photograph as JPEG or PNG.") from error
+    (found,) = predictor.predict([picture])
+    view = predict.view_of(content, found.size)
+    labels, heat = None, ""
+    if found.probabilities is not None:
+        names = [data.CLASS_NAMES[code] for code in predictor.classes]
+        labels = dict(zip(names, map(float, found.probabilities)))
+    if found.heat is not None:
+        heat = as_html(predict.heat_map(view, found, predictor.classes), "Where the likeliest class is seen (Grad-CAM)")
+    return labels, as_html(predict.overlay(view, found, predictor.classes), f"Outline on {name}"), heat
+
+
+def is_upload(path: str) -> bool:
+    """Whether Gradio has copied the file for us."""
+    return os.path.realpath(path).startswith(os.path.realpath(os.environ["GRADIO_TEMP_DIR"]) + os.sep)
+
+
+def as_html(image: Image.Image, title: str) -> str:
+    """A picture inside the page."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    source = base64.b64encode(buffer.getvalue()).decode()
+    title = html.escape(title, quote=True)
+    return f'<figure><img style="width:100%" alt="{title}" src="data:image/jpeg;base64,{source}">{title}</figure>'
+
+
+def build(predictor: Predictor, examples: list[str]) -> gr.Blocks:
+    """The page."""
+    about = predictor.about
+    facts = [about["task"], f"{about['image_size']}x{about['image_size']} pixels", f"epoch {about.get('epoch', '?')}"]
+    facts += [f"trained on {about['note']}"] if about.get("note") else []
+    with gr.Blocks(title="Dermoscopy", analytics_enabled=False) as page:
+        gr.Markdown(f"# What does the model see?\n{CAUTION}")
+        with gr.Row():
+            with gr.Column():
+                upload = gr.File(label="A dermoscopic photograph (JPEG, PNG)", type="filepath")
+                if examples:
+                    gr.Examples(examples, upload, label="Examples")
+            labels = gr.Label(label="Calibrated probability of each class", visible="label" in predictor.model.heads)
+        with gr.Row():
+            outputs = [labels, gr.HTML(label="Outline"), gr.HTML(label="Heat map")]
+        gr.Markdown(f"Model: {', '.join(facts)}. Pictures are processed on this machine and not kept.")
+        upload.change(lambda path: look(path, predictor), upload, outputs, api_name=False)
+    return page
+
+
+async def _keep_local(request, call_next):
+    """Forbid the browser to load anything from elsewhere."""
+    response = await call_next(request)
+    response.headers["Content-Security-Policy"] = LOCAL_ONLY
+    return response
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve the page until stopped."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="outputs/best_..._model.pth")
+    parser.add_argument("--examples", type=Path, default=Path("demo_data"), help="data folder to show [demo_data]")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for the network [127.0.0.1]")
+    parser.add_argument("--port", type=int, default=7860, help="[7860]")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
+    options = parser.parse_args(argv)
+    try:
+        predictor = Predictor(options.checkpoint, device=options.device, explain=True)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(2, f"{error}\n")
+    images = sorted(data.find_files(options.examples)[0].values())
+    examples = images[:: max(1, len(images) // 6)][:6]
+    with tempfile.TemporaryDirectory() as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        try:
+            build(predictor, examples).launch(
+                server_name=options.host,
+                server_port=options.port,
+                max_file_size=MAX_BYTES,
+                theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=("ui-monospace", "monospace")),
+                app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_keep_local)]},
+            )
+        except OSError as error:
+            parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {error}. Name another --port.\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""Get HAM10000, and see what main.py would make of a data folder.
+
+python data.py download DIR
+python data.py check DIR
+"""
+
+import argparse
+import hashlib
+import re
+import shutil
+import ssl
+import stat
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+import data
+
+LICENCE = """HAM10000 is under CC BY-NC 4.0: use it for non-commercial purposes, and cite
+  Tschandl, Rosendahl, Kittler: The HAM10000 dataset. Sci Data 5:180161 (2018). doi:10.7910/DVN/DBW86T
+  and for the masks: Tschandl et al. Nat Med 26:1229-1234 (2020). doi:10.1038/s41591-020-0942-0"""
+SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
+TIMEOUT = 30  # seconds of silence after which a connection is given up
+TRIES = 5  # connections to a file before the program gives up; each goes on where the last one broke
+BLOCK = 1 << 20  # bytes read at a time
+MAX_MEMBER = 50_000_000  # bytes unpacked; a larger one is no photograph of this set
+
+
+class Archive(NamedTuple):
+    """A zip file to get, and where its files go."""
+
+    name: str
+    url: str
+    md5: str
+    folder: str  # below the data folder
+    pattern: str  # of the names of the files to unpack, without their folders
+    n_files: int
+
+
+IMAGE, MASK = r"ISIC_\d{7}\.jpg", r"ISIC_\d{7}_segmentation\.png"
+ARCHIVES = (
+    Archive("images, part 1", f"{SERVER}3172585", "4639bfa73ab251610530a97c898e6e46", "images", IMAGE, 5000),
+    Archive("images, part 2", f"{SERVER}3172584", "da43d6cc50f6613013be07e8986b384b", "images", IMAGE, 5015),
+    Archive("masks", f"{SERVER}3838943", "6e8d252e09cfdb0189199f15985a5b84", "masks", MASK, 10015),
+)
+METADATA_URL = f"{SERVER}4338392?format=original"
+METADATA_COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
+
+
+def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url: str = METADATA_URL) -> None:
+    """Fetch, verify and unpack the data set into the layout that main.py reads; what is there is not fetched again.
+
+    Raises
+    ------
+    ConnectionError : the server cannot be reached or breaks off again and again; what came is kept.
+    ValueError : a file is not what it should be; names it. It is removed.
+    OSError : the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = folder / data.LESION_FILES[0]
+    if not metadata.exists():
+        partial = metadata.with_name(metadata.name + ".partial")
+        partial.unlink(missing_ok=True)  # small, and of no known checksum: never continued
+        fetch(metadata_url, partial, "metadata")
+        try:
+            read_diagnoses(partial)
+        except ValueError:
+            partial.unlink()
+            raise
+        partial.rename(metadata)
+    diagnoses = read_diagnoses(metadata)
+    for archive in archives:
+        done = folder / f".{archive.md5}.unpacked"
+        if not done.exists():
+            get_archive(archive, folder)
+            done.touch()
+    check_names(folder, diagnoses)
+    one_hot = pd.get_dummies(pd.Categorical(diagnoses, data.CLASSES)).set_axis(diagnoses.index).astype(float)
+    partial = folder / "GroundTruth.csv.partial"
+    one_hot.rename_axis("image").to_csv(partial, lineterminator="\n")
+    partial.replace(folder / "GroundTruth.csv")
+
+
+def read_diagnoses(path: Path) -> pd.Series:
+    """Class code by image, from HAM10000_metadata.csv. Raises ValueError if it is something else."""
+    try:
+        rows = pd.read_csv(path, dtype=str)
+        missing = [name for name in METADATA_COLUMNS if name not in rows]
+        problem = f"it lacks the columns {', '.join(missing)}" if missing else ""
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        problem = str(error)
+    if not problem:
+        codes = rows.set_index("image_id")["dx"].fillna("nothing").str.upper()
+        unknown = sorted(set(codes) - set(data.CLASSES))
+        problem = f"dx holds {', '.join(unknown[:5])}" if unknown else ""
+        problem = "an image is listed twice" if codes.index.has_duplicates else problem
+    if problem:
+        raise ValueError(f"{path} does not hold HAM10000's metadata: {problem}.")
+    return codes
+
+
+def get_archive(archive: Archive, folder: Path) -> None:
+    """Fetch one archive, verify it, unpack it and delete it."""
+    partial = folder / f".{archive.md5}.zip.partial"
+    fetch(archive.url, partial, archive.name)
+    found = md5_of(partial)
+    if found != archive.md5:
+        partial.unlink()
+        raise ValueError(
+            f"{archive.name} from {archive.url} has the MD5 {found}, expected {archive.md5}: it is damaged or has been "
+            "replaced, and was removed. Try again."
+        )
+    unpack(partial, folder / archive.folder, archive)
+    partial.unlink()
+
+
+def fetch(url: str, path: Path, name: str) -> None:
+    """Download to `path`, going on after the bytes that are there already."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return _fetch_rest(url, path, name)
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                raise ConnectionError(f"{name}: {url} answers {error.code} {error.reason}.") from error
+            problem = error
+        except (urllib.error.URLError, HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
+            problem = error
+        if attempt < TRIES:
+            tqdm.write(f"{name}: connection lost ({problem}); going on, try {attempt + 1} of {TRIES}")
+            time.sleep(attempt - 1)
+    raise ConnectionError(
+        f"{name}: {url} cannot be had ({problem}). What came is kept: the same command goes on from it."
+    )
+
+
+def _fetch_rest(url: str, path: Path, name: str) -> None:
+    start = path.stat().st_size if path.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if start and error.code == 416:  # nothing is left to send: the checksum decides
+            return
+        raise
+    with response:
+        if start and response.status != 206:  # the server begins anew
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        bar = tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, disable=None)
+        with path.open("ab" if start else "wb") as file, bar:
+            while block := response.read(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+    if total and path.stat().st_size < total:
+        raise ConnectionError(f"{path.stat().st_size:,} of {total:,} bytes came")
+
+
+def md5_of(path: Path) -> str:
+    """MD5 of a file, as hexadecimal digits."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def unpack(path: Path, folder: Path, archive: Archive) -> None:
+    """Write the archive's images into `folder`, whatever folders they have inside.
+
+    Raises
+    ------
+    ValueError : not a zip file; one with a path that leads outside, a link, or a giant; with too few images.
+    """
+    try:
+        with zipfile.ZipFile(path) as zipped:
+            members = [member for member in zipped.infolist() if not member.is_dir()]
+            for member in members:
+                refuse_unsafe(member, archive)
+            wanted = {m.filename.rsplit("/", 1)[-1]: m for m in members if "__MACOSX" not in m.filename}
+            wanted = {name: m for name, m in wanted.items() if re.fullmatch(archive.pattern, name)}
+            if len(wanted) != archive.n_files:
+                raise ValueError(f"{archive.name}: {len(wanted)} files to unpack, expected {archive.n_files}.")
+            folder.mkdir(exist_ok=True)
+            for name, member in tqdm(wanted.items(), f"unpacking {archive.name}", unit="file", disable=None):
+                target = folder / name
+                if not (target.exists() and target.stat().st_size == member.file_size):
+                    with zipped.open(member) as source, target.open("wb") as file:
+                        shutil.copyfileobj(source, file)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{archive.name} is not a whole zip file: {error}.") from error
+
+
+def refuse_unsafe(member: zipfile.ZipInfo, archive: Archive) -> None:
+    """Raises ValueError for a member of a zip file that no honest copy of this data set has."""
+    parts = re.split(r"[/\\]", member.filename)
+    if ".." in parts or parts[0] == "" or ":" in parts[0]:
+        problem = "leads outside the folder"
+    elif stat.S_ISLNK(member.external_attr >> 16):
+        problem = "is a link"
+    elif member.file_size > MAX_MEMBER:
+        problem = f"has {member.file_size:,} bytes"
+    else:
+        return
+    raise ValueError(f"{archive.name} was not unpacked: {member.filename!r} in it {problem}.")
+
+
+def check_names(folder: Path, diagnoses: pd.Series) -> None:
+    """Raises ValueError if images and metadata do not belong together."""
+    images, _ = data.find_files(folder)
+    odd = sorted(set(images) ^ set(diagnoses.index))
+    if odd:
+        raise ValueError(
+            f"{len(images)} images and {len(diagnoses)} rows of {data.LESION_FILES[0]} do not match, for example "
+            f"{', '.join(odd[:3])}. Delete what is wrong in {folder}, and run this again."
+        )
+
+
+# What a user can do about each reason for which a row is not used as it is; keys are how the reasons begin.
+ADVICE = {
+    "image is missing": "put the file into images/, under the name in the CSV",
+    "mask is missing": "put it into masks/ as <image>_segmentation.png; without, the row serves classification only",
+    "image:": "get the file again",
+    "mask:": "get the mask again; without, the row serves classification only",
+    "mask is empty": "nothing, if there is no lesion to see; it counts as outline of nothing",
+    "mask has gray values": "nothing; they are cut at one half",
+    "conflicting labels": "decide for one class in the CSV",
+    "duplicate row": "nothing; the first one is used",
+    "labels are not": "put a 1 into the column of the class and 0 into the others",
+    "unsafe name": "rename the image: a name without / \\ : and ..",
+    "empty name": "fill in the image's name",
+}
+
+
+def check(folder: Path, image_size: int) -> str:
+    """What main.py would find in a data folder, in words; every image is decoded, and nothing is changed there.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : nothing can be done with the folder; says what to do.
+    """
+    table = data.read_table(folder)
+    with tempfile.TemporaryDirectory() as cache:
+        table, _ = data.decode_table(table, folder, 32, cache)
+    lines = [f"{data.find_csv(folder)}", data.describe(table)]
+    reasons = table.loc[table["reason"] != "", "reason"]
+    for start, advice in ADVICE.items():
+        if n := reasons.str.startswith(start).sum():
+            lines.append(f"  {n:5} x {start.rstrip(':')}: {advice}")
+    usable = table[table["status"] != data.LEFT_OUT]
+    lines.append("\n" + _counts(usable).to_string())
+    lines.append(_lesions(usable, folder))
+    lines.append(_split(table))
+    if (table["status"] != data.USED).all():
+        lines.append("Masks: none that can be used, so only the classifier can be trained.")
+    n_bytes = len(usable) * image_size**2 * 4
+    free = shutil.disk_usage(folder).free
+    lines.append(
+        f"At {image_size}x{image_size} pixels the cache takes {n_bytes / 1e9:.2f} GB of disk in --cache-dir "
+        f"({free / 1e9:.1f} GB are free on the disk of this folder), and as much of a GPU's memory, where it fits."
+    )
+    return "\n".join(lines)
+
+
+def _counts(usable: pd.DataFrame) -> pd.DataFrame:
+    """Images, lesions and masks per class."""
+    code = usable["label"].map(dict(enumerate(data.CLASSES)))
+    groups = usable.assign(mask=usable["status"] == data.USED).groupby(code)
+    counts = groups.agg(images=("image", "size"), lesions=("lesion_id", "nunique"), masks=("mask", "sum"))
+    counts = counts.reindex(data.CLASSES, fill_value=0)
+    counts.loc["all"] = counts.sum()
+    counts.index.name = None
+    return counts
+
+
+def _lesions(usable: pd.DataFrame, folder: Path) -> str:
+    n_lesions = usable["lesion_id"].nunique()
+    if n_lesions < len(usable):
+        return f"Lesion ids: yes, {n_lesions} lesions; a lesion's photographs stay in one part of the split."
+    if (usable["lesion_id"] != usable["image"]).any():
+        return "Lesion ids: yes, one image of each lesion."
+    return (
+        f"Lesion ids: none. If lesions were photographed several times, put {' or '.join(data.LESION_FILES)} into "
+        f"{folder}, or the scores will be too good."
+    )
+
+
+def _split(table: pd.DataFrame) -> str:
+    try:
+        parts = data.split_table(table, 0.15, 0.15, seed=42).value_counts()
+    except ValueError as error:
+        return f"Split: not possible. {error}"
+    return "Split: " + ", ".join(f"{parts[name]} {name}" for name in data.SPLITS)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Download or check; a user's mistake ends in one message."""
+    parser = argparse.ArgumentParser(
+        prog="data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("download", help="get HAM10000 (2.8 GB) from Harvard Dataverse")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command = commands.add_parser("check", help="say what main.py would find; nothing is changed")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("--image-size", type=int, default=224, help="pixels, for memory and disk [224]")
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "check":
+            print(check(options.folder, options.image_size))
+        else:
+            print(LICENCE, flush=True)
+            download(options.folder)
+            print(f"{options.folder} is complete. Next: python main.py --data-dir {options.folder}")
+    except KeyboardInterrupt:
+        parser.exit(130, "Stopped. The same command goes on from here.\n")
+    except ConnectionError as error:
+        parser.exit(1, f"{error}\n")
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(2, f"{error}\n")
+    except OSError as error:
+        where = error.filename or options.folder
+        parser.exit(1, f"Cannot write {where}: {error.strerror}. Make room; the same command goes on from here.\n")

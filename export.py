@@ -1,0 +1,134 @@
+"""Write a trained model as ONNX, and check that it says the same there.
+
+python models.py export outputs/best_multitask_model.pth model.onnx
+"""
+
+import argparse
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import data
+import models
+
+TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
+N_REAL = 16  # pictures that the two are compared on
+
+
+class Logits(nn.Module):
+    """A model whose output is a tuple, in the order of its heads: ONNX knows no dict."""
+
+    def __init__(self, model: models.Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.model(image).values())
+
+
+def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | None = None) -> dict[str, float]:
+    """Write `target` and return the largest difference from PyTorch's logits, on random and on real pictures.
+
+    The input is ``image`` (N, 3, S, S) as `data.normalise` gives it, for any N; the outputs are the heads' logits.
+    Classes, image size, normalisation and temperature stand in the file's metadata.
+
+    Parameters
+    ----------
+    data_dir : pictures to compare on; None for the folder that the model was trained on, if it is still there.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `models.load_checkpoint`; or a difference above `TOLERANCE`. Nothing is kept.
+    ImportError : the optional packages are not installed.
+    """
+    about, model = models.load_checkpoint(checkpoint), models.load_model(checkpoint)
+    size = about["image_size"]
+    partial = Path(f"{target}.partial")
+    try:
+        write(Logits(model.to(memory_format=torch.contiguous_format)).eval(), list(model.heads), about, partial)
+        generator = torch.Generator().manual_seed(0)
+        samples = {"random input": [torch.randn(n, 3, size, size, generator=generator) for n in (1, 5)]}
+        if real := real_pictures(Path(data_dir or about.get("config", {}).get("DATA_DIR", "")), size, bool(data_dir)):
+            samples[f"{len(real)} real pictures"] = [torch.cat(real)]
+        differences = {name: largest_difference(model, partial, batches) for name, batches in samples.items()}
+        worst = max(differences.values())
+        if not worst <= TOLERANCE:
+            raise ValueError(f"ONNX Runtime differs from PyTorch by {worst:.2g}, more than {TOLERANCE:g}: not kept.")
+        os.replace(partial, target)
+        return differences
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write(network: nn.Module, heads: list[str], about: dict, path: Path) -> None:
+    """Export with a dynamic number of images."""
+    import onnx
+
+    size = about["image_size"]
+    example = torch.zeros(2, 3, size, size)
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network, (example,), path, input_names=["image"], output_names=heads, dynamic_shapes=({0: batch},),
+            dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
+    exported = onnx.load(path)
+    facts = {name: about[name] for name in ("task", "classes", "image_size", "mean", "std") if name in about}
+    facts |= {"temperature": about.get("calibration", {}).get("temperature", 1.0), "note": about.get("note", "")}
+    onnx.helper.set_model_props(exported, {name: json.dumps(value) for name, value in facts.items()})
+    onnx.save(exported, path)
+
+
+def real_pictures(folder: Path, size: int, must: bool) -> list[torch.Tensor]:
+    """Some pictures of a data folder, each (1, 3, S, S); [] if there are none, unless there must be."""
+    images = sorted(data.find_files(folder)[0].values()) if folder.name else []
+    if must and not images:
+        raise FileNotFoundError(f"There are no pictures in a folder images/ of {folder}.")
+    chosen = images[:: max(1, len(images) // N_REAL)][:N_REAL]
+    return [data.load_image(path, size) for path in chosen]
+
+
+def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]) -> float:
+    """Between the logits of PyTorch and of ONNX Runtime, over all batches and heads; NaN counts as infinite."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for batch in batches:
+        with torch.inference_mode():
+            expected = model(batch)
+        for name, found in zip(expected, session.run(list(expected), {"image": batch.numpy()})):
+            difference = np.abs(expected[name].numpy() - found).max()
+            worst = max(worst, float("inf") if np.isnan(difference) else float(difference))
+    return worst
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Export; a user's mistake ends in one message."""
+    parser = argparse.ArgumentParser(
+        prog="models.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command = parser.add_subparsers(dest="command", required=True).add_parser("export", help="write a model as ONNX")
+    command.add_argument("checkpoint", metavar="CHECKPOINT")
+    command.add_argument("target", metavar="FILE.onnx")
+    command.add_argument(
+        "--data-dir", help="pictures to compare on [those the model was trained on, if they are there]"
+    )
+    options = parser.parse_args(argv)
+    try:
+        differences = export(options.checkpoint, options.target, options.data_dir)
+    except ImportError as error:
+        parser.exit(2, f"{error}. Exporting needs: pip install -r requirements-export.txt\n")
+    except OSError as error:
+        parser.exit(2, f"{error if error.errno is None else f'Cannot write {options.target}: {error.strerror}'}\n")
+    except ValueError as error:
+        parser.exit(2, f"{error}\n")
+    for name, difference in differences.items():
+        print(f"largest difference from PyTorch, {name}: {difference:.1e}")
+    print(f"{options.target}: {Path(options.target).stat().st_size / 1e6:.1f} MB")

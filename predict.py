@@ -1,0 +1,384 @@
+"""Use a trained model on pictures: diagnoses, outlines at each picture's own size, overlays and heat maps.
+
+python predict.py photos/ more/*.jpg --checkpoint outputs/best_multitask_model.pth
+"""
+
+import argparse
+import csv
+import glob
+import io
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+import data
+import evaluate
+import models
+import train
+import visualize
+
+SUFFIXES = (*data.SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
+STRIP = 1 << 22  # pixels of a mask that are computed at a time
+VIEW = 1600  # pixels: the longest side of an overlay
+
+
+class Picture(NamedTuple):
+    """A decoded picture."""
+
+    pixels: np.ndarray  # (S, S, 3) uint8, S the network's image size
+    size: tuple[int, int]  # its own, upright: width, height
+
+
+class Prediction(NamedTuple):
+    """What a model says of one picture; None for what it has no head for."""
+
+    size: tuple[int, int]  # the picture's own, upright: width, height
+    probabilities: np.ndarray | None  # (K,), calibrated
+    mask: np.ndarray | None  # (S, S) logits
+    heat: np.ndarray | None  # (S, S) in [0, 1], for the likeliest class
+
+
+class Predictor:
+    """A checkpoint, ready for pictures.
+
+    Parameters
+    ----------
+    checkpoint : any of the three that main.py writes.
+    tta : average the logits of the eight flips and quarter turns.
+    explain : compute heat maps of the likeliest class, if the model has labels.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : no such file; not a checkpoint; no such device.
+    """
+
+    def __init__(
+        self, checkpoint: str | Path, *, device: str = "auto", tta: bool = False, explain: bool = False
+    ) -> None:
+        self.device = train.choose_device(device)
+        self.precision = train.choose_precision("auto", self.device)
+        self.about = models.load_checkpoint(checkpoint)
+        self.model = models.load_model(checkpoint, self.device)
+        self.tta, self.explain = tta, explain and "label" in self.model.heads
+        self.classes, self.size = self.about["classes"], self.about["image_size"]
+        self.temperature = self.about.get("calibration", {}).get("temperature", 1.0)
+
+    def read(self, source: str | Path | bytes) -> Picture:
+        """Decode a file, or its content, as for training. Raises as `data.read_image`."""
+        image, size = data.read_image_and_size(source, self.size)
+        return Picture(np.asarray(image), size)
+
+    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        """What the model says of each picture, in one batch."""
+        pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
+        image = data.normalise(pixels.to(self.device))
+        output = {name: logits.cpu() for name, logits in self._logits(image).items()}
+        nothing = [None] * len(pictures)
+        probabilities, masks, heat = nothing, nothing, nothing
+        if "label" in output:
+            probabilities = evaluate.softmax(output["label"].double().numpy(), self.temperature)
+        if "mask" in output:
+            masks = output["mask"][:, 0].numpy()
+        if self.explain:
+            heat = self.model.heat_map(image, output["label"].argmax(dim=1).to(self.device))[:, 0].cpu().numpy()
+        return [Prediction(p.size, *found) for p, *found in zip(pictures, probabilities, masks, heat)]
+
+    def _logits(self, image: Tensor) -> dict[str, Tensor]:
+        outputs = []
+        for quarter, flip in [(q, f) for q in range(4) for f in (False, True)][: 8 if self.tta else 1]:
+            view = torch.rot90(image, quarter, (2, 3))
+            view = {"image": view.flip(3) if flip else view}
+            ((_, output),) = evaluate.predict(self.model, iter([view]), self.precision)
+            if "mask" in output:
+                mask = output["mask"].flip(3) if flip else output["mask"]
+                output["mask"] = torch.rot90(mask, -quarter, (2, 3))
+            outputs.append(output)
+        return {name: torch.stack([output[name] for output in outputs]).mean(dim=0) for name in outputs[0]}
+
+
+def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Mask (H, W) uint8 in {0, 255} at `size` (width, height), where logits (S, S) resized bilinearly are positive."""
+    width, height = size
+    source, mask = Image.fromarray(logits), np.zeros((height, width), np.uint8)
+    step, scale = max(1, STRIP // width), logits.shape[0] / height
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        box = (0, top * scale, logits.shape[1], bottom * scale)
+        strip = source.resize((width, bottom - top), Image.Resampling.BILINEAR, box=box)
+        mask[top:bottom] = (np.asarray(strip) > 0) * np.uint8(255)
+    return mask
+
+
+def overlay(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
+    """The outline on the picture, the class and its confidence in the margin."""
+    mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
+    return visualize.outlined(image, mask, caption(prediction, classes))
+
+
+def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
+    """Where the likeliest class is seen."""
+    heat = Image.fromarray(prediction.heat).resize(image.size, Image.Resampling.BILINEAR)
+    return visualize.heated(image, np.asarray(heat), caption(prediction, classes))
+
+
+def caption(prediction: Prediction, classes: Sequence[str]) -> str:
+    """The class with its confidence, and how much of the picture is lesion."""
+    parts = []
+    if prediction.probabilities is not None:
+        best = prediction.probabilities.argmax()
+        confidence = prediction.probabilities[best]
+        parts.append(f"{data.CLASS_NAMES[classes[best]]} {'over 99%' if confidence > 0.995 else f'{confidence:.0%}'}")
+    if prediction.mask is not None:
+        parts.append(f"lesion: {(prediction.mask > 0).mean():.0%} of the picture")
+    return ", ".join(parts)
+
+
+def view_of(source: str | Path | bytes, size: tuple[int, int]) -> Image.Image:
+    """The picture to draw on: at its own `size`, or smaller if that is very large."""
+    scale = min(1, VIEW / max(size))
+    return data.read_image(source, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
+
+
+def find_images(paths: Sequence[str], output_dir: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The files that `paths` (files, folders, globs) name, each once, and what names nothing, with the reason.
+
+    What lies in the output folder is not taken, or a second run would predict on the first one's overlays.
+    """
+    found: dict[str, Path] = {}
+    skipped = []
+    inside = os.path.abspath(output_dir) + os.sep
+    for text in paths:
+        hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
+        files = [file for hit in hits for file in (_images_in(hit) if os.path.isdir(hit) else [Path(hit)])]
+        files = [file for file in files if not os.path.abspath(file).startswith(inside)]
+        if not files:
+            skipped.append((text, "no such file or folder" if not hits else "no images there"))
+        for file in files:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values()), skipped
+
+
+def _images_in(folder: str) -> list[Path]:
+    files = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        files += [Path(place, name) for name in sorted(names) if _is_image(name)]
+    return files
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file's outputs, no two alike: its path below the folder common to all, without suffix."""
+    places = [os.path.abspath(file) for file in files]
+    root = os.path.commonpath([os.path.dirname(place) for place in places])
+    whole = [os.path.relpath(place, root) for place in places]
+    stems = [os.path.splitext(name)[0] for name in whole]
+    n_alike = Counter(stem.casefold() for stem in stems)  # some file systems do not tell case apart
+    taken: set[str] = set()
+    names = []
+    for stem, name in zip(stems, whole):
+        first = stem if n_alike[stem.casefold()] == 1 else name
+        name, number = first, 2
+        while name.casefold() in taken:
+            name, number = f"{first}-{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+class Outputs:
+    """The folder that predictions are written to."""
+
+    def __init__(self, folder: Path, predictor: Predictor) -> None:
+        self.folder, self.predictor, heads = folder, predictor, predictor.model.heads
+        self.table = folder / "predictions.csv"
+        self.header = ["file"]
+        if "label" in heads:
+            self.header += ["predicted", "confidence", *predictor.classes]
+        if "mask" in heads:
+            self.header.append("lesion_share")
+
+    def paths(self, name: str) -> dict[str, Path]:
+        """The files of one picture, by kind."""
+        paths = {"overlays": f"{name}.jpg"}
+        if "mask" in self.predictor.model.heads:
+            paths["masks"] = f"{name}.png"
+        if self.predictor.explain:
+            paths["heatmaps"] = f"{name}.jpg"
+        return {kind: self.folder / kind / file for kind, file in paths.items()}
+
+    def write(self, file: Path, name: str, prediction: Prediction) -> list:
+        """Write one picture's files; returns its row of the table."""
+        paths = self.paths(name)
+        row: list = [str(file)]
+        classes = self.predictor.classes
+        if prediction.probabilities is not None:
+            best = prediction.probabilities.argmax()
+            row += [classes[best], *(f"{p:.4f}" for p in (prediction.probabilities[best], *prediction.probabilities))]
+        if prediction.mask is not None:
+            mask = mask_at(prediction.mask, prediction.size)
+            _save(Image.fromarray(mask), paths["masks"], compress_level=1)
+            row.append(f"{np.count_nonzero(mask) / mask.size:.4f}")
+        try:
+            view = view_of(file, prediction.size)
+        except OSError as error:
+            raise ValueError(f"cannot be read again: {error.strerror}") from error
+        _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
+        if prediction.heat is not None:
+            _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
+        return row
+
+
+def _save(image: Image.Image, path: Path, **options) -> None:
+    content = io.BytesIO()
+    image.save(content, {".png": "PNG", ".jpg": "JPEG"}[path.suffix], **options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.getbuffer())
+
+
+def predict_files(
+    predictor: Predictor, files: Sequence[Path], batch_size: int, pool: ThreadPoolExecutor
+) -> Iterator[tuple[int, Prediction | str]]:
+    """Yield the number of each file with its prediction, or with what is wrong with it.
+
+    Pictures are decoded one batch ahead by `pool`, so that memory does not grow with their number.
+    """
+    reading: deque[Future] = deque()
+    for start in range(-batch_size, len(files), batch_size):
+        reading.extend(pool.submit(predictor.read, file) for file in files[start + batch_size :][:batch_size])
+        numbers, pictures = [], []
+        for number in range(max(start, 0), min(start + batch_size, len(files))):
+            try:
+                pictures.append(reading.popleft().result())
+                numbers.append(number)
+            except (ValueError, OSError, MemoryError) as error:
+                yield number, reason_of(error)
+        if pictures:
+            yield from zip(numbers, predictor.predict(pictures))
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in words."""
+    if isinstance(error, MemoryError):
+        return "too large for this machine's memory"
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+
+
+def write_files(
+    outputs: Outputs,
+    files: Sequence[Path],
+    names: Sequence[str],
+    predictions: Iterator[tuple[int, Prediction | str]],
+    window: int,
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[Path, list | str]]:
+    """Yield each file with its row of the table, once `pool` has written its outputs, or what is wrong."""
+    writing: deque[tuple[Path, Future | str]] = deque()
+    for number, found in predictions:
+        if isinstance(found, Prediction):
+            found = pool.submit(outputs.write, files[number], names[number], found)
+        writing.append((files[number], found))
+        if len(writing) > window:
+            yield _finished(*writing.popleft())
+    while writing:
+        yield _finished(*writing.popleft())
+
+
+def _finished(file: Path, job: Future | str) -> tuple[Path, list | str]:
+    try:
+        return file, job if isinstance(job, str) else job.result()
+    except ValueError as error:
+        return file, str(error)
+
+
+def predict_all(options: argparse.Namespace) -> int:
+    """Predict and write; returns 0 if all was done, 1 if something was skipped, 2 if nothing was done."""
+    files, nowhere = find_images(options.paths, options.output_dir)
+    for text, reason in nowhere:
+        print(f"skipped {text}: {reason}", file=sys.stderr)
+    if not files:
+        raise FileNotFoundError(f"There is no image to predict on. Name images ({' '.join(SUFFIXES)}) or folders.")
+    predictor = Predictor(options.checkpoint, device=options.device, tta=options.tta, explain=options.explain)
+    if options.explain and not predictor.explain:
+        raise ValueError(f"Heat maps explain labels, and the model of {options.checkpoint} only outlines.")
+    names, outputs = output_names(files), Outputs(options.output_dir, predictor)
+    refuse_existing(outputs, names, options.overwrite)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    n_done = 0
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(torch.get_num_threads()))
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
+        table = csv.writer(stack.enter_context(outputs.table.open("w", newline="", encoding="utf-8")))
+        table.writerow(outputs.header)
+        predictions = predict_files(predictor, files, options.batch_size, pool)
+        for file, row in write_files(outputs, files, names, predictions, 2 * options.batch_size, pool):
+            if isinstance(row, str):
+                tqdm.write(f"skipped {file}: {row}", file=sys.stderr)
+            else:
+                table.writerow(row)
+                n_done += 1
+            progress.update()
+    n_skipped = len(nowhere) + len(files) - n_done
+    kinds = ", ".join(f"{kind}/" for kind in outputs.paths(""))
+    print(f"{n_done} predicted, {n_skipped} skipped: {outputs.table}, {kinds}")
+    if predictor.about.get("note"):
+        print(f"The model was trained on {predictor.about['note']}: it knows nothing of real lesions.")
+    return 2 if not n_done else 1 if n_skipped else 0
+
+
+def refuse_existing(outputs: Outputs, names: Sequence[str], overwrite: bool) -> None:
+    """Raises FileExistsError if a file would be overwritten, unless that is wanted."""
+    wanted = [outputs.table, *(path for name in names for path in outputs.paths(name).values())]
+    there = [] if overwrite else [path for path in wanted if path.exists()]
+    if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise FileExistsError(f"{there[0]}{more} exist(s). Name another --output-dir, or pass --overwrite.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Predict on what the command line names; a user's mistake ends in one message."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder (with all below it) or glob")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="outputs/best_..._model.pth")
+    parser.add_argument("--output-dir", type=Path, default=Path("predictions"), help="[predictions]")
+    parser.add_argument("--explain", action="store_true", help="heat maps of where the class is seen")
+    parser.add_argument("--tta", action="store_true", help="average over the eight flips and turns; eight times slower")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step [16]")
+    options = parser.parse_args(argv)
+    if options.batch_size < 1:
+        parser.error("--batch-size must be at least 1")
+    train.keep_freed_memory()
+    try:
+        return predict_all(options)
+    except KeyboardInterrupt:
+        parser.exit(130, f"Stopped. {options.output_dir / 'predictions.csv'} lists what was done.\n")
+    except torch.cuda.OutOfMemoryError:
+        parser.exit(2, f"The GPU's memory does not hold {options.batch_size} images. Try a smaller --batch-size.\n")
+    except (ValueError, FileExistsError) as error:
+        parser.exit(2, f"{error}\n")
+    except OSError as error:
+        cannot_write = (
+            f"Cannot write {error.filename or options.output_dir}: {error.strerror}. Make room, or name another"
+        )
+        parser.exit(2, f"{error if error.errno is None else f'{cannot_write} --output-dir.'}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

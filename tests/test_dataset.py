@@ -1,0 +1,251 @@
+"""Download against a server on loopback, with small archives of every kind; and what `check` says of a folder."""
+
+import csv
+import hashlib
+import io
+import subprocess
+import sys
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from conftest import ROOT, disc, picture
+
+import data
+import dataset
+
+NAMES = [f"ISIC_{i:07}" for i in range(7)]
+METADATA = "lesion_id,image_id,dx,dx_type,age,sex,localization\n" + "".join(
+    f"HAM_{i},{name},{code.lower()},histo,50.0,male,back\n" for i, (name, code) in enumerate(zip(NAMES, data.CLASSES))
+)
+
+
+def encoded(image, kind):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+IMAGES = {f"{name}.jpg": encoded(picture(i), "JPEG") for i, name in enumerate(NAMES)}
+MASKS = {f"lesions/{name}_segmentation.png": encoded(disc(), "PNG") for name in NAMES}
+MASKS["__MACOSX/lesions/._ISIC_0000001_segmentation.png"] = b"no mask"
+
+
+class Server(ThreadingHTTPServer):
+    """Files by path; `cuts` says after how many bytes each answer breaks off, `ranges` whether it can go on."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.cuts, self.ranges, self.asked = {}, [], True, []
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        content = self.server.files.get(self.path)
+        if content is None:
+            return self.send_error(404)
+        start = 0
+        if self.server.ranges and (wanted := self.headers.get("Range")):
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(content):
+                return self.send_error(416)
+        rest = content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        cut = self.server.cuts.pop(0) if self.server.cuts else None
+        self.wfile.write(rest[:cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(dataset.time, "sleep", lambda seconds: None)
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.address = f"http://127.0.0.1:{server.server_port}"
+        server.files["/metadata"] = METADATA.encode()
+        yield server
+        server.shutdown()
+
+
+def get(server, folder, images=None, masks=None, md5=None):
+    """Serve two archives and download."""
+    archives = []
+    for kind, content, pattern in (("images", images or zipped(IMAGES), dataset.IMAGE),
+                                   ("masks", masks or zipped(MASKS), dataset.MASK)):  # fmt: skip
+        server.files[f"/{kind}.zip"] = content
+        digest = md5 or hashlib.md5(content).hexdigest()
+        archives.append(dataset.Archive(kind, f"{server.address}/{kind}.zip", digest, kind, pattern, 7))
+    dataset.download(folder, archives, f"{server.address}/metadata")
+
+
+def test_a_download_ends_with_the_folder_that_main_reads(server, tmp_path):
+    get(server, tmp_path / "ham")
+    table = data.read_table(tmp_path / "ham")
+    assert (table["status"] == data.USED).all() and list(table["label"]) == list(range(7))
+    assert list(table["lesion_id"]) == [f"HAM_{i}" for i in range(7)]
+    header, first, *_ = csv.reader((tmp_path / "ham" / "GroundTruth.csv").open())
+    assert header == ["image", *data.CLASSES] and first == [NAMES[0], "1.0", *["0.0"] * 6]
+    assert sorted(path.name for path in (tmp_path / "ham").iterdir() if not path.name.startswith(".")) == [
+        "GroundTruth.csv", "HAM10000_metadata.csv", "images", "masks"]  # fmt: skip
+    assert len(list((tmp_path / "ham" / "masks").iterdir())) == 7
+    assert not list((tmp_path / "ham").glob(".*.zip*"))
+
+
+def test_what_is_there_is_not_fetched_again(server, tmp_path):
+    get(server, tmp_path)
+    server.asked.clear()
+    get(server, tmp_path)
+    assert server.asked == []
+
+
+def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
+    content = zipped(IMAGES)
+    server.cuts = [None, 1000, 500]  # the metadata whole, the images in three parts
+    get(server, tmp_path, images=content)
+    assert [r for path, r in server.asked if path == "/images.zip"] == [None, "bytes=1000-", "bytes=1500-"]
+    assert len(list((tmp_path / "images").iterdir())) == 7
+
+
+def test_a_second_run_goes_on_after_the_first_gave_up(server, tmp_path):
+    server.cuts = [None, *[100] * dataset.TRIES]
+    with pytest.raises(ConnectionError, match="What came is kept"):
+        get(server, tmp_path)
+    get(server, tmp_path)
+    assert ("/images.zip", f"bytes={100 * dataset.TRIES}-") in server.asked
+    assert len(data.read_table(tmp_path)) == 7
+
+
+def test_a_server_that_cannot_go_on_begins_anew(server, tmp_path):
+    server.ranges, server.cuts = False, [None, 1000]
+    get(server, tmp_path)
+    assert len(list((tmp_path / "images").iterdir())) == 7
+
+
+def test_a_wrong_checksum_is_refused_and_removed(server, tmp_path):
+    with pytest.raises(ValueError, match="MD5"):
+        get(server, tmp_path, md5="0" * 32)
+    assert not (tmp_path / "images").exists()
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.jpg", "a/../../ISIC_0000001.jpg", "/etc/evil.jpg", "..\\evil.jpg", "C:/e.jpg"]
+)
+def test_a_path_that_leads_outside_is_refused(name, server, tmp_path):
+    with pytest.raises(ValueError, match="leads outside"):
+        get(server, tmp_path / "ham", images=zipped(IMAGES | {name: b"evil"}))
+    assert [path.name for path in tmp_path.iterdir()] == ["ham"]
+    assert not (tmp_path / "ham" / "images").exists()
+
+
+def test_a_link_is_refused(server, tmp_path):
+    link = zipfile.ZipInfo("ISIC_0000009.jpg")
+    link.external_attr = 0o120777 << 16
+    buffer = io.BytesIO(zipped(IMAGES))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match="is a link"):
+        get(server, tmp_path, images=buffer.getvalue())
+
+
+def test_an_archive_with_too_few_images_is_refused(server, tmp_path):
+    with pytest.raises(ValueError, match="6 files to unpack, expected 7"):
+        get(server, tmp_path, images=zipped(dict(list(IMAGES.items())[:6])))
+
+
+def test_what_is_no_zip_file_is_refused(server, tmp_path):
+    with pytest.raises(ValueError, match="not a whole zip file"):
+        get(server, tmp_path, images=b"<html>log in</html>")
+
+
+@pytest.mark.parametrize("text", ["", "<html></html>", "a,b\n1,2\n", METADATA.replace("mel", "wart")])
+def test_metadata_that_is_something_else_is_refused(text, server, tmp_path):
+    server.files["/metadata"] = text.encode()
+    with pytest.raises(ValueError, match="does not hold HAM10000's metadata"):
+        get(server, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_of_other_images_is_refused(server, tmp_path):
+    server.files["/metadata"] = METADATA.replace("ISIC_0000003", "ISIC_0000300").encode()
+    with pytest.raises(ValueError, match=r"do not match.*ISIC_0000003"):
+        get(server, tmp_path)
+    assert not (tmp_path / "GroundTruth.csv").exists()
+
+
+def test_no_server_is_one_message(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(dataset.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(dataset, "METADATA_URL", "http://127.0.0.1:9/metadata")
+    monkeypatch.setattr(dataset.download, "__defaults__", (dataset.ARCHIVES, dataset.METADATA_URL))
+    with pytest.raises(SystemExit) as stop:
+        dataset.main(["download", str(tmp_path / "ham")])
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    assert "CC BY-NC 4.0" in printed.out and "cite" in printed.out
+    assert "cannot be had" in printed.err
+
+
+def test_a_full_disk_ends_in_one_message_and_a_later_run_goes_on(server, tmp_path):
+    """The limit on a file's size makes writing fail as a full disk does."""
+    large = zipped(IMAGES | {"padding.bin": np.random.default_rng(0).bytes(200_000)})
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(ROOT)!r})
+import dataset
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+archive = dataset.Archive("images", "{server.address}/images.zip", "{hashlib.md5(large).hexdigest()}", "images",
+                          dataset.IMAGE, 7)
+dataset.download.__defaults__ = ((archive,), "{server.address}/metadata")
+dataset.main(["download", "ham"])
+"""
+    server.files["/images.zip"] = large
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "Make room" in done.stderr and "Traceback" not in done.stderr
+    get(server, tmp_path / "ham", images=large)
+    assert len(data.read_table(tmp_path / "ham")) == 7
+
+
+def command(*arguments, cwd=ROOT):
+    return subprocess.run([sys.executable, str(ROOT / "data.py"), *map(str, arguments)], cwd=cwd, capture_output=True,
+                          text=True)  # fmt: skip
+
+
+def test_check_says_what_main_would_find_and_changes_nothing(folder):
+    folder.fill(4)
+    folder.add("no_mask", mask=None)
+    folder.add("no_image", image=None)
+    folder.write()
+    (folder.path / "images" / "NV_0.jpg").write_text("no picture")
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+    done = command("check", folder.path)
+    assert done.returncode == 0, done.stderr
+    for text in ("30 rows: 27 used, 2 left out, 1 classification only", "image is missing: put the file into images/",
+                 "image: get the file again", "Lesion ids: none", "Split: ", "GB of disk"):  # fmt: skip
+        assert text in done.stdout, text
+    assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+
+
+def test_check_knows_lesions_and_a_split_that_fails(demo_folder, folder):
+    assert "35 lesions" in command("check", demo_folder).stdout
+    folder.fill(2)
+    assert "Split: not possible. Class MEL" in command("check", folder.path).stdout
+
+
+def test_check_without_a_folder_is_one_message(tmp_path):
+    done = command("check", tmp_path / "nowhere")
+    assert done.returncode == 2 and "No data folder at" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,76 @@
+"""ONNX files say what PyTorch says, or are not kept."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, picture
+
+import export
+import models
+import train
+
+onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        export.main(["export", *map(str, arguments)])
+    return stop.value.code
+
+
+@pytest.mark.parametrize("task", models.MODELS)
+def test_any_number_of_images_gets_the_logits_of_pytorch(task, whole_run, demo_folder, tmp_path, capsys):
+    checkpoint, target = whole_run[0] / f"best_{task}_model.pth", tmp_path / "model.onnx"
+    export.main(["export", str(checkpoint), str(target), "--data-dir", str(demo_folder)])
+    assert "16 real pictures" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(str(target))
+    model = models.load_model(checkpoint)
+    for n in (1, 3, 7):
+        image = torch.randn(n, 3, 32, 32)
+        with torch.inference_mode():
+            expected = model(image)
+        for name, found in zip(expected, session.run(list(expected), {"image": image.numpy()})):
+            np.testing.assert_allclose(found, expected[name].numpy(), atol=1e-4)
+    facts = {prop.key: json.loads(prop.value) for prop in onnx.load(target).metadata_props}
+    assert facts["task"] == task and facts["image_size"] == 32 and len(facts["classes"]) == 7
+
+
+def test_a_file_that_differs_is_not_kept_and_an_older_one_stays(whole_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", -1)
+    target = tmp_path / "model.onnx"
+    target.write_text("older")
+    assert command(whole_run[0] / "best_classification_model.pth", target) == 2
+    assert "not kept" in capsys.readouterr().err
+    assert target.read_text() == "older" and list(tmp_path.iterdir()) == [target]
+
+
+def test_nan_counts_as_a_difference(whole_run, tmp_path):
+    checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
+    checkpoint["weights"]["heads.label.linear.bias"].fill_(float("nan"))
+    train.save(tmp_path / "nan.pth", checkpoint)
+    assert command(tmp_path / "nan.pth", tmp_path / "model.onnx") == 2
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
+    picture().save(tmp_path / "no.pth", "PNG")
+    for checkpoint in (tmp_path / "no.pth", tmp_path / "nowhere.pth"):
+        assert command(checkpoint, tmp_path / "model.onnx") == 2
+    checkpoint = whole_run[0] / "best_classification_model.pth"
+    assert command(checkpoint, tmp_path / "no" / "model.onnx") == 2
+    assert command(checkpoint, tmp_path / "model.onnx", "--data-dir", tmp_path) == 2
+    errors = capsys.readouterr().err
+    for text in ("not a checkpoint", "No checkpoint at", "Cannot write", "no pictures"):
+        assert text in errors
+
+
+def test_the_command_of_the_readme_is_models_export(whole_run, tmp_path):
+    command = [sys.executable, ROOT / "models.py", "export", whole_run[0] / "best_classification_model.pth", "m.onnx"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "largest difference from PyTorch, random input" in done.stdout

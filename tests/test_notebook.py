@@ -1,0 +1,19 @@
+"""The notebook runs from top to bottom, offline."""
+
+import pytest
+from conftest import ROOT
+
+nbformat = pytest.importorskip("nbformat", reason="pip install -r requirements-dev.txt")
+nbclient = pytest.importorskip("nbclient", reason="pip install -r requirements-dev.txt")
+
+
+def test_the_notebook_runs_and_shows_its_pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    path = ROOT / "notebooks" / "quickstart.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    before = path.read_bytes()
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": path.parent}}).execute()
+    pictures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert sum("image/png" in output["data"] for output in pictures) == 3
+    assert path.read_bytes() == before

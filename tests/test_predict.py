@@ -1,0 +1,238 @@
+"""predict.py on pictures of every kind, with checkpoints of a real run in miniature."""
+
+import csv
+import io
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ROOT, picture
+from PIL import Image
+
+import data
+import models
+import predict
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(whole_run):
+    return {task: whole_run[0] / f"best_{task}_model.pth" for task in models.MODELS}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five pictures of three sizes in two folders."""
+    for i, name in enumerate(["a/one.jpg", "a/two.png", "a/three.JPG", "b/one.jpg", "four.v2.jpeg"]):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(i, (60 + 20 * (i % 3), 45)).save(path)
+    return tmp_path / "photos"
+
+
+def run(*arguments):
+    """Exit code of predict.py."""
+    try:
+        return predict.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def rows_of(folder):
+    return list(csv.DictReader((folder / "predictions.csv").open(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("task", models.MODELS)
+def test_each_checkpoint_writes_what_it_knows(task, checkpoints, photos, tmp_path):
+    out = tmp_path / "out"
+    assert run(photos, "--checkpoint", checkpoints[task], "--output-dir", out) == 0
+    rows = rows_of(out)
+    assert len(rows) == 5
+    assert ("predicted" in rows[0], "lesion_share" in rows[0]) == (task != "segmentation", task != "classification")
+    assert len(list((out / "overlays").rglob("*.jpg"))) == 5
+    for row in rows:
+        if task != "segmentation":
+            probabilities = [float(row[code]) for code in data.CLASSES]
+            assert sum(probabilities) == pytest.approx(1, abs=1e-3)
+            assert row["predicted"] == data.CLASSES[np.argmax(probabilities)]
+            assert float(row["confidence"]) == max(probabilities)
+    masks = list((out / "masks").rglob("*.png"))
+    assert len(masks) == (0 if task == "classification" else 5)
+
+
+def test_masks_have_the_pictures_size_and_two_values(checkpoints, photos, tmp_path):
+    run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", tmp_path / "out")
+    for row, name in zip(rows_of(tmp_path / "out"), ["four.v2", "a/one", "a/three", "a/two", "b/one"]):
+        mask = Image.open(tmp_path / "out" / "masks" / f"{name}.png")
+        assert mask.size == Image.open(row["file"]).size
+        assert set(np.unique(mask)) <= {0, 255}
+        assert float(row["lesion_share"]) == pytest.approx((np.array(mask) > 0).mean(), abs=1e-4)
+
+
+def test_a_turned_photograph_gets_an_upright_mask(checkpoints, tmp_path):
+    exif = Image.Exif()
+    exif[data.ORIENTATION] = 6
+    picture(0, (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    run(tmp_path / "turned.jpg", "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "masks" / "turned.png").size == (40, 60)
+
+
+@pytest.mark.parametrize("size", [(50, 31), (64, 48), (333, 500)])
+def test_a_mask_is_the_bilinear_resize_that_evaluation_uses(size, monkeypatch):
+    monkeypatch.setattr(predict, "STRIP", 2000)  # several strips
+    logits = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    full = F.interpolate(logits[None, None], size=size[::-1], mode="bilinear", align_corners=False)[0, 0]
+    differ = (predict.mask_at(logits.numpy(), size) > 0) != (full > 0).numpy()
+    assert not (differ & (full.abs() > 1e-4).numpy()).any()  # but for rounding at the border
+
+
+def test_probabilities_are_those_of_the_test_set(checkpoints, demo_folder, whole_run, tmp_path):
+    """The same picture gets the same logits here and in main.py; the checkpoint's temperature calibrates them."""
+    outputs, _ = whole_run
+    measured = list(csv.DictReader((outputs / "multitask" / "predictions.csv").open()))[:4]
+    files = [demo_folder / "images" / f"{row['image']}.jpg" for row in measured]
+    run(*files, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out")
+    temperature = models.load_checkpoint(checkpoints["multitask"])["calibration"]["temperature"]
+    for ours, theirs in zip(rows_of(tmp_path / "out"), measured):
+        probabilities = np.array([float(theirs[code]) for code in data.CLASSES]) ** (1 / temperature)
+        expected = probabilities / probabilities.sum()
+        found = [float(ours[code]) for code in data.CLASSES]
+        assert found == pytest.approx(expected, abs=5e-3)
+
+
+def test_averaging_over_turns_does_not_depend_on_the_pictures_turn(checkpoints):
+    predictor = predict.Predictor(checkpoints["multitask"], device="cpu", tta=True)
+    predictor.precision = "fp32"
+    pixels = np.asarray(picture(3, (32, 32)))
+    upright, turned = predictor.predict([predict.Picture(p, (32, 32)) for p in (pixels, np.rot90(pixels).copy())])
+    assert upright.probabilities == pytest.approx(turned.probabilities, abs=1e-5)
+    assert np.rot90(upright.mask) == pytest.approx(turned.mask, abs=1e-4)
+
+
+def test_heat_maps_only_where_they_explain_something(checkpoints, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", out, "--explain") == 0
+    assert len(list((out / "heatmaps").rglob("*.jpg"))) == 5
+    assert run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", out / "x", "--explain") == 2
+    assert "only outlines" in capsys.readouterr().err
+
+
+def test_bad_files_are_reported_and_skipped(checkpoints, photos, tmp_path, capsys):
+    (photos / "text.jpg").write_text("no picture")
+    (photos / "empty.png").touch()
+    whole = (photos / "a" / "one.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    assert run(photos, "nowhere*.jpg", "--checkpoint", checkpoints["multitask"], "--output-dir", out) == 1
+    errors = capsys.readouterr().err
+    for reason in ("text.jpg: not an image", "empty.png: file is empty", "cut.jpg: damaged", "nowhere*.jpg: no such"):
+        assert reason in errors
+    assert len(rows_of(out)) == 5
+
+
+def test_nothing_to_do_is_an_error(checkpoints, photos, tmp_path, capsys):
+    multitask, out = checkpoints["multitask"], tmp_path / "out"
+    assert run("nowhere", "--checkpoint", multitask, "--output-dir", out) == 2
+    assert run(photos, "--checkpoint", tmp_path / "no.pth", "--output-dir", out) == 2
+    assert "No checkpoint at" in capsys.readouterr().err
+    (tmp_path / "only.jpg").write_text("no picture")
+    assert run(tmp_path / "only.jpg", "--checkpoint", multitask, "--output-dir", out) == 2
+
+
+def test_an_existing_output_is_kept_unless_told_otherwise(checkpoints, photos, tmp_path, capsys):
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out"]
+    assert run(*command) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    assert run(*command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    assert run(*command, "--overwrite") == 0
+
+
+def test_outputs_are_not_taken_for_inputs(checkpoints, photos):
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", photos / "predictions"]
+    assert run(*command) == 0
+    assert run(*command, "--overwrite") == 0
+    assert len(rows_of(photos / "predictions")) == 5
+
+
+def test_a_file_named_twice_is_predicted_once(checkpoints, photos, tmp_path):
+    out = tmp_path / "out"
+    assert run(photos, photos / "a" / "one.jpg", f"{photos}/a/*", "--checkpoint", checkpoints["multitask"],
+               "--output-dir", out) == 0  # fmt: skip
+    assert len(rows_of(out)) == 5
+
+
+def test_no_two_files_share_an_output_name(tmp_path):
+    names = ["a/x.jpg", "b/x.jpg", "a/x.png", "a/X.jpg", "a/y.v1.jpg", "a/y.v2.jpg"]
+    found = predict.output_names([tmp_path / name for name in names])
+    assert len({name.casefold() for name in found}) == len(names)
+    assert found[1] == "b/x" and found[4] == "a/y.v1"
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures():
+    """At most two batches are decoded, however many files there are."""
+    in_memory, most = 0, 0
+
+    class Fake:
+        def read(self, file):
+            nonlocal in_memory, most
+            in_memory += 1
+            most = max(most, in_memory)
+            return predict.Picture(np.zeros((2, 2, 3), np.uint8), (2, 2))
+
+        def predict(self, pictures):
+            nonlocal in_memory
+            in_memory -= len(pictures)
+            return [predict.Prediction(p.size, None, None, None) for p in pictures]
+
+    with predict.ThreadPoolExecutor(2) as pool:
+        numbers = [number for number, _ in predict.predict_files(Fake(), range(103), 10, pool)]
+    assert numbers == list(range(103))
+    assert most <= 20
+
+
+def test_a_large_picture_is_outlined_in_little_memory(checkpoints, tmp_path):
+    """A 60-megapixel JPEG takes 180 MB decoded, and as float logits 240 MB; neither is made."""
+    Image.effect_noise((60, 45), 50).convert("RGB").resize((9000, 6600)).save(tmp_path / "large.jpg", quality=50)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    predictor = predict.Predictor(checkpoints["multitask"], device="cpu")
+    found = predictor.predict([predictor.read(tmp_path / "large.jpg")])[0]
+    assert predict.mask_at(found.mask, found.size).shape == (6600, 9000)
+    assert predict.view_of(tmp_path / "large.jpg", found.size).size == (1600, 1173)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_a_full_disk_ends_in_one_message(checkpoints, photos, tmp_path):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); "
+    code = f"{limit}import sys; sys.path.insert(0, {str(ROOT)!r}); import predict; sys.exit(predict.main())"
+    command = [sys.executable, "-c", code, photos, "--checkpoint", checkpoints["multitask"], "--output-dir", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_caption_names_class_and_area():
+    prediction = predict.Prediction((8, 8), np.eye(7)[0] * 0.76 + 0.04, np.array([[1.0, -1.0], [-1.0, -1.0]]), None)
+    assert predict.caption(prediction, data.CLASSES) == "Melanoma 80%, lesion: 25% of the picture"
+
+
+def test_an_overlay_draws_the_outline_and_leaves_the_rest():
+    image = Image.new("RGB", (80, 80), (200, 150, 130))
+    logits = np.full((8, 8), -1.0, np.float32)
+    logits[2:6, 2:6] = 1
+    drawn = np.array(predict.overlay(image, predict.Prediction((80, 80), None, logits, None), data.CLASSES))[:80, :80]
+    changed = (drawn != (200, 150, 130)).any(axis=2)
+    assert changed[16:24, 40].any() and not changed[40, 40] and not changed[4, 4]
+
+
+def test_content_in_memory_is_read_as_a_file(checkpoints):
+    predictor = predict.Predictor(checkpoints["classification"], device="cpu")
+    buffer = io.BytesIO()
+    picture(1).save(buffer, "PNG")
+    assert predictor.read(buffer.getvalue()).size == (40, 30)
