@@ -25,6 +25,7 @@ from predict import Predictor
 
 CAUTION = "**Research software, not a medical device.** It errs often: never base a diagnosis or a treatment on it."
 MAX_BYTES = 50_000_000  # of an uploaded file
+VIEW = 600  # pixels: the longest side of a picture that is shown, at least
 SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio's own would be fetched from the network
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
 
@@ -46,7 +47,8 @@ def look(path: str | None, predictor: Predictor) -> tuple[dict[str, float] | Non
     except ValueError as error:
         raise gr.Error(f"{name} cannot be used: {error}. Use a photograph as JPEG or PNG.") from error
     (found,) = predictor.predict([picture])
-    view = predict.view_of(content, found.size)
+    enlarged = max(1, VIEW / max(found.size))
+    view = predict.view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
     labels, heat = None, ""
     if found.probabilities is not None:
         names = [data.CLASS_NAMES[code] for code in predictor.classes]
@@ -86,7 +88,7 @@ def build(predictor: Predictor, examples: list[str]) -> gr.Blocks:
         with gr.Row():
             outputs = [labels, gr.HTML(label="Outline"), gr.HTML(label="Heat map")]
         gr.Markdown(f"Model: {', '.join(facts)}. Pictures are processed on this machine and not kept.")
-        upload.change(lambda path: look(path, predictor), upload, outputs, api_name=False)
+        upload.change(lambda path: look(path, predictor), upload, outputs, api_visibility="private")
     return page
 
 
@@ -119,7 +121,11 @@ def main(argv: list[str] | None = None) -> None:
                 server_name=options.host,
                 server_port=options.port,
                 max_file_size=MAX_BYTES,
-                theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=("ui-monospace", "monospace")),
+                share=False,
+                ssr_mode=False,
+                run_history=False,
+                footer_links=[],
+                theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=SYSTEM_FONTS),
                 app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_keep_local)]},
             )
         except OSError as error:

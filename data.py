@@ -24,8 +24,8 @@ import unicodedata
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,7 +56,7 @@ LESION_FILES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Training_LesionGrouping
 MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
 ASPECT_TOLERANCE = 0.02  # relative; a mask whose aspect is further off belongs to another picture
 CACHE_VERSION = 2  # raise when decoding changes
-DECODE_BLOCK = 256  # images decoded before they are written
+DECODED_AHEAD = 128  # images that may wait to be written
 VERDICT = ["row", "image_error", "mask_error", "note", "crc", "digest"]
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # decoders that a file may reach, whatever its name
 
@@ -546,12 +546,11 @@ def _write_cache(folder: Path, old: dict, usable: pd.DataFrame, keys: list[str],
                 file.write(old_pixels[old["rows"][key]["row"]].tobytes())
                 new["rows"][key] = old["rows"][key] | {"row": len(new["rows"])}
             progress = tqdm(total=len(missing), desc="Checking and decoding images", unit="image", disable=None)
-            for start in range(0, len(missing), DECODE_BLOCK):
-                block = missing[start : start + DECODE_BLOCK]
-                for key, (pixels, verdict) in zip(block, pool.map(lambda k: _decode_row(*paths[k], shape[0]), block)):
-                    file.write(pixels.tobytes())
-                    new["rows"][key] = {"row": len(new["rows"])} | verdict
-                    progress.update()
+            decoded = map_ahead(pool, lambda key: _decode_row(*paths[key], shape[0]), missing, DECODED_AHEAD)
+            for key, (pixels, verdict) in zip(missing, decoded):
+                file.write(pixels)
+                new["rows"][key] = {"row": len(new["rows"])} | verdict
+                progress.update()
             progress.close()
         partial.rename(folder / new["file"])
         (folder / "index.partial").write_text(json.dumps(new))
@@ -562,6 +561,17 @@ def _write_cache(folder: Path, old: dict, usable: pd.DataFrame, keys: list[str],
     if old["file"]:
         (folder / old["file"]).unlink(missing_ok=True)
     return new
+
+
+def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
+    """`map` in a pool, in order; at most `n_ahead` results are computed before they are asked for."""
+    waiting: deque[Future] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > n_ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _map_pixels(folder: Path, index: dict, shape: tuple[int, ...]) -> np.ndarray:
@@ -664,11 +674,7 @@ class Batches:
             yield from map(self._gather, parts)
             return
         with ThreadPoolExecutor(1) as reader:
-            waiting = deque(reader.submit(self._gather, part) for part in parts[:2])
-            for part in [*parts[2:], None, None][: len(parts)]:
-                pixels = waiting.popleft().result()
-                if part is not None:
-                    waiting.append(reader.submit(self._gather, part))
+            for pixels in map_ahead(reader, self._gather, parts, 2):
                 yield pixels.to(self.device, non_blocking=True)
 
     def _gather(self, rows: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,9 @@ import glob
 import io
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -221,8 +221,10 @@ class Outputs:
             paths["heatmaps"] = f"{name}.jpg"
         return {kind: self.folder / kind / file for kind, file in paths.items()}
 
-    def write(self, file: Path, name: str, prediction: Prediction) -> list:
-        """Write one picture's files; returns its row of the table."""
+    def write(self, file: Path, name: str, prediction: Prediction | str) -> list | str:
+        """Write one picture's files; returns its row of the table, or what is wrong with it."""
+        if isinstance(prediction, str):
+            return prediction
         paths = self.paths(name)
         row: list = [str(file)]
         classes = self.predictor.classes
@@ -235,8 +237,8 @@ class Outputs:
             row.append(f"{np.count_nonzero(mask) / mask.size:.4f}")
         try:
             view = view_of(file, prediction.size)
-        except OSError as error:
-            raise ValueError(f"cannot be read again: {error.strerror}") from error
+        except (ValueError, OSError) as error:  # it has changed meanwhile
+            return reason_of(error)
         _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
         if prediction.heat is not None:
             _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
@@ -255,20 +257,27 @@ def predict_files(
 ) -> Iterator[tuple[int, Prediction | str]]:
     """Yield the number of each file with its prediction, or with what is wrong with it.
 
-    Pictures are decoded one batch ahead by `pool`, so that memory does not grow with their number.
+    `pool` decodes two batches ahead, so that memory does not grow with the number of files.
     """
-    reading: deque[Future] = deque()
-    for start in range(-batch_size, len(files), batch_size):
-        reading.extend(pool.submit(predictor.read, file) for file in files[start + batch_size :][:batch_size])
-        numbers, pictures = [], []
-        for number in range(max(start, 0), min(start + batch_size, len(files))):
-            try:
-                pictures.append(reading.popleft().result())
-                numbers.append(number)
-            except (ValueError, OSError, MemoryError) as error:
-                yield number, reason_of(error)
-        if pictures:
+
+    def read(file: Path) -> Picture | str:
+        try:
+            return predictor.read(file)
+        except (ValueError, OSError, MemoryError) as error:
+            return reason_of(error)
+
+    numbers, pictures = [], []
+    for number, picture in enumerate(data.map_ahead(pool, read, files, 2 * batch_size)):
+        if isinstance(picture, str):
+            yield number, picture
+            continue
+        numbers.append(number)
+        pictures.append(picture)
+        if len(pictures) == batch_size:
             yield from zip(numbers, predictor.predict(pictures))
+            numbers, pictures = [], []
+    if pictures:
+        yield from zip(numbers, predictor.predict(pictures))
 
 
 def reason_of(error: Exception) -> str:
@@ -278,31 +287,29 @@ def reason_of(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
-def write_files(
-    outputs: Outputs,
-    files: Sequence[Path],
-    names: Sequence[str],
-    predictions: Iterator[tuple[int, Prediction | str]],
-    window: int,
-    pool: ThreadPoolExecutor,
-) -> Iterator[tuple[Path, list | str]]:
-    """Yield each file with its row of the table, once `pool` has written its outputs, or what is wrong."""
-    writing: deque[tuple[Path, Future | str]] = deque()
-    for number, found in predictions:
-        if isinstance(found, Prediction):
-            found = pool.submit(outputs.write, files[number], names[number], found)
-        writing.append((files[number], found))
-        if len(writing) > window:
-            yield _finished(*writing.popleft())
-    while writing:
-        yield _finished(*writing.popleft())
+def write_all(outputs: Outputs, files: Sequence[Path], names: Sequence[str], batch_size: int) -> int:
+    """Predict, write each file's outputs and its row of the table; returns for how many that was done."""
+    n_done = 0
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(torch.get_num_threads()))
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
+        table = csv.writer(stack.enter_context(outputs.table.open("w", newline="", encoding="utf-8")))
+        table.writerow(outputs.header)
 
+        def write(found: tuple[int, Prediction | str]) -> tuple[Path, list | str]:
+            number, prediction = found
+            return files[number], outputs.write(files[number], names[number], prediction)
 
-def _finished(file: Path, job: Future | str) -> tuple[Path, list | str]:
-    try:
-        return file, job if isinstance(job, str) else job.result()
-    except ValueError as error:
-        return file, str(error)
+        predictions = predict_files(outputs.predictor, files, batch_size, pool)
+        for file, row in data.map_ahead(pool, write, predictions, 2 * batch_size):
+            if isinstance(row, str):
+                tqdm.write(f"skipped {file}: {row}", file=sys.stderr)
+            else:
+                table.writerow(row)
+                n_done += 1
+            progress.update()
+    return n_done
 
 
 def predict_all(options: argparse.Namespace) -> int:
@@ -318,21 +325,7 @@ def predict_all(options: argparse.Namespace) -> int:
     names, outputs = output_names(files), Outputs(options.output_dir, predictor)
     refuse_existing(outputs, names, options.overwrite)
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    n_done = 0
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(torch.get_num_threads()))
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
-        table = csv.writer(stack.enter_context(outputs.table.open("w", newline="", encoding="utf-8")))
-        table.writerow(outputs.header)
-        predictions = predict_files(predictor, files, options.batch_size, pool)
-        for file, row in write_files(outputs, files, names, predictions, 2 * options.batch_size, pool):
-            if isinstance(row, str):
-                tqdm.write(f"skipped {file}: {row}", file=sys.stderr)
-            else:
-                table.writerow(row)
-                n_done += 1
-            progress.update()
+    n_done = write_all(outputs, files, names, options.batch_size)
     n_skipped = len(nowhere) + len(files) - n_done
     kinds = ", ".join(f"{kind}/" for kind in outputs.paths(""))
     print(f"{n_done} predicted, {n_skipped} skipped: {outputs.table}, {kinds}")

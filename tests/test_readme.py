@@ -27,13 +27,31 @@ def test_every_command_of_main_has_valid_flags(command):
         main.parse_arguments(flags)
 
 
-OTHERS = {"--help", "--demo", "--nproc-per-node"}  # not settings, or torchrun's
+# Flags of the other commands, and torchrun's.
+OTHERS = {"--help", "--demo", "--nproc-per-node", "--checkpoint", "--explain", "--tta", "--overwrite"}
 
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - OTHERS))
 def test_every_flag_that_is_mentioned_exists(flag):
     known = {f"--{name.lower().replace('_', '-')}" for name in main.CONSTANTS}
     assert flag in known or flag.replace("--no-", "--") in known
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if re.search(r"(predict|models)\.py", line)])
+def test_the_commands_on_the_demo_run_as_printed(command, whole_run, demo_folder, tmp_path):
+    (tmp_path / "outputs_demo").symlink_to(whole_run[0])
+    (tmp_path / "demo_data").symlink_to(demo_folder)
+    _, script, *arguments = shlex.split(command)
+    done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_check_of_a_folder_runs_as_printed(demo_folder, tmp_path):
+    (tmp_path / "data").symlink_to(demo_folder)
+    (command,) = [line for line in COMMANDS if "data.py check" in line]
+    _, script, *arguments = shlex.split(command)
+    done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_file_that_is_linked_exists():

@@ -1,0 +1,47 @@
+"""The speed benchmark runs and reports; no test asserts a time."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+
+from benchmarks import peers, speed
+
+
+@pytest.fixture
+def options(demo_folder, tmp_path):
+    return SimpleNamespace(data_dir=str(demo_folder), size=32, steps=1, device="cpu", cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_run_prints_a_table_and_writes_what_it_measured_and_on_what(options, tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "speed.py", "--data-dir", options.data_dir, "--size", "32"]
+    command += ["--steps", "1", "--repeats", "1", "--tasks", "classification", "--no-peers", "--device", "cpu"]
+    command += ["--cache-dir", options.cache_dir, "--output-dir", tmp_path / "results"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "results").iterdir()
+    found = json.loads(path.read_text())
+    assert {"device", "cores", "precision", "torch", "python", "date"} <= found["setup"].keys()
+    figures = [row["figure"] for row in found["rows"]]
+    for figure in ("training", "bare training step", "inference", "bare forward pass", "peak memory, 10,000 images"):
+        assert figure in figures and f"| {figure} |" in done.stdout
+    assert all(row["value"] > 0 for row in found["rows"])
+
+
+@pytest.mark.parametrize("name", [name for name in peers.PEERS["classification"] if name != "plain recipe"])
+def test_a_peer_that_is_not_installed_is_reported_as_missing(name, options, monkeypatch):
+    for module in ("fastai.vision.all", "lightning", "monai", "monai.networks.nets"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert "missing" in speed.probe("classification", name, options)
+
+
+def test_a_peer_that_fails_is_a_row_and_not_the_end(options):
+    options.data_dir = "nowhere"
+    assert "No data folder" in speed.run_probe("classification", "plain recipe", options)["failed"]
+
+
+def test_the_plain_recipe_takes_the_steps_it_is_timed_for(options):
+    assert speed.probe("classification", "plain recipe", options)["training"] > 0
