@@ -55,7 +55,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 LESION_FILES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Training_LesionGroupings.csv")
 MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
 ASPECT_TOLERANCE = 0.02  # relative; a mask whose aspect is further off belongs to another picture
-CACHE_VERSION = 2  # raise when decoding changes
+CACHE_VERSION = 3  # raise when decoding changes
 DECODED_AHEAD = 128  # images that may wait to be written
 VERDICT = ["row", "image_error", "mask_error", "note", "crc", "digest"]
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # decoders that a file may reach, whatever its name
@@ -379,7 +379,7 @@ def _content(source: str | Path | bytes) -> bytes:
 
 
 def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture, a JPEG much larger than `size` decoded at less, and its own size; any failure is a ValueError."""
+    """The picture (a JPEG twice as large as `size` at less) and its own size; every failure becomes a ValueError."""
     if not content:
         raise ValueError("file is empty")
     try:
@@ -388,7 +388,7 @@ def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Im
         if picture.width * picture.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if size:
-            picture.draft(None, (2 * size[0], 2 * size[1]))
+            picture.draft(None, size)  # a JPEG's own way of halving, while both sides stay at least as long
         picture.load()
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -221,10 +221,8 @@ class Outputs:
             paths["heatmaps"] = f"{name}.jpg"
         return {kind: self.folder / kind / file for kind, file in paths.items()}
 
-    def write(self, file: Path, name: str, prediction: Prediction | str) -> list | str:
+    def write(self, file: Path, name: str, prediction: Prediction) -> list | str:
         """Write one picture's files; returns its row of the table, or what is wrong with it."""
-        if isinstance(prediction, str):
-            return prediction
         paths = self.paths(name)
         row: list = [str(file)]
         classes = self.predictor.classes
@@ -252,34 +250,6 @@ def _save(image: Image.Image, path: Path, **options) -> None:
     path.write_bytes(content.getbuffer())
 
 
-def predict_files(
-    predictor: Predictor, files: Sequence[Path], batch_size: int, pool: ThreadPoolExecutor
-) -> Iterator[tuple[int, Prediction | str]]:
-    """Yield the number of each file with its prediction, or with what is wrong with it.
-
-    `pool` decodes two batches ahead, so that memory does not grow with the number of files.
-    """
-
-    def read(file: Path) -> Picture | str:
-        try:
-            return predictor.read(file)
-        except (ValueError, OSError, MemoryError) as error:
-            return reason_of(error)
-
-    numbers, pictures = [], []
-    for number, picture in enumerate(data.map_ahead(pool, read, files, 2 * batch_size)):
-        if isinstance(picture, str):
-            yield number, picture
-            continue
-        numbers.append(number)
-        pictures.append(picture)
-        if len(pictures) == batch_size:
-            yield from zip(numbers, predictor.predict(pictures))
-            numbers, pictures = [], []
-    if pictures:
-        yield from zip(numbers, predictor.predict(pictures))
-
-
 def reason_of(error: Exception) -> str:
     """What is wrong with a file, in words."""
     if isinstance(error, MemoryError):
@@ -287,28 +257,44 @@ def reason_of(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
-def write_all(outputs: Outputs, files: Sequence[Path], names: Sequence[str], batch_size: int) -> int:
-    """Predict, write each file's outputs and its row of the table; returns for how many that was done."""
-    n_done = 0
+def process(outputs: Outputs, files: Sequence[Path], names: Sequence[str]) -> list[list | str]:
+    """Read, predict and write one batch; returns each file's row of the table, or what is wrong with it."""
+    found: list[Picture | list | str] = []
+    for file in files:
+        try:
+            found.append(outputs.predictor.read(file))
+        except (ValueError, OSError, MemoryError) as error:
+            found.append(reason_of(error))
+    good = [i for i, picture in enumerate(found) if isinstance(picture, Picture)]
+    if good:
+        for i, prediction in zip(good, outputs.predictor.predict([found[i] for i in good])):
+            found[i] = outputs.write(files[i], names[i], prediction)
+    return found
+
+
+def process_all(outputs: Outputs, files: Sequence[Path], names: Sequence[str], batch_size: int) -> int:
+    """Process all files, batches side by side, one on each core; returns how many files went well.
+
+    A core that decodes and draws would keep the others waiting, if all of them computed one batch together.
+    """
+    n_done, n_workers = 0, torch.get_num_threads()
+    size = min(batch_size, -(-len(files) // n_workers))
+    batches = [slice(start, start + size) for start in range(0, len(files), size)]
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(torch.get_num_threads()))
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
+        stack.callback(pool.shutdown, cancel_futures=True)
         progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
         table = csv.writer(stack.enter_context(outputs.table.open("w", newline="", encoding="utf-8")))
         table.writerow(outputs.header)
-
-        def write(found: tuple[int, Prediction | str]) -> tuple[Path, list | str]:
-            number, prediction = found
-            return files[number], outputs.write(files[number], names[number], prediction)
-
-        predictions = predict_files(outputs.predictor, files, batch_size, pool)
-        for file, row in data.map_ahead(pool, write, predictions, 2 * batch_size):
-            if isinstance(row, str):
-                tqdm.write(f"skipped {file}: {row}", file=sys.stderr)
-            else:
-                table.writerow(row)
-                n_done += 1
-            progress.update()
+        done = data.map_ahead(pool, lambda b: process(outputs, files[b], names[b]), batches, 2 * n_workers)
+        for batch, rows in zip(batches, done):
+            for file, row in zip(files[batch], rows):
+                if isinstance(row, str):
+                    tqdm.write(f"skipped {file}: {row}", file=sys.stderr)
+                else:
+                    table.writerow(row)
+                    n_done += 1
+                progress.update()
     return n_done
 
 
@@ -325,7 +311,7 @@ def predict_all(options: argparse.Namespace) -> int:
     names, outputs = output_names(files), Outputs(options.output_dir, predictor)
     refuse_existing(outputs, names, options.overwrite)
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    n_done = write_all(outputs, files, names, options.batch_size)
+    n_done = process_all(outputs, files, names, options.batch_size)
     n_skipped = len(nowhere) + len(files) - n_done
     kinds = ", ".join(f"{kind}/" for kind in outputs.paths(""))
     print(f"{n_done} predicted, {n_skipped} skipped: {outputs.table}, {kinds}")
@@ -353,7 +339,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tta", action="store_true", help="average over the eight flips and turns; eight times slower")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
-    parser.add_argument("--batch-size", type=int, default=16, help="images a step [16]")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step on each core [16]")
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         parser.error("--batch-size must be at least 1")

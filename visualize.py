@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -237,18 +238,23 @@ def outlined(image: Image.Image, mask: np.ndarray | None, caption: str) -> Image
     ----------
     mask : (H, W) bool, of the image's size.
     """
-    pixels = np.array(image)
-    if mask is not None:
+    canvas = _captioned(image, caption)
+    if mask is not None and mask.any():
         width = max(1, min(mask.shape) // 200)  # pixels
-        pixels[_grown(mask, width) & ~mask] = 0
-        pixels[mask & _grown(~mask, 1 + width)] = ImageColor.getrgb(PREDICTED_COLOUR)
-    return _captioned(pixels, caption)
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        top, left = max(rows[0] - width, 0), max(columns[0] - width, 0)
+        part = mask[top : rows[-1] + width + 1, left : columns[-1] + width + 1]
+        pixels = np.array(image.crop((left, top, left + part.shape[1], top + part.shape[0])))
+        pixels[_grown(part, width) & ~part] = 0
+        pixels[_grown(~part, 1 + width) & part] = ImageColor.getrgb(PREDICTED_COLOUR)
+        canvas.paste(Image.fromarray(pixels), (int(left), int(top)))
+    return canvas
 
 
 def heated(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
     """A photograph under a heat map (H, W) in [0, 1] of its size, and a caption in the margin below."""
     colours = colormaps["inferno"](heat, bytes=True)[..., :3]
-    return _captioned((np.asarray(image, np.uint16) + colours) // 2, caption)
+    return _captioned(Image.blend(image, Image.fromarray(colours), 0.5), caption)
 
 
 def _grown(mask: np.ndarray, n_pixels: int) -> np.ndarray:
@@ -264,19 +270,22 @@ def _grown(mask: np.ndarray, n_pixels: int) -> np.ndarray:
     return grown
 
 
-def _captioned(pixels: np.ndarray, caption: str) -> Image.Image:
+def _captioned(image: Image.Image, caption: str) -> Image.Image:
     """The picture above its caption, which breaks at the comma where the picture is narrow."""
-    height, width = pixels.shape[:2]
-    font = ImageFont.load_default(max(13, min(height, width) // 24))
-    if font.getlength(caption) > width:
-        caption = caption.replace(", ", "\n")
-    box = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), caption, font)
-    _, top, right, bottom = map(round, box)
-    pad = round(font.size / 3)
-    canvas = Image.new("RGB", (max(width, right + 2 * pad), height + bottom - top + 2 * pad), "white")
-    canvas.paste(Image.fromarray(pixels.astype(np.uint8)), (0, 0))
-    ImageDraw.Draw(canvas).multiline_text((pad, height + pad - top), caption, "black", font)
+    font = _font(max(13, min(image.size) // 24))
+    lines = [caption] if font.getlength(caption) <= image.width else caption.split(", ")
+    pad, line_height = round(font.size / 3), round(1.25 * font.size)
+    width = max(image.width, *(round(font.getlength(line)) + 2 * pad for line in lines))
+    canvas = Image.new("RGB", (width, image.height + len(lines) * line_height + pad), "white")
+    canvas.paste(image)
+    for i, line in enumerate(lines):
+        ImageDraw.Draw(canvas).text((pad, image.height + i * line_height + pad // 2), line, "black", font)
     return canvas
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
 
 
 def _finish(axis: Axes, **labels: str) -> None:

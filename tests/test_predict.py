@@ -5,7 +5,8 @@ import io
 import resource
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,26 +177,27 @@ def test_no_two_files_share_an_output_name(tmp_path):
     assert found[1] == "b/x" and found[4] == "a/y.v1"
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures():
-    """At most three batches are decoded and not yet predicted, however many files there are."""
-    in_memory, most = 0, 0
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
+    """However many files there are, only so many batches are begun before the first one's rows are written."""
+    begun = written = most = 0
 
-    class Fake:
-        def read(self, file):
-            nonlocal in_memory, most
-            in_memory += 1
-            most = max(most, in_memory)
-            return predict.Picture(np.zeros((2, 2, 3), np.uint8), (2, 2))
+    def process(outputs, files, names):
+        nonlocal begun, most
+        begun += 1
+        most = max(most, begun - written)
+        return [[str(file)] for file in files]
 
-        def predict(self, pictures):
-            nonlocal in_memory
-            in_memory -= len(pictures)
-            return [predict.Prediction(p.size, None, None, None) for p in pictures]
+    class Table:
+        def writerow(self, row):
+            nonlocal written
+            written += row != ["file"]
 
-    with ThreadPoolExecutor(2) as pool:
-        numbers = [number for number, _ in predict.predict_files(Fake(), range(103), 10, pool)]
-    assert numbers == list(range(103))
-    assert most <= 31
+    monkeypatch.setattr(predict, "process", process)
+    monkeypatch.setattr(predict.csv, "writer", lambda *_, **__: Table())
+    outputs = SimpleNamespace(table=tmp_path / "t.csv", header=["file"])
+    files = [Path(str(i)) for i in range(103)]
+    assert predict.process_all(outputs, files, list(map(str, files)), batch_size=1) == 103
+    assert begun == 103 and most <= 3 * torch.get_num_threads() + 1
 
 
 def test_a_large_picture_is_outlined_in_little_memory(checkpoints, tmp_path):
