@@ -353,7 +353,8 @@ def read_native_mask(image_path: str | Path, mask_path: str | Path) -> np.ndarra
     with Image.open(image_path, formats=FORMATS) as image:  # reads no more than the header
         orientation = image.getexif().get(ORIENTATION, 1)
         image_size = image.size[::-1] if orientation >= 5 else image.size
-    return _decode_mask(_content(mask_path), image_size, orientation)[0]
+    gray, lesion_from, _ = _decode_mask(_content(mask_path), image_size, orientation)
+    return np.asarray(gray) >= lesion_from
 
 
 def load_image(path: str | Path, size: int) -> torch.Tensor:
@@ -418,8 +419,8 @@ def _decode(content: bytes, size: int | tuple[int, int]) -> tuple[Image.Image, t
     return picture.convert("RGB").resize(size, Image.Resampling.BILINEAR), own_size, orientation
 
 
-def _decode_mask(content: bytes, image_size: tuple[int, int], orientation: int) -> tuple[np.ndarray, str]:
-    """Mask (H, W) bool, and a note on what was odd about it.
+def _decode_mask(content: bytes, image_size: tuple[int, int], orientation: int) -> tuple[Image.Image, int, str]:
+    """Gray picture, the value from which it is lesion, and a note on what was odd about it.
 
     Two values mean background and lesion, whatever they are; more are cut at 128 of 255, as the organisers do.
     """
@@ -428,10 +429,11 @@ def _decode_mask(content: bytes, image_size: tuple[int, int], orientation: int) 
         picture = picture.transpose(_TURNS[orientation])  # drawn on the file's pixels, not on the upright picture
     if not _same_aspect(picture.size, image_size):
         raise ValueError(f"mask is {picture.width}x{picture.height}, image {image_size[0]}x{image_size[1]}")
-    gray = np.asarray(picture.convert("RGB").convert("L"))
-    values = np.flatnonzero(np.bincount(gray.ravel(), minlength=256))
-    lesion = gray == values[-1] if len(values) <= 2 and values[-1] else gray > 128
-    return lesion, "mask is empty" if not lesion.any() else "mask has gray values" if len(values) > 2 else ""
+    gray = picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+    values = np.flatnonzero(gray.histogram())
+    lesion_from = values[-1] if len(values) <= 2 and values[-1] else 129
+    is_empty = values[-1] < lesion_from
+    return gray, lesion_from, "mask is empty" if is_empty else "mask has gray values" if len(values) > 2 else ""
 
 
 _TURNS = {  # EXIF orientations that exchange width and height
@@ -448,22 +450,23 @@ def _same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 def _decode_row(image_path: str, mask_path: str, size: int) -> tuple[np.ndarray, dict]:
     """RGB and mask as (size, size, 4) uint8, and the verdicts on both files."""
-    pixels = np.zeros((size, size, 4), np.uint8)
+    picture, lesion = Image.new("RGB", (size, size)), Image.new("L", (size, size))
     verdict = {"image_error": "", "mask_error": "", "note": "", "digest": ""}
     try:
         content = _content(image_path)
         verdict["digest"] = hashlib.blake2b(content, digest_size=8).hexdigest()
         picture, picture_size, orientation = _decode(content, size)
-        pixels[..., :3] = picture
     except (ValueError, OSError) as error:
         verdict["image_error"] = f"image: {error}"
     if mask_path and not verdict["image_error"]:
         try:
-            lesion, verdict["note"] = _decode_mask(_content(mask_path), picture_size, orientation)
-            mask = Image.fromarray(lesion.astype(np.uint8) * 255)
-            pixels[..., 3] = mask.resize((size, size), Image.Resampling.NEAREST)
+            gray, lesion_from, verdict["note"] = _decode_mask(_content(mask_path), picture_size, orientation)
+            small = np.asarray(gray.resize((size, size), Image.Resampling.NEAREST))
+            lesion = Image.fromarray((small >= lesion_from) * np.uint8(255))
         except (ValueError, OSError) as error:
             verdict["mask_error"] = f"mask: {error}"
+    picture.putalpha(lesion)
+    pixels = np.asarray(picture)
     return pixels, verdict | {"crc": zlib.crc32(pixels)}
 
 

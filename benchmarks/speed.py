@@ -41,7 +41,9 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--tasks", nargs="+", choices=list(BATCH_SIZE), default=list(BATCH_SIZE))
+    parser.add_argument(
+        "--tasks", nargs="*", choices=list(BATCH_SIZE), default=list(BATCH_SIZE), help="none: data only"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, default=224, help="pixels [224]")
     parser.add_argument("--steps", type=int, default=6, help="training steps timed at a time [6]")
@@ -73,7 +75,7 @@ def probe(task: str, name: str, options) -> dict[str, float | str]:
     if name == "ours":
         return Ours(task, options, device).seconds_an_image()
     table, _ = load(options)
-    rows = table.sample(BATCH_SIZE[task] * (options.steps + 1), random_state=0)
+    rows = table.sample(min(len(table), BATCH_SIZE[task] * (options.steps + 1)), random_state=0)
     samples = list(zip(rows["image_path"], rows["mask_path"], rows["label"]))
     try:
         ends = PEERS[task][name](samples, options.size, BATCH_SIZE[task], options.steps + 1, device)
@@ -279,7 +281,8 @@ def report(rows: list[dict], options) -> None:
     }
     print("\n" + ", ".join(f"{name} {value}" for name, value in setup.items()))
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    path = options.output_dir / f"speed-{setup['date']}-{device.type}.json"
+    part = "" if len(options.tasks) == len(BATCH_SIZE) else f"-{'-'.join(options.tasks) or 'data'}"
+    path = options.output_dir / f"speed-{setup['date']}-{device.type}{part}.json"
     path.write_text(json.dumps({"setup": setup, "rows": rows}, indent=2) + "\n")
 
 
