@@ -142,6 +142,7 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":")
     _finish(roc, title=f"{title}: ROC, area", xlabel="1 - specificity", ylabel="sensitivity")
     _finish(pr, title=f"{title}: precision-recall, average precision", xlabel="recall", ylabel="precision")
+    pr.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)  # the curves leave no room
     return figure
 
 
