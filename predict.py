@@ -284,7 +284,9 @@ def process_all(outputs: Outputs, files: Sequence[Path], names: Sequence[str], b
         pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
         stack.callback(pool.shutdown, cancel_futures=True)
         progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
-        table = csv.writer(stack.enter_context(outputs.table.open("w", newline="", encoding="utf-8")))
+        table = csv.writer(
+            stack.enter_context(outputs.table.open("w", newline="", encoding="utf-8", errors="surrogateescape"))
+        )
         table.writerow(outputs.header)
         done = data.map_ahead(pool, lambda b: process(outputs, files[b], names[b]), batches, 2 * n_workers)
         for batch, rows in zip(batches, done):
