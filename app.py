@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -109,27 +110,32 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
     options = parser.parse_args(argv)
     try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((options.host, options.port))
+    except (OSError, OverflowError) as error:
+        parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {error}. Name another --port or --host.\n")
+    try:
         predictor = Predictor(options.checkpoint, device=options.device, explain=True)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     images = sorted(data.find_files(options.examples)[0].values())
     examples = images[:: max(1, len(images) // 6)][:6]
+    print(f"Serving on http://{options.host}:{options.port} with {len(examples)} examples; Ctrl-C stops.", flush=True)
     with tempfile.TemporaryDirectory() as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        try:
-            build(predictor, examples).launch(
-                server_name=options.host,
-                server_port=options.port,
-                max_file_size=MAX_BYTES,
-                share=False,
-                ssr_mode=False,
-                run_history=False,
-                footer_links=[],
-                theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=SYSTEM_FONTS),
-                app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_keep_local)]},
-            )
-        except OSError as error:
-            parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {error}. Name another --port.\n")
+        build(predictor, examples).launch(
+            server_name=options.host,
+            server_port=options.port,
+            max_file_size=MAX_BYTES,
+            share=False,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=[],
+            quiet=True,
+            theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=SYSTEM_FONTS),
+            app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_keep_local)]},
+        )
 
 
 if __name__ == "__main__":

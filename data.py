@@ -78,9 +78,10 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     rows = _read_csv(csv_path)
     missing = [name for name in ("image", *CLASSES) if name not in rows]
     if missing:
+        hint = " Its columns must be separated by commas." if len(rows.columns) == 1 else ""
         raise ValueError(
             f"{csv_path} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns[:12])}. "
-            f"Expected: image,{','.join(CLASSES)} with one row an image and 1 in the column of its class."
+            f"Expected: image,{','.join(CLASSES)} with one row an image and 1 in the column of its class.{hint}"
         )
     if rows.empty:
         raise ValueError(f"{csv_path} has no rows. Expected one row an image.")
@@ -105,7 +106,7 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
 def find_csv(data_dir: Path) -> Path:
     """The ground truth of a data folder; raises FileNotFoundError with what to do."""
     advice = (
-        "Put GroundTruth.csv, images/ and masks/ into one folder and name it with --data-dir, or try --demo. "
+        "Put GroundTruth.csv, images/ and masks/ into one folder, for main.py --data-dir, or try main.py --demo. "
         "HAM10000 is had at https://doi.org/10.7910/DVN/DBW86T"
     )
     if not data_dir.is_dir():
@@ -394,7 +395,7 @@ def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Im
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise ValueError("not an image") from None
+        raise ValueError(f"not an image of a known kind ({', '.join(FORMATS)})") from None
     except Exception as error:  # codecs raise OSError, SyntaxError, zlib.error, ... on damaged files
         raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
     return picture, own_size

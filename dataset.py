@@ -135,11 +135,9 @@ def fetch(url: str, path: Path, name: str) -> None:
         except (urllib.error.URLError, HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
             problem = error
         if attempt < TRIES:
-            tqdm.write(f"{name}: connection lost ({problem}); going on, try {attempt + 1} of {TRIES}")
+            tqdm.write(f"{name}: {problem}; trying again, {attempt + 1} of {TRIES}")
             time.sleep(attempt - 1)
-    raise ConnectionError(
-        f"{name}: {url} cannot be had ({problem}). What came is kept: the same command goes on from it."
-    )
+    raise ConnectionError(f"{name}: {url} cannot be had ({problem}). The same command goes on from what came.")
 
 
 def _fetch_rest(url: str, path: Path, name: str) -> None:
@@ -259,7 +257,7 @@ def check(folder: Path, image_size: int) -> str:
     usable = table[table["status"] != data.LEFT_OUT]
     lines.append("\n" + _counts(usable).to_string())
     lines.append(_lesions(usable, folder))
-    lines.append(_split(table))
+    lines += _split(table)
     if (table["status"] != data.USED).all():
         lines.append("Masks: none that can be used, so only the classifier can be trained.")
     n_bytes = len(usable) * image_size**2 * 4
@@ -294,12 +292,14 @@ def _lesions(usable: pd.DataFrame, folder: Path) -> str:
     )
 
 
-def _split(table: pd.DataFrame) -> str:
+def _split(table: pd.DataFrame) -> list[str]:
+    options = {"val_fraction": 0.15, "test_fraction": 0.15, "seed": 42}  # main.py's defaults
     try:
-        parts = data.split_table(table, 0.15, 0.15, seed=42).value_counts()
+        split = data.split_table(table, **options)
     except ValueError as error:
-        return f"Split: not possible. {error}"
-    return "Split: " + ", ".join(f"{parts[name]} {name}" for name in data.SPLITS)
+        return [f"Split: not possible. {error}"]
+    parts = ", ".join(f"{(split == name).sum()} {name}" for name in data.SPLITS)
+    return [f"Split: {parts}", data.describe_split(table.assign(split=split), **options)]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -257,8 +257,13 @@ def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray)
 
 
 def fit_temperature(true: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature that minimises the negative log-likelihood of logits / temperature (Guo et al. 2017)."""
+    """The temperature that minimises the negative log-likelihood of logits / temperature (Guo et al. 2017).
+
+    1 where every image is called right: the loss then falls without end as the temperature goes to 0.
+    """
     logits, label = torch.as_tensor(logits, dtype=torch.float64), torch.tensor(true)
+    if (logits.argmax(dim=1) == label).all():
+        return 1.0
 
     def loss(log_temperature: float) -> float:
         return F.cross_entropy(logits / np.exp(log_temperature), label).item()

@@ -31,7 +31,9 @@ class Logits(nn.Module):
         return tuple(self.model(image).values())
 
 
-def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | None = None) -> dict[str, float]:
+def export(
+    checkpoint: str | Path, target: str | Path, data_dir: str | Path | None = None, overwrite: bool = False
+) -> dict[str, float]:
     """Write `target` and return the largest difference from PyTorch's logits, on random and on real pictures.
 
     The input is ``image`` (N, 3, S, S) as `data.normalise` gives it, for any N; the outputs are the heads' logits.
@@ -44,8 +46,13 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
     Raises
     ------
     FileNotFoundError, ValueError : as `models.load_checkpoint`; or a difference above `TOLERANCE`. Nothing is kept.
+    FileExistsError : `target` is there, and `overwrite` is not set.
     ImportError : the optional packages are not installed.
     """
+    if Path(target).suffix != ".onnx":
+        raise ValueError(f"{target} should end in .onnx: it will be an ONNX file.")
+    if Path(target).exists() and not overwrite:
+        raise FileExistsError(f"{target} is there already. Name another file, or pass --overwrite.")
     about, model = models.load_checkpoint(checkpoint), models.load_model(checkpoint)
     size = about["image_size"]
     partial = Path(f"{target}.partial")
@@ -120,9 +127,10 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument(
         "--data-dir", help="pictures to compare on [those the model was trained on, if they are there]"
     )
+    command.add_argument("--overwrite", action="store_true", help="replace FILE.onnx")
     options = parser.parse_args(argv)
     try:
-        differences = export(options.checkpoint, options.target, options.data_dir)
+        differences = export(options.checkpoint, options.target, options.data_dir, options.overwrite)
     except ImportError as error:
         parser.exit(2, f"{error}. Exporting needs: pip install -r requirements-export.txt\n")
     except OSError as error:
@@ -131,4 +139,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(2, f"{error}\n")
     for name, difference in differences.items():
         print(f"largest difference from PyTorch, {name}: {difference:.1e}")
+    if len(differences) == 1:
+        print(
+            "The pictures that the model was trained on are not here: name some with --data-dir to compare on them too."
+        )
     print(f"{options.target}: {Path(options.target).stat().st_size / 1e6:.1f} MB")

@@ -231,13 +231,13 @@ def load_checkpoint(path: str | Path) -> dict:
     FileNotFoundError, ValueError : no such file; not a checkpoint of this project.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}. Train one with: python main.py")
+        raise FileNotFoundError(f"No checkpoint at {path}: no such file. Train one with: python main.py")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint["task"] in MODELS and checkpoint["weights"]:
             return checkpoint
     except Exception as error:  # torch.load raises many kinds on a damaged file
-        raise ValueError(f"{path} is not a checkpoint of this project, or is damaged: {error!r}") from error
+        raise ValueError(f"{path} is not a checkpoint of this project, or is damaged.") from error
     raise ValueError(f"{path} holds a model of the unknown task {checkpoint['task']!r}.")
 
 

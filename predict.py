@@ -10,9 +10,9 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ import train
 import visualize
 
 SUFFIXES = (*data.SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
+KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
 STRIP = 1 << 22  # pixels of a mask that are computed at a time
 VIEW = 1600  # pixels: the longest side of an overlay
 
@@ -153,25 +154,27 @@ def view_of(source: str | Path | bytes, size: tuple[int, int]) -> Image.Image:
 def find_images(paths: Sequence[str], output_dir: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     """The files that `paths` (files, folders, globs) name, each once, and what names nothing, with the reason.
 
-    What lies in the output folder is not taken, or a second run would predict on the first one's overlays.
+    Folders are searched, but for what earlier runs have written into the output folder.
     """
     found: dict[str, Path] = {}
     skipped = []
-    inside = os.path.abspath(output_dir) + os.sep
     for text in paths:
         hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
-        files = [file for hit in hits for file in (_images_in(hit) if os.path.isdir(hit) else [Path(hit)])]
-        files = [file for file in files if not os.path.abspath(file).startswith(inside)]
+        files = [file for hit in hits for file in (_images_in(hit, output_dir) if os.path.isdir(hit) else [Path(hit)])]
         if not files:
-            skipped.append((text, "no such file or folder" if not hits else "no images there"))
+            skipped.append((text, f"no images there ({' '.join(SUFFIXES)})" if hits else "no such file or folder"))
         for file in files:
             found.setdefault(os.path.realpath(file), file)
     return list(found.values()), skipped
 
 
-def _images_in(folder: str) -> list[Path]:
+def _images_in(folder: str, output_dir: Path) -> list[Path]:
+    written = {os.path.realpath(output_dir / kind) for kind in KINDS}
     files = []
     for place, folders, names in os.walk(folder):
+        if os.path.realpath(place) in written:
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         files += [Path(place, name) for name in sorted(names) if _is_image(name)]
     return files
@@ -206,11 +209,27 @@ class Outputs:
     def __init__(self, folder: Path, predictor: Predictor) -> None:
         self.folder, self.predictor, heads = folder, predictor, predictor.model.heads
         self.table = folder / "predictions.csv"
-        self.header = ["file"]
+        self.header = ["file", "output"]
         if "label" in heads:
             self.header += ["predicted", "confidence", *predictor.classes]
         if "mask" in heads:
             self.header.append("lesion_share")
+
+    @contextmanager
+    def open_table(self) -> Iterator:
+        """A CSV writer; what it has written becomes the table in the end, also after an error, unless there is none."""
+        partial = self.table.with_name(self.table.name + ".partial")
+        try:
+            with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self.header)
+                head_ends = file.tell()
+                yield writer
+        finally:
+            if partial.stat().st_size > head_ends:
+                os.replace(partial, self.table)
+            else:
+                partial.unlink()
 
     def paths(self, name: str) -> dict[str, Path]:
         """The files of one picture, by kind."""
@@ -224,7 +243,7 @@ class Outputs:
     def write(self, file: Path, name: str, prediction: Prediction) -> list | str:
         """Write one picture's files; returns its row of the table, or what is wrong with it."""
         paths = self.paths(name)
-        row: list = [str(file)]
+        row: list = [str(file), name]
         classes = self.predictor.classes
         if prediction.probabilities is not None:
             best = prediction.probabilities.argmax()
@@ -284,10 +303,7 @@ def process_all(outputs: Outputs, files: Sequence[Path], names: Sequence[str], b
         pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
         stack.callback(pool.shutdown, cancel_futures=True)
         progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
-        table = csv.writer(
-            stack.enter_context(outputs.table.open("w", newline="", encoding="utf-8", errors="surrogateescape"))
-        )
-        table.writerow(outputs.header)
+        table = stack.enter_context(outputs.open_table())
         done = data.map_ahead(pool, lambda b: process(outputs, files[b], names[b]), batches, 2 * n_workers)
         for batch, rows in zip(batches, done):
             for file, row in zip(files[batch], rows):
@@ -311,24 +327,29 @@ def predict_all(options: argparse.Namespace) -> int:
     if options.explain and not predictor.explain:
         raise ValueError(f"Heat maps explain labels, and the model of {options.checkpoint} only outlines.")
     names, outputs = output_names(files), Outputs(options.output_dir, predictor)
-    refuse_existing(outputs, names, options.overwrite)
+    refuse_existing(outputs, files, names, options.overwrite)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     n_done = process_all(outputs, files, names, options.batch_size)
     n_skipped = len(nowhere) + len(files) - n_done
-    kinds = ", ".join(f"{kind}/" for kind in outputs.paths(""))
-    print(f"{n_done} predicted, {n_skipped} skipped: {outputs.table}, {kinds}")
+    places = (
+        ", ".join([str(outputs.table), *(f"{kind}/" for kind in outputs.paths(""))]) if n_done else "nothing written"
+    )
+    print(f"{n_done} predicted, {n_skipped} skipped: {places}")
     if predictor.about.get("note"):
         print(f"The model was trained on {predictor.about['note']}: it knows nothing of real lesions.")
     return 2 if not n_done else 1 if n_skipped else 0
 
 
-def refuse_existing(outputs: Outputs, names: Sequence[str], overwrite: bool) -> None:
-    """Raises FileExistsError if a file would be overwritten, unless that is wanted."""
-    wanted = [outputs.table, *(path for name in names for path in outputs.paths(name).values())]
-    there = [] if overwrite else [path for path in wanted if path.exists()]
+def refuse_existing(outputs: Outputs, files: Sequence[Path], names: Sequence[str], overwrite: bool) -> None:
+    """Raises ValueError if a file would be overwritten, unless that is wanted; one of the pictures never is."""
+    written = [path for name in names for path in outputs.paths(name).values()]
+    pictures = {os.path.realpath(file) for file in files}
+    if lost := [path for path in written if os.path.realpath(path) in pictures]:
+        raise ValueError(f"{lost[0]} is one of the pictures and would be overwritten. Name another --output-dir.")
+    there = [] if overwrite else [path for path in (outputs.table, *written) if path.exists()]
     if there:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise FileExistsError(f"{there[0]}{more} exist(s). Name another --output-dir, or pass --overwrite.")
+        more = f" and {len(there) - 1} more files are" if len(there) > 1 else " is"
+        raise ValueError(f"{there[0]}{more} there already. Name another --output-dir, or pass --overwrite.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -339,7 +360,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, default=Path("predictions"), help="[predictions]")
     parser.add_argument("--explain", action="store_true", help="heat maps of where the class is seen")
     parser.add_argument("--tta", action="store_true", help="average over the eight flips and turns; eight times slower")
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same names; others stay")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
     parser.add_argument("--batch-size", type=int, default=16, help="images a step on each core [16]")
     options = parser.parse_args(argv)
@@ -352,7 +373,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.exit(130, f"Stopped. {options.output_dir / 'predictions.csv'} lists what was done.\n")
     except torch.cuda.OutOfMemoryError:
         parser.exit(2, f"The GPU's memory does not hold {options.batch_size} images. Try a smaller --batch-size.\n")
-    except (ValueError, FileExistsError) as error:
+    except ValueError as error:
         parser.exit(2, f"{error}\n")
     except OSError as error:
         cannot_write = (

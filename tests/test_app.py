@@ -76,6 +76,17 @@ def test_a_missing_checkpoint_is_one_message(tmp_path):
     assert done.returncode == 2 and "No checkpoint at" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("port", ["99999", "taken"])
+def test_a_port_that_cannot_be_had_is_one_message(port, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1]) if port == "taken" else port
+        done = subprocess.run([sys.executable, ROOT / "app.py", "--checkpoint", "no.pth", "--port", port], cwd=tmp_path,
+                              capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and "Cannot serve on" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_file_that_is_too_large_is_refused_with_its_size(whole_run, tmp_path, monkeypatch):
     import app
 

@@ -150,7 +150,10 @@ def test_bad_images_are_left_out_with_the_reason_and_the_rest_is_used(folder, mo
     assert state_of(table, "gone") == (data.LEFT_OUT, "image is missing")
     assert state_of(table, "empty") == (data.LEFT_OUT, "image: file is empty")
     assert state_of(table, "cut")[1].startswith("image: damaged")
-    assert state_of(table, "text") == (data.LEFT_OUT, "image: not an image")
+    assert state_of(table, "text") == (
+        data.LEFT_OUT,
+        "image: not an image of a known kind (JPEG, PNG, BMP, TIFF, WEBP)",
+    )
     assert "more than 10,000 pixels" in state_of(table, "huge")[1]
     assert (table["status"] == data.LEFT_OUT).sum() == 5
 

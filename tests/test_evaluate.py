@@ -126,6 +126,12 @@ def test_the_temperature_undoes_a_known_scaling():
     assert evaluate.fit_temperature(true, 2.5 * logits) == pytest.approx(2.5, rel=0.05)
 
 
+def test_temperature_is_one_where_nothing_was_called_wrong():
+    """Or it would go to 0, and every confidence to 1."""
+    logits = np.eye(3)[[0, 1, 2, 0]]
+    assert evaluate.fit_temperature(np.array([0, 1, 2, 0]), logits) == 1
+
+
 def test_an_operating_threshold_just_reaches_the_sensitivity():
     score = np.arange(20) / 20
     positive = np.arange(20) % 2 == 0  # scores 0, .1, ..., .9

@@ -45,6 +45,8 @@ def test_a_file_that_differs_is_not_kept_and_an_older_one_stays(whole_run, tmp_p
     target = tmp_path / "model.onnx"
     target.write_text("older")
     assert command(whole_run[0] / "best_classification_model.pth", target) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert command(whole_run[0] / "best_classification_model.pth", target, "--overwrite") == 2
     assert "not kept" in capsys.readouterr().err
     assert target.read_text() == "older" and list(tmp_path.iterdir()) == [target]
 
@@ -63,9 +65,11 @@ def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
         assert command(checkpoint, tmp_path / "model.onnx") == 2
     checkpoint = whole_run[0] / "best_classification_model.pth"
     assert command(checkpoint, tmp_path / "no" / "model.onnx") == 2
+    assert command(checkpoint, checkpoint, "--overwrite") == 2
+    assert models.load_checkpoint(checkpoint)
     assert command(checkpoint, tmp_path / "model.onnx", "--data-dir", tmp_path) == 2
     errors = capsys.readouterr().err
-    for text in ("not a checkpoint", "No checkpoint at", "Cannot write", "no pictures"):
+    for text in ("not a checkpoint", "No checkpoint at", "Cannot write", "no pictures", "should end in .onnx"):
         assert text in errors
 
 

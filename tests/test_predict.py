@@ -5,6 +5,7 @@ import io
 import resource
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,6 +145,7 @@ def test_nothing_to_do_is_an_error(checkpoints, photos, tmp_path, capsys):
     assert "No checkpoint at" in capsys.readouterr().err
     (tmp_path / "only.jpg").write_text("no picture")
     assert run(tmp_path / "only.jpg", "--checkpoint", multitask, "--output-dir", out) == 2
+    assert not list(out.rglob("*.*"))
 
 
 def test_an_existing_output_is_kept_unless_told_otherwise(checkpoints, photos, tmp_path, capsys):
@@ -163,6 +165,23 @@ def test_outputs_are_not_taken_for_inputs(checkpoints, photos):
     assert len(rows_of(photos / "predictions")) == 5
 
 
+def test_results_may_lie_beside_the_pictures(checkpoints, photos):
+    command = ["--checkpoint", checkpoints["multitask"], "--output-dir", photos / "a"]
+    assert run(photos / "a", *command) == 0
+    assert run(photos / "a" / "one.jpg", *command, "--overwrite") == 0
+    assert [row["output"] for row in rows_of(photos / "a")] == ["one"]
+
+
+def test_a_picture_is_never_overwritten(checkpoints, photos, capsys):
+    (photos / "masks").mkdir()
+    picture(9).save(photos / "masks" / "x.png")
+    before = (photos / "masks" / "x.png").read_bytes()
+    command = ["--checkpoint", checkpoints["multitask"], "--output-dir", photos, "--overwrite"]
+    assert run(photos / "masks" / "x.png", *command) == 2
+    assert "is one of the pictures" in capsys.readouterr().err
+    assert (photos / "masks" / "x.png").read_bytes() == before
+
+
 def test_a_file_named_twice_is_predicted_once(checkpoints, photos, tmp_path):
     out = tmp_path / "out"
     assert run(photos, photos / "a" / "one.jpg", f"{photos}/a/*", "--checkpoint", checkpoints["multitask"],
@@ -177,7 +196,7 @@ def test_no_two_files_share_an_output_name(tmp_path):
     assert found[1] == "b/x" and found[4] == "a/y.v1"
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch):
     """However many files there are, only so many batches are begun before the first one's rows are written."""
     begun = written = most = 0
 
@@ -190,14 +209,13 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch)
     class Table:
         def writerow(self, row):
             nonlocal written
-            written += row != ["file"]
+            written += 1
 
     monkeypatch.setattr(predict, "process", process)
-    monkeypatch.setattr(predict.csv, "writer", lambda *_, **__: Table())
-    outputs = SimpleNamespace(table=tmp_path / "t.csv", header=["file"])
+    outputs = SimpleNamespace(open_table=lambda: nullcontext(Table()))
     files = [Path(str(i)) for i in range(103)]
     assert predict.process_all(outputs, files, list(map(str, files)), batch_size=1) == 103
-    assert begun == 103 and most <= 3 * torch.get_num_threads() + 1
+    assert begun == written == 103 and most <= 3 * torch.get_num_threads() + 1
 
 
 def test_a_large_picture_is_outlined_in_little_memory(checkpoints, tmp_path):
