@@ -102,9 +102,9 @@ def main(argv: list[str] | None = None) -> int:
 def run(config: SimpleNamespace) -> None:
     """Prepare, then train, evaluate and draw each model."""
     if config.KEEP_FREED_MEMORY:
-        train.keep_freed_memory()
-    device, rank, n_ranks = train.join_processes(train.choose_device(config.DEVICE))
-    precision = train.choose_precision(config.PRECISION, device)
+        models.keep_freed_memory()
+    device, rank, n_ranks = train.join_processes(models.choose_device(config.DEVICE))
+    precision = models.choose_precision(config.PRECISION, device)
     with train.first_process_first():
         Path(config.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
         if config.DEMO and not Path(config.DATA_DIR).exists():

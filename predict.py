@@ -25,7 +25,6 @@ from tqdm import tqdm
 import data
 import evaluate
 import models
-import train
 import visualize
 
 SUFFIXES = (*data.SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
@@ -67,8 +66,8 @@ class Predictor:
     def __init__(
         self, checkpoint: str | Path, *, device: str = "auto", tta: bool = False, explain: bool = False
     ) -> None:
-        self.device = train.choose_device(device)
-        self.precision = train.choose_precision("auto", self.device)
+        self.device = models.choose_device(device)
+        self.precision = models.choose_precision("auto", self.device)
         self.about = models.load_checkpoint(checkpoint)
         self.model = models.load_model(checkpoint, self.device)
         self.tta, self.explain = tta, explain and "label" in self.model.heads
@@ -366,7 +365,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         parser.error("--batch-size must be at least 1")
-    train.keep_freed_memory()
+    models.keep_freed_memory()
     try:
         return predict_all(options)
     except KeyboardInterrupt:

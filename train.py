@@ -1,10 +1,8 @@
 """One training engine for every model: losses by head, the epoch loop, best and last checkpoints, exact resume."""
 
 import csv
-import ctypes
 import io
 import os
-import platform
 import time
 import zipfile
 from collections import Counter
@@ -25,39 +23,6 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "label": F.cross_entropy,
     "mask": F.binary_cross_entropy_with_logits,
 }
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep large freed blocks, which it would hand back to Linux and fault in again at every step.
-
-    Call it before the first tensor. Does nothing without glibc.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's end is not given back
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one; raises ValueError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-        return device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} cannot be used ({str(error).splitlines()[0]}). Try auto or cpu.") from None
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """ "auto" is bf16 where the hardware computes in it, else fp32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
 def join_processes(device: torch.device) -> tuple[torch.device, int, int]:

@@ -71,7 +71,7 @@ def probe(task: str, name: str, options) -> dict[str, float | str]:
     warnings.simplefilter("ignore")
     if task == "data":
         return {"start": time_start, "memory": peak_memory}[name](options)
-    device = train.choose_device(options.device)
+    device = models.choose_device(options.device)
     if name == "ours":
         return Ours(task, options, device).seconds_an_image()
     table, _ = load(options)
@@ -134,10 +134,10 @@ class Ours:
     """This project's own epoch, test pass, and the bare step and forward pass that they contain."""
 
     def __init__(self, task: str, options, device: torch.device) -> None:
-        train.keep_freed_memory()
+        models.keep_freed_memory()
         table, pixels = load(options)
         rows = table[table["split"] == "train"]
-        self.device, self.precision = device, train.choose_precision("auto", device)
+        self.device, self.precision = device, models.choose_precision("auto", device)
         torch.manual_seed(0)
         self.model = models.MODELS[task]().to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=True)
@@ -220,7 +220,7 @@ def time_start(options) -> dict[str, float]:
 
 def peak_memory(options) -> dict[str, float]:
     """This process's peak over ten training steps and a whole epoch of reading."""
-    train.keep_freed_memory()
+    models.keep_freed_memory()
     table, pixels = load(options)
     model = models.Classifier().to(memory_format=torch.channels_last)
     step = train.make_step(model, torch.optim.Adam(model.parameters(), lr=1e-4, fused=True), "fp32")
@@ -267,12 +267,12 @@ def report(rows: list[dict], options) -> None:
         value = r["trouble"] if r["value"] is None else f"{r['value']:.1f} {r['unit']}"
         ratio = f"{r['ratio']:.2f} ×" if r["ratio"] else ""
         print(f"| {r['task']} | {r['figure']} | {r['who']} | {value} | {ratio} |")
-    device = train.choose_device(options.device)
+    device = models.choose_device(options.device)
     setup = {
         "date": date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "cores": os.cpu_count(),
-        "precision": train.choose_precision("auto", device),
+        "precision": models.choose_precision("auto", device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "size": options.size,

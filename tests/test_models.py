@@ -160,3 +160,8 @@ def test_a_silent_network_does_not_hang(hub):
             [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
         )
     assert "timed out" in done.stderr.splitlines()[-1]
+
+
+def test_an_unknown_device_is_refused_with_a_message():
+    with pytest.raises(ValueError, match="--device abacus"):
+        models.choose_device("abacus")

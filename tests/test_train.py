@@ -191,11 +191,6 @@ def test_a_failing_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatc
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_an_unknown_device_is_refused_with_a_message():
-    with pytest.raises(ValueError, match="--device abacus"):
-        train.choose_device("abacus")
-
-
 def test_bf16_and_fp32_agree_within_rounding():
     model, batch = Line(), next(Toy().epoch())
     with train.autocast(torch.device("cpu"), "bf16"):
