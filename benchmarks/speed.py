@@ -31,6 +31,7 @@ import torch
 import data
 import evaluate
 import models
+import predict
 import train
 from benchmarks.peers import PEERS
 
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="training steps timed at a time [6]")
     parser.add_argument("--repeats", type=int, default=3, help="rounds, of which the median is reported [3]")
     parser.add_argument("--no-peers", action="store_true", help="leave out what others do")
-    parser.add_argument("--no-start", action="store_true", help="leave out cache, start and memory")
+    parser.add_argument("--no-start", action="store_true", help="leave out cache, start, memory and predict.py")
     parser.add_argument(
         "--output-dir", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON"
     )
@@ -70,7 +71,7 @@ def probe(task: str, name: str, options) -> dict[str, float | str]:
     """One measurement, in a process of its own: seconds an image, or what was asked for, by figure."""
     warnings.simplefilter("ignore")
     if task == "data":
-        return {"start": time_start, "memory": peak_memory}[name](options)
+        return {"start": time_start, "memory": peak_memory, "predict": time_predict}[name](options)
     device = models.choose_device(options.device)
     if name == "ours":
         return Ours(task, options, device).seconds_an_image()
@@ -206,7 +207,9 @@ def measure_start(options) -> list[dict]:
             peaks.append(run_probe("data", "memory", options, folder)["peak_mb"])
     rows.append(row("data", "peak memory, 1,000 images", "ours", peaks[0], "MB"))
     rows.append(row("data", "peak memory, 10,000 images", "ours", peaks[1], "MB", peaks[1] / peaks[0]))
-    return rows
+    seconds = run_probe("data", "predict", options)
+    bare = seconds["bare forward pass"]
+    return rows + [row("predict.py", name, "ours", 1 / s, "images/s", bare / s) for name, s in seconds.items()]
 
 
 def time_start(options) -> dict[str, float]:
@@ -229,6 +232,38 @@ def peak_memory(options) -> dict[str, float]:
         if number < 10:
             step(batch)
     return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, float]:
+    """predict.py on JPEGs of 600x450 pixels with an untrained multi-task model: seconds an image by what is done."""
+    models.keep_freed_memory()
+    with tempfile.TemporaryDirectory() as place:
+        folder, model = Path(place), models.MultiTask()
+        about = {"task": "multitask", "arguments": model.arguments, "classes": list(data.CLASSES)}
+        train.save(folder / "model.pth", about | {"image_size": options.size, "weights": model.state_dict()})
+        predictor = predict.Predictor(folder / "model.pth", device=options.device)
+        files = []
+        for path in data.read_table(options.data_dir)["image_path"][:n_images]:
+            files.append(folder / Path(path).with_suffix(".jpg").name)
+            data.read_image(path, (600, 450)).save(files[-1], quality=92)
+        names = predict.output_names(files)
+        everything, nothing = (predict.Outputs(folder, predictor) for _ in range(2))
+        nothing.write = lambda *_: []
+        batch = [predictor.read(file) for file in files[:16]]
+        runs = {
+            "bare forward pass": lambda: [predictor.predict(batch) for _ in range(-(-len(files) // 16))],
+            "decoding and predicting": lambda: predict.process_all(nothing, files, names, 16),
+            "with masks and overlays": lambda: predict.process_all(everything, files, names, 16),
+        }
+        predictor.predict(batch)
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(rounds):
+            for name, run in runs.items():
+                started = time.perf_counter()
+                run()
+                n = 16 * -(-len(files) // 16) if name.startswith("bare") else len(files)
+                times[name].append((time.perf_counter() - started) / n)
+        return {name: statistics.median(values) for name, values in times.items()}
 
 
 def link_copies(table, folder: Path, times: int) -> None:
