@@ -20,8 +20,8 @@ from PIL import Image
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
-import data
 import predict
+from dataset.table import CLASS_NAMES, find_files
 from predict import Predictor
 
 CAUTION = "**Research software, not a medical device.** It errs often: never base a diagnosis or a treatment on it."
@@ -52,7 +52,7 @@ def look(path: str | None, predictor: Predictor) -> tuple[dict[str, float] | Non
     view = predict.view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
     labels, heat = None, ""
     if found.probabilities is not None:
-        names = [data.CLASS_NAMES[code] for code in predictor.classes]
+        names = [CLASS_NAMES[code] for code in predictor.classes]
         labels = dict(zip(names, map(float, found.probabilities)))
     if found.heat is not None:
         heat = as_html(predict.heat_map(view, found, predictor.classes), "Where the likeliest class is seen (Grad-CAM)")
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         predictor = Predictor(options.checkpoint, device=options.device, explain=True)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
-    images = sorted(data.find_files(options.examples)[0].values())
+    images = sorted(find_files(options.examples)[0].values())
     examples = images[:: max(1, len(images) // 6)][:6]
     print(f"Serving on http://{options.host}:{options.port} with {len(examples)} examples; Ctrl-C stops.", flush=True)
     with tempfile.TemporaryDirectory() as uploads:

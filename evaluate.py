@@ -28,7 +28,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def predict(
+def infer(
     model: nn.Module, batches: Iterator[dict[str, Tensor]], precision: str = "fp32"
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Yield each batch with the model's float32 logits for it; the model is left in the mode it came in."""

@@ -1,6 +1,6 @@
 """Write a trained model as ONNX, and check that it says the same there.
 
-python models.py export outputs/best_multitask_model.pth model.onnx
+python export.py outputs/best_multitask_model.pth model.onnx
 """
 
 import argparse
@@ -15,6 +15,7 @@ from torch import nn
 
 import data
 import models
+from dataset.table import find_files
 
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
 N_REAL = 16  # pictures that the two are compared on
@@ -94,7 +95,7 @@ def write(network: nn.Module, heads: list[str], about: dict, path: Path) -> None
 
 def real_pictures(folder: Path, size: int, must: bool) -> list[torch.Tensor]:
     """Some pictures of a data folder, each (1, 3, S, S); [] if there are none, unless there must be."""
-    images = sorted(data.find_files(folder)[0].values()) if folder.name else []
+    images = sorted(find_files(folder)[0].values()) if folder.name else []
     if must and not images:
         raise FileNotFoundError(f"There are no pictures in a folder images/ of {folder}.")
     chosen = images[:: max(1, len(images) // N_REAL)][:N_REAL]
@@ -118,16 +119,11 @@ def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]
 
 def main(argv: list[str] | None = None) -> None:
     """Export; a user's mistake ends in one message."""
-    parser = argparse.ArgumentParser(
-        prog="models.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    command = parser.add_subparsers(dest="command", required=True).add_parser("export", help="write a model as ONNX")
-    command.add_argument("checkpoint", metavar="CHECKPOINT")
-    command.add_argument("target", metavar="FILE.onnx")
-    command.add_argument(
-        "--data-dir", help="pictures to compare on [those the model was trained on, if they are there]"
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace FILE.onnx")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("target", metavar="FILE.onnx")
+    parser.add_argument("--data-dir", help="pictures to compare on [those the model was trained on, if they are there]")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.onnx")
     options = parser.parse_args(argv)
     try:
         differences = export(options.checkpoint, options.target, options.data_dir, options.overwrite)

@@ -22,13 +22,13 @@ import torch
 import torchvision
 
 import data
-import leakage
+import machine
 import models
-import report
-import results
-import synthetic
 import train
 import visualize
+from dataset import cache, leakage, splits, synthetic
+from dataset import table as tables
+from report import page, results
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
 DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
@@ -102,10 +102,10 @@ def main(argv: list[str] | None = None) -> int:
 def run(config: SimpleNamespace) -> None:
     """Prepare, then train, evaluate and draw each model."""
     if config.KEEP_FREED_MEMORY:
-        models.keep_freed_memory()
-    device, rank, n_ranks = train.join_processes(models.choose_device(config.DEVICE))
-    precision = models.choose_precision(config.PRECISION, device)
-    with train.first_process_first():
+        machine.keep_freed_memory()
+    device, rank, n_ranks = machine.join_processes(machine.choose_device(config.DEVICE))
+    precision = machine.choose_precision(config.PRECISION, device)
+    with machine.first_process_first():
         Path(config.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
         if config.DEMO and not Path(config.DATA_DIR).exists():
             synthetic.write_dataset(config.DATA_DIR, seed=config.SEED)
@@ -131,40 +131,40 @@ def run(config: SimpleNamespace) -> None:
                 encoder_weights,
                 identity(config, task, table, precision, "ImageNet" if encoder_weights else "scratch"),
             )
-        if train.is_first():
+        if machine.is_first():
             assess_model(config, task, batches, precision)
-    if train.is_first():
+    if machine.is_first():
         audit_leakage(config, table, pixels)
         compare_models(config, table)
-        write(config, "report.html", report.build(Path(config.OUTPUT_DIR)))
+        write(config, "report.html", page.build(Path(config.OUTPUT_DIR)))
     say(f"\nModels, numbers and pictures are in {Path(config.OUTPUT_DIR).resolve()}; open report.html there")
 
 
 def prepare_data(config: SimpleNamespace) -> tuple[pd.DataFrame, np.ndarray]:
     """Read, check, decode and split; write what became of each row, and print the counts."""
     fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION, "seed": config.SEED}
-    table = data.limit_table(data.read_table(config.DATA_DIR), config.LIMIT, config.SEED)
-    table, pixels = data.decode_table(table, config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
+    table = splits.limit_table(tables.read_table(config.DATA_DIR), config.LIMIT, config.SEED)
+    table, pixels = cache.decode_table(table, config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
     write(config, "data_report.csv", as_csv(table[["image", "status", "reason"]]))
-    say(f"\n{data.describe(table)}")
+    say(f"\n{tables.describe_table(table)}")
     if config.GROUP_DUPLICATES:
-        usable = table[table["status"] != data.LEFT_OUT]
+        usable = table[table["status"] != tables.LEFT_OUT]
         table.loc[usable.index, "lesion_id"] = leakage.merge_lesions(usable, leakage.find_pairs(usable, pixels))
-    table["split"] = data.split_table(table, **fractions, group_by_lesion=config.GROUP_BY_LESION)
+    table["split"] = splits.split_table(table, **fractions, group_by_lesion=config.GROUP_BY_LESION)
 
     used = table[table["split"] != ""].sort_values("image")
-    codes = used["label"].map(dict(enumerate(data.CLASSES)))
+    codes = used["label"].map(dict(enumerate(tables.CLASSES)))
     write(config, "splits.csv", as_csv(used.assign(label=codes)[["image", "label", "lesion_id", "split"]]))
-    counts = data.class_table(table)
+    counts = splits.class_table(table)
     draw(config, "class_distribution.png", visualize.class_distribution(counts, "Images per class and part"))
-    say(f"\n{counts.to_string()}\n{data.describe_split(table, **fractions)}")
+    say(f"\n{counts.to_string()}\n{splits.describe_split(table, **fractions)}")
     return table, pixels
 
 
 def choose_tasks(config: SimpleNamespace, table: pd.DataFrame) -> list[str]:
     """The tasks that there are masks for; the others are named and left out."""
-    with_mask = set(table.loc[table["status"] == data.USED, "split"])
-    possible = [task for task in config.TASKS if not has_masks(task) or with_mask >= set(data.SPLITS)]
+    with_mask = set(table.loc[table["status"] == tables.USED, "split"])
+    possible = [task for task in config.TASKS if not has_masks(task) or with_mask >= set(tables.SPLITS)]
     left_out = ", ".join(task for task in config.TASKS if task not in possible)
     if left_out:
         message = f"Too few masks in {config.DATA_DIR} for {left_out}: each part of the split needs some."
@@ -182,7 +182,7 @@ def make_batches(config, task: str, table: pd.DataFrame, pixels, device, split: 
     """One part of the table; a model of masks gets the rows that have one. Training is shuffled and augmented."""
     rows = table[table["split"] == split]
     if has_masks(task):
-        rows = rows[rows["status"] == data.USED]
+        rows = rows[rows["status"] == tables.USED]
     options = {"seed": config.SEED, "augment": config.AUGMENT} if split == "train" else {}
     size = setting(config, task, "BATCH_SIZE")
     return data.Batches(pixels, rows, size, device=device, rank=rank, n_ranks=n_ranks, **options)
@@ -192,7 +192,7 @@ def identity(config, task: str, table: pd.DataFrame, precision: str, start: str)
     """What a run must share with the one it resumes."""
     names = ("SEED", "IMAGE_SIZE", "AUGMENT", *(f"{task.upper()}_{name}" for name in ("EPOCHS", "BATCH_SIZE", "LR")))
     settings = {name: getattr(config, name) for name in names}
-    return settings | {"precision": precision, "initial weights": start, "data": data.split_hash(table)}
+    return settings | {"precision": precision, "initial weights": start, "data": splits.split_hash(table)}
 
 
 def train_model(config, task: str, batches: dict, precision: str, encoder_weights: dict | None, identity: dict) -> None:
@@ -216,7 +216,7 @@ def train_model(config, task: str, batches: dict, precision: str, encoder_weight
             description=describe_model(config, task, model, batches["train"].table, identity),
             identity=identity,
             resume=config.RESUME,
-            cuda_graphs=config.CUDA_GRAPHS and batches["train"].device.type == "cuda" and not train.is_distributed(),
+            cuda_graphs=config.CUDA_GRAPHS and batches["train"].device.type == "cuda" and not machine.is_distributed(),
         )
     except torch.cuda.OutOfMemoryError as error:
         size = setting(config, task, "BATCH_SIZE")
@@ -231,7 +231,7 @@ def check_checkpoint(config, task: str, table: pd.DataFrame) -> None:
     checkpoint = models.load_checkpoint(path)
     if checkpoint["image_size"] != config.IMAGE_SIZE:
         raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {config.IMAGE_SIZE}.")
-    if checkpoint["split_hash"] == data.split_hash(table):
+    if checkpoint["split_hash"] == splits.split_hash(table):
         return
     seen, test = checkpoint.get("trained_on", {"images": [], "lesions": []}), table[table["split"] == "test"]
     leaking = test.loc[test["image"].isin(seen["images"]) | test["lesion_id"].isin(seen["lesions"]), "image"]
@@ -253,7 +253,7 @@ def assess_model(config, task: str, batches: dict, precision: str) -> None:
         train.save(path, checkpoint)
     about = {name: checkpoint.get(name, "unknown") for name in ("initial_weights", "epoch")}
     options = {"task": task, "precision": precision, "note": DEMO_NOTE if config.DEMO else "", "about": about}
-    metadata = data.read_metadata(config.DATA_DIR)
+    metadata = tables.read_metadata(config.DATA_DIR)
     found = results.assess(
         model,
         batches["test"],
@@ -269,7 +269,7 @@ def assess_model(config, task: str, batches: dict, precision: str) -> None:
         if external is None:
             say(f"{task}: {config.EXTERNAL_DIR} has no masks to measure it with.")
             return
-        metadata = data.read_metadata(config.EXTERNAL_DIR)
+        metadata = tables.read_metadata(config.EXTERNAL_DIR)
         found = results.assess(
             model,
             external,
@@ -283,11 +283,11 @@ def assess_model(config, task: str, batches: dict, precision: str) -> None:
 
 def external_batches(config, task: str, like: data.Batches) -> data.Batches | None:
     """All usable images of the other data set; None if a model of masks alone finds no mask there."""
-    table, pixels = data.decode_table(
-        data.read_table(config.EXTERNAL_DIR), config.EXTERNAL_DIR, config.IMAGE_SIZE, config.CACHE_DIR
+    table, pixels = cache.decode_table(
+        tables.read_table(config.EXTERNAL_DIR), config.EXTERNAL_DIR, config.IMAGE_SIZE, config.CACHE_DIR
     )
     write(config, "external/data_report.csv", as_csv(table[["image", "status", "reason"]]))
-    wanted = [data.USED] if task == "segmentation" else [data.USED, data.LABEL_ONLY]
+    wanted = [tables.USED] if task == "segmentation" else [tables.USED, tables.LABEL_ONLY]
     rows = table[table["status"].isin(wanted)]
     return data.Batches(pixels, rows, like.sizes[0], device=like.device) if len(rows) else None
 
@@ -296,7 +296,7 @@ def audit_leakage(config, table: pd.DataFrame, pixels) -> None:
     """Write which pairs show the same thing, and how many lie across the split."""
     used = table[table["split"] != ""]
     pairs = leakage.find_pairs(used, data.to_host(pixels))
-    by_image = data.split_table(table, config.VAL_FRACTION, config.TEST_FRACTION, config.SEED, group_by_lesion=False)
+    by_image = splits.split_table(table, config.VAL_FRACTION, config.TEST_FRACTION, config.SEED, group_by_lesion=False)
     pairs = leakage.crossing(pairs, used.set_index("image")["split"])
     pairs["crosses_by_image"] = leakage.crossing(pairs, by_image.set_axis(table["image"]))["crosses"]
     write(config, "leakage.csv", as_csv(pairs))
@@ -341,7 +341,7 @@ def describe_model(config, task: str, model: models.Model, rows: pd.DataFrame, i
     return {
         "task": task,
         "arguments": model.arguments,
-        "classes": list(data.CLASSES),
+        "classes": list(tables.CLASSES),
         "image_size": config.IMAGE_SIZE,
         "mean": list(data.MEAN),
         "std": list(data.STD),
@@ -367,12 +367,12 @@ def checkpoint_path(config: SimpleNamespace, task: str) -> Path:
 
 
 def say(text: str) -> None:
-    if train.is_first():
+    if machine.is_first():
         print(text, flush=True)
 
 
 def write(config: SimpleNamespace, name: str, content: str | bytes, folder: str = "") -> None:
-    if train.is_first():
+    if machine.is_first():
         path = Path(config.OUTPUT_DIR) / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         train.write_file(path, content.encode() if isinstance(content, str) else content)

@@ -4,8 +4,6 @@ Shapes: N images, C channels, H x W pixels, K classes. Every model maps images (
 of logits keyed like the batch: ``{"label": (N, K)}``, ``{"mask": (N, 1, H, W)}``, or both.
 """
 
-import ctypes
-import platform
 import socket
 from pathlib import Path
 
@@ -256,40 +254,5 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep large freed blocks, which it would hand back to Linux and fault in again at every step.
-
-    Call it before the first tensor. Does nothing without glibc.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's end is not given back
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one; raises ValueError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-        return device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} cannot be used ({str(error).splitlines()[0]}). Try auto or cpu.") from None
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """ "auto" is bf16 where the hardware computes in it, else fp32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
-
-
 if __name__ == "__main__":
-    import export
-
-    export.main()
+    raise SystemExit("This command has moved: python export.py CHECKPOINT FILE.onnx")

@@ -24,10 +24,13 @@ from tqdm import tqdm
 
 import data
 import evaluate
+import machine
 import models
 import visualize
+from dataset import images
+from dataset.table import CLASS_NAMES, SUFFIXES
 
-SUFFIXES = (*data.SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
+SUFFIXES = (*SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
 KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
 STRIP = 1 << 22  # pixels of a mask that are computed at a time
 VIEW = 1600  # pixels: the longest side of an overlay
@@ -66,8 +69,8 @@ class Predictor:
     def __init__(
         self, checkpoint: str | Path, *, device: str = "auto", tta: bool = False, explain: bool = False
     ) -> None:
-        self.device = models.choose_device(device)
-        self.precision = models.choose_precision("auto", self.device)
+        self.device = machine.choose_device(device)
+        self.precision = machine.choose_precision("auto", self.device)
         self.about = models.load_checkpoint(checkpoint)
         self.model = models.load_model(checkpoint, self.device)
         self.tta, self.explain = tta, explain and "label" in self.model.heads
@@ -75,8 +78,8 @@ class Predictor:
         self.temperature = self.about.get("calibration", {}).get("temperature", 1.0)
 
     def read(self, source: str | Path | bytes) -> Picture:
-        """Decode a file, or its content, as for training. Raises as `data.read_image`."""
-        image, size = data.read_image_and_size(source, self.size)
+        """Decode a file, or its content, as for training. Raises as `images.read_image`."""
+        image, size = images.read_image_and_size(source, self.size)
         return Picture(np.asarray(image), size)
 
     def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
@@ -99,7 +102,7 @@ class Predictor:
         for quarter, flip in [(q, f) for q in range(4) for f in (False, True)][: 8 if self.tta else 1]:
             view = torch.rot90(image, quarter, (2, 3))
             view = {"image": view.flip(3) if flip else view}
-            ((_, output),) = evaluate.predict(self.model, iter([view]), self.precision)
+            ((_, output),) = evaluate.infer(self.model, iter([view]), self.precision)
             if "mask" in output:
                 mask = output["mask"].flip(3) if flip else output["mask"]
                 output["mask"] = torch.rot90(mask, -quarter, (2, 3))
@@ -138,7 +141,7 @@ def caption(prediction: Prediction, classes: Sequence[str]) -> str:
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
         confidence = prediction.probabilities[best]
-        parts.append(f"{data.CLASS_NAMES[classes[best]]} {'over 99%' if confidence > 0.995 else f'{confidence:.0%}'}")
+        parts.append(f"{CLASS_NAMES[classes[best]]} {'over 99%' if confidence > 0.995 else f'{confidence:.0%}'}")
     if prediction.mask is not None:
         parts.append(f"lesion: {(prediction.mask > 0).mean():.0%} of the picture")
     return ", ".join(parts)
@@ -147,7 +150,7 @@ def caption(prediction: Prediction, classes: Sequence[str]) -> str:
 def view_of(source: str | Path | bytes, size: tuple[int, int]) -> Image.Image:
     """The picture to draw on: at its own `size`, or smaller if that is very large."""
     scale = min(1, VIEW / max(size))
-    return data.read_image(source, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
+    return images.read_image(source, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
 
 
 def find_images(paths: Sequence[str], output_dir: Path) -> tuple[list[Path], list[tuple[str, str]]]:
@@ -303,7 +306,7 @@ def process_all(outputs: Outputs, files: Sequence[Path], names: Sequence[str], b
         stack.callback(pool.shutdown, cancel_futures=True)
         progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
         table = stack.enter_context(outputs.open_table())
-        done = data.map_ahead(pool, lambda b: process(outputs, files[b], names[b]), batches, 2 * n_workers)
+        done = machine.map_ahead(pool, lambda b: process(outputs, files[b], names[b]), batches, 2 * n_workers)
         for batch, rows in zip(batches, done):
             for file, row in zip(files[batch], rows):
                 if isinstance(row, str):
@@ -365,7 +368,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         parser.error("--batch-size must be at least 1")
-    models.keep_freed_memory()
+    machine.keep_freed_memory()
     try:
         return predict_all(options)
     except KeyboardInterrupt:

@@ -6,8 +6,7 @@ import os
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,44 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evaluate import SCORES, autocast, predict
+from evaluate import SCORES, autocast, infer
+from machine import from_first, is_distributed, is_first
 
 # For each head the training loss, (logits, target) -> mean over the batch; a model's loss is the sum over its heads.
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "label": F.cross_entropy,
     "mask": F.binary_cross_entropy_with_logits,
 }
-
-
-def join_processes(device: torch.device) -> tuple[torch.device, int, int]:
-    """This process's device, rank and number of processes; under torchrun they form one group."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return device, 0, 1
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return device, dist.get_rank(), dist.get_world_size()
-
-
-def is_distributed() -> bool:
-    """Whether several processes train together."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def is_first() -> bool:
-    """Whether this is the one process that writes and prints."""
-    return not is_distributed() or dist.get_rank() == 0
-
-
-@contextmanager
-def first_process_first() -> Iterator[None]:
-    """The body runs in the first process, and then in the others."""
-    if not is_first():
-        dist.barrier()
-    yield
-    if is_distributed() and is_first():
-        dist.barrier()
 
 
 def fit(
@@ -94,7 +63,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=cuda_graphs)
     history, best = [], {"loss": float("inf"), "epoch": 0}
-    if resume and (state := _from_first(read_state, folder, identity)):
+    if resume and (state := from_first(read_state, folder, identity)):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         history, best = state["history"], state["best"]
@@ -204,7 +173,7 @@ def train_epoch(model: nn.Module, batches, step: Step, epoch: int) -> dict:
 def validate(model: nn.Module, batches, precision: str) -> dict:
     """Mean losses and scores over the validation images, each image counting once."""
     totals: dict[str, Tensor] = {}
-    for batch, output in predict(model, batches.epoch(), precision):
+    for batch, output in infer(model, batches.epoch(), precision):
         losses = head_losses(output, batch)
         values = {"loss": sum(losses.values())} | {f"{name}_loss": value for name, value in losses.items()}
         for head, logits in output.items():
@@ -230,14 +199,6 @@ def _means(totals: dict[str, Tensor], batches, prefix: str) -> dict[str, float]:
         dist.all_reduce(sums)
     values = sums.tolist()  # the epoch's one read from the device
     return {f"{prefix}_{name}": value / batches.n_images for name, value in zip(totals, values)}
-
-
-def _from_first(function: Callable, *arguments):
-    """The result of a function that only the first process calls."""
-    result = [function(*arguments) if is_first() else None]
-    if is_distributed():
-        dist.broadcast_object_list(result)
-    return result[0]
 
 
 def _check_finite(loss: Tensor, epoch: int, step: int) -> None:

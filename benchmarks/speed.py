@@ -30,10 +30,13 @@ import torch
 
 import data
 import evaluate
+import machine
 import models
 import predict
 import train
 from benchmarks.peers import PEERS
+from dataset import cache, images, splits
+from dataset.table import CLASSES, USED, read_table
 
 BATCH_SIZE = {"classification": 32, "segmentation": 16, "multitask": 16}
 
@@ -72,7 +75,7 @@ def probe(task: str, name: str, options) -> dict[str, float | str]:
     warnings.simplefilter("ignore")
     if task == "data":
         return {"start": time_start, "memory": peak_memory, "predict": time_predict}[name](options)
-    device = models.choose_device(options.device)
+    device = machine.choose_device(options.device)
     if name == "ours":
         return Ours(task, options, device).seconds_an_image()
     table, _ = load(options)
@@ -98,11 +101,9 @@ def run_probe(task: str, name: str, options, data_dir=None) -> dict:
 
 def load(options) -> tuple[pd.DataFrame, np.ndarray]:
     """The usable rows of the data set and all pixels, as main.py has them."""
-    table, pixels = data.decode_table(
-        data.read_table(options.data_dir), options.data_dir, options.size, options.cache_dir
-    )
-    table["split"] = data.split_table(table, 0.15, 0.15, seed=42)
-    return table[table["status"] == data.USED], pixels
+    table, pixels = cache.decode_table(read_table(options.data_dir), options.data_dir, options.size, options.cache_dir)
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=42)
+    return table[table["status"] == USED], pixels
 
 
 def measure_task(task: str, options) -> list[dict]:
@@ -135,10 +136,10 @@ class Ours:
     """This project's own epoch, test pass, and the bare step and forward pass that they contain."""
 
     def __init__(self, task: str, options, device: torch.device) -> None:
-        models.keep_freed_memory()
+        machine.keep_freed_memory()
         table, pixels = load(options)
         rows = table[table["split"] == "train"]
-        self.device, self.precision = device, models.choose_precision("auto", device)
+        self.device, self.precision = device, machine.choose_precision("auto", device)
         torch.manual_seed(0)
         self.model = models.MODELS[task]().to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=True)
@@ -156,7 +157,7 @@ class Ours:
             "training": lambda: train.train_epoch(self.model, self.train, self.step, 1),
             "bare training step": lambda: [self.step(self.batch) for _ in range(n_batches)],
             "inference": lambda: train.validate(self.model, self.test, self.precision),
-            "bare forward pass": lambda: list(evaluate.predict(self.model, [self.batch] * n_batches, self.precision)),
+            "bare forward pass": lambda: list(evaluate.infer(self.model, [self.batch] * n_batches, self.precision)),
         }
         self.model.train()
         self.step(self.batch)
@@ -180,16 +181,16 @@ class Ours:
 
 def measure_start(options) -> list[dict]:
     """Building the cache, starting on a built one, and peak memory with ten times the images."""
-    table = data.read_table(options.data_dir)
+    table = read_table(options.data_dir)
     pairs = list(zip(table["image_path"], table["mask_path"]))[:300]
     torch.set_num_threads(1)
     started = time.perf_counter()
     for image, mask in pairs:
-        data._decode_row(image, mask, options.size)
+        images.decode_row(image, mask, options.size)
     single = len(pairs) / (time.perf_counter() - started)
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
-        data.decode_table(table, options.data_dir, options.size, cache)
+        cache.decode_table(table, options.data_dir, options.size, cache)
         build = len(table) / (time.perf_counter() - started)
     cores = os.cpu_count()
     rows = [
@@ -223,7 +224,7 @@ def time_start(options) -> dict[str, float]:
 
 def peak_memory(options) -> dict[str, float]:
     """This process's peak over ten training steps and a whole epoch of reading."""
-    models.keep_freed_memory()
+    machine.keep_freed_memory()
     table, pixels = load(options)
     model = models.Classifier().to(memory_format=torch.channels_last)
     step = train.make_step(model, torch.optim.Adam(model.parameters(), lr=1e-4, fused=True), "fp32")
@@ -236,16 +237,16 @@ def peak_memory(options) -> dict[str, float]:
 
 def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, float]:
     """predict.py on JPEGs of 600x450 pixels with an untrained multi-task model: seconds an image by what is done."""
-    models.keep_freed_memory()
+    machine.keep_freed_memory()
     with tempfile.TemporaryDirectory() as place:
         folder, model = Path(place), models.MultiTask()
-        about = {"task": "multitask", "arguments": model.arguments, "classes": list(data.CLASSES)}
+        about = {"task": "multitask", "arguments": model.arguments, "classes": list(CLASSES)}
         train.save(folder / "model.pth", about | {"image_size": options.size, "weights": model.state_dict()})
         predictor = predict.Predictor(folder / "model.pth", device=options.device)
         files = []
-        for path in data.read_table(options.data_dir)["image_path"][:n_images]:
+        for path in read_table(options.data_dir)["image_path"][:n_images]:
             files.append(folder / Path(path).with_suffix(".jpg").name)
-            data.read_image(path, (600, 450)).save(files[-1], quality=92)
+            images.read_image(path, (600, 450)).save(files[-1], quality=92)
         names = predict.output_names(files)
         everything, nothing = (predict.Outputs(folder, predictor) for _ in range(2))
         nothing.write = lambda *_: []
@@ -270,8 +271,8 @@ def link_copies(table, folder: Path, times: int) -> None:
     """A data folder with each image `times` times, as hard links where the disk allows, else copies."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
-    lines = ["image," + ",".join(data.CLASSES)]
-    one_hot = np.eye(len(data.CLASSES), dtype=int)
+    lines = ["image," + ",".join(CLASSES)]
+    one_hot = np.eye(len(CLASSES), dtype=int)
     for image, image_path, mask_path, label in table[["image", "image_path", "mask_path", "label"]].values:
         for i in range(times):
             for source, target in ((image_path, f"images/{image}_{i}.jpg"), (mask_path, f"masks/{image}_{i}_mask.png")):
@@ -302,12 +303,12 @@ def report(rows: list[dict], options) -> None:
         value = r["trouble"] if r["value"] is None else f"{r['value']:.1f} {r['unit']}"
         ratio = f"{r['ratio']:.2f} ×" if r["ratio"] else ""
         print(f"| {r['task']} | {r['figure']} | {r['who']} | {value} | {ratio} |")
-    device = models.choose_device(options.device)
+    device = machine.choose_device(options.device)
     setup = {
         "date": date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "cores": os.cpu_count(),
-        "precision": models.choose_precision("auto", device),
+        "precision": machine.choose_precision("auto", device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "size": options.size,

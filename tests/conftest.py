@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-import synthetic
 from data import CLASSES
+from dataset import synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = [

@@ -8,10 +8,12 @@ from conftest import disc, picture
 from PIL import Image
 
 import data
+from dataset import cache, images, splits
+from dataset.table import CLASSES, LABEL_ONLY, LEFT_OUT, USED, describe_table, find_files, read_table
 
 
-def decoded(folder, size=16, cache="cache"):
-    return data.decode_table(data.read_table(folder.path), folder.path, size, folder.path.parent / cache)
+def decoded(folder, size=16):
+    return cache.decode_table(read_table(folder.path), folder.path, size, folder.path.parent / "cache")
 
 
 def state_of(table, name):
@@ -24,25 +26,25 @@ def state_of(table, name):
 
 def test_a_missing_folder_is_named_with_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*--data-dir.*--demo.*doi.org"):
-        data.read_table(tmp_path / "nowhere")
+        read_table(tmp_path / "nowhere")
 
 
 def test_a_folder_without_csv_is_named_with_what_to_do(folder):
     with pytest.raises(FileNotFoundError, match=r"GroundTruth.csv.*--demo"):
-        data.read_table(folder.path)
+        read_table(folder.path)
 
 
 @pytest.mark.parametrize("content, message", [("", "is empty"), ("image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n", "no rows")])
 def test_an_empty_csv_is_refused(folder, content, message):
     (folder.path / "GroundTruth.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
-        data.read_table(folder.path)
+        read_table(folder.path)
 
 
 def test_missing_class_columns_are_named(folder):
     (folder.path / "GroundTruth.csv").write_text("image,MEL,NV\na,1,0\n")
     with pytest.raises(ValueError, match=r"lacks the columns BCC, AKIEC, BKL, DF, VASC"):
-        data.read_table(folder.path)
+        read_table(folder.path)
 
 
 def test_rows_that_name_no_file_or_no_class_are_left_out_with_the_reason(folder):
@@ -56,13 +58,13 @@ def test_rows_that_name_no_file_or_no_class_are_left_out_with_the_reason(folder)
         "": ["1", "0", "0", "0", "0", "0", "0"],
     }
     folder.rows += [[name, *values] for name, values in bad.items()]
-    table = data.read_table(folder.write().path)
-    assert state_of(table, "good") == (data.USED, "")
+    table = read_table(folder.write().path)
+    assert state_of(table, "good") == (USED, "")
     for name in ("two", "none", "half"):
-        assert state_of(table, name) == (data.LEFT_OUT, "labels are not one-hot")
+        assert state_of(table, name) == (LEFT_OUT, "labels are not one-hot")
     for name in ("words", "gap"):
-        assert state_of(table, name) == (data.LEFT_OUT, "labels are not numbers")
-    assert state_of(table, "") == (data.LEFT_OUT, "empty name")
+        assert state_of(table, name) == (LEFT_OUT, "labels are not numbers")
+    assert state_of(table, "") == (LEFT_OUT, "empty name")
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/secret", "a/b", "..\\secret", "C:secret", ".."])
@@ -70,8 +72,8 @@ def test_a_name_with_a_path_in_it_opens_nothing(folder, name):
     picture().save(folder.path.parent / "secret.jpg")
     folder.add("good")
     folder.rows.append([name, 1, 0, 0, 0, 0, 0, 0])
-    table = data.read_table(folder.write().path)
-    assert list(table["status"]) == [data.USED, data.LEFT_OUT]
+    table = read_table(folder.write().path)
+    assert list(table["status"]) == [USED, LEFT_OUT]
     assert list(table["reason"]) == ["", "unsafe name"]
     assert table["image_path"].iloc[1] == ""
 
@@ -80,8 +82,8 @@ def test_a_repeated_row_is_kept_once_and_a_contradicted_image_not_at_all(folder)
     folder.add("twice", "MEL")
     folder.add("torn", "MEL")
     folder.rows += [folder.rows[0], ["torn", 0, 1, 0, 0, 0, 0, 0]]
-    table = data.read_table(folder.write().path)
-    assert list(table["status"]) == [data.USED, data.LEFT_OUT, data.LEFT_OUT, data.LEFT_OUT]
+    table = read_table(folder.write().path)
+    assert list(table["status"]) == [USED, LEFT_OUT, LEFT_OUT, LEFT_OUT]
     assert list(table["reason"][1:]) == ["conflicting labels", "duplicate row", "conflicting labels"]
 
 
@@ -92,16 +94,16 @@ def test_a_csv_from_a_spreadsheet_is_read(folder):
     lines += [f"{name},x,0,1,0,0,0,0,0" for name in ("plain.jpg", "UPPER.JPG", " with space ", "nai\u0308ve")]
     (folder.path / "GroundTruth.csv").write_bytes("\r\n".join(lines).encode("utf-8"))
     (folder.path / "images" / "UPPER.jpg").rename(folder.path / "images" / "UPPER.JPG")
-    table = data.read_table(folder.path)
+    table = read_table(folder.path)
     assert list(table["image"]) == ["plain", "UPPER", "with space", "naïve"]
-    assert (table["status"] == data.USED).all() and (table["label"] == 1).all()
+    assert (table["status"] == USED).all() and (table["label"] == 1).all()
 
 
 def test_the_isic_2019_name_of_a_class_is_understood(folder):
     folder.add("a", "AKIEC")
     path = folder.write().path / "GroundTruth.csv"
     path.write_text(path.read_text().replace("AKIEC", "AK,SCC").replace("1.0", "1.0,0"))
-    assert data.read_table(folder.path)["label"].tolist() == [data.CLASSES.index("AKIEC")]
+    assert read_table(folder.path)["label"].tolist() == [CLASSES.index("AKIEC")]
 
 
 # Folders
@@ -115,53 +117,53 @@ def test_the_folder_layouts_of_ham10000_are_found(tmp_path):
     for name in ("a_segmentation.png", "b_mask.png", "._a_segmentation.png"):
         disc().save(tmp_path / "HAM10000_segmentations" / name)
     disc().save(tmp_path / "__MACOSX" / "images" / "c.png")
-    images, masks = data.find_files(tmp_path)
+    images, masks = find_files(tmp_path)
     assert set(images) == {"a", "b"} and set(masks) == {"a", "b"}
 
 
 def test_no_image_found_at_all_is_one_message(folder):
     folder.add("a", image=None)
     with pytest.raises(FileNotFoundError, match=r"images/.*'a'"):
-        data.read_table(folder.write().path)
+        read_table(folder.write().path)
 
 
 def test_lesion_ids_come_from_the_metadata_file(folder):
     for name in "abc":
         folder.add(name)
     (folder.write().path / "HAM10000_metadata.csv").write_text("lesion_id,image_id,dx\nL1,a,nv\nL1,b,nv\n")
-    assert data.read_table(folder.path)["lesion_id"].tolist() == ["L1", "L1", "c"]
+    assert read_table(folder.path)["lesion_id"].tolist() == ["L1", "L1", "c"]
 
 
 # Images and masks
 
 
 def test_bad_images_are_left_out_with_the_reason_and_the_rest_is_used(folder, monkeypatch):
-    monkeypatch.setattr(data, "MAX_PIXELS", 100 * 100)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 100)
     for name in ("good", "gone", "empty", "cut", "text"):
         folder.add(name)
     folder.add("huge", image=picture(size=(200, 100)), suffix=".png")
-    images = folder.write().path / "images"
-    (images / "gone.jpg").unlink()
-    (images / "empty.jpg").write_bytes(b"")
-    (images / "cut.jpg").write_bytes((images / "cut.jpg").read_bytes()[:700])
-    (images / "text.jpg").write_text("not an image" * 50)
+    place = folder.write().path / "images"
+    (place / "gone.jpg").unlink()
+    (place / "empty.jpg").write_bytes(b"")
+    (place / "cut.jpg").write_bytes((place / "cut.jpg").read_bytes()[:700])
+    (place / "text.jpg").write_text("not an image" * 50)
     table, _ = decoded(folder)
-    assert state_of(table, "good") == (data.USED, "")
-    assert state_of(table, "gone") == (data.LEFT_OUT, "image is missing")
-    assert state_of(table, "empty") == (data.LEFT_OUT, "image: file is empty")
+    assert state_of(table, "good") == (USED, "")
+    assert state_of(table, "gone") == (LEFT_OUT, "image is missing")
+    assert state_of(table, "empty") == (LEFT_OUT, "image: file is empty")
     assert state_of(table, "cut")[1].startswith("image: damaged")
     assert state_of(table, "text") == (
-        data.LEFT_OUT,
+        LEFT_OUT,
         "image: not an image of a known kind (JPEG, PNG, BMP, TIFF, WEBP)",
     )
     assert "more than 10,000 pixels" in state_of(table, "huge")[1]
-    assert (table["status"] == data.LEFT_OUT).sum() == 5
+    assert (table["status"] == LEFT_OUT).sum() == 5
 
 
 def test_a_decompression_bomb_is_not_unpacked(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match="pixels"):
-        data.read_image(tmp_path / "bomb.png", 16)
+        images.read_image(tmp_path / "bomb.png", 16)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "LA", "1"])
@@ -170,14 +172,14 @@ def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     flat.save(path)
     expected = 255 if mode == "1" and np.asarray(flat).mean() > 0.9 else 200
-    found = np.asarray(data.read_image(path, 16))
+    found = np.asarray(images.read_image(path, 16))
     assert found.shape == (16, 16, 3)
     assert abs(found.mean() - expected) < (60 if mode == "1" else 8)
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     Image.fromarray(np.full((30, 40), 128 * 257, np.uint16)).save(tmp_path / "a.png")
-    assert np.unique(data.read_image(tmp_path / "a.png", 16)).tolist() == [128]
+    assert np.unique(images.read_image(tmp_path / "a.png", 16)).tolist() == [128]
 
 
 # A mask drawn on the stored pixels is told by its size, so only from orientation 5 on, which exchange width and height.
@@ -196,7 +198,7 @@ def test_a_turned_photograph_stands_upright_and_its_mask_stays_on_the_lesion(fol
     exif[0x0112] = orientation
     folder.add("a", image=stored, mask=mask, exif=exif, quality=95)
     table, pixels = decoded(folder.write(), 32)
-    assert state_of(table, "a") == (data.USED, "")
+    assert state_of(table, "a") == (USED, "")
     dark = pixels[0, ..., 0] < 128
     assert dark[:, :16].sum() > 0.9 * dark.sum()  # upright: the disc is on the left
     assert (dark == (pixels[0, ..., 3] > 0)).mean() > 0.97
@@ -218,7 +220,7 @@ def test_masks_of_any_encoding_mark_the_same_pixels(folder):
     expected = np.asarray(plain.resize((24, 24), Image.Resampling.NEAREST))
     for name, row in zip(table["image"], table["row"]):
         np.testing.assert_array_equal(pixels[row, ..., 3], expected, err_msg=name)
-        assert state_of(table, name) == (data.USED, "mask has gray values" if name == "soft" else "")
+        assert state_of(table, name) == (USED, "mask has gray values" if name == "soft" else "")
 
 
 def test_masks_that_cannot_be_used_leave_the_image_for_classification(folder):
@@ -230,13 +232,13 @@ def test_masks_that_cannot_be_used_leave_the_image_for_classification(folder):
     path = folder.write().path / "masks" / "cut_segmentation.png"
     path.write_bytes(path.read_bytes()[:60])
     table, pixels = decoded(folder, 24)
-    assert state_of(table, "none") == (data.LABEL_ONLY, "mask is missing")
-    assert state_of(table, "cut")[0] == data.LABEL_ONLY and "mask: " in state_of(table, "cut")[1]
-    assert state_of(table, "square") == (data.LABEL_ONLY, "mask: mask is 40x40, image 40x30")
-    assert state_of(table, "large") == (data.USED, "")
-    assert state_of(table, "black") == (data.USED, "mask is empty")
+    assert state_of(table, "none") == (LABEL_ONLY, "mask is missing")
+    assert state_of(table, "cut")[0] == LABEL_ONLY and "mask: " in state_of(table, "cut")[1]
+    assert state_of(table, "square") == (LABEL_ONLY, "mask: mask is 40x40, image 40x30")
+    assert state_of(table, "large") == (USED, "")
+    assert state_of(table, "black") == (USED, "mask is empty")
     assert pixels[table.loc[table["image"] == "black", "row"].item(), ..., 3].max() == 0
-    assert "1 used: mask is empty (e.g. black)" in data.describe(table)
+    assert "1 used: mask is empty (e.g. black)" in describe_table(table)
 
 
 def test_decoding_agrees_with_pillow(folder):
@@ -251,8 +253,8 @@ def test_decoding_agrees_with_pillow(folder):
 
 def test_the_second_run_decodes_nothing_and_a_changed_file_alone_again(folder, monkeypatch):
     calls = []
-    decode_row = data._decode_row
-    monkeypatch.setattr(data, "_decode_row", lambda *a: calls.append(a[0]) or decode_row(*a))
+    decode_row = images.decode_row
+    monkeypatch.setattr(cache, "decode_row", lambda *a: calls.append(a[0]) or decode_row(*a))
     for name in "abc":
         folder.add(name, suffix=".png")
     _, first = decoded(folder.write())
@@ -271,10 +273,10 @@ def test_a_damaged_cache_is_built_again(folder):
     folder.add("a")
     _, first = decoded(folder.write())
     first = first.copy()
-    (cache,) = (folder.path.parent / "cache").iterdir()
-    (cache / "index.json").write_text("{")
+    (place,) = (folder.path.parent / "cache").iterdir()
+    (place / "index.json").write_text("{")
     np.testing.assert_array_equal(decoded(folder)[1], first)
-    (pixels,) = [path for path in cache.glob("*.u8") if path.name in (cache / "index.json").read_text()]
+    (pixels,) = [path for path in place.glob("*.u8") if path.name in (place / "index.json").read_text()]
     pixels.write_bytes(b"short")
     np.testing.assert_array_equal(decoded(folder)[1], first)
 
@@ -300,14 +302,14 @@ def lesion_table(seed=0, n_lesions=1500):
             "image": [f"i{i:05}" for i in range(len(lesion))],
             "lesion_id": [f"L{i}" for i in lesion],
             "label": label[lesion],
-            "status": data.USED,
+            "status": USED,
         }
     )
 
 
 def test_no_lesion_is_in_two_parts_and_each_class_has_its_share_to_within_a_lesion():
     table = lesion_table()
-    table["split"] = data.split_table(table, 0.15, 0.15, seed=42)
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=42)
     lesions = table.groupby("lesion_id").agg(split=("split", "first"), n=("split", "nunique"), label=("label", "first"))
     assert (lesions["n"] == 1).all()
     for _, members in lesions.groupby("label"):
@@ -317,7 +319,7 @@ def test_no_lesion_is_in_two_parts_and_each_class_has_its_share_to_within_a_lesi
 
 def test_lesions_of_several_images_are_as_common_in_every_part():
     table = lesion_table()
-    split = data.split_table(table, 0.15, 0.15, seed=42)
+    split = splits.split_table(table, 0.15, 0.15, seed=42)
     lesions = table.assign(split=split).groupby("lesion_id").agg(split=("split", "first"), n=("image", "size"))
     shares = (lesions["n"] > 1).groupby(lesions["split"]).mean()
     assert shares.max() - shares.min() < 0.02
@@ -325,53 +327,53 @@ def test_lesions_of_several_images_are_as_common_in_every_part():
 
 def test_the_split_depends_on_the_seed_alone_not_on_the_rows_order():
     table = lesion_table()
-    first = data.split_table(table, 0.15, 0.15, seed=1)
+    first = splits.split_table(table, 0.15, 0.15, seed=1)
     shuffled = table.sample(frac=1, random_state=3)
     pd.testing.assert_series_equal(
-        data.split_table(shuffled, 0.15, 0.15, seed=1).sort_index(), first, check_names=False
+        splits.split_table(shuffled, 0.15, 0.15, seed=1).sort_index(), first, check_names=False
     )
-    assert (data.split_table(table, 0.15, 0.15, seed=2) != first).any()
+    assert (splits.split_table(table, 0.15, 0.15, seed=2) != first).any()
 
 
 def test_a_split_by_image_leaks_and_is_counted():
     table = lesion_table()
-    table["split"] = data.split_table(table, 0.15, 0.15, seed=42, group_by_lesion=False)
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=42, group_by_lesion=False)
     train = set(table.loc[table["split"] == "train", "lesion_id"])
     expected = sum(lesion in train for lesion in table.loc[table["split"] == "test", "lesion_id"])
-    assert data.n_leaked(table, table["split"]) == expected > 0
-    assert f"Split by image, {expected} of" in data.describe_split(table, 0.15, 0.15, 42)
+    assert splits.n_leaked(table, table["split"]) == expected > 0
+    assert f"Split by image, {expected} of" in splits.describe_split(table, 0.15, 0.15, 42)
 
 
 def test_a_class_of_too_few_lesions_is_named_with_the_choices():
     table = lesion_table()
-    extra = pd.DataFrame({"image": ["x", "y", "z"], "lesion_id": ["X", "X", "Y"], "label": 5, "status": data.USED})
+    extra = pd.DataFrame({"image": ["x", "y", "z"], "lesion_id": ["X", "X", "Y"], "label": 5, "status": USED})
     table = pd.concat([table[table["label"] != 5], extra], ignore_index=True)
     with pytest.raises(
         ValueError, match=r"DF \(Dermatofibroma\) has 2 lesion\(s\), 3 image\(s\).*--no-group-by-lesion"
     ):
-        data.split_table(table, 0.15, 0.15, seed=0)
+        splits.split_table(table, 0.15, 0.15, seed=0)
 
 
 def test_three_lesions_reach_all_three_parts():
-    table = pd.DataFrame({"image": list("abc"), "lesion_id": list("abc"), "label": 0, "status": data.USED})
-    assert sorted(data.split_table(table, 0.15, 0.15, seed=0)) == ["test", "train", "val"]
+    table = pd.DataFrame({"image": list("abc"), "lesion_id": list("abc"), "label": 0, "status": USED})
+    assert sorted(splits.split_table(table, 0.15, 0.15, seed=0)) == ["test", "train", "val"]
 
 
 def test_an_absent_class_is_named_and_does_not_stop():
     table = lesion_table()
     table = table[table["label"] != 6]
-    table["split"] = data.split_table(table, 0.15, 0.15, seed=0)
-    assert "VASC (Vascular Lesion) has no image" in data.describe_split(table, 0.15, 0.15, 0)
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=0)
+    assert "VASC (Vascular Lesion) has no image" in splits.describe_split(table, 0.15, 0.15, 0)
 
 
 def test_a_limit_keeps_that_many_images_of_every_class():
     table = lesion_table().assign(reason="")
-    limited = data.limit_table(table, 200, seed=0)
-    used = limited[limited["status"] == data.USED]
+    limited = splits.limit_table(table, 200, seed=0)
+    used = limited[limited["status"] == USED]
     assert len(used) == 200 and (used["label"].value_counts() >= 10).all()
-    assert (limited.loc[limited["status"] == data.LEFT_OUT, "reason"] == "beyond --limit").all()
+    assert (limited.loc[limited["status"] == LEFT_OUT, "reason"] == "beyond --limit").all()
     with pytest.raises(ValueError, match="too few"):
-        data.limit_table(table, 20, seed=0)
+        splits.limit_table(table, 20, seed=0)
 
 
 # Batches
@@ -380,7 +382,7 @@ def test_a_limit_keeps_that_many_images_of_every_class():
 @pytest.fixture
 def batches(folder):
     for i in range(10):
-        folder.add(f"i{i}", data.CLASSES[i % 7], suffix=".png")
+        folder.add(f"i{i}", CLASSES[i % 7], suffix=".png")
     table, pixels = decoded(folder.write(), 16)
     return lambda **options: data.Batches(pixels, table, 4, **options)
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, disc, picture
 
-import data
-import dataset
+from dataset import download
+from dataset.__main__ import main
+from dataset.table import CLASSES, USED, read_table
 
 NAMES = [f"ISIC_{i:07}" for i in range(7)]
 METADATA = "lesion_id,image_id,dx,dx_type,age,sex,localization\n" + "".join(
-    f"HAM_{i},{name},{code.lower()},histo,50.0,male,back\n" for i, (name, code) in enumerate(zip(NAMES, data.CLASSES))
+    f"HAM_{i},{name},{code.lower()},histo,50.0,male,back\n" for i, (name, code) in enumerate(zip(NAMES, CLASSES))
 )
 
 
@@ -73,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(dataset.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     with Server() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         server.address = f"http://127.0.0.1:{server.server_port}"
@@ -85,21 +86,21 @@ def server(monkeypatch):
 def get(server, folder, images=None, masks=None, md5=None):
     """Serve two archives and download."""
     archives = []
-    for kind, content, pattern in (("images", images or zipped(IMAGES), dataset.IMAGE),
-                                   ("masks", masks or zipped(MASKS), dataset.MASK)):  # fmt: skip
+    for kind, content, pattern in (("images", images or zipped(IMAGES), download.IMAGE),
+                                   ("masks", masks or zipped(MASKS), download.MASK)):  # fmt: skip
         server.files[f"/{kind}.zip"] = content
         digest = md5 or hashlib.md5(content).hexdigest()
-        archives.append(dataset.Archive(kind, f"{server.address}/{kind}.zip", digest, kind, pattern, 7))
-    dataset.download(folder, archives, f"{server.address}/metadata")
+        archives.append(download.Archive(kind, f"{server.address}/{kind}.zip", digest, kind, pattern, 7))
+    download.download(folder, archives, f"{server.address}/metadata")
 
 
 def test_a_download_ends_with_the_folder_that_main_reads(server, tmp_path):
     get(server, tmp_path / "ham")
-    table = data.read_table(tmp_path / "ham")
-    assert (table["status"] == data.USED).all() and list(table["label"]) == list(range(7))
+    table = read_table(tmp_path / "ham")
+    assert (table["status"] == USED).all() and list(table["label"]) == list(range(7))
     assert list(table["lesion_id"]) == [f"HAM_{i}" for i in range(7)]
     header, first, *_ = csv.reader((tmp_path / "ham" / "GroundTruth.csv").open())
-    assert header == ["image", *data.CLASSES] and first == [NAMES[0], "1.0", *["0.0"] * 6]
+    assert header == ["image", *CLASSES] and first == [NAMES[0], "1.0", *["0.0"] * 6]
     assert sorted(path.name for path in (tmp_path / "ham").iterdir() if not path.name.startswith(".")) == [
         "GroundTruth.csv", "HAM10000_metadata.csv", "images", "masks"]  # fmt: skip
     assert len(list((tmp_path / "ham" / "masks").iterdir())) == 7
@@ -122,12 +123,12 @@ def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
 
 
 def test_a_second_run_goes_on_after_the_first_gave_up(server, tmp_path):
-    server.cuts = [None, *[100] * dataset.TRIES]
+    server.cuts = [None, *[100] * download.TRIES]
     with pytest.raises(ConnectionError, match="goes on from what came"):
         get(server, tmp_path)
     get(server, tmp_path)
-    assert ("/images.zip", f"bytes={100 * dataset.TRIES}-") in server.asked
-    assert len(data.read_table(tmp_path)) == 7
+    assert ("/images.zip", f"bytes={100 * download.TRIES}-") in server.asked
+    assert len(read_table(tmp_path)) == 7
 
 
 def test_a_server_that_cannot_go_on_begins_anew(server, tmp_path):
@@ -189,11 +190,10 @@ def test_metadata_of_other_images_is_refused(server, tmp_path):
 
 
 def test_no_server_is_one_message(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(dataset.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(dataset, "METADATA_URL", "http://127.0.0.1:9/metadata")
-    monkeypatch.setattr(dataset.download, "__defaults__", (dataset.ARCHIVES, dataset.METADATA_URL))
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.download, "__defaults__", (download.ARCHIVES, "http://127.0.0.1:9/metadata"))
     with pytest.raises(SystemExit) as stop:
-        dataset.main(["download", str(tmp_path / "ham")])
+        main(["download", str(tmp_path / "ham")])
     assert stop.value.code == 1
     printed = capsys.readouterr()
     assert "CC BY-NC 4.0" in printed.out and "cite" in printed.out
@@ -206,22 +206,23 @@ def test_a_full_disk_ends_in_one_message_and_a_later_run_goes_on(server, tmp_pat
     code = f"""
 import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-import dataset
+from dataset import download
+from dataset.__main__ import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-archive = dataset.Archive("images", "{server.address}/images.zip", "{hashlib.md5(large).hexdigest()}", "images",
-                          dataset.IMAGE, 7)
-dataset.download.__defaults__ = ((archive,), "{server.address}/metadata")
-dataset.main(["download", "ham"])
+archive = download.Archive("images", "{server.address}/images.zip", "{hashlib.md5(large).hexdigest()}", "images",
+                          download.IMAGE, 7)
+download.download.__defaults__ = ((archive,), "{server.address}/metadata")
+main(["download", "ham"])
 """
     server.files["/images.zip"] = large
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "Make room" in done.stderr and "Traceback" not in done.stderr
     get(server, tmp_path / "ham", images=large)
-    assert len(data.read_table(tmp_path / "ham")) == 7
+    assert len(read_table(tmp_path / "ham")) == 7
 
 
-def command(*arguments, cwd=ROOT):
-    return subprocess.run([sys.executable, str(ROOT / "data.py"), *map(str, arguments)], cwd=cwd, capture_output=True,
+def command(*arguments):
+    return subprocess.run([sys.executable, "-m", "dataset", *map(str, arguments)], cwd=ROOT, capture_output=True,
                           text=True)  # fmt: skip
 
 

@@ -23,7 +23,7 @@ class Share(Toy):
         for batch in super().epoch(epoch):
             yield {key: value[dist.get_rank()::2] for key, value in batch.items()}
 
-_, rank, n_ranks = train.join_processes(torch.device("cpu"))
+_, rank, n_ranks = machine.join_processes(torch.device("cpu"))
 assert n_ranks == 2
 place, epochs, resume = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
 model, _ = run(place, epochs=epochs, batches=Share(n=11), resume=resume, shares=Share(seed=1))

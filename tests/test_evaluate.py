@@ -296,7 +296,7 @@ def batches_of(size, n=10):
 def test_predictions_do_not_depend_on_the_batch_size():
     one, four = (
         [
-            torch.cat([output[head] for _, output in evaluate.predict(Brightness(), batches_of(size))])
+            torch.cat([output[head] for _, output in evaluate.infer(Brightness(), batches_of(size))])
             for head in ("label", "mask")
         ]
         for size in (1, 4)
@@ -308,7 +308,7 @@ def test_predictions_do_not_depend_on_the_batch_size():
 def test_prediction_leaves_the_model_in_the_mode_it_came_in():
     for training in (True, False):
         model = Brightness().train(training)
-        for _ in evaluate.predict(model, batches_of(4)):
+        for _ in evaluate.infer(model, batches_of(4)):
             assert not model.training
         assert model.training is training
 

@@ -19,14 +19,14 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirem
 
 def command(*arguments):
     with pytest.raises(SystemExit) as stop:
-        export.main(["export", *map(str, arguments)])
+        export.main([*map(str, arguments)])
     return stop.value.code
 
 
 @pytest.mark.parametrize("task", models.MODELS)
 def test_any_number_of_images_gets_the_logits_of_pytorch(task, whole_run, demo_folder, tmp_path, capsys):
     checkpoint, target = whole_run[0] / f"best_{task}_model.pth", tmp_path / "model.onnx"
-    export.main(["export", str(checkpoint), str(target), "--data-dir", str(demo_folder)])
+    export.main([str(checkpoint), str(target), "--data-dir", str(demo_folder)])
     assert "16 real pictures" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(str(target))
     model = models.load_model(checkpoint)
@@ -74,7 +74,7 @@ def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
 
 
 def test_the_command_of_the_readme_is_models_export(whole_run, tmp_path):
-    command = [sys.executable, ROOT / "models.py", "export", whole_run[0] / "best_classification_model.pth", "m.onnx"]
+    command = [sys.executable, ROOT / "export.py", whole_run[0] / "best_classification_model.pth", "m.onnx"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "largest difference from PyTorch, random input" in done.stdout

@@ -3,8 +3,8 @@ import pytest
 from conftest import Folder
 from PIL import Image, ImageEnhance
 
-import data
-import leakage
+from dataset import cache, leakage
+from dataset.table import read_table
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def scene(tmp_path_factory, demo_folder):
     folder.add("shifted", image=shifted.resize((width - 4, height - 3)), mask=None, suffix=".png")
     folder.add("recompressed", image=pictures[2], mask=None, quality=40)
     folder.add("recoloured", image=ImageEnhance.Color(pictures[3]).enhance(1.15), mask=None, suffix=".png")
-    table, pixels = data.decode_table(data.read_table(folder.write().path), folder.path, 112, place / "cache")
+    table, pixels = cache.decode_table(read_table(folder.write().path), folder.path, 112, place / "cache")
     return table, pixels
 
 

@@ -18,6 +18,7 @@ import data
 import main
 import models
 import train
+from dataset.table import CLASSES
 
 OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png report.html leakage.csv
 best_classification_model.pth best_segmentation_model.pth best_multitask_model.pth
@@ -46,12 +47,12 @@ def test_the_files_that_others_read_have_their_fixed_form(whole_run):
     metrics = json.loads((outputs / "multitask" / "metrics.json").read_text())
     label_keys = {"accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "per_class"}
     assert label_keys <= set(metrics["label"])
-    assert set(metrics["label"]["per_class"]) == set(data.CLASSES)
+    assert set(metrics["label"]["per_class"]) == set(CLASSES)
     assert set(metrics["label"]["per_class"]["MEL"]) == {"precision", "recall", "f1", "support"}
     assert {"mean_iou", "mean_dice", "pooled_iou", "pooled_dice", "n_images"} <= set(metrics["mask"])
     predictions = pd.read_csv(outputs / "classification" / "predictions.csv")
-    assert list(predictions.columns) == ["image", "true", "predicted", *data.CLASSES]
-    np.testing.assert_allclose(predictions[list(data.CLASSES)].sum(axis=1), 1, atol=1e-5)
+    assert list(predictions.columns) == ["image", "true", "predicted", *CLASSES]
+    np.testing.assert_allclose(predictions[list(CLASSES)].sum(axis=1), 1, atol=1e-5)
     assert list(pd.read_csv(outputs / "segmentation" / "per_image.csv").columns) == ["image", "iou", "dice"]
     assert list(pd.read_csv(outputs / "splits.csv").columns) == ["image", "label", "lesion_id", "split"]
     assert list(pd.read_csv(outputs / "data_report.csv").columns) == ["image", "status", "reason"]
@@ -80,7 +81,7 @@ def test_a_checkpoint_says_what_it_is_and_loads_alone(whole_run, task):
     outputs, _ = whole_run
     path = outputs / f"best_{task}_model.pth"
     checkpoint = models.load_checkpoint(path)
-    assert checkpoint["task"] == task and checkpoint["classes"] == list(data.CLASSES)
+    assert checkpoint["task"] == task and checkpoint["classes"] == list(CLASSES)
     assert checkpoint["image_size"] == 32 and checkpoint["mean"] == list(data.MEAN)
     assert checkpoint["config"]["SEED"] == 42 and checkpoint["versions"]["torch"] == torch.__version__
     assert re.fullmatch("[0-9a-f]{16}", checkpoint["split_hash"])
@@ -106,7 +107,7 @@ def test_two_runs_with_one_seed_agree_to_the_last_digit(whole_run, demo_folder, 
 
 def test_the_demo_makes_its_data_and_says_so_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main.synthetic.write_dataset, "__defaults__", (42, dict.fromkeys(data.CLASSES, 4)))
+    monkeypatch.setattr(main.synthetic.write_dataset, "__defaults__", (42, dict.fromkeys(CLASSES, 4)))
     assert main.main(["--demo", *QUICK, "--tasks", "segmentation"]) == 0
     assert main.main(["--demo", *QUICK, "--tasks", "segmentation", "--resume"]) == 0  # on the same data
     outputs = tmp_path / "outputs_demo"

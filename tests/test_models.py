@@ -8,6 +8,7 @@ import torch
 from conftest import ROOT
 from torchvision.models import resnet18
 
+import machine
 import models
 from models import MODELS, Classifier, Encoder, MultiTask, Segmenter, load_checkpoint, load_model
 
@@ -164,4 +165,4 @@ def test_a_silent_network_does_not_hang(hub):
 
 def test_an_unknown_device_is_refused_with_a_message():
     with pytest.raises(ValueError, match="--device abacus"):
-        models.choose_device("abacus")
+        machine.choose_device("abacus")

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from conftest import ROOT, picture
 from PIL import Image
 
-import data
 import models
 import predict
+from dataset import images
+from dataset.table import CLASSES
 
 torch.set_num_threads(2)
 
@@ -60,9 +61,9 @@ def test_each_checkpoint_writes_what_it_knows(task, checkpoints, photos, tmp_pat
     assert len(list((out / "overlays").rglob("*.jpg"))) == 5
     for row in rows:
         if task != "segmentation":
-            probabilities = [float(row[code]) for code in data.CLASSES]
+            probabilities = [float(row[code]) for code in CLASSES]
             assert sum(probabilities) == pytest.approx(1, abs=1e-3)
-            assert row["predicted"] == data.CLASSES[np.argmax(probabilities)]
+            assert row["predicted"] == CLASSES[np.argmax(probabilities)]
             assert float(row["confidence"]) == max(probabilities)
     masks = list((out / "masks").rglob("*.png"))
     assert len(masks) == (0 if task == "classification" else 5)
@@ -79,7 +80,7 @@ def test_masks_have_the_pictures_size_and_two_values(checkpoints, photos, tmp_pa
 
 def test_a_turned_photograph_gets_an_upright_mask(checkpoints, tmp_path):
     exif = Image.Exif()
-    exif[data.ORIENTATION] = 6
+    exif[images.ORIENTATION] = 6
     picture(0, (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
     run(tmp_path / "turned.jpg", "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out")
     assert Image.open(tmp_path / "out" / "masks" / "turned.png").size == (40, 60)
@@ -102,9 +103,9 @@ def test_probabilities_are_those_of_the_test_set(checkpoints, demo_folder, whole
     run(*files, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out")
     temperature = models.load_checkpoint(checkpoints["multitask"])["calibration"]["temperature"]
     for ours, theirs in zip(rows_of(tmp_path / "out"), measured):
-        probabilities = np.array([float(theirs[code]) for code in data.CLASSES]) ** (1 / temperature)
+        probabilities = np.array([float(theirs[code]) for code in CLASSES]) ** (1 / temperature)
         expected = probabilities / probabilities.sum()
-        found = [float(ours[code]) for code in data.CLASSES]
+        found = [float(ours[code]) for code in CLASSES]
         assert found == pytest.approx(expected, abs=5e-3)
 
 
@@ -240,14 +241,14 @@ def test_a_full_disk_ends_in_one_message(checkpoints, photos, tmp_path):
 
 def test_a_caption_names_class_and_area():
     prediction = predict.Prediction((8, 8), np.eye(7)[0] * 0.76 + 0.04, np.array([[1.0, -1.0], [-1.0, -1.0]]), None)
-    assert predict.caption(prediction, data.CLASSES) == "Melanoma 80%, lesion: 25% of the picture"
+    assert predict.caption(prediction, CLASSES) == "Melanoma 80%, lesion: 25% of the picture"
 
 
 def test_an_overlay_draws_the_outline_and_leaves_the_rest():
     image = Image.new("RGB", (80, 80), (200, 150, 130))
     logits = np.full((8, 8), -1.0, np.float32)
     logits[2:6, 2:6] = 1
-    drawn = np.array(predict.overlay(image, predict.Prediction((80, 80), None, logits, None), data.CLASSES))[:80, :80]
+    drawn = np.array(predict.overlay(image, predict.Prediction((80, 80), None, logits, None), CLASSES))[:80, :80]
     changed = (drawn != (200, 150, 130)).any(axis=2)
     assert changed[16:24, 40].any() and not changed[40, 40] and not changed[4, 4]
 

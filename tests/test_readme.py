@@ -1,5 +1,6 @@
 """The README's commands and snippets are run as printed."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -37,7 +38,7 @@ def test_every_flag_that_is_mentioned_exists(flag):
     assert flag in known or flag.replace("--no-", "--") in known
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if re.search(r"(predict|models)\.py", line)])
+@pytest.mark.parametrize("command", [line for line in COMMANDS if re.search(r"(predict|export)\.py", line)])
 def test_the_commands_on_the_demo_run_as_printed(command, whole_run, demo_folder, tmp_path):
     (tmp_path / "outputs_demo").symlink_to(whole_run[0])
     (tmp_path / "demo_data").symlink_to(demo_folder)
@@ -48,9 +49,10 @@ def test_the_commands_on_the_demo_run_as_printed(command, whole_run, demo_folder
 
 def test_the_check_of_a_folder_runs_as_printed(demo_folder, tmp_path):
     (tmp_path / "data").symlink_to(demo_folder)
-    (command,) = [line for line in COMMANDS if "data.py check" in line]
-    _, script, *arguments = shlex.split(command)
-    done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    (command,) = [line for line in COMMANDS if "dataset check" in line]
+    _, *arguments = shlex.split(command)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

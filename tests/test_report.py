@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import report
+from report import page
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_cautions_follow_from_the_files(copy):
 
     edit(copy / "classification" / "metrics.json", blind)
     edit(copy / "config.json", lambda config: config.update(data="synthetic demo data"))
-    cautions = " ".join(report.cautions_of(report.Run(copy)))
+    cautions = " ".join(page.cautions_of(page.Run(copy)))
     assert "drawn by a program" in cautions
     assert "classification: melanoma sensitivity is 0.30" in cautions
     assert "classification, segmentation, multitask: started from scratch" in cautions
@@ -85,7 +85,7 @@ def test_an_overfitted_model_is_called_so(copy):
     values = lines[1].split(",")
     values[1], values[2] = "0.1", "0.5"
     path.write_text("\n".join([lines[0], ",".join(values)]))
-    assert any("overfitted" in text for text in report.cautions_of(report.Run(copy)))
+    assert any("overfitted" in text for text in page.cautions_of(page.Run(copy)))
 
 
 def test_names_from_the_data_are_escaped(copy):
@@ -93,13 +93,13 @@ def test_names_from_the_data_are_escaped(copy):
     edit(copy / "config.json", lambda config: config.update(DATA_DIR=bad))
     path = copy / "data_report.csv"
     path.write_text(path.read_text() + f"x,left out,{bad}\n")
-    html = report.build(copy)
+    html = page.build(copy)
     assert bad not in html and "&lt;script&gt;" in html
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run main\.py first"):
-        report.build(tmp_path)
+        page.build(tmp_path)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -8,19 +8,21 @@ import torch
 import data
 import evaluate
 import models
-import results
+from dataset import cache, images
+from dataset.table import LABEL_ONLY, read_metadata, read_table
+from report import results
 
 
 @pytest.fixture(scope="module")
 def measured(demo_folder, tmp_path_factory):
     """An untrained multi-task model on all demo images, with what `assess` returned and wrote."""
-    table, pixels = data.decode_table(data.read_table(demo_folder), demo_folder, 64, tmp_path_factory.mktemp("cache"))
+    table, pixels = cache.decode_table(read_table(demo_folder), demo_folder, 64, tmp_path_factory.mktemp("cache"))
     torch.manual_seed(0)
     model = models.MultiTask().eval()
     batches = data.Batches(pixels, table, 16)
     calibration = results.calibrate(model, batches, "fp32")
     written: dict = {}
-    metadata = data.read_metadata(demo_folder)
+    metadata = read_metadata(demo_folder)
     options = {"task": "multitask", "precision": "fp32", "note": "synthetic demo data", "metadata": metadata}
     found = results.assess(model, batches, calibration, write=written.__setitem__, **options)
     return model, batches, calibration, found, written
@@ -68,7 +70,7 @@ def test_native_overlap_is_measured_at_the_mask_files_size(measured):
 
 def test_a_perfect_outline_has_distance_zero_and_overlap_one(tmp_path, demo_folder):
     paths = [demo_folder / "images" / "synthetic_00000.jpg", demo_folder / "masks" / "synthetic_00000_segmentation.png"]
-    true = torch.from_numpy(data.read_native_mask(*paths)).float()
+    true = torch.from_numpy(images.read_native_mask(*paths)).float()
     counts, distances = results.native_overlap((true * 2 - 1)[None], *paths)
     assert evaluate.dice(counts) == 1 and distances == (0, 0)
 
@@ -93,7 +95,7 @@ def test_subgroups_add_up(measured):
 def test_images_without_a_mask_count_for_labels_alone(measured):
     model, batches, calibration, *_ = measured
     rows = batches.table.copy()
-    rows.loc[rows.index[::2], "status"] = data.LABEL_ONLY
+    rows.loc[rows.index[::2], "status"] = LABEL_ONLY
     some = data.Batches(batches.pixels, rows, 16)
     found = results.assess(model, some, calibration, task="multitask", precision="fp32", write=lambda *_: None)
     assert found["label"]["n_images"] == len(rows) and found["mask"]["n_images"] == len(rows) // 2

@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-import data
-import synthetic
+from dataset import synthetic
+from dataset.table import USED, read_table
 
 
 def test_the_same_seed_writes_the_same_files(tmp_path):
@@ -22,8 +22,8 @@ def test_the_same_seed_writes_the_same_files(tmp_path):
 
 
 def test_it_is_read_as_a_clean_data_set_of_seven_classes_with_lesion_ids(demo_folder):
-    table = data.read_table(demo_folder)
-    assert (table["status"] == data.USED).all()
+    table = read_table(demo_folder)
+    assert (table["status"] == USED).all()
     assert set(table["label"]) == set(range(7))
     assert table["lesion_id"].nunique() == 35 < len(table)
 
@@ -47,6 +47,8 @@ def test_an_existing_folder_is_not_touched(tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError):
         synthetic.write_dataset(tmp_path / "mine")
-    done = subprocess.run([sys.executable, ROOT / "synthetic.py", tmp_path / "mine"], capture_output=True, text=True)
-    assert done.returncode == 1 and "there already" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "dataset", "draw", tmp_path / "mine"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "there already" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "mine").iterdir())

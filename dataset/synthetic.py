@@ -1,13 +1,11 @@
 """Demo lesions in the folder layout of HAM10000: drawn by rules, told apart by colour, shape, border and texture.
 
-    python synthetic.py FOLDER
 
 They let the whole program run where there is no data. Numbers measured on them say nothing about real lesions.
 """
 
 import csv
 import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,7 +79,7 @@ def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = 
     _write_csv(partial / "GroundTruth.csv", ["image", *LOOKS], truth)
     columns = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
     _write_csv(partial / "HAM10000_metadata.csv", columns, metadata)
-    (partial / "README.txt").write_text("Synthetic demo data, drawn by synthetic.py; no image shows a real lesion.\n")
+    (partial / "README.txt").write_text("Synthetic demo data, drawn by a program; no image shows a real lesion.\n")
     partial.rename(folder)
 
 
@@ -198,12 +196,3 @@ def _hairs(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _write_csv(path: Path, columns: list[str], rows: list[list]) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python synthetic.py FOLDER")
-    try:
-        write_dataset(sys.argv[1])
-    except OSError as error:
-        sys.exit(str(error))

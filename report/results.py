@@ -13,6 +13,8 @@ from tqdm import tqdm
 import data
 import evaluate
 import visualize
+from dataset import images
+from dataset.table import CLASSES, USED
 from models import Model
 
 OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": ("MEL", "BCC", "AKIEC")}  # classes to find, against the rest
@@ -44,7 +46,7 @@ def assess(
     metadata : columns image, age, sex, localization, for subgroups.
     """
     rows = batches.table
-    masked = (rows["status"] == data.USED).to_numpy()
+    masked = (rows["status"] == USED).to_numpy()
     resamples = evaluate.resample_lesions(rows["lesion_id"])
     collected = collect(model, batches, precision)
     found: dict = ({"data": note} if note else {}) | (about or {})
@@ -80,12 +82,12 @@ def collect(model: Model, batches: data.Batches, precision: str) -> dict[str, np
     rows, start = batches.table, 0
     progress = tqdm(batches.epoch(), "measuring", len(batches), leave=False, unit="batch", disable=None)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for batch, output in evaluate.predict(model, progress, precision):
+        for batch, output in evaluate.infer(model, progress, precision):
             part = rows.iloc[start : start + len(batch["image"])]
             start += len(part)
             if "label" in output:
                 kept.setdefault("label", []).append(output["label"].cpu().numpy())
-            masked = part["status"].to_numpy() == data.USED
+            masked = part["status"].to_numpy() == USED
             if "mask" in output and masked.any():
                 logits, mask = output["mask"].cpu()[masked], batch["mask"].cpu()[masked]
                 kept.setdefault("mask", []).append(evaluate.mask_counts(logits, mask).numpy())
@@ -97,7 +99,7 @@ def collect(model: Model, batches: data.Batches, precision: str) -> dict[str, np
 
 def native_overlap(logits: torch.Tensor, image_path: str, mask_path: str) -> tuple[np.ndarray, tuple[float, float]]:
     """Overlap and surface distances at the mask file's own size, to which the logits (1, H, W) are resized."""
-    true = data.read_native_mask(image_path, mask_path)
+    true = images.read_native_mask(image_path, mask_path)
     full = F.interpolate(logits[None], size=true.shape, mode="bilinear", align_corners=False)
     counts = evaluate.mask_counts(full, torch.from_numpy(true)[None, None])[0].numpy()
     return counts, evaluate.surface_distances(full[0, 0].numpy() > 0, true)
@@ -112,7 +114,7 @@ def calibrate(model: Model, batches: data.Batches, precision: str) -> dict:
     thresholds : of the summed probability of each operating point's classes.
     """
     logits = [
-        output["label"].cpu() for _, output in evaluate.predict(model, batches.epoch(), precision) if "label" in output
+        output["label"].cpu() for _, output in evaluate.infer(model, batches.epoch(), precision) if "label" in output
     ]
     if not logits:
         return {}
@@ -127,7 +129,7 @@ def calibrate(model: Model, batches: data.Batches, precision: str) -> dict:
 
 def one_against_rest(true: np.ndarray, probabilities: np.ndarray, codes) -> tuple[np.ndarray, np.ndarray]:
     """Whether each image is of one of the classes, and their summed probability."""
-    members = [data.CLASSES.index(code) for code in codes]
+    members = [CLASSES.index(code) for code in codes]
     return np.isin(true, members), probabilities[:, members].sum(axis=1)
 
 
@@ -137,8 +139,8 @@ def label_numbers(rows: pd.DataFrame, collected: dict, resamples: np.ndarray, ca
     calibrated = evaluate.softmax(collected["label"], calibration["temperature"])
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
-        found = evaluate.label_scores(true, probabilities, data.CLASSES, weights)
-        found |= under("official", evaluate.official_label_scores(true, probabilities, data.CLASSES, weights))
+        found = evaluate.label_scores(true, probabilities, CLASSES, weights)
+        found |= under("official", evaluate.official_label_scores(true, probabilities, CLASSES, weights))
         found |= under("calibration.before", evaluate.calibration_scores(true, probabilities, weights))
         found |= under("calibration.after", evaluate.calibration_scores(true, calibrated, weights))
         for name, codes in OPERATING_POINTS.items():
@@ -149,7 +151,7 @@ def label_numbers(rows: pd.DataFrame, collected: dict, resamples: np.ndarray, ca
         return found
 
     numbers, intervals = evaluate.with_intervals(scores, resamples)
-    for k, code in enumerate(data.CLASSES):
+    for k, code in enumerate(CLASSES):
         numbers["per_class"][code]["support"] = int((true == k).sum())
     numbers["calibration"]["temperature"] = calibration["temperature"]
     for name, threshold in calibration["thresholds"].items():
@@ -167,12 +169,12 @@ def mask_numbers(rows: pd.DataFrame, collected: dict, resamples: np.ndarray) -> 
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
         found = evaluate.mask_scores(collected["mask"], weights) | under("native", native(weights))
-        for k, code in enumerate(data.CLASSES):
+        for k, code in enumerate(CLASSES):
             found |= under(f"by_class.{code}", native(weights * (rows["label"].to_numpy() == k)))
         return found
 
     numbers, intervals = evaluate.with_intervals(scores, resamples)
-    for k, code in enumerate(data.CLASSES):
+    for k, code in enumerate(CLASSES):
         numbers["by_class"][code]["n_images"] = int((rows["label"] == k).sum())
     return numbers | {"n_images": len(rows)}, intervals
 
@@ -197,10 +199,10 @@ def subgroup_numbers(rows: pd.DataFrame, collected: dict, resamples: np.ndarray,
 def _main_scores(rows: pd.DataFrame, collected: dict, weights: np.ndarray) -> evaluate.Scores:
     found = {}
     if "label" in collected:
-        labels = evaluate.label_scores(rows["label"].to_numpy(), collected["label"], data.CLASSES, weights)
+        labels = evaluate.label_scores(rows["label"].to_numpy(), collected["label"], CLASSES, weights)
         found |= {name: labels[name] for name in ("accuracy", "balanced_accuracy")}
     if "mask" in collected:
-        masked = (rows["status"] == data.USED).to_numpy()
+        masked = (rows["status"] == USED).to_numpy()
         found["mean_dice"] = evaluate.mask_scores(collected["mask"], weights[:, masked])["mean_dice"]
     return found
 
@@ -227,12 +229,12 @@ def compare(single: pd.DataFrame, multi: pd.DataFrame, lesions: pd.Series) -> di
         return found | {
             "mean_dice": evaluate.paired_difference(lambda i, w: evaluate.weighted_mean(w, dice[i]), resamples)
         }
-    true = pd.Categorical(both["true_0"], data.CLASSES).codes
-    called = [pd.Categorical(both[f"predicted_{i}"], data.CLASSES).codes for i in (0, 1)]
-    one_hot = [np.eye(len(data.CLASSES))[codes] for codes in called]
+    true = pd.Categorical(both["true_0"], CLASSES).codes
+    called = [pd.Categorical(both[f"predicted_{i}"], CLASSES).codes for i in (0, 1)]
+    one_hot = [np.eye(len(CLASSES))[codes] for codes in called]
 
     def balanced(i: int, weights: np.ndarray) -> np.ndarray:
-        return evaluate.label_scores(true, one_hot[i], data.CLASSES, weights)["balanced_accuracy"]
+        return evaluate.label_scores(true, one_hot[i], CLASSES, weights)["balanced_accuracy"]
 
     found["balanced_accuracy"] = evaluate.paired_difference(balanced, resamples)
     return found | {"mcnemar": evaluate.mcnemar(called[0] == true, called[1] == true)}
@@ -244,7 +246,7 @@ class Pictures:
     def __init__(self, model: Model, batches: data.Batches, collected: dict, task: str, precision: str) -> None:
         self.model, self.batches, self.collected, self.task, self.precision = model, batches, collected, task, precision
         self.names, self.true = batches.table["image"].to_numpy(), batches.table["label"].to_numpy()
-        self.masked = np.flatnonzero((batches.table["status"] == data.USED).to_numpy())
+        self.masked = np.flatnonzero((batches.table["status"] == USED).to_numpy())
 
     def of_labels(self, calibration: dict) -> tuple[dict, dict]:
         """Confusion, ROC and precision-recall, reliability, risk and coverage, confident errors, heat maps; and the
@@ -254,8 +256,8 @@ class Pictures:
         matrix = evaluate.confusion_matrix(self.true, before)
         heat, energy = self._heat_maps(before)
         return {
-            "confusion_matrix": visualize.confusion(matrix, data.CLASSES, self.task),
-            "roc_and_precision_recall": visualize.ranking_curves(self.true, before, data.CLASSES, self.task),
+            "confusion_matrix": visualize.confusion(matrix, CLASSES, self.task),
+            "roc_and_precision_recall": visualize.ranking_curves(self.true, before, CLASSES, self.task),
             "reliability": visualize.reliability(self.true, before, after, evaluate.N_BINS, self.task),
             "risk_coverage": visualize.risk_coverage(*self._risk(before), self.task),
             "confident_errors": self._confident_errors(after),
@@ -268,11 +270,11 @@ class Pictures:
         chosen = evaluate.best_median_worst(dice)
         picks = self.masked[chosen]
         few = self.batches.subset(picks)
-        ((_, output),) = evaluate.predict(self.model, few.epoch(), self.precision)
+        ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision)
         predicted = output["mask"][:, 0].gt(0).cpu().numpy()
-        titles = [f"{self.names[i]}\n{data.CLASSES[self.true[i]]}, Dice {dice[j]:.3f}" for i, j in zip(picks, chosen)]
+        titles = [f"{self.names[i]}\n{CLASSES[self.true[i]]}, Dice {dice[j]:.3f}" for i, j in zip(picks, chosen)]
         heading = f"{self.task}: best, median and worst of {len(dice)} test images by Dice"
-        by_class = {code: dice[self.true[self.masked] == k] for k, code in enumerate(data.CLASSES)}
+        by_class = {code: dice[self.true[self.masked] == k] for k, code in enumerate(CLASSES)}
         return {
             "masks": visualize.mask_rows(*few.pictures(), predicted, titles, heading),
             "dice_by_class": visualize.dice_by_class(by_class, self.task),
@@ -306,7 +308,7 @@ class Pictures:
                 area.append(batch["mask"].mean(dim=(1, 2, 3)))
             means = {"energy_in_mask": torch.cat(inside), "mask_area": torch.cat(area)}
             energy = {name: float(value.mean()) for name, value in means.items()} | {"n_images": len(self.masked)}
-        picks = [int(np.flatnonzero(self.true == k)[0]) for k in range(len(data.CLASSES)) if (self.true == k).any()]
+        picks = [int(np.flatnonzero(self.true == k)[0]) for k in range(len(CLASSES)) if (self.true == k).any()]
         few = self.batches.subset(picks)
         heat = self.model.heat_map(next(iter(few.epoch()))["image"])[:, 0].cpu().numpy()
         called = probabilities.argmax(axis=1)
@@ -315,12 +317,12 @@ class Pictures:
         return visualize.heat_maps(*few.pictures(), heat, titles, heading), energy
 
     def _verdict(self, i: int, called: int) -> str:
-        return f"{self.names[i]}\nis {data.CLASSES[self.true[i]]}, called {data.CLASSES[called]}"
+        return f"{self.names[i]}\nis {CLASSES[self.true[i]]}, called {CLASSES[called]}"
 
 
 def prediction_table(rows: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
     """image, true, predicted, and the probability of each class."""
-    classes, probabilities = np.array(data.CLASSES), evaluate.softmax(logits)
+    classes, probabilities = np.array(CLASSES), evaluate.softmax(logits)
     table = pd.DataFrame(probabilities, columns=classes)
     table.insert(0, "image", rows["image"].to_numpy())
     table.insert(1, "true", classes[rows["label"]])

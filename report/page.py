@@ -1,18 +1,14 @@
-"""A run's files -> report.html: one file that opens offline, with every value taken from the files of the run.
-
-python report.py OUTPUT_DIR
-"""
+"""A run's files -> report.html: one file that opens offline, with every value taken from the files of the run."""
 
 import base64
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 
-from data import CLASS_NAMES, CLASSES, SPLITS
+from dataset.table import CLASS_NAMES, CLASSES, SPLITS
 
 TASKS = ("classification", "segmentation", "multitask")
 FEW = 30  # test images of a class, below which its numbers are called uncertain
@@ -407,7 +403,7 @@ def _shown(value) -> str:
 def _model_card(run: Run) -> str:
     source = f"The folder {run.config.get('DATA_DIR')}; its licence is for you to check"
     if run.note:
-        source = "Synthetic demo data, drawn by synthetic.py"
+        source = "Synthetic demo data, drawn by dataset/synthetic.py"
     elif run.splits["lesion_id"].astype(str).str.startswith("HAM_").any():
         source = "HAM10000 (Tschandl, Rosendahl and Kittler, Sci Data 5:180161, 2018), CC BY-NC 4.0: no commercial use"
     numbers = [
@@ -434,12 +430,3 @@ def _class_name(code: str) -> str:
 
 def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python report.py OUTPUT_DIR")
-    try:
-        Path(sys.argv[1], "report.html").write_text(build(Path(sys.argv[1])), encoding="utf-8")
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))

@@ -1,16 +1,10 @@
-"""Get HAM10000, and see what main.py would make of a data folder.
+"""HAM10000 from Harvard Dataverse into the layout that main.py reads: fetched, verified, unpacked."""
 
-python data.py download DIR
-python data.py check DIR
-"""
-
-import argparse
 import hashlib
 import re
 import shutil
 import ssl
 import stat
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-import data
+from dataset import table
 
 LICENCE = """HAM10000 is under CC BY-NC 4.0: use it for non-commercial purposes, and cite
   Tschandl, Rosendahl, Kittler: The HAM10000 dataset. Sci Data 5:180161 (2018). doi:10.7910/DVN/DBW86T
@@ -66,7 +60,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
     OSError : the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = folder / data.LESION_FILES[0]
+    metadata = folder / table.LESION_FILES[0]
     if not metadata.exists():
         partial = metadata.with_name(metadata.name + ".partial")
         partial.unlink(missing_ok=True)  # small, and of no known checksum: never continued
@@ -84,7 +78,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
             get_archive(archive, folder)
             done.touch()
     check_names(folder, diagnoses)
-    one_hot = pd.get_dummies(pd.Categorical(diagnoses, data.CLASSES)).set_axis(diagnoses.index).astype(float)
+    one_hot = pd.get_dummies(pd.Categorical(diagnoses, table.CLASSES)).set_axis(diagnoses.index).astype(float)
     partial = folder / "GroundTruth.csv.partial"
     one_hot.rename_axis("image").to_csv(partial, lineterminator="\n")
     partial.replace(folder / "GroundTruth.csv")
@@ -100,7 +94,7 @@ def read_diagnoses(path: Path) -> pd.Series:
         problem = str(error)
     if not problem:
         codes = rows.set_index("image_id")["dx"].fillna("nothing").str.upper()
-        unknown = sorted(set(codes) - set(data.CLASSES))
+        unknown = sorted(set(codes) - set(table.CLASSES))
         problem = f"dx holds {', '.join(unknown[:5])}" if unknown else ""
         problem = "an image is listed twice" if codes.index.has_duplicates else problem
     if problem:
@@ -214,119 +208,10 @@ def refuse_unsafe(member: zipfile.ZipInfo, archive: Archive) -> None:
 
 def check_names(folder: Path, diagnoses: pd.Series) -> None:
     """Raises ValueError if images and metadata do not belong together."""
-    images, _ = data.find_files(folder)
+    images, _ = table.find_files(folder)
     odd = sorted(set(images) ^ set(diagnoses.index))
     if odd:
         raise ValueError(
-            f"{len(images)} images and {len(diagnoses)} rows of {data.LESION_FILES[0]} do not match, for example "
+            f"{len(images)} images and {len(diagnoses)} rows of {table.LESION_FILES[0]} do not match, for example "
             f"{', '.join(odd[:3])}. Delete what is wrong in {folder}, and run this again."
         )
-
-
-# What a user can do about each reason for which a row is not used as it is; keys are how the reasons begin.
-ADVICE = {
-    "image is missing": "put the file into images/, under the name in the CSV",
-    "mask is missing": "put it into masks/ as <image>_segmentation.png; without, the row serves classification only",
-    "image:": "get the file again",
-    "mask:": "get the mask again; without, the row serves classification only",
-    "mask is empty": "nothing, if there is no lesion to see; it counts as outline of nothing",
-    "mask has gray values": "nothing; they are cut at one half",
-    "conflicting labels": "decide for one class in the CSV",
-    "duplicate row": "nothing; the first one is used",
-    "labels are not": "put a 1 into the column of the class and 0 into the others",
-    "unsafe name": "rename the image: a name without / \\ : and ..",
-    "empty name": "fill in the image's name",
-}
-
-
-def check(folder: Path, image_size: int) -> str:
-    """What main.py would find in a data folder, in words; every image is decoded, and nothing is changed there.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError : nothing can be done with the folder; says what to do.
-    """
-    table = data.read_table(folder)
-    with tempfile.TemporaryDirectory() as cache:
-        table, _ = data.decode_table(table, folder, 32, cache)
-    lines = [f"{data.find_csv(folder)}", data.describe(table)]
-    reasons = table.loc[table["reason"] != "", "reason"]
-    for start, advice in ADVICE.items():
-        if n := reasons.str.startswith(start).sum():
-            lines.append(f"  {n:5} x {start.rstrip(':')}: {advice}")
-    usable = table[table["status"] != data.LEFT_OUT]
-    lines.append("\n" + _counts(usable).to_string())
-    lines.append(_lesions(usable, folder))
-    lines += _split(table)
-    if (table["status"] != data.USED).all():
-        lines.append("Masks: none that can be used, so only the classifier can be trained.")
-    n_bytes = len(usable) * image_size**2 * 4
-    free = shutil.disk_usage(folder).free
-    lines.append(
-        f"At {image_size}x{image_size} pixels the cache takes {n_bytes / 1e9:.2f} GB of disk in --cache-dir "
-        f"({free / 1e9:.1f} GB are free on the disk of this folder), and as much of a GPU's memory, where it fits."
-    )
-    return "\n".join(lines)
-
-
-def _counts(usable: pd.DataFrame) -> pd.DataFrame:
-    """Images, lesions and masks per class."""
-    code = usable["label"].map(dict(enumerate(data.CLASSES)))
-    groups = usable.assign(mask=usable["status"] == data.USED).groupby(code)
-    counts = groups.agg(images=("image", "size"), lesions=("lesion_id", "nunique"), masks=("mask", "sum"))
-    counts = counts.reindex(data.CLASSES, fill_value=0)
-    counts.loc["all"] = counts.sum()
-    counts.index.name = None
-    return counts
-
-
-def _lesions(usable: pd.DataFrame, folder: Path) -> str:
-    n_lesions = usable["lesion_id"].nunique()
-    if n_lesions < len(usable):
-        return f"Lesion ids: yes, {n_lesions} lesions; a lesion's photographs stay in one part of the split."
-    if (usable["lesion_id"] != usable["image"]).any():
-        return "Lesion ids: yes, one image of each lesion."
-    return (
-        f"Lesion ids: none. If lesions were photographed several times, put {' or '.join(data.LESION_FILES)} into "
-        f"{folder}, or the scores will be too good."
-    )
-
-
-def _split(table: pd.DataFrame) -> list[str]:
-    options = {"val_fraction": 0.15, "test_fraction": 0.15, "seed": 42}  # main.py's defaults
-    try:
-        split = data.split_table(table, **options)
-    except ValueError as error:
-        return [f"Split: not possible. {error}"]
-    parts = ", ".join(f"{(split == name).sum()} {name}" for name in data.SPLITS)
-    return [f"Split: {parts}", data.describe_split(table.assign(split=split), **options)]
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Download or check; a user's mistake ends in one message."""
-    parser = argparse.ArgumentParser(
-        prog="data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("download", help="get HAM10000 (2.8 GB) from Harvard Dataverse")
-    command.add_argument("folder", type=Path, metavar="DIR")
-    command = commands.add_parser("check", help="say what main.py would find; nothing is changed")
-    command.add_argument("folder", type=Path, metavar="DIR")
-    command.add_argument("--image-size", type=int, default=224, help="pixels, for memory and disk [224]")
-    options = parser.parse_args(argv)
-    try:
-        if options.command == "check":
-            print(check(options.folder, options.image_size))
-        else:
-            print(LICENCE, flush=True)
-            download(options.folder)
-            print(f"{options.folder} is complete. Next: python main.py --data-dir {options.folder}")
-    except KeyboardInterrupt:
-        parser.exit(130, "Stopped. The same command goes on from here.\n")
-    except ConnectionError as error:
-        parser.exit(1, f"{error}\n")
-    except (ValueError, FileNotFoundError) as error:
-        parser.exit(2, f"{error}\n")
-    except OSError as error:
-        where = error.filename or options.folder
-        parser.exit(1, f"Cannot write {where}: {error.strerror}. Make room; the same command goes on from here.\n")

@@ -1,0 +1,51 @@
+"""Get HAM10000, see what main.py would make of a data folder, or draw one.
+
+python -m dataset download FOLDER
+python -m dataset check FOLDER
+python -m dataset draw FOLDER
+"""
+
+import argparse
+from pathlib import Path
+
+from dataset.check import check
+from dataset.download import LICENCE, download
+from dataset.synthetic import write_dataset
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Download, check or draw; a user's mistake ends in one message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("download", help="get HAM10000 (2.8 GB) from Harvard Dataverse")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command = commands.add_parser("check", help="say what main.py would find; nothing is changed")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("--image-size", type=int, default=224, help="pixels, for memory and disk [224]")
+    command = commands.add_parser("draw", help="write synthetic lesions into a new folder")
+    command.add_argument("folder", type=Path, metavar="DIR")
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "check":
+            print(check(options.folder, options.image_size))
+        elif options.command == "draw":
+            write_dataset(options.folder)
+        else:
+            print(LICENCE, flush=True)
+            download(options.folder)
+            print(f"{options.folder} is complete. Next: python main.py --data-dir {options.folder}")
+    except KeyboardInterrupt:
+        parser.exit(130, "Stopped. The same command goes on from here.\n")
+    except ConnectionError as error:
+        parser.exit(1, f"{error}\n")
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        parser.exit(2, f"{error}\n")
+    except OSError as error:
+        where = error.filename or options.folder
+        parser.exit(1, f"Cannot write {where}: {error.strerror}. Make room; the same command goes on from here.\n")
+
+
+if __name__ == "__main__":
+    main()

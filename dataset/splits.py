@@ -1,0 +1,116 @@
+"""A checked table -> training, validation and test set."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from dataset.table import CLASS_NAMES, CLASSES, LEFT_OUT, SPLITS, leave_out
+
+
+def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+    """Leave out all but `limit` usable rows, stratified by class, whole lesions first; 0 keeps all.
+
+    Each class keeps at least ten images (or all it has), so that it can still be split in three.
+
+    Raises
+    ------
+    ValueError : `limit` is too small for that.
+    """
+    usable = table[table["status"] != LEFT_OUT]
+    if not 0 < limit < len(usable):
+        return table
+    counts = usable["label"].value_counts().sort_index()
+    quota = (counts * limit / len(usable)).round().clip(lower=counts.clip(upper=10)).astype(int)
+    quota[quota.idxmax()] -= quota.sum() - limit
+    if (quota < counts.clip(upper=10)).any():
+        raise ValueError(f"--limit {limit} is too few for {len(counts)} classes of ten images; use {20 * len(counts)}.")
+    lesions = np.random.default_rng((seed, 1)).permutation(usable["lesion_id"].unique())
+    shuffled = usable["lesion_id"].map(pd.Series(range(len(lesions)), index=lesions)).sort_values(kind="stable").index
+    nth = usable.loc[shuffled].groupby("label").cumcount()
+    kept = shuffled[nth < usable.loc[shuffled, "label"].map(quota)]
+    table = table.copy()
+    leave_out(table, ~table.index.isin(kept), "beyond --limit")
+    return table
+
+
+def split_table(
+    table: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int, group_by_lesion: bool = True
+) -> pd.Series:
+    """Deal the usable rows to train, val and test; "" for rows left out.
+
+    Within each class, lesions are shuffled, sorted by their number of images and dealt one by one to the part that
+    is furthest behind its share. So each part gets its share of the lesions of each class, to within one lesion, and
+    its share of the harder lesions that were photographed several times.
+
+    Raises
+    ------
+    ValueError : a class has fewer than three lesions (or images, if not grouped); names it and the choices.
+    """
+    usable = table[table["status"] != LEFT_OUT].sort_values("image")
+    if usable.empty:
+        raise ValueError("No image can be used; data_report.csv gives each one's reason.")
+    lesion = usable["lesion_id"] if group_by_lesion else usable["image"]
+    lesions = usable.groupby(lesion)["label"].agg(label=lambda labels: labels.mode()[0], n_images="size")
+    lesions = lesions.sample(frac=1, random_state=seed).sort_values("n_images", ascending=False, kind="stable")
+    shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
+    part = pd.Series("", index=lesions.index)
+    for label, members in lesions.groupby("label"):
+        if len(members) < len(SPLITS):
+            raise ValueError(_too_few(CLASSES[label], len(members), usable, label, group_by_lesion))
+        dealt = dict.fromkeys(SPLITS, 0)
+        for i, name in enumerate(members.index, start=1):
+            # An empty part goes first, so that the smallest classes reach all three.
+            behind = max(SPLITS, key=lambda split: (dealt[split] == 0, shares[split] * i - dealt[split]))
+            dealt[behind] += 1
+            part[name] = behind
+    return lesion.map(part).reindex(table.index, fill_value="")
+
+
+def _too_few(code: str, n_lesions: int, usable: pd.DataFrame, label: int, grouped: bool) -> str:
+    n_images = int((usable["label"] == label).sum())
+    what = f"{n_lesions} lesion(s), {n_images} image(s)" if grouped else f"{n_images} image(s)"
+    ungroup = ", pass --no-group-by-lesion (its images then leak between the parts)" if grouped and n_images > 2 else ""
+    return (
+        f"Class {code} ({CLASS_NAMES[code]}) has {what}: too few for train, validation and test, which need one each. "
+        f"Add images, raise --limit if it is set{ungroup}, or remove the class's rows from GroundTruth.csv."
+    )
+
+
+def n_leaked(table: pd.DataFrame, split: pd.Series) -> int:
+    """How many test images share a lesion with a training image."""
+    train_lesions = set(table.loc[split == "train", "lesion_id"])
+    return int(table.loc[split == "test", "lesion_id"].isin(train_lesions).sum())
+
+
+def split_hash(table: pd.DataFrame) -> str:
+    """Identifies what was learned from: names, labels, parts and decoded pixels, whatever folder they lie in."""
+    rows = table.sort_values("image")[["image", "label", "split", "status", "crc"]]
+    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def describe_split(table: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int) -> str:
+    """Absent classes, and what a split by image would leak or does, as lines for the console."""
+    by_image = split_table(table, val_fraction, test_fraction, seed, group_by_lesion=False)
+    leaked, n_test = n_leaked(table, by_image), (by_image == "test").sum()
+    lines = [
+        f"Class {code} ({CLASS_NAMES[code]}) has no image: nothing is learned or measured for it."
+        for i, code in enumerate(CLASSES)
+        if not (table.loc[table["split"] != "", "label"] == i).any()
+    ]
+    lines.append(
+        f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would have had a sibling of "
+        f"the same lesion in train; in this split, {n_leaked(table, table['split'])} have."
+    )
+    return "\n".join(lines)
+
+
+def class_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Images per class and part, with totals."""
+    used = table[table["split"] != ""]
+    counts = pd.crosstab(used["label"].map(dict(enumerate(CLASSES))), used["split"])
+    counts = counts.reindex(index=CLASSES, columns=SPLITS, fill_value=0)
+    counts["all"] = counts.sum(axis=1)
+    counts.loc["all"] = counts.sum()
+    counts.index.name = counts.columns.name = None
+    return counts

@@ -1,0 +1,95 @@
+"""The machine that a program runs on: its device, number format, allocator, threads and processes."""
+
+import ctypes
+import os
+import platform
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep large freed blocks, which it would hand back to Linux and fault in again at every step.
+
+    Call it before the first tensor. Does nothing without glibc.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's end is not given back
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one; raises ValueError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+        return device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used ({str(error).splitlines()[0]}). Try auto or cpu.") from None
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """ "auto" is bf16 where the hardware computes in it, else fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
+
+
+def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
+    """`map` in a pool, in order; at most `n_ahead` results are computed before they are asked for."""
+    waiting: deque[Future] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > n_ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def join_processes(device: torch.device) -> tuple[torch.device, int, int]:
+    """This process's device, rank and number of processes; under torchrun they form one group."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return device, 0, 1
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device, dist.get_rank(), dist.get_world_size()
+
+
+def is_distributed() -> bool:
+    """Whether several processes train together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this is the one process that writes and prints."""
+    return not is_distributed() or dist.get_rank() == 0
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """The body runs in the first process, and then in the others."""
+    if not is_first():
+        dist.barrier()
+    yield
+    if is_distributed() and is_first():
+        dist.barrier()
+
+
+def from_first(function: Callable, *arguments):
+    """The result of a function that only the first process calls."""
+    result = [function(*arguments) if is_first() else None]
+    if is_distributed():
+        dist.broadcast_object_list(result)
+    return result[0]

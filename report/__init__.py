@@ -1,0 +1,1 @@
+"""What a run leaves: its numbers, tables and pictures, and the page that shows them."""
