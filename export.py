@@ -140,3 +140,7 @@ def main(argv: list[str] | None = None) -> None:
             "The pictures that the model was trained on are not here: name some with --data-dir to compare on them too."
         )
     print(f"{options.target}: {Path(options.target).stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

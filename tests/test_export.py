@@ -73,7 +73,7 @@ def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
         assert text in errors
 
 
-def test_the_command_of_the_readme_is_models_export(whole_run, tmp_path):
+def test_the_command_of_the_readme_runs(whole_run, tmp_path):
     command = [sys.executable, ROOT / "export.py", whole_run[0] / "best_classification_model.pth", "m.onnx"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
