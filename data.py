@@ -11,7 +11,6 @@ mask     (N, 1, H, W)  float in {0, 1}
 =======  ============  ==================================================================
 """
 
-import mmap
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -21,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dataset.cache import PixelFile
 from dataset.images import read_image
 from dataset.table import CLASS_NAMES, CLASSES
 from machine import map_ahead
@@ -34,10 +34,10 @@ __all__ = [
     "load_image",
     "normalise",
     "to_device",
-    "to_host",
     "turn",
 ]
 
+COPIED_AT_A_TIME = 64_000_000  # bytes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB
 
 
@@ -59,16 +59,20 @@ def _scale_and_shift(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return (1 / (255 * std)).to(device), (-mean / std).to(device)
 
 
-def to_device(pixels: np.ndarray, device: torch.device) -> np.ndarray | torch.Tensor:
+def to_device(pixels: PixelFile, device: torch.device) -> PixelFile | torch.Tensor:
     """The pixels in the GPU's own memory where they take at most half of what is free; else as they are."""
     if device.type == "cuda" and pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2:
-        return torch.from_numpy(np.array(pixels)).to(device)
+        return copied(pixels, device)
     return pixels
 
 
-def to_host(pixels: np.ndarray | torch.Tensor) -> np.ndarray:
-    """The pixels as an array, from wherever they are."""
-    return pixels.cpu().numpy() if isinstance(pixels, torch.Tensor) else pixels
+def copied(pixels: PixelFile, device: torch.device) -> torch.Tensor:
+    """The pixels on the device, copied a block at a time."""
+    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    step = max(1, COPIED_AT_A_TIME * len(pixels) // max(pixels.nbytes, 1))
+    for start in range(0, len(pixels), step):
+        there[start : start + step] = torch.from_numpy(pixels[start : start + step])
+    return there
 
 
 class Batches:
@@ -76,7 +80,7 @@ class Batches:
 
     Parameters
     ----------
-    pixels : (n_rows, H, W, 4) uint8, from `decode_table` (then read ahead by a thread) or `to_device`.
+    pixels : (n_rows, H, W, 4) uint8, from `decode_table` (then read ahead by a thread) or `to_device`, or an array.
     table : the rows to draw from, with columns ``row`` and ``label``.
     batch_size : images a batch at most, over all processes; an epoch's batches are equal to within one image.
     seed : shuffle and augment by it; None keeps the table's order, as evaluation needs.
@@ -90,7 +94,7 @@ class Batches:
 
     def __init__(
         self,
-        pixels: np.ndarray | torch.Tensor,
+        pixels: PixelFile | np.ndarray | torch.Tensor,
         table: pd.DataFrame,
         batch_size: int,
         *,
@@ -106,8 +110,9 @@ class Batches:
         self.labels = torch.tensor(table["label"].to_numpy(np.int64)).to(device)
         self.seed, self.augment, self.rank, self.n_ranks = seed, augment, rank, n_ranks
         self.n_images = len(self.rows)
-        self.sizes = [len(part) for part in np.array_split(rows, -(-self.n_images // batch_size))]
-        if min(self.sizes) < n_ranks:
+        n_batches = -(-self.n_images // batch_size)
+        self.sizes = [len(part) for part in np.array_split(rows, n_batches)] if n_batches else []
+        if self.sizes and min(self.sizes) < n_ranks:
             raise ValueError(f"Batches of {min(self.sizes)} images cannot be dealt out among {n_ranks} processes.")
 
     def subset(self, positions: Sequence[int]) -> "Batches":
@@ -158,10 +163,7 @@ class Batches:
     def _gather(self, rows: torch.Tensor) -> torch.Tensor:
         if isinstance(self.pixels, torch.Tensor):
             return self.pixels[rows]
-        pixels = torch.from_numpy(np.asarray(self.pixels[rows.numpy()]))
-        if isinstance(self.pixels, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-            # Or every page ever read would count as this process's memory.
-            self.pixels._mmap.madvise(mmap.MADV_DONTNEED)
+        pixels = torch.from_numpy(self.pixels[rows.numpy()])
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
 

@@ -1,15 +1,20 @@
-"""The machine that a program runs on: its device, number format, allocator, threads and processes."""
+"""The machine that a program runs on: its device, number format, allocator, console, disk, threads and processes."""
 
 import ctypes
 import os
 import platform
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(days=365)  # that processes wait for one another, as the first may decode or draw for hours
 
 
 def keep_freed_memory() -> None:
@@ -45,6 +50,32 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
+def print_anything() -> None:
+    """Have the console show what it has no characters for as escapes, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, also if the process or the machine stops meanwhile.
+
+    Raises
+    ------
+    OSError : it cannot be written; `filename` names it, and the old file is left as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
     """`map` in a pool, in order; at most `n_ahead` results are computed before they are asked for."""
     waiting: deque[Future] = deque()
@@ -63,7 +94,7 @@ def join_processes(device: torch.device) -> tuple[torch.device, int, int]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return device, dist.get_rank(), dist.get_world_size()
 
 
@@ -93,3 +124,12 @@ def from_first(function: Callable, *arguments):
     if is_distributed():
         dist.broadcast_object_list(result)
     return result[0]
+
+
+def gather(value) -> list | None:
+    """Every process's value, by rank, in the first process; None in the others."""
+    if not is_distributed():
+        return [value]
+    values = [None] * dist.get_world_size() if is_first() else None
+    dist.gather_object(value, values)
+    return values

@@ -1,14 +1,14 @@
 """One training engine for every model: losses by head, the epoch loop, best and last checkpoints, exact resume."""
 
-import csv
 import io
+import math
 import os
 import time
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -16,13 +16,118 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from evaluate import SCORES, autocast, infer
-from machine import from_first, is_distributed, is_first
+from machine import from_first, is_distributed, is_first, write_file
 
 # For each head the training loss, (logits, target) -> mean over the batch; a model's loss is the sum over its heads.
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "label": F.cross_entropy,
     "mask": F.binary_cross_entropy_with_logits,
 }
+
+
+class Checkpoints:
+    """The files of one training: the best model, and the state that `fit` goes on from after an interruption.
+
+    Parameters
+    ----------
+    best_path : checkpoint of the best epoch, for `models.load_model`.
+    folder : gets ``history.csv``, ``last.pth`` and ``previous.pth`` each epoch.
+    description : plain values that are stored in the best checkpoint beside the weights.
+    identity : what must be the same to go on: settings, number of processes, the data's hash.
+    conditions : what must be the same to end with the same weights bit for bit: hardware, threads, versions.
+    resume : go on from the last state, if there is one.
+    """
+
+    def __init__(
+        self,
+        best_path: Path,
+        folder: Path,
+        *,
+        description: dict,
+        identity: dict,
+        conditions: dict,
+        resume: bool = False,
+    ) -> None:
+        self.best_path, self.folder, self.description = best_path, folder, description
+        self.identity, self.conditions, self.resume = identity, conditions, resume
+        folder.mkdir(parents=True, exist_ok=True)
+        self.states = (folder / "last.pth", folder / "previous.pth")
+
+    def read(self) -> dict | None:
+        """The last whole state; None if there is none, or none is wanted.
+
+        Raises
+        ------
+        ValueError : it is of a run with another identity; names what differs.
+        """
+        if not self.resume:
+            return None
+        for path in filter(Path.exists, self.states):
+            try:
+                state = _read_whole(path)
+            except Exception as error:  # damaged files fail in many ways
+                tqdm.write(f"{path} is damaged ({error}); falling back to the state before it.")
+                path.unlink()  # or the next epoch would keep it in the place of the sound one
+                continue
+            refuse_other(state["identity"], self.identity, path)
+            tqdm.write(f"Resuming after epoch {len(state['history'])}.")
+            if changes := differences(state["conditions"], self.conditions):
+                tqdm.write(f"The weights will not be, bit for bit, those of a run without interruption: {changes}.")
+            return state
+        return None
+
+    def write(self, state: dict, is_best: bool) -> None:
+        """Keep the state of an epoch, the one before it, and the model if it is the best so far."""
+        if is_best:
+            weights = {name: value.cpu() for name, value in state["model"].items()}
+            row = state["history"][-1]
+            scores = {name: value for name, value in row.items() if name.startswith("val_")}
+            save(self.best_path, {**self.description, "weights": weights, "epoch": row["epoch"], "scores": scores})
+        last, previous = self.states
+        if last.exists():
+            os.replace(last, previous)
+        save(last, state | {"identity": self.identity, "conditions": self.conditions})
+        self.write_history(state["history"])
+
+    def write_history(self, history: list[dict]) -> None:
+        table = pd.DataFrame(history).to_csv(index=False, lineterminator="\n")
+        write_file(self.folder / "history.csv", table.encode())
+
+    def drop_states(self) -> None:
+        """Delete what only an unfinished training needs."""
+        for path in self.states:
+            path.unlink(missing_ok=True)
+
+
+def _read_whole(path: Path) -> dict:
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip():  # checks the sums, which torch.load does not
+            raise ValueError("wrong check sum")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    missing = {"model", "optimizer", "history", "best", "identity", "conditions"} - set(state)
+    if missing:
+        raise ValueError(f"without {', '.join(sorted(missing))}")
+    return state
+
+
+def refuse_other(before: dict, now: dict, place: Path) -> None:
+    """Raises ValueError if a run that is to go on differs from the one that `place` is of; names the differences."""
+    if changes := differences(before, now):
+        advice = "Restore the settings, name another --output-dir, or start anew without --resume."
+        raise ValueError(f"Cannot resume from {place}: {changes}. {advice}")
+
+
+def differences(before: dict, now: dict) -> str:
+    """The values that differ, in words; "" if none do."""
+    differing = [key for key in now | before if now.get(key) != before.get(key)]
+    return "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)
+
+
+def save(path: Path, content: dict) -> None:
+    """Write a checkpoint of plain types and tensors."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_file(path, buffer.getbuffer())
 
 
 def fit(
@@ -34,14 +139,9 @@ def fit(
     lr: float,
     seed: int,
     precision: str,
-    best_path: Path,
-    folder: Path,
-    description: dict,
-    identity: dict,
-    resume: bool = False,
-    cuda_graphs: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> list[dict]:
-    """Train with Adam, keep the model of the lowest validation loss, and return the history, a dict an epoch.
+    """Train with Adam and return the history, a dict an epoch; keep the model of the lowest validation loss.
 
     Under torchrun every process calls this with its own share of the batches; the first one writes.
 
@@ -49,33 +149,29 @@ def fit(
     ----------
     train_batches, val_batches : objects with ``epoch(number)``, ``len()``, ``sizes`` (images of each batch over all
         processes) and ``n_images``, as `data.Batches`.
-    best_path : checkpoint of the best epoch, for `models.load_model`.
-    folder : gets ``history.csv``, ``last.pth`` and ``previous.pth`` each epoch.
-    description : plain values that are stored in the best checkpoint beside the weights.
-    identity : what must be the same for `resume` to continue: settings and the data's hash.
-    cuda_graphs : replay each training step as one CUDA graph.
+    checkpoints : where to keep the best model and each epoch's state; None keeps nothing.
 
     Raises
     ------
     FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
-    ValueError : `resume` finds a state with another identity.
+    ValueError : as `Checkpoints.read`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=cuda_graphs)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     history, best = [], {"loss": float("inf"), "epoch": 0}
-    if resume and (state := from_first(read_state, folder, identity)):
+    if checkpoints and (state := from_first(checkpoints.read)):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         history, best = state["history"], state["best"]
+        if is_first():  # the run may have been stopped between the state and the history
+            checkpoints.write_history(history)
     step = make_step(model, optimizer, precision)
-    if cuda_graphs:
-        step = GraphedStep(step)
     for epoch in range(len(history) + 1, epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
         started = time.perf_counter()
         losses = train_epoch(model, train_batches, step, epoch)
         seconds = time.perf_counter() - started
         row = {"epoch": epoch, **losses, **validate(model, val_batches, precision)}
+        _check_finite(row["val_loss"], f"epoch {epoch}, on the validation images")
         row |= {"train_seconds": round(seconds, 3), "images_per_second": round(train_batches.n_images / seconds, 1)}
         history.append(row)
         is_best = row["val_loss"] < best["loss"]
@@ -83,12 +179,8 @@ def fit(
             best = {"loss": row["val_loss"], "epoch": epoch}
         if is_first():
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "best": best}
-            if is_best:
-                weights = {name: value.cpu() for name, value in state["model"].items()}
-                scores = {name: value for name, value in row.items() if name.startswith("val_")}
-                save(best_path, {**description, "weights": weights, "epoch": epoch, "scores": scores})
-            save_state(folder, state | {"identity": identity})
-            write_history(folder / "history.csv", history)
+            if checkpoints:
+                checkpoints.write(state, is_best)
             tqdm.write(summary(row, epochs, is_best))
     return history
 
@@ -120,39 +212,6 @@ def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, precision: str
     return step
 
 
-class GraphedStep:
-    """A training step recorded as a CUDA graph for each batch size, and then replayed: one launch in place of hundreds.
-
-    The first steps of a size are taken as they are, on a side stream, as torch.cuda.graph asks for before it records.
-    """
-
-    def __init__(self, step: Step, warm_up: int = 3) -> None:
-        self.step, self.warm_up = step, warm_up
-        self.seen: Counter[int] = Counter()
-        self.recorded: dict[int, tuple] = {}
-
-    def __call__(self, batch: dict[str, Tensor], weight: float = 1.0) -> dict[str, Tensor]:
-        size = len(batch["image"])
-        self.seen[size] += 1
-        if self.seen[size] <= self.warm_up:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                losses = self.step(batch, weight)
-            torch.cuda.current_stream().wait_stream(side)
-            return losses
-        if size not in self.recorded:
-            graph, inputs = torch.cuda.CUDAGraph(), {name: value.clone() for name, value in batch.items()}
-            with torch.cuda.graph(graph):
-                losses = self.step(inputs, weight)
-            self.recorded[size] = graph, inputs, losses
-        graph, inputs, losses = self.recorded[size]
-        for name, value in batch.items():
-            inputs[name].copy_(value)
-        graph.replay()
-        return losses
-
-
 def train_epoch(model: nn.Module, batches, step: Step, epoch: int) -> dict:
     """One pass over the training images; returns the mean loss per image, in all and by head."""
     model.train()
@@ -163,7 +222,7 @@ def train_epoch(model: nn.Module, batches, step: Step, epoch: int) -> dict:
         losses = step(batch, len(batch["image"]) * n_ranks / batches.sizes[number])
         _accumulate(totals, losses, batch)
         if batch["image"].device.type == "cpu" or number == len(batches) - 1:  # a look makes a GPU wait
-            _check_finite(totals["loss"], epoch, number)
+            _check_finite(totals["loss"], f"epoch {epoch}, at or before step {number + 1}")
     if is_distributed():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
@@ -201,11 +260,11 @@ def _means(totals: dict[str, Tensor], batches, prefix: str) -> dict[str, float]:
     return {f"{prefix}_{name}": value / batches.n_images for name, value in zip(totals, values)}
 
 
-def _check_finite(loss: Tensor, epoch: int, step: int) -> None:
-    if not torch.isfinite(loss):
+def _check_finite(loss: Tensor | float, where: str) -> None:
+    if not math.isfinite(loss):
         raise FloatingPointError(
-            f"The loss is no longer finite in epoch {epoch}, at or before step {step + 1}. Lower the learning rate, "
-            "or use --precision fp32. The files of earlier epochs are kept."
+            f"The loss is no longer finite in {where}. Lower the learning rate, or use --precision fp32. "
+            "The files of earlier epochs are kept."
         )
 
 
@@ -221,64 +280,3 @@ def summary(row: dict, epochs: int, is_best: bool) -> str:
     parts += [f"{name.replace('_', ' ')} {row[name]:.3f}" for name in scores]
     parts.append(f"{row['train_seconds']:.1f} s, {row['images_per_second']:.0f} images/s")
     return f"epoch {row['epoch']:3}/{epochs}  " + "  ".join(parts) + ("  *best" if is_best else "")
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, also if the process or the machine stops meanwhile."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def save(path: Path, content: dict) -> None:
-    """Write a checkpoint of plain types and tensors."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_file(path, buffer.getbuffer())
-
-
-def save_state(folder: Path, state: dict) -> None:
-    """Write ``last.pth``; the one before it stays as ``previous.pth``."""
-    last = folder / "last.pth"
-    if last.exists():
-        os.replace(last, folder / "previous.pth")
-    save(last, state)
-
-
-def read_state(folder: Path, identity: dict) -> dict | None:
-    """The last whole state of a run with this identity; None if there is none."""
-    for path in (folder / "last.pth", folder / "previous.pth"):
-        if not path.exists():
-            continue
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip():  # checks the sums, which torch.load does not
-                    raise ValueError("wrong check sum")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            found = state["identity"]
-        except Exception as error:  # damaged files fail in many ways
-            tqdm.write(f"{path} is damaged ({error}); falling back to the state before it.")
-            continue
-        differing = [key for key in identity | found if identity.get(key) != found.get(key)]
-        if differing:
-            changes = "; ".join(f"{key} was {found.get(key)}, is {identity.get(key)}" for key in differing)
-            advice = "Restore the settings, name another --output-dir, or start anew without --resume."
-            raise ValueError(f"Cannot resume from {path}: {changes}. {advice}")
-        tqdm.write(f"Resuming after epoch {len(state['history'])}.")
-        return state
-    return None
-
-
-def write_history(path: Path, history: list[dict]) -> None:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, history[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_file(path, buffer.getvalue().encode())

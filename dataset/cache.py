@@ -3,52 +3,117 @@
 import hashlib
 import json
 import os
-import time
+import threading
 import warnings
+import weakref
+import zlib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dataset.images import decode_row
-from dataset.table import LABEL_ONLY, LEFT_OUT, USED
-from machine import map_ahead
+from dataset.table import LABEL_ONLY, LEFT_OUT, USED, usable
+from machine import map_ahead, write_file
 
-CACHE_VERSION = 3  # raise when decoding changes
+CACHE_VERSION = 4  # raise when decoding changes
 DECODED_AHEAD = 128  # images that may wait to be written
-VERDICT = ["row", "image_error", "mask_error", "note", "crc", "digest"]
+CHECKED_WHOLE = 100_000_000  # bytes of pixels that are compared with their sums whenever the file is opened
+N_CHECKED = 200  # images of a larger file that are compared then
+VERDICT = {"row": int, "image_error": str, "mask_error": str, "note": str, "crc": int, "digest": str}
+
+
+class PixelFile:
+    """Images (n_rows, H, W, 4) uint8 in a file: `pixels[rows]` reads them, for a position, a slice or an array of them.
+
+    Reading, unlike mapping, leaves other processes' memory alone, and a file cut short while it is used is an error and
+    not the end of the process. Threads may read at once.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, path: Path, n_rows: int, size: int) -> None:
+        self.path, self.shape = path, (n_rows, size, size, 4)
+        self._file = path.open("rb", buffering=0)
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._file.close)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        chosen = np.arange(len(self))[rows]
+        pixels = np.empty((np.size(chosen), *self.shape[1:]), np.uint8)
+        for place, row in zip(pixels, np.ravel(chosen)):
+            self._read(place, int(row))
+        return pixels if np.ndim(chosen) else pixels[0]
+
+    def _read(self, place: np.ndarray, row: int) -> None:
+        if hasattr(os, "preadv"):
+            n_read = os.preadv(self._file.fileno(), [place], row * place.nbytes)
+        else:
+            with self._lock:
+                self._file.seek(row * place.nbytes)
+                n_read = self._file.readinto(place)
+        if n_read != place.nbytes:
+            raise ValueError(f"{self.path} was cut short while it was used. The same command decodes what is missing.")
+
+
+class Index(NamedTuple):
+    """What index.json says of a file of pixels."""
+
+    file: str  # name; "" for none
+    changed: int  # when it was written or found to be whole, ns since the epoch
+    rows: dict[str, dict]  # verdict by signature of the image's and the mask's file
+
+
+NOTHING = Index("", 0, {})
 
 
 def decode_table(
     table: pd.DataFrame, data_dir: str | Path, image_size: int, cache_dir: str | Path
-) -> tuple[pd.DataFrame, np.ndarray]:
+) -> tuple[pd.DataFrame, PixelFile]:
     """Decode every usable row once, in parallel, into a cache on disk that later runs share.
 
-    A file is decoded again only if its size or times have changed. A new cache is written beside the old one and takes
-    its place when whole, so a run that is killed, or two at once, do no harm.
+    A file is decoded again only if its size or times have changed, or its pixels in the cache are damaged. Of several
+    processes that need the same cache, one makes it and the others wait. A new one takes the place of the old when it
+    is whole.
 
     Returns
     -------
     table : with new columns ``row`` (in the cache, -1 for none), ``crc`` (of the pixels) and ``digest`` (of the image
         file), and the verdicts in status and reason.
-    pixels : (n_rows, image_size, image_size, 4) uint8, memory-mapped: RGB, then the mask in {0, 255}.
+    pixels : (n_rows, image_size, image_size, 4): RGB, then the mask in {0, 255}.
 
     Raises
     ------
-    OSError : the cache cannot be written.
+    OSError : the cache cannot be written; `filename` is its folder.
     """
-    usable = table[table["status"] != LEFT_OUT]
-    keys = [f"{_signature(image)}|{_signature(mask)}" for image, mask in zip(usable["image_path"], usable["mask_path"])]
-    place = hashlib.sha256(os.path.realpath(data_dir).encode()).hexdigest()[:8]
+    used = usable(table)
+    keys = [f"{_signature(image)}|{_signature(mask)}" for image, mask in zip(used["image_path"], used["mask_path"])]
+    place = hashlib.sha256(os.path.realpath(data_dir).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     folder = Path(cache_dir) / f"{Path(data_dir).resolve().name}-{image_size}px-v{CACHE_VERSION}-{place}"
-    shape = (image_size, image_size, 4)
-    index = _read_index(folder, shape)
-    if not index["rows"].keys() >= set(keys):
-        index = _write_cache(folder, index, usable, keys, shape)
-    pixels = _map_pixels(folder, index, shape)
-    verdicts = pd.DataFrame([index["rows"][key] for key in keys], index=usable.index, columns=VERDICT)
+    cache = _open_cache(folder, keys, image_size)
+    if cache is None:
+        with _locked(folder):
+            cache = _open_cache(folder, keys, image_size)  # another process may have made it meanwhile
+            if cache is None:
+                _write_cache(folder, used, keys, image_size)
+                index = _read_index(folder, image_size)
+                cache = index, PixelFile(folder / index.file, len(index.rows), image_size)
+            _sweep(folder)
+    index, pixels = cache
+    verdicts = pd.DataFrame([index.rows[key] for key in keys], index=used.index, columns=list(VERDICT))
     return _judge(table.assign(row=-1, crc=0, digest=""), verdicts), pixels
 
 
@@ -67,58 +132,115 @@ def _signature(path: str) -> str:
     """Changes when the file does; "" for no file."""
     if not path:
         return ""
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return f"{path}:{error.strerror}"
     return f"{os.path.realpath(path)}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
-def _read_index(folder: Path, shape: tuple[int, ...]) -> dict:
-    """A cache's pixel file and its verdicts by signature; empty if there is none or it is damaged."""
+@contextmanager
+def _locked(folder: Path):
+    """One process at a time; a failure to write names the folder."""
     try:
-        index = json.loads((folder / "index.json").read_text())
-        whole = (folder / index["file"]).stat().st_size == len(index["rows"]) * np.prod(shape)
-    except (OSError, ValueError, KeyError):
-        whole = False
-    return index if whole else {"file": "", "rows": {}}
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            tqdm.write(f"Another process decodes into {folder}: waiting for it.")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
 
-def _write_cache(folder: Path, old: dict, usable: pd.DataFrame, keys: list[str], shape: tuple[int, ...]) -> dict:
+def _open_cache(folder: Path, keys: Iterable[str], size: int) -> tuple[Index, PixelFile] | None:
+    """The cache, if it holds all that is wanted and is sound as far as a look at it shows; None otherwise."""
+    index = _read_index(folder, size)
+    if not index.file or not index.rows.keys() >= set(keys):
+        return None
+    try:
+        pixels = PixelFile(folder / index.file, len(index.rows), size)
+        changed = pixels.path.stat().st_mtime_ns
+        verdicts = list(index.rows.values())
+        if pixels.nbytes > CHECKED_WHOLE and changed == index.changed:
+            verdicts = np.random.default_rng().choice(verdicts, N_CHECKED, replace=False).tolist()
+        if not all(_is_sound(pixels, verdict) for verdict in verdicts):
+            return None
+    except (OSError, ValueError):
+        return None
+    if changed != index.changed:  # it was copied, for example; now it has been compared whole
+        with suppress(OSError):
+            _write_index(folder, index._replace(changed=changed))
+    return index, pixels
+
+
+def _is_sound(pixels: PixelFile, verdict: dict) -> bool:
+    return zlib.crc32(pixels[verdict["row"]]) == verdict["crc"]
+
+
+def _read_index(folder: Path, size: int) -> Index:
+    """A cache's index; `NOTHING` if there is none, or it is damaged, or its file is missing or too small."""
+    try:
+        index = Index(**json.loads((folder / "index.json").read_text(encoding="utf-8")))
+        n_bytes = (folder / os.path.basename(index.file)).stat().st_size
+        for row, verdict in enumerate(index.rows.values()):
+            if {name: type(value) for name, value in verdict.items()} != VERDICT or verdict["row"] != row:
+                return NOTHING
+    except (OSError, ValueError, TypeError, AttributeError):
+        return NOTHING
+    return index if isinstance(index.changed, int) and n_bytes == len(index.rows) * size * size * 4 else NOTHING
+
+
+def _write_index(folder: Path, index: Index) -> None:
+    write_file(folder / "index.json", json.dumps(index._asdict()).encode())
+
+
+def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int) -> None:
     """Write a whole new pixel file, taking over the rows that are still right, and then its index."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("*.partial"):  # of a killed run, unless another is writing it now
-        if path.stat().st_mtime < time.time() - 3600:
-            path.unlink(missing_ok=True)
-    old_pixels = _map_pixels(folder, old, shape)
-    paths = dict(zip(keys, zip(usable["image_path"], usable["mask_path"])))
-    kept = [key for key in keys if key in old["rows"]]
-    missing = [key for key in paths if key not in old["rows"]]
-    new = {"file": f"pixels-{os.getpid()}-{os.urandom(4).hex()}.u8", "rows": {}}
-    partial = folder / (new["file"] + ".partial")
+    old = _read_index(folder, size)
+    paths = dict(zip(keys, zip(used["image_path"], used["mask_path"])))
+    path, rows = folder / f"pixels-{os.getpid()}-{os.urandom(4).hex()}.u8", {}
     try:
-        with partial.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of odd metadata
-            for key in kept:
-                file.write(old_pixels[old["rows"][key]["row"]].tobytes())
-                new["rows"][key] = old["rows"][key] | {"row": len(new["rows"])}
-            progress = tqdm(total=len(missing), desc="Checking and decoding images", unit="image", disable=None)
-            decoded = map_ahead(pool, lambda key: decode_row(*paths[key], shape[0]), missing, DECODED_AHEAD)
-            for key, (pixels, verdict) in zip(missing, decoded):
+        with path.open("wb") as file:
+            if old.file:
+                old_pixels = PixelFile(folder / old.file, len(old.rows), size)
+                for key in [key for key in paths if key in old.rows]:
+                    pixels = old_pixels[old.rows[key]["row"]]
+                    if zlib.crc32(pixels) == old.rows[key]["crc"]:
+                        file.write(pixels)
+                        rows[key] = old.rows[key] | {"row": len(rows)}
+            missing = [key for key in paths if key not in rows]
+            for key, (pixels, verdict) in zip(missing, _decode([paths[key] for key in missing], size)):
                 file.write(pixels)
-                new["rows"][key] = {"row": len(new["rows"])} | verdict
-                progress.update()
-            progress.close()
-        partial.rename(folder / new["file"])
-        (folder / "index.partial").write_text(json.dumps(new))
-        os.replace(folder / "index.partial", folder / "index.json")
+                rows[key] = {"row": len(rows)} | verdict
+        _write_index(folder, Index(path.name, path.stat().st_mtime_ns, rows))
     except BaseException:
-        partial.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
-    if old["file"]:
-        (folder / old["file"]).unlink(missing_ok=True)
-    return new
 
 
-def _map_pixels(folder: Path, index: dict, shape: tuple[int, ...]) -> np.ndarray:
-    """The pixel file as an array; numpy cannot map an empty file."""
-    if not index["rows"]:
-        return np.zeros((0, *shape), np.uint8)
-    return np.memmap(folder / index["file"], np.uint8, "r").reshape(-1, *shape)
+def _decode(files: list[tuple[str, str]], size: int) -> Iterable[tuple[np.ndarray, dict]]:
+    """Pixels and verdicts of images and their masks, in order, decoded on all cores."""
+    progress = tqdm(total=len(files), desc="Checking and decoding images", unit="image", disable=None)
+    with progress, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+        for found in map_ahead(pool, lambda pair: decode_row(*pair, size), files, DECODED_AHEAD):
+            yield found
+            progress.update()
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the files of pixels that no index names: of a process that was killed, or of an older cache."""
+    try:
+        named = json.loads((folder / "index.json").read_text(encoding="utf-8"))["file"]
+    except (OSError, ValueError):
+        return
+    for path in folder.glob("pixels-*"):
+        if path.name != named:
+            with suppress(OSError):  # Windows does not delete what is in use
+                path.unlink()

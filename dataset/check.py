@@ -1,5 +1,6 @@
 """What main.py would make of a data folder, and what to do about each problem; nothing is changed there."""
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.cache import decode_table
-from dataset.splits import describe_split, split_table
-from dataset.table import CLASSES, LEFT_OUT, LESION_FILES, SPLITS, USED, describe_table, find_csv, read_table
+from dataset.splits import describe_split, split_by_image, split_table
+from dataset.table import CLASSES, LESION_FILES, SPLITS, describe_table, find_csv, has_mask, read_table, usable
 
 # What a user can do about each reason for which a row is not used as it is; keys are how the reasons begin.
 ADVICE = {
@@ -17,11 +18,14 @@ ADVICE = {
     "image:": "get the file again",
     "mask:": "get the mask again; without, the row serves classification only",
     "mask is empty": "nothing, if there is no lesion to see; it counts as outline of nothing",
+    "mask is full": "nothing, if the lesion fills the picture; else get the mask again",
     "mask has gray values": "nothing; they are cut at one half",
+    "image is turned": "look at the overlay: a mask drawn on the stored pixels lies wrong; store both upright",
     "conflicting labels": "decide for one class in the CSV",
     "duplicate row": "nothing; the first one is used",
+    "labelled ": "nothing, if the class is not to be learned",
     "labels are not": "put a 1 into the column of the class and 0 into the others",
-    "unsafe name": "rename the image: a name without / \\ : and ..",
+    "unsafe name": "rename the image: a name without / \\ : .. and line breaks",
     "empty name": "fill in the image's name",
 }
 
@@ -39,15 +43,15 @@ def check(folder: Path, image_size: int) -> str:
     lines = [f"{find_csv(folder)}", describe_table(table)]
     reasons = table.loc[table["reason"] != "", "reason"]
     for start, advice in ADVICE.items():
-        if n := reasons.str.startswith(start).sum():
+        if n := reasons.str.contains(rf"(?:^|; ){re.escape(start)}").sum():
             lines.append(f"  {n:5} x {start.rstrip(':')}: {advice}")
-    usable = table[table["status"] != LEFT_OUT]
-    lines.append("\n" + _counts(usable).to_string())
-    lines.append(_lesions(usable, folder))
+    used = usable(table)
+    lines.append("\n" + _counts(used).to_string())
+    lines.append(_lesions(used, folder))
     lines += _split(table)
-    if (table["status"] != USED).all():
+    if not has_mask(table).any():
         lines.append("Masks: none that can be used, so only the classifier can be trained.")
-    n_bytes = len(usable) * image_size**2 * 4
+    n_bytes = len(used) * image_size**2 * 4
     free = shutil.disk_usage(folder).free
     lines.append(
         f"At {image_size}x{image_size} pixels the cache takes {n_bytes / 1e9:.2f} GB of disk in --cache-dir "
@@ -56,10 +60,10 @@ def check(folder: Path, image_size: int) -> str:
     return "\n".join(lines)
 
 
-def _counts(usable: pd.DataFrame) -> pd.DataFrame:
+def _counts(used: pd.DataFrame) -> pd.DataFrame:
     """Images, lesions and masks per class."""
-    code = usable["label"].map(dict(enumerate(CLASSES)))
-    groups = usable.assign(mask=usable["status"] == USED).groupby(code)
+    code = used["label"].map(dict(enumerate(CLASSES)))
+    groups = used.assign(mask=has_mask(used)).groupby(code)
     counts = groups.agg(images=("image", "size"), lesions=("lesion_id", "nunique"), masks=("mask", "sum"))
     counts = counts.reindex(CLASSES, fill_value=0)
     counts.loc["all"] = counts.sum()
@@ -67,15 +71,16 @@ def _counts(usable: pd.DataFrame) -> pd.DataFrame:
     return counts
 
 
-def _lesions(usable: pd.DataFrame, folder: Path) -> str:
-    n_lesions = usable["lesion_id"].nunique()
-    if n_lesions < len(usable):
-        return f"Lesion ids: yes, {n_lesions} lesions; a lesion's photographs stay in one part of the split."
-    if (usable["lesion_id"] != usable["image"]).any():
-        return "Lesion ids: yes, one image of each lesion."
+def _lesions(used: pd.DataFrame, folder: Path) -> str:
+    known = used.loc[used["lesion_known"], "lesion_id"]
+    if len(known):
+        some = f" of {len(known)} of the {len(used)} images" if len(known) < len(used) else ""
+        return (
+            f"Lesion ids: yes{some}, {known.nunique()} lesions; a lesion's photographs stay in one part of the split."
+        )
     return (
-        f"Lesion ids: none. If lesions were photographed several times, put {' or '.join(LESION_FILES)} into "
-        f"{folder}, or the scores will be too good."
+        f"Lesion ids: none. If lesions were photographed several times, put {' or '.join(LESION_FILES)}, or a CSV with "
+        f"the columns image and lesion_id, into {folder}, or the scores will be too good."
     )
 
 
@@ -86,4 +91,4 @@ def _split(table: pd.DataFrame) -> list[str]:
     except ValueError as error:
         return [f"Split: not possible. {error}"]
     parts = ", ".join(f"{(split == name).sum()} {name}" for name in SPLITS)
-    return [f"Split: {parts}", describe_split(table.assign(split=split), **options)]
+    return [f"Split: {parts}", describe_split(table.assign(split=split), split_by_image(table, **options))]

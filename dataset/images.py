@@ -2,13 +2,29 @@
 
 import hashlib
 import io
+import os
+import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {  # what undoes each orientation; those from 5 on exchange width and height
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MAX_BYTES = 1_000_000_000  # a larger file is no photograph
+FAX = ("group3", "group4", "tiff_ccitt", "ccitt")  # compressions of TIFF
 MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
 ASPECT_TOLERANCE = 0.02  # relative; a mask whose aspect is further off belongs to another picture
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # decoders that a file may reach, whatever its name
@@ -39,79 +55,142 @@ def read_image_and_size(source: str | Path | bytes, size: int) -> tuple[Image.Im
 def read_native_mask(image_path: str | Path, mask_path: str | Path) -> np.ndarray:
     """A lesion mask (H, W) bool at the mask file's own size, upright as its image. Raises as `read_image`."""
     with Image.open(image_path, formats=FORMATS) as image:  # reads no more than the header
-        orientation = image.getexif().get(ORIENTATION, 1)
+        orientation = _orientation(image)
         image_size = image.size[::-1] if orientation >= 5 else image.size
     gray, lesion_from, _ = _decode_mask(_content(mask_path), image_size, orientation)
     return np.asarray(gray) >= lesion_from
 
 
 def _content(source: str | Path | bytes) -> bytes:
-    return source if isinstance(source, bytes) else Path(source).read_bytes()
+    if isinstance(source, bytes):
+        return source
+    status = os.stat(source)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes")
+    return Path(source).read_bytes()
 
 
-def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture (a JPEG twice as large as `size` at less) and its own size; every failure becomes a ValueError."""
-    if not content:
-        raise ValueError("file is empty")
+@contextmanager
+def _damage_is_said() -> Iterator[None]:
+    """Codecs fail in many ways on damaged files: OSError, SyntaxError, zlib.error, ...; all become a ValueError."""
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
-        own_size = picture.size
-        if picture.width * picture.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        if size:
-            picture.draft(None, size)  # a JPEG's own way of halving, while both sides stay at least as long
-        picture.load()
+        yield
+    except ValueError as error:
+        raise ValueError(f"damaged ({error})") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise ValueError(f"not an image of a known kind ({', '.join(FORMATS)})") from None
-    except Exception as error:  # codecs raise OSError, SyntaxError, zlib.error, ... on damaged files
+    except Exception as error:
         raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
+
+
+def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture (a JPEG twice as large as `size` at less) and its own size."""
+    if not content:
+        raise ValueError("file is empty")
+    with _damage_is_said():
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        own_size = picture.size
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+    if picture.info.get("compression") in FAX:
+        raise ValueError("a fax, of which a damaged one looks different each time")
+    with _damage_is_said():
+        if size:
+            picture.draft(None, size)  # a JPEG's own way of halving, while both sides stay at least as long
+        picture.load()
     return picture, own_size
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """16-bit grays, which Pillow would clip, scaled to 8 bits; other modes as they are."""
-    if picture.mode.startswith("I"):
-        return Image.fromarray((np.asarray(picture).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
-    return picture
+def _orientation(picture: Image.Image) -> int:
+    """How EXIF says that the stored pixels are turned, 1 to 8; 1 (upright) where it is missing or damaged."""
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged block fails in many ways, and says nothing of the pixels
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in TURNS else 1
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture if orientation == 1 else picture.transpose(TURNS[orientation])
 
 
 def _decode(content: bytes, size: int | tuple[int, int]) -> tuple[Image.Image, tuple[int, int], int]:
     """Upright RGB at `size`, the upright picture's own size, and the file's EXIF orientation."""
     size = (size, size) if isinstance(size, int) else size
     picture, own_size = _open(content, (max(size), max(size)))  # not yet upright: either side may be the longer
-    orientation = picture.getexif().get(ORIENTATION, 1)
+    orientation = _orientation(picture)
     own_size = own_size[::-1] if orientation >= 5 else own_size
-    picture = ImageOps.exif_transpose(_eight_bit(picture))
-    if "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return picture.convert("RGB").resize(size, Image.Resampling.BILINEAR), own_size, orientation
+    with _damage_is_said():
+        if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip
+            picture = _eight_bit(np.asarray(picture))
+        if "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+        picture = _upright(picture.convert("RGB"), orientation)
+        return picture.resize(size, Image.Resampling.BILINEAR), own_size, orientation
+
+
+def _eight_bit(values: np.ndarray) -> Image.Image:
+    """Gray values of 16 bits scaled to 8."""
+    return Image.fromarray((values.astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
 
 
 def _decode_mask(content: bytes, image_size: tuple[int, int], orientation: int) -> tuple[Image.Image, int, str]:
     """Gray picture, the value from which it is lesion, and a note on what was odd about it.
 
     Two values mean background and lesion, whatever they are; more are cut at 128 of 255, as the organisers do.
+
+    Parameters
+    ----------
+    image_size : the image's, upright.
+    orientation : of the image file, which the mask may have been drawn on as it is stored.
     """
-    picture = _eight_bit(ImageOps.exif_transpose(_open(content)[0]))
-    if orientation >= 5 and not _same_aspect(picture.size, image_size):
-        picture = picture.transpose(_TURNS[orientation])  # drawn on the file's pixels, not on the upright picture
-    if not _same_aspect(picture.size, image_size):
-        raise ValueError(f"mask is {picture.width}x{picture.height}, image {image_size[0]}x{image_size[1]}")
-    gray = picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+    picture, _ = _open(content)
+    own_orientation = _orientation(picture)
+    with _damage_is_said():
+        gray = _upright(_gray(picture), own_orientation)
+    notes = []
+    if orientation != 1 and own_orientation == 1:
+        if orientation >= 5 and not _same_aspect(gray.size, image_size):
+            gray = _upright(gray, orientation)
+        elif orientation < 5 or _same_aspect(gray.size, gray.size[::-1]):
+            notes.append("image is turned by EXIF, and its mask may have been drawn before")
+    if not _same_aspect(gray.size, image_size):
+        raise ValueError(f"mask is {gray.width}x{gray.height}, image {image_size[0]}x{image_size[1]}")
     values = np.flatnonzero(gray.histogram())
     lesion_from = values[-1] if len(values) <= 2 and values[-1] else 129
-    is_empty = values[-1] < lesion_from
-    return gray, lesion_from, "mask is empty" if is_empty else "mask has gray values" if len(values) > 2 else ""
+    if values[-1] < lesion_from:
+        notes.append("mask is empty")
+    elif values[0] >= lesion_from:
+        notes.append("mask is full")
+    elif len(values) > 2:
+        notes.append("mask has gray values")
+    return gray, lesion_from, "; ".join(notes)
 
 
-_TURNS = {  # EXIF orientations that exchange width and height
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+def _gray(picture: Image.Image) -> Image.Image:
+    """A mask file's shape as 8-bit gray: its alpha channel, if nothing else varies."""
+    if picture.mode.startswith("I"):
+        return _gray_of_16_bits(np.asarray(picture))
+    if "A" in picture.mode or "transparency" in picture.info:
+        *colours, alpha = picture.convert("RGBA").split()
+        low, high = alpha.getextrema()
+        if low < high and all(colour.getextrema()[0] == colour.getextrema()[1] for colour in colours):
+            return alpha
+    return picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+
+
+def _gray_of_16_bits(values: np.ndarray) -> Image.Image:
+    """Values that fit into 8 bits as they are; two values as black and white; others scaled."""
+    low, high = int(values.min()), int(values.max())
+    if low >= 0 and high <= 255:
+        return Image.fromarray(values.astype(np.uint8))
+    if ((values == low) | (values == high)).all():
+        return Image.fromarray((values == high) * np.uint8(255))
+    return _eight_bit(values)
 
 
 def _same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
@@ -126,15 +205,21 @@ def decode_row(image_path: str, mask_path: str, size: int) -> tuple[np.ndarray, 
         content = _content(image_path)
         verdict["digest"] = hashlib.blake2b(content, digest_size=8).hexdigest()
         picture, picture_size, orientation = _decode(content, size)
-    except (ValueError, OSError) as error:
-        verdict["image_error"] = f"image: {error}"
+    except (ValueError, OSError, MemoryError) as error:
+        verdict["image_error"] = f"image: {_reason(error)}"
     if mask_path and not verdict["image_error"]:
         try:
             gray, lesion_from, verdict["note"] = _decode_mask(_content(mask_path), picture_size, orientation)
             small = np.asarray(gray.resize((size, size), Image.Resampling.NEAREST))
             lesion = Image.fromarray((small >= lesion_from) * np.uint8(255))
-        except (ValueError, OSError) as error:
-            verdict["mask_error"] = f"mask: {error}"
+        except (ValueError, OSError, MemoryError) as error:
+            verdict["mask_error"] = f"mask: {_reason(error)}"
     picture.putalpha(lesion)
     pixels = np.asarray(picture)
     return pixels, verdict | {"crc": zlib.crc32(pixels)}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "too large for this machine's memory"
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from dataset.table import CLASS_NAMES, CLASSES, LEFT_OUT, SPLITS, leave_out
+from dataset.table import CLASS_NAMES, CLASSES, SPLITS, leave_out, usable
 
 
 def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
@@ -17,18 +17,18 @@ def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     ------
     ValueError : `limit` is too small for that.
     """
-    usable = table[table["status"] != LEFT_OUT]
-    if not 0 < limit < len(usable):
+    used = usable(table)
+    if not 0 < limit < len(used):
         return table
-    counts = usable["label"].value_counts().sort_index()
-    quota = (counts * limit / len(usable)).round().clip(lower=counts.clip(upper=10)).astype(int)
+    counts = used["label"].value_counts().sort_index()
+    quota = (counts * limit / len(used)).round().clip(lower=counts.clip(upper=10)).astype(int)
     quota[quota.idxmax()] -= quota.sum() - limit
     if (quota < counts.clip(upper=10)).any():
         raise ValueError(f"--limit {limit} is too few for {len(counts)} classes of ten images; use {20 * len(counts)}.")
-    lesions = np.random.default_rng((seed, 1)).permutation(usable["lesion_id"].unique())
-    shuffled = usable["lesion_id"].map(pd.Series(range(len(lesions)), index=lesions)).sort_values(kind="stable").index
-    nth = usable.loc[shuffled].groupby("label").cumcount()
-    kept = shuffled[nth < usable.loc[shuffled, "label"].map(quota)]
+    lesions = np.random.default_rng((seed, 1)).permutation(used["lesion_id"].unique())
+    shuffled = used["lesion_id"].map(pd.Series(range(len(lesions)), index=lesions)).sort_values(kind="stable").index
+    nth = used.loc[shuffled].groupby("label").cumcount()
+    kept = shuffled[nth < used.loc[shuffled, "label"].map(quota)]
     table = table.copy()
     leave_out(table, ~table.index.isin(kept), "beyond --limit")
     return table
@@ -47,17 +47,19 @@ def split_table(
     ------
     ValueError : a class has fewer than three lesions (or images, if not grouped); names it and the choices.
     """
-    usable = table[table["status"] != LEFT_OUT].sort_values("image")
-    if usable.empty:
-        raise ValueError("No image can be used; data_report.csv gives each one's reason.")
-    lesion = usable["lesion_id"] if group_by_lesion else usable["image"]
-    lesions = usable.groupby(lesion)["label"].agg(label=lambda labels: labels.mode()[0], n_images="size")
+    used = usable(table).sort_values("image")
+    if used.empty:
+        raise ValueError(
+            "No image can be used, for the reasons above; `python -m dataset check FOLDER` says what to do about each."
+        )
+    lesion = used["lesion_id"] if group_by_lesion else used["image"]
+    lesions = used.groupby(lesion)["label"].agg(label=lambda labels: labels.mode()[0], n_images="size")
     lesions = lesions.sample(frac=1, random_state=seed).sort_values("n_images", ascending=False, kind="stable")
     shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
     part = pd.Series("", index=lesions.index)
     for label, members in lesions.groupby("label"):
         if len(members) < len(SPLITS):
-            raise ValueError(_too_few(CLASSES[label], len(members), usable, label, group_by_lesion))
+            raise ValueError(_too_few(CLASSES[label], len(members), used, label, group_by_lesion))
         dealt = dict.fromkeys(SPLITS, 0)
         for i, name in enumerate(members.index, start=1):
             # An empty part goes first, so that the smallest classes reach all three.
@@ -89,19 +91,36 @@ def split_hash(table: pd.DataFrame) -> str:
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
 
 
-def describe_split(table: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int) -> str:
-    """Absent classes, and what a split by image would leak or does, as lines for the console."""
-    by_image = split_table(table, val_fraction, test_fraction, seed, group_by_lesion=False)
-    leaked, n_test = n_leaked(table, by_image), (by_image == "test").sum()
+def split_by_image(table: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int) -> pd.Series | None:
+    """As `split_table` without lesions, for comparison; None where a class has too few images for it."""
+    try:
+        return split_table(table, val_fraction, test_fraction, seed, group_by_lesion=False)
+    except ValueError:
+        return None
+
+
+def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
+    """Absent classes, what is known of lesions, and what a split by image leaks, as lines for the console."""
+    used = usable(table)
     lines = [
         f"Class {code} ({CLASS_NAMES[code]}) has no image: nothing is learned or measured for it."
         for i, code in enumerate(CLASSES)
-        if not (table.loc[table["split"] != "", "label"] == i).any()
+        if not (used["label"] == i).any()
     ]
-    lines.append(
-        f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would have had a sibling of "
-        f"the same lesion in train; in this split, {n_leaked(table, table['split'])} have."
-    )
+    n_known = int(used["lesion_known"].sum())
+    if n_known < len(used):
+        lines.append(
+            f"Lesion ids are known for {n_known} of {len(used)} images: photographs of one lesion may lie in several "
+            "parts, and the scores be too good."
+        )
+    if n_known and by_image is None:
+        lines.append("A split by image is not possible: a class has fewer than three.")
+    elif n_known:
+        leaked, n_test = n_leaked(table, by_image), (by_image == "test").sum()
+        lines.append(
+            f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would have had a sibling of "
+            f"the same lesion in train; in this split, {n_leaked(table, table['split'])} have."
+        )
     return "\n".join(lines)
 
 

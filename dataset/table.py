@@ -1,7 +1,15 @@
 """CSV and folders -> a checked table.
 
-The table is a DataFrame with one row for each row of GroundTruth.csv: image, label, lesion_id, status (one of
-`USED`, `LABEL_ONLY`, `LEFT_OUT`), reason, image_path, mask_path.
+The table is a DataFrame with one row for each row of GroundTruth.csv, usable or not:
+
+=================================  =======================================================================
+image                              name without extension; repeated or empty only where left out
+label                              position in `CLASSES`, -1 for none
+status, reason                     `USED`, `LABEL_ONLY` (no mask) or `LEFT_OUT`, and why
+image_path, mask_path              of the files, "" for none
+lesion_id, lesion_known            an image of no known lesion is a lesion of its own, named as the image
+age, sex, localization             in years, and as text; missing where not known
+=================================  =======================================================================
 """
 
 import os
@@ -9,6 +17,8 @@ import unicodedata
 from pathlib import Path
 
 import pandas as pd
+
+from dataset.csvfile import CONTROL, header_of, printable, read_rows
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 CLASS_NAMES = {
@@ -20,10 +30,18 @@ CLASS_NAMES = {
     "DF": "Dermatofibroma",
     "VASC": "Vascular Lesion",
 }
-ALIASES = {"AK": "AKIEC", "image_id": "image", "isic_id": "image"}  # other releases' column names
+ALIASES = {"AK": "AKIEC"}  # other releases' names of classes
+NAME_COLUMNS = ("image", "image_id", "isic_id", "image_name")  # the first of them that is there names the image
+DETAILS = {  # column of the table, and its names in other files
+    "lesion_id": ("lesion_id",),
+    "age": ("age", "age_approx"),
+    "sex": ("sex",),
+    "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
+}
 SPLITS = ("train", "val", "test")
 USED, LABEL_ONLY, LEFT_OUT = "used", "classification only", "left out"
 SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_ENDINGS = ("_segmentation", "_mask")
 LESION_FILES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Training_LesionGroupings.csv")
 
 
@@ -39,7 +57,7 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     """
     data_dir = Path(data_dir)
     csv_path = find_csv(data_dir)
-    rows = read_rows(csv_path)
+    rows = _with_known_names(read_rows(csv_path), csv_path)
     missing = [name for name in ("image", *CLASSES) if name not in rows]
     if missing:
         hint = " Its columns must be separated by commas." if len(rows.columns) == 1 else ""
@@ -57,14 +75,23 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     table["mask_path"] = [masks.get(name, "") for name in table["image"]]
     if (table["image_path"] == "").all():
         raise FileNotFoundError(
-            f"None of the images that {csv_path} names lie in a folder images/ of {data_dir.resolve()}; "
+            f"None of the images that {csv_path} names lie in a folder images/ of {os.path.abspath(data_dir)}; "
             f"{len(images)} image files were found there, and {table['image'].iloc[0]!r} is the first name looked for."
         )
     leave_out(table, table["image_path"] == "", "image is missing")
     no_mask = (table["status"] == USED) & (table["mask_path"] == "")
     table.loc[no_mask, ["status", "reason"]] = LABEL_ONLY, "mask is missing"
-    table["lesion_id"] = _lesion_ids(data_dir, rows, table["image"])
-    return table
+    return table.join(_read_details(data_dir, rows, table["image"]))
+
+
+def usable(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are not left out; each of their images is named once."""
+    return table[table["status"] != LEFT_OUT]
+
+
+def has_mask(table: pd.DataFrame) -> pd.Series:
+    """Which rows have a mask that can be used."""
+    return table["status"] == USED
 
 
 def find_csv(data_dir: Path) -> Path:
@@ -73,27 +100,31 @@ def find_csv(data_dir: Path) -> Path:
         "Put GroundTruth.csv, images/ and masks/ into one folder, for main.py --data-dir, or try main.py --demo. "
         "HAM10000 is had at https://doi.org/10.7910/DVN/DBW86T"
     )
-    if not data_dir.is_dir():
-        raise FileNotFoundError(f"No data folder at {data_dir.resolve()}. {advice}")
-    found = sorted(path for path in data_dir.iterdir() if path.name.lower().endswith("groundtruth.csv"))
+    try:
+        found = sorted(path for path in data_dir.iterdir() if path.name.lower().endswith("groundtruth.csv"))
+    except OSError as error:
+        place = os.path.abspath(data_dir)
+        raise FileNotFoundError(f"No data folder at {place} that can be read ({error.strerror}). {advice}") from None
     found = [path for path in found if path.name.lower() == "groundtruth.csv"] or found
     found = [path for path in found if not path.name.startswith("._")]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise FileNotFoundError(f"Expected one GroundTruth.csv in {data_dir.resolve()}, found: {names}. {advice}")
+        raise FileNotFoundError(
+            f"Expected one GroundTruth.csv in {os.path.abspath(data_dir)}, found: {names}. {advice}"
+        )
     return found[0]
 
 
-def read_rows(path: Path) -> pd.DataFrame:
-    """All cells as stripped text, columns under this project's names."""
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{path} is empty. Expected a header and one row an image.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a comma-separated UTF-8 table: {error}") from None
-    rows = rows.apply(lambda column: column.str.strip())
-    return rows.rename(columns=lambda name: ALIASES.get(name.strip(), name.strip()))
+def _with_known_names(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Columns under this project's names; one of a class's names, and one of the image's, may be there."""
+    for other, name in ALIASES.items():
+        if {other, name} <= set(rows):
+            raise ValueError(f"{path} has the columns {other} and {name}, which mean the same class. Remove one.")
+    lower = {column.lower(): column for column in reversed(rows.columns)}
+    image = next((lower[name] for name in NAME_COLUMNS if name in lower), "image")
+    return rows.drop(columns="image" if image != "image" else [], errors="ignore").rename(
+        columns=ALIASES | {image: "image"}
+    )
 
 
 def _image_name(text: str) -> str:
@@ -110,14 +141,24 @@ def _check_rows(table: pd.DataFrame, rows: pd.DataFrame) -> None:
     table.loc[~one_hot, "label"] = -1
     name = table["image"]
     leave_out(table, name == "", "empty name")
-    leave_out(table, name.str.contains(r"[/\\:\0]") | name.isin([".", ".."]), "unsafe name")
+    # What would lead elsewhere, or what a console or a spreadsheet would obey.
+    leave_out(table, name.str.contains(r"[/\\:]") | name.str.contains(CONTROL) | name.isin([".", ".."]), "unsafe name")
     leave_out(table, labels.isna().any(axis=1), "labels are not numbers")
+    for other in _other_classes(rows):
+        labelled = (labels == 0).all(axis=1) & (pd.to_numeric(rows[other]) == 1)
+        leave_out(table, labelled, f"labelled {other}, which is not among the classes")
     leave_out(table, ~one_hot, "labels are not one-hot")
-    valid = table[table["status"] == USED]
+    valid = usable(table)
     conflict = valid.groupby("image")["label"].transform("nunique") > 1
     leave_out(table, conflict.reindex(table.index, fill_value=False), "conflicting labels")
     repeated = valid.duplicated("image")
     leave_out(table, repeated.reindex(table.index, fill_value=False), "duplicate row")
+
+
+def _other_classes(rows: pd.DataFrame) -> list[str]:
+    """Columns of zeros and ones beside those of the classes, such as ISIC 2019's SCC."""
+    others = [name for name in rows if name not in ("image", *CLASSES)]
+    return [name for name in others if pd.to_numeric(rows[name], errors="coerce").isin([0, 1]).all()]
 
 
 def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
@@ -126,50 +167,78 @@ def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
 
 
 def find_files(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Paths of images and of masks by image name, for the folder layouts that users have."""
+    """Paths of images and of masks by image name, for the folder layouts that users have.
+
+    Of several masks of an image in one folder, <image>_segmentation comes before <image>_mask, and that before <image>.
+    What predict.py and main.py have written is passed over.
+    """
     images: dict[str, str] = {}
     masks: dict[str, str] = {}
     for folder, folders, names in os.walk(data_dir, followlinks=True):
         depth = len(Path(folder).relative_to(data_dir).parts)
+        if depth and _is_output(folder, names):
+            folders.clear()
+            continue
         # Two levels are enough for any layout, and end a loop of links.
         folders[:] = sorted(f for f in folders if depth < 2 and not f.startswith((".", "__MACOSX")))
         kind = os.path.relpath(folder, data_dir).lower()
+        pictures = sorted(name for name in names if _is_picture(name))
         if "mask" in kind or "segmentation" in kind or "groundtruth" in kind:
-            found = masks
+            for name in sorted(pictures, key=lambda name: [not _stem(name).endswith(end) for end in MASK_ENDINGS]):
+                stem = _stem(name)
+                for ending in MASK_ENDINGS:
+                    stem = stem.removesuffix(ending)
+                masks.setdefault(stem, os.path.join(folder, name))
         elif "image" in kind or "input" in kind:
-            found = images
-        else:
-            continue
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in SUFFIXES and not name.startswith("._"):
-                stem = unicodedata.normalize("NFC", stem)
-                if found is masks:
-                    stem = stem.removesuffix("_segmentation").removesuffix("_mask")
-                found.setdefault(stem, os.path.join(folder, name))
+            for name in pictures:
+                images.setdefault(_stem(name), os.path.join(folder, name))
     return images, masks
 
 
-def _lesion_ids(data_dir: Path, rows: pd.DataFrame, images: pd.Series) -> pd.Series:
-    """Lesion of each row; an image of no known lesion is a lesion of its own."""
-    known = [data_dir / name for name in LESION_FILES if (data_dir / name).is_file()]
-    source = read_rows(known[0]) if known else rows
-    if not {"image", "lesion_id"} <= set(source.columns):
-        return images
-    lesions = source[source["lesion_id"] != ""].assign(image=source["image"].map(_image_name))
-    return images.map(lesions.drop_duplicates("image").set_index("image")["lesion_id"]).fillna(images)
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
 
 
-def read_metadata(data_dir: str | Path) -> pd.DataFrame | None:
-    """image, age, sex and localization of each image, as text or None; None altogether if there is no such file."""
-    path = Path(data_dir) / LESION_FILES[0]
-    if not path.is_file():
-        return None
-    rows = read_rows(path)
-    columns = ["image", "age", "sex", "localization"]
-    if not set(columns) <= set(rows.columns):
-        return None
-    return rows[columns].assign(image=rows["image"].map(_image_name)).replace({"": None, "unknown": None})
+def _stem(name: str) -> str:
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
+
+
+def _is_output(folder: str, names: list[str]) -> bool:
+    """Whether predict.py or main.py writes into this folder."""
+    if "record.json" in names or {"config.json", "splits.csv"} <= set(names):
+        return True
+    return "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]
+
+
+def _read_details(data_dir: Path, rows: pd.DataFrame, images: pd.Series) -> pd.DataFrame:
+    """Lesion, age, sex and site of each row, each from the first CSV file that has it, and GroundTruth.csv last."""
+    sources = [_with_known_names(read_rows(path), path) for path in _detail_files(data_dir)]
+    found: dict[str, pd.Series] = {}
+    for source in (*sources, rows):
+        named = source.assign(image=source["image"].map(_image_name)).drop_duplicates("image").set_index("image")
+        for name, spellings in DETAILS.items():
+            column = next((column for column in named if column.lower() in spellings), None)
+            if column and name not in found:
+                values = images.map(named[column])
+                found[name] = values.where(~values.isin(["", "unknown"]))
+    details = pd.DataFrame(found, index=images.index).reindex(columns=list(DETAILS))
+    details["age"] = pd.to_numeric(details["age"], errors="coerce")
+    details["lesion_known"] = details["lesion_id"].notna()
+    details["lesion_id"] = details["lesion_id"].astype(object).where(details["lesion_known"], images)
+    return details
+
+
+def _detail_files(data_dir: Path) -> list[Path]:
+    """The CSV files beside GroundTruth.csv that name images, with their lesions or more: known names come first."""
+    others = sorted(path for path in data_dir.glob("*.csv") if not path.name.startswith("."))
+    first = [data_dir / name for name in LESION_FILES if (data_dir / name).is_file()]
+    wanted = {spelling for spellings in DETAILS.values() for spelling in spellings}
+    found = []
+    for path in dict.fromkeys([*first, *others]):
+        header = {name.lower() for name in header_of(path)}
+        if header & set(NAME_COLUMNS) and header & wanted and not path.name.lower().endswith("groundtruth.csv"):
+            found.append(path)
+    return found
 
 
 def describe_table(table: pd.DataFrame) -> str:
@@ -180,6 +249,6 @@ def describe_table(table: pd.DataFrame) -> str:
     reasons = table.loc[table["reason"] != "", ["status", "reason"]]
     kinds = reasons["reason"].str.split("(", n=1).str[0].str.strip()
     for (status, kind), members in reasons.groupby([reasons["status"], kinds]):
-        examples = ", ".join(table.loc[members.index[:3], "image"])
+        examples = printable(", ".join(table.loc[members.index[:3], "image"]))
         lines.append(f"  {len(members):5} {status}: {kind} (e.g. {examples})")
     return "\n".join(lines)

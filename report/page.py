@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dataset.csvfile import read_back
 from dataset.table import CLASS_NAMES, CLASSES, SPLITS
 
 TASKS = ("classification", "segmentation", "multitask")
@@ -93,16 +94,18 @@ def build(folder: Path) -> str:
 
 
 class Run:
-    """The files of a run, read."""
+    """The files of a run, read; what was done says its record, not which files there are."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.record = self._json("record.json") or {"tasks": {}}
         self.config, self.environment = self._json("config.json") or {}, self._json("environment.json") or {}
-        found = {task: self._json(f"{task}/metrics.json") for task in TASKS if task in self.config.get("TASKS", TASKS)}
-        self.metrics = {task: metrics for task, metrics in found.items() if metrics}
-        self.comparison = self._json("comparison.json")
-        self.external = {task: found for task in TASKS if (found := self._json(f"external/{task}/metrics.json"))}
-        self.external = self.external if self.config.get("EXTERNAL_DIR") else {}
+        self.evaluation = self._json("evaluation.json") or {}
+        done = [task for task in TASKS if "measured" in self.record["tasks"].get(task, {})]
+        self.metrics = {task: self._json(f"{task}/metrics.json") for task in done}
+        self.comparison = self._json("comparison.json") if self.record.get("comparison") else None
+        elsewhere = [task for task in done if self.record["tasks"][task].get("external")]
+        self.external = {task: self._json(f"external/{task}/metrics.json") for task in elsewhere}
         self.splits, self.report = self.table("splits.csv"), self.table("data_report.csv")
         self.leakage = self.table("leakage.csv")
         if self.leakage is not None:  # an empty column has no type
@@ -115,10 +118,14 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame | None:
         path = self.folder / name
-        return pd.read_csv(path, keep_default_na=False) if path.exists() else None
+        return read_back(path) if path.exists() else None
 
     def history(self, task: str) -> pd.DataFrame | None:
         return self.table(f"{task}/history.csv")
+
+    def setting(self, task: str, name: str):
+        """A setting that a task was trained with."""
+        return self.record["tasks"][task].get("identity", {}).get(f"{task.upper()}_{name}", "?")
 
 
 def _summary(run: Run) -> str:
@@ -126,7 +133,7 @@ def _summary(run: Run) -> str:
     facts = {
         "Data": f"{len(run.splits):,} images of {run.splits['lesion_id'].nunique():,} lesions in {config['DATA_DIR']}: "
         + ", ".join(f"{counts.get(split, 0):,} {split}" for split in SPLITS),
-        "Training": "; ".join(f"{task} {config.get(f'{task.upper()}_EPOCHS')} epochs" for task in run.metrics)
+        "Training": "; ".join(f"{task} {run.setting(task, 'EPOCHS')} epochs" for task in run.metrics)
         + f"; {config.get('IMAGE_SIZE')} pixels, seed {config.get('SEED')}",
         "Machine": f"{run.environment.get('device')}, {run.environment.get('precision')}; "
         f"started {str(run.environment.get('started', ''))[:10]}",
@@ -162,7 +169,9 @@ def cautions_of(run: Run) -> list[str]:
         found.append(f"Classes with fewer than {FEW} test images, whose own scores are uncertain: {', '.join(few)}.")
     absent = [code for code in CLASSES if not test.get(code, 0)]
     if absent:
-        found.append(f"Classes without a test image, left out of all means: {', '.join(absent)}.")
+        found.append(
+            f"Classes without a test image: {', '.join(absent)}; all means but the organisers' own leave them out."
+        )
     if run.leakage is not None:
         crossing = run.leakage[run.leakage["crosses"]]
         for kind, members in crossing.groupby("kind"):
@@ -337,9 +346,10 @@ def _comparison(run: Run) -> str:
 
 
 def _external(run: Run) -> str:
-    folder = escape(run.config["EXTERNAL_DIR"])
+    done = run.record["external"]
     text = (
-        f"<p>All usable images of <code>{folder}</code>; temperature and thresholds from this run's validation set.</p>"
+        f"<p>All usable images of <code>{escape(done['folder'])}</code>; temperature and thresholds from this run's "
+        f"validation set. {escape(done['left_out'])}</p>"
     )
     text += _headline(run.external)
     for task, found in run.external.items():
@@ -389,7 +399,9 @@ def _leakage(pairs: pd.DataFrame) -> str:
 
 
 def _settings(run: Run) -> str:
-    tables = ({"Setting": "", **run.config}, {"Environment": "", **run.environment})
+    tables = [{"Setting": "", **run.config}, {"Environment": "", **run.environment}]
+    if again := run.evaluation:
+        tables += [{"Measured again with": "", **again["config"]}, {"On": "", **again["environment"]}]
     return "".join(
         _table([*list(values)[:1], ""], [[escape(k), escape(_shown(v))] for k, v in list(values.items())[1:]])
         for values in tables

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from data import CLASSES
-from dataset import synthetic
+from dataset import cache, synthetic
+from dataset.table import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = [
@@ -64,6 +65,17 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path):
     return Folder(tmp_path / "data")
+
+
+def decoded(folder, size=16):
+    """The table, and all pixels as an array."""
+    table, pixels = cache.decode_table(read_table(folder.path), folder.path, size, folder.path.parent / "cache")
+    return table, pixels[:]
+
+
+def state_of(table, name):
+    row = table[table["image"] == name].iloc[0]
+    return row["status"], row["reason"]
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:

@@ -12,21 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, ROOT, program
+from conftest import QUICK, ROOT, disc, picture, program
 
 import data
 import main
 import models
 import train
 from dataset.table import CLASSES
+from report.folder import RunFolder
 
 OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png report.html leakage.csv
 best_classification_model.pth best_segmentation_model.pth best_multitask_model.pth
-classification/history.csv classification/metrics.json classification/predictions.csv classification/last.pth
+classification/history.csv classification/metrics.json classification/predictions.csv record.json
 classification/confusion_matrix.png classification/training_curves.png classification/reliability.png comparison.json
-segmentation/history.csv segmentation/metrics.json segmentation/per_image.csv segmentation/last.pth
+segmentation/history.csv segmentation/metrics.json segmentation/per_image.csv
 segmentation/masks.png segmentation/training_curves.png
-multitask/history.csv multitask/metrics.json multitask/predictions.csv multitask/per_image.csv multitask/last.pth
+multitask/history.csv multitask/metrics.json multitask/predictions.csv multitask/per_image.csv
 multitask/confusion_matrix.png multitask/masks.png multitask/training_curves.png"""
 
 
@@ -40,6 +41,13 @@ def test_one_run_writes_everything_that_is_promised(whole_run):
     outputs, _ = whole_run
     assert {name for name in OUTPUTS.split() if not (outputs / name).is_file()} == set()
     assert not list(outputs.rglob("*.partial"))
+
+
+def test_a_finished_run_leaves_no_states_and_less_than_200_megabytes(whole_run):
+    """The demo's networks are the same ones, and weigh nearly all of it."""
+    outputs, _ = whole_run
+    assert not list(outputs.rglob("last.pth")) and not list(outputs.rglob("previous.pth"))
+    assert sum(path.stat().st_size for path in outputs.rglob("*") if path.is_file()) < 200e6
 
 
 def test_the_files_that_others_read_have_their_fixed_form(whole_run):
@@ -116,6 +124,111 @@ def test_the_demo_makes_its_data_and_says_so_everywhere(tmp_path, monkeypatch):
     assert models.load_checkpoint(outputs / "best_segmentation_model.pth")["note"] == "synthetic demo data"
 
 
+# A folder belongs to one run
+
+
+def contents(folder):
+    """Every file and its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_second_run_moves_the_first_aside_whole_and_reports_only_itself(demo_folder, folder, tmp_path, capsys):
+    """All tasks and another data set; then a single task, another seed and a third data set, into the same folder."""
+    for place in ("a", "b"):
+        shutil.copytree(folder_of(folder, 8).path, tmp_path / place, dirs_exist_ok=True)
+    everything = ["--tasks", *models.MODELS, "--external-dir", str(tmp_path / "a")]
+    assert quick(demo_folder, tmp_path, *everything) == 0
+    before = contents(tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, "--seed", "7", "--external-dir", str(tmp_path / "b")) == 0
+    (earlier,) = tmp_path.glob("outputs-*")
+    assert str(earlier) in capsys.readouterr().out
+    assert contents(earlier) == before
+    html = (tmp_path / "outputs" / "report.html").read_text()
+    assert not (tmp_path / "outputs" / "comparison.json").exists()
+    assert "segmentation" not in html and "Multi-task against" not in html and str(tmp_path / "b") in html
+    assert quick(demo_folder, tmp_path) == 0
+    assert len(list(tmp_path.glob("outputs-*"))) == 2
+
+
+def folder_of(folder, n):
+    """Some sound images that no other test data hold."""
+    for i in range(n):
+        folder.add(f"other_{i}", data.CLASSES[i % 7], image=picture(1000 + i, (64, 48)), mask=disc((64, 48)))
+    return folder.write()
+
+
+def test_a_refused_resume_changes_nothing(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    before = contents(tmp_path)
+    assert quick(demo_folder, tmp_path, "--resume", "--seed", "99") == 2
+    assert contents(tmp_path) == before
+
+
+def test_measuring_again_keeps_what_the_model_was_trained_with(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--classification-lr", "0.003") == 0
+    before = contents(tmp_path / "outputs")
+    again = ["--evaluate-only", "--classification-epochs", "15"]
+    assert quick(demo_folder, tmp_path, *again) == 0
+    after = contents(tmp_path / "outputs")
+    for name in ("config.json", "environment.json", "splits.csv", "classification/metrics.json"):
+        assert after[name] == before[name], name
+    evaluation = json.loads(after["evaluation.json"])
+    assert evaluation["config"]["CLASSIFICATION_EPOCHS"] == 15
+    html = after["report.html"].decode()
+    assert "classification 1 epochs" in html and "Measured again with" in html
+
+
+def test_copied_checkpoints_can_be_measured_and_keep_their_configuration(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--classification-lr", "0.003") == 0
+    metrics = (tmp_path / "outputs" / "classification" / "metrics.json").read_bytes()
+    (tmp_path / "copied").mkdir()
+    shutil.copy(tmp_path / "outputs" / "best_classification_model.pth", tmp_path / "copied")
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--output-dir", str(tmp_path / "copied")) == 0
+    assert (tmp_path / "copied" / "classification" / "metrics.json").read_bytes() == metrics
+    assert json.loads((tmp_path / "copied" / "config.json").read_text())["CLASSIFICATION_LR"] == 0.003
+
+
+def test_resuming_a_finished_run_does_nothing_and_says_so(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    before = contents(tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, "--resume") == 0
+    assert "finished: nothing is left to do" in capsys.readouterr().out
+    assert contents(tmp_path / "outputs") == before
+
+
+def test_resuming_with_a_further_task_adds_it(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    before = contents(tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, "--resume", "--tasks", *models.MODELS) == 0
+    after = contents(tmp_path / "outputs")
+    name = "best_classification_model.pth"
+    assert after[name] == before[name] and "comparison.json" in after and "best_multitask_model.pth" in after
+
+
+def test_a_second_run_on_the_same_folder_at_once_is_refused(demo_folder, tmp_path, capsys):
+    with RunFolder(tmp_path / "outputs").locked():
+        assert quick(demo_folder, tmp_path) == 2
+    assert "Another run is writing into" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_folder_of_the_users_own_files_is_not_moved(demo_folder, tmp_path):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "notes.txt").write_text("mine")
+    assert quick(demo_folder, tmp_path) == 0
+    assert (tmp_path / "outputs" / "notes.txt").read_text() == "mine" and not list(tmp_path.glob("outputs-*"))
+
+
+@pytest.mark.parametrize("place", [".", "..", "data"])
+def test_an_output_folder_that_holds_the_data_or_the_work_is_refused(place, demo_folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "work" / "data").mkdir(parents=True)
+    shutil.copytree(demo_folder, tmp_path / "work" / "data" / "set")
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(SystemExit):
+        main.main(["--data-dir", "data/set", "--output-dir", place])
+    assert "for the outputs alone" in capsys.readouterr().err
+
+
 # Measuring again, and elsewhere
 
 
@@ -161,6 +274,30 @@ def test_another_data_set_is_measured_whole(demo_folder, folder, tmp_path, capsy
     shutil.rmtree(folder.path / "masks")
     assert quick(demo_folder, tmp_path, *tasks, "--evaluate-only", "--external-dir", str(folder.path)) == 0
     assert "has no masks to measure it with" in capsys.readouterr().out
+
+
+def test_another_data_set_that_is_the_training_folder_is_refused_before_training(demo_folder, tmp_path, capsys):
+    shutil.copytree(demo_folder, tmp_path / "copy")
+    assert quick(demo_folder, tmp_path, "--external-dir", str(tmp_path / "copy"), "--test-fraction", "0.01") == 0
+    assert "left out" in capsys.readouterr().out
+    learned = pd.read_csv(tmp_path / "outputs" / "splits.csv")
+    tested = learned.loc[learned["split"] == "test", "image"]
+    report = pd.read_csv(tmp_path / "outputs" / "external" / "data_report.csv", keep_default_na=False)
+    assert set(report.loc[report["status"] == "used", "image"]) <= set(tested)
+    assert "images left out" in (tmp_path / "outputs" / "report.html").read_text()
+
+
+def test_a_wrong_external_folder_is_refused_before_training_and_writes_nothing(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path, "--external-dir", str(tmp_path / "nowhere")) == 2
+    assert "nowhere" in capsys.readouterr().err and not (tmp_path / "outputs").exists()
+
+
+def test_evaluate_only_measures_the_models_that_are_there_and_names_the_others(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tasks", *models.MODELS) == 0
+    assert "for segmentation, multitask. Going on without" in capsys.readouterr().out
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tasks", "segmentation") == 2
+    assert "No checkpoint in" in capsys.readouterr().err
 
 
 def test_grouped_duplicates_stay_in_one_part(demo_folder, tmp_path):
@@ -224,6 +361,11 @@ def test_flags_win_over_the_demo_and_the_demo_over_the_constants():
         (["--demo", "--data-dir", "x"], "--demo makes its own data"),
         (["--limit", "-5"], "must not be negative"),
         (["folder"], "unrecognized arguments: folder"),
+        (["--classification-lr", "inf"], "CLASSIFICATION_LR must be finite"),
+        (["--classification-lr", "nan"], "CLASSIFICATION_LR must be above 0"),
+        (["--image-size", "1000000"], "at most 4096"),
+        (["--seed", "4294967296"], "below 2 to the 32nd"),
+        (["--resume", "--evaluate-only"], "choose one"),
     ],
 )
 def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):
@@ -286,6 +428,20 @@ def test_an_absent_class_does_not_stop_the_run(folder, tmp_path, capsys):
     assert metrics["label"]["per_class"]["VASC"]["recall"] is None
 
 
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--classification-batch-size", "1"], "too few for batch normalisation at 32 pixels"),
+        (["--classification-lr", "1e30"], "no longer finite"),
+        (["--device", "meta"], "--device meta cannot be used"),
+    ],
+)
+def test_what_the_machine_or_the_network_cannot_do_is_one_message(flags, message, demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path, *flags) in (1, 2)
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+
+
 def test_an_output_folder_that_is_a_file_is_one_message(demo_folder, tmp_path, capsys):
     (tmp_path / "outputs").write_text("mine")
     assert quick(demo_folder, tmp_path) == 1
@@ -332,7 +488,9 @@ def test_ctrl_c_is_one_line_and_exit_code_130(demo_folder, tmp_path):
 
 def start(flags, cwd):
     command = [sys.executable, ROOT / "main.py", *map(str, flags)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts its background jobs with SIGINT ignored, which a child would inherit.
+    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heeds)
 
 
 def wait_for(path, running, seconds=120):
@@ -359,8 +517,9 @@ def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_weights(d
     assert kills
     last = program(*flags, "--output-dir", "killed", "--resume", cwd=tmp_path)
     assert last.returncode == 0, last.stderr
-    states = [torch.load(tmp_path / name / "multitask" / "last.pth", weights_only=True) for name in ("whole", "killed")]
-    assert all(torch.equal(states[0]["model"][name], states[1]["model"][name]) for name in states[0]["model"])
+    best = [models.load_checkpoint(tmp_path / name / "best_multitask_model.pth") for name in ("whole", "killed")]
+    assert best[0]["epoch"] == best[1]["epoch"]
+    assert all(torch.equal(best[0]["weights"][name], best[1]["weights"][name]) for name in best[0]["weights"])
     metrics = [(tmp_path / name / "multitask" / "metrics.json").read_bytes() for name in ("whole", "killed")]
     assert metrics[0] == metrics[1]
 

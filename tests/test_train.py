@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,16 +40,19 @@ class Toy:
             yield {"image": self.image[chosen], "label": self.label[chosen], "mask": self.mask[chosen]}
 
 
-def run(tmp_path, epochs=3, resume=False, model=None, identity=None, batches=None, lr=0.05, shares=None):
+def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batches=None, lr=0.05, shares=None):
     torch.manual_seed(0)
-    model = model or Line()
-    folder = tmp_path / "task"
-    folder.mkdir(parents=True, exist_ok=True)
-    history = fit(
-        model, batches or Toy(), shares or Toy(seed=1), epochs=epochs, lr=lr, seed=0, precision="fp32",
-        best_path=tmp_path / "best.pth", folder=folder, description={"task": "toy"},
-        identity=identity or {"data": "abc", "LR": lr}, resume=resume,
-    )  # fmt: skip
+    model = Line()
+    checkpoints = train.Checkpoints(
+        tmp_path / "best.pth",
+        tmp_path / "task",
+        description={"task": "toy"},
+        identity=identity or {"data": "abc", "LR": lr},
+        conditions=conditions or {"threads": 1},
+        resume=resume,
+    )
+    options = {"epochs": epochs, "lr": lr, "seed": 0, "precision": "fp32", "checkpoints": checkpoints}
+    history = fit(model, batches or Toy(), shares or Toy(seed=1), **options)
     return model, history
 
 
@@ -148,12 +149,47 @@ def test_a_damaged_last_state_falls_back_to_the_one_before_and_says_so(tmp_path,
     last = tmp_path / "task" / "last.pth"
     content = bytearray(last.read_bytes())
     if damage == "flipped":
-        content[len(content) // 2] ^= 255
+        content[content.index(whole.label.weight.detach().numpy().tobytes())] ^= 1
     last.write_bytes(content[: {"cut": -100, "flipped": None, "empty": 0}[damage]])
     resumed, history = run(tmp_path, epochs=4, resume=True)
     printed = capsys.readouterr().out
     assert "last.pth is damaged" in printed and "Resuming after epoch 3" in printed
     assert same_weights(whole, resumed) and len(history) == 4
+
+
+def test_a_damaged_state_never_takes_the_place_of_a_sound_one(tmp_path):
+    """Stopped again in the first epoch after the fall back: the sound state is still there."""
+    whole, _ = run(tmp_path, epochs=4)
+    (tmp_path / "task" / "last.pth").write_bytes(b"x")
+    with pytest.raises(Stop):
+        run(tmp_path, epochs=4, resume=True, batches=Stops(in_epoch=4))
+    resumed, _ = run(tmp_path, epochs=4, resume=True)
+    (tmp_path / "task" / "last.pth").write_bytes(b"x")
+    again, history = run(tmp_path, epochs=4, resume=True)
+    assert same_weights(whole, resumed) and same_weights(whole, again) and len(history) == 4
+
+
+def test_a_history_lost_after_the_state_was_written_is_written_again(tmp_path):
+    run(tmp_path, epochs=3)
+    path = tmp_path / "task" / "history.csv"
+    whole = path.read_bytes()
+    path.unlink()
+    run(tmp_path, epochs=3, resume=True)
+    assert path.read_bytes() == whole
+
+
+def test_resuming_under_other_conditions_goes_on_and_says_what_no_longer_holds(tmp_path, capsys):
+    run(tmp_path, epochs=1, conditions={"threads": 2, "torch": "2.6"})
+    run(tmp_path, epochs=2, conditions={"threads": 4, "torch": "2.6"}, resume=True)
+    assert (
+        "will not be, bit for bit, those of a run without interruption: threads was 2, is 4" in capsys.readouterr().out
+    )
+
+
+def test_training_without_checkpoints_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(Line(), Toy(), Toy(seed=1), epochs=1, lr=0.1, seed=0, precision="fp32")
+    assert not list(tmp_path.iterdir())
 
 
 def test_with_both_states_damaged_training_starts_anew(tmp_path, capsys):
@@ -182,13 +218,14 @@ def test_a_loss_that_is_not_finite_stops_early_and_keeps_earlier_epochs(tmp_path
     assert torch.load(tmp_path / "best.pth", weights_only=True)["epoch"] <= 2
 
 
-def test_a_failing_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    train.write_file(path, b"old")
-    monkeypatch.setattr(train.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        train.write_file(path, json.dumps({}).encode())
-    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+def test_a_validation_loss_that_is_not_finite_stops_too(tmp_path):
+    class Breaks(Toy):
+        def epoch(self, epoch=0):
+            for batch in super().epoch(epoch):
+                yield {**batch, "image": batch["image"] * float("nan")}
+
+    with pytest.raises(FloatingPointError, match="epoch 1, on the validation images"):
+        run(tmp_path, shares=Breaks())
 
 
 def test_bf16_and_fp32_agree_within_rounding():

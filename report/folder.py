@@ -1,0 +1,143 @@
+"""The folder that belongs to one run: files that are whole, and a record of what was done."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from matplotlib.figure import Figure
+
+import visualize
+from dataset.csvfile import as_csv
+from machine import from_first, is_first, write_file
+
+RECORD = "record.json"
+
+
+class RunFolder:
+    """A run's folder. Every process may call its methods; the first one writes.
+
+    Attributes
+    ----------
+    record : what was done, kept in record.json as it is done. ``started`` (ISO time); ``tasks``, a dict of facts by
+        task: ``identity``, ``trained`` and ``measured``; ``external`` and ``comparison``, once they are measured;
+        ``finished``, once everything is.
+    caption : stands in every figure.
+    """
+
+    def __init__(self, path: str | Path, caption: str = "") -> None:
+        self.path, self.caption = Path(path), caption
+        self.record: dict = {"tasks": {}}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While the body runs, no other run may write here.
+
+        Raises
+        ------
+        ValueError : another run does.
+        """
+        if not is_first():
+            yield
+            return
+        place = self.path.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place.with_name(f".{place.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"Another run is writing into {self.path}. Wait for it, or name another folder.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read_record(self) -> dict:
+        """The record on disk; {"tasks": {}} if there is none.
+
+        Raises
+        ------
+        ValueError : it is damaged.
+        """
+        path = self.path / RECORD
+        if not path.exists():
+            return {"tasks": {}}
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record["tasks"], dict):
+                return record
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise ValueError(f"{path} is damaged. Start anew without --resume, or name another folder.")
+
+    def holds_a_run(self) -> bool:
+        """Whether an earlier run has left anything here that took time to make."""
+        return any(any(self.path.glob(kind)) for kind in ("best_*_model.pth", "*/last.pth", "*/previous.pth"))
+
+    def set_aside(self, name: str = "") -> Path:
+        """Rename the folder, or one in it, after the time of its last change; returns its new path."""
+        return from_first(self._set_aside, self.path.resolve() / name)
+
+    @staticmethod
+    def _set_aside(old: Path) -> Path:
+        changed = datetime.fromtimestamp(max(path.stat().st_mtime for path in (old, *old.glob("*"))))
+        first = new = old.with_name(f"{old.name}-{changed:%Y-%m-%d-%H%M}")
+        number = 2
+        while new.exists():
+            new, number = first.with_name(f"{first.name}-{number}"), number + 1
+        return old.rename(new)
+
+    def start_anew(self, started: str) -> Path | None:
+        """Make this an empty folder for a new run; returns where an earlier run's was moved, if there was one."""
+        earlier = self.set_aside() if from_first(self.holds_a_run) else None
+        self.record = {"started": started, "tasks": {}}
+        return earlier
+
+    def go_on(self) -> None:
+        """Take over the record that is there. Raises ValueError if it is damaged."""
+        self.record = from_first(self.read_record)
+
+    def is_finished(self, tasks: Sequence[str], external: str) -> bool:
+        """Whether all of these tasks were measured, on that other data set too, and reported."""
+        measured = all(self.facts(task).get("measured") == external for task in tasks)
+        return measured and self.record.get("finished", False)
+
+    def note(self, **facts) -> None:
+        """Add to the record, and write it."""
+        self.record |= facts
+        self.write_json(RECORD, self.record)
+
+    def note_task(self, task: str, **facts) -> None:
+        """Add to what the record says of a task, and write it."""
+        self.note(tasks=self.record["tasks"] | {task: self.facts(task) | facts}, finished=False)
+
+    def facts(self, task: str) -> dict:
+        """What the record says of a task."""
+        return self.record["tasks"].get(task, {})
+
+    def below(self, name: str) -> "RunFolder":
+        """A folder in this one."""
+        return RunFolder(self.path / name, self.caption)
+
+    def best_path(self, task: str) -> Path:
+        """The checkpoint of a task's best epoch."""
+        return self.path / f"best_{task}_model.pth"
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write a file whole or not at all."""
+        if is_first():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        self.write(name, as_csv(table))
+
+    def write_json(self, name: str, content: dict) -> None:
+        self.write(name, json.dumps(content, indent=2) + "\n")
+
+    def draw(self, name: str, figure: Figure) -> None:
+        self.write(name, visualize.png(figure, self.caption))

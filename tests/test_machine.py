@@ -1,0 +1,38 @@
+import io
+import sys
+
+import pytest
+
+import machine
+
+
+def test_a_failing_write_names_the_file_and_leaves_the_old_one_and_no_rubbish(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    machine.write_file(path, b"old")
+    monkeypatch.setattr(machine.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space") as failed:
+        machine.write_file(path, b"new")
+    assert failed.value.filename == str(path)
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_console_without_the_character_shows_an_escape(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    machine.print_anything()
+    print("\N{GRINNING FACE} \udcff")
+    console.flush()
+    assert console.buffer.getvalue() == b"\\U0001f600 \\udcff\n"
+
+
+def test_work_ahead_keeps_the_order_and_its_bound():
+    started = []
+
+    class Pool:
+        def submit(self, function, item):
+            started.append(item)
+            return type("Done", (), {"result": lambda _: function(item)})()
+
+    results = machine.map_ahead(Pool(), lambda item: item * 2, range(10), 3)
+    assert next(results) == 0 and started == [0, 1, 2, 3]
+    assert list(results) == [2 * i for i in range(1, 10)]

@@ -1,0 +1,112 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from dataset import splits
+from dataset.table import LEFT_OUT, USED
+
+
+def lesion_table(seed=0, n_lesions=1500):
+    """A table like HAM10000's: seven classes of very different size, one to six images a lesion."""
+    rng = np.random.default_rng(seed)
+    label = rng.choice(7, n_lesions, p=[0.08, 0.7, 0.05, 0.04, 0.09, 0.02, 0.02])
+    n_images = rng.choice([1, 2, 3, 4, 5, 6], n_lesions, p=[0.74, 0.18, 0.05, 0.01, 0.01, 0.01])
+    lesion = np.repeat(np.arange(n_lesions), n_images)
+    return pd.DataFrame(
+        {
+            "image": [f"i{i:05}" for i in range(len(lesion))],
+            "lesion_id": [f"L{i}" for i in lesion],
+            "label": label[lesion],
+            "status": USED,
+            "lesion_known": True,
+        }
+    )
+
+
+def test_no_lesion_is_in_two_parts_and_each_class_has_its_share_to_within_a_lesion():
+    table = lesion_table()
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=42)
+    lesions = table.groupby("lesion_id").agg(split=("split", "first"), n=("split", "nunique"), label=("label", "first"))
+    assert (lesions["n"] == 1).all()
+    for _, members in lesions.groupby("label"):
+        for part, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
+            assert abs((members["split"] == part).sum() - share * len(members)) <= 1
+
+
+def test_lesions_of_several_images_are_as_common_in_every_part():
+    table = lesion_table()
+    split = splits.split_table(table, 0.15, 0.15, seed=42)
+    lesions = table.assign(split=split).groupby("lesion_id").agg(split=("split", "first"), n=("image", "size"))
+    shares = (lesions["n"] > 1).groupby(lesions["split"]).mean()
+    assert shares.max() - shares.min() < 0.02
+
+
+def test_the_split_depends_on_the_seed_alone_not_on_the_rows_order():
+    table = lesion_table()
+    first = splits.split_table(table, 0.15, 0.15, seed=1)
+    shuffled = table.sample(frac=1, random_state=3)
+    pd.testing.assert_series_equal(
+        splits.split_table(shuffled, 0.15, 0.15, seed=1).sort_index(), first, check_names=False
+    )
+    assert (splits.split_table(table, 0.15, 0.15, seed=2) != first).any()
+
+
+def test_a_split_by_image_leaks_and_is_counted():
+    table = lesion_table()
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=42, group_by_lesion=False)
+    train = set(table.loc[table["split"] == "train", "lesion_id"])
+    expected = sum(lesion in train for lesion in table.loc[table["split"] == "test", "lesion_id"])
+    assert splits.n_leaked(table, table["split"]) == expected > 0
+    assert f"Split by image, {expected} of" in splits.describe_split(table, table["split"])
+
+
+def test_a_class_of_too_few_lesions_is_named_with_the_choices():
+    table = lesion_table()
+    extra = pd.DataFrame({"image": ["x", "y", "z"], "lesion_id": ["X", "X", "Y"], "label": 5, "status": USED})
+    table = pd.concat([table[table["label"] != 5], extra], ignore_index=True)
+    with pytest.raises(
+        ValueError, match=r"DF \(Dermatofibroma\) has 2 lesion\(s\), 3 image\(s\).*--no-group-by-lesion"
+    ):
+        splits.split_table(table, 0.15, 0.15, seed=0)
+
+
+def test_three_lesions_reach_all_three_parts():
+    table = pd.DataFrame({"image": list("abc"), "lesion_id": list("abc"), "label": 0, "status": USED})
+    assert sorted(splits.split_table(table, 0.15, 0.15, seed=0)) == ["test", "train", "val"]
+
+
+def test_an_absent_class_is_named_and_does_not_stop():
+    table = lesion_table()
+    table = table[table["label"] != 6]
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=0)
+    assert "VASC (Vascular Lesion) has no image" in splits.describe_split(table, None)
+
+
+def test_a_limit_keeps_that_many_images_of_every_class():
+    table = lesion_table().assign(reason="")
+    limited = splits.limit_table(table, 200, seed=0)
+    used = limited[limited["status"] == USED]
+    assert len(used) == 200 and (used["label"].value_counts() >= 10).all()
+    assert (limited.loc[limited["status"] == LEFT_OUT, "reason"] == "beyond --limit").all()
+    with pytest.raises(ValueError, match="too few"):
+        splits.limit_table(table, 20, seed=0)
+
+
+def test_a_class_too_small_for_a_split_by_image_does_not_stop_a_split_by_lesion():
+    """One DF image inside a nevus lesion: a class of one image, and of no lesion."""
+    table = lesion_table()
+    table = table[table["label"] != 5].reset_index(drop=True)
+    nevus = table.loc[(table["label"] == 1) & table["lesion_id"].duplicated(keep=False)].index[0]
+    table.loc[nevus, "label"] = 5
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=0)
+    by_image = splits.split_by_image(table, 0.15, 0.15, seed=0)
+    assert by_image is None
+    assert "A split by image is not possible" in splits.describe_split(table, by_image)
+
+
+def test_lesions_that_are_not_known_are_not_called_separate():
+    table = lesion_table().assign(lesion_known=False)
+    table["lesion_id"] = table["image"]
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=0)
+    text = splits.describe_split(table, splits.split_by_image(table, 0.15, 0.15, seed=0))
+    assert f"Lesion ids are known for 0 of {len(table)} images" in text and "sibling" not in text
