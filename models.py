@@ -5,6 +5,7 @@ of logits keyed like the batch: ``{"label": (N, K)}``, ``{"mask": (N, 1, H, W)}`
 """
 
 import socket
+import zipfile
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
 N_CLASSES = 7
+MAX_SIZE = 4096  # pixels, of an image that a checkpoint may ask for
 DECODER_CHANNELS = (128, 64, 64, 32)  # at strides 16, 8, 4, 2
 IMAGENET = ResNet18_Weights.IMAGENET1K_V1
 
@@ -223,22 +225,65 @@ def imagenet_start(pretrained: str) -> tuple[dict[str, Tensor] | None, str]:
         return None, f"*** The encoder starts FROM SCRATCH, which costs accuracy. {error} ***"
 
 
+# What every checkpoint holds; those of main.py hold more.
+CHECKPOINT = {"task": str, "arguments": dict, "classes": list, "image_size": int, "weights": dict}
+
+
 def load_checkpoint(path: str | Path) -> dict:
     """A checkpoint's content: plain types and tensors, on the CPU.
 
     Raises
     ------
-    FileNotFoundError, ValueError : no such file; not a checkpoint of this project.
+    FileNotFoundError, ValueError : no such file; not a checkpoint of this project, or damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"No checkpoint at {path}: no such file. Train one with: python main.py")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if name := archive.testzip():  # compares the sums, which torch.load does not
+                raise ValueError(f"the check sum of {name} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if checkpoint["task"] in MODELS and checkpoint["weights"]:
-            return checkpoint
-    except Exception as error:  # torch.load raises many kinds on a damaged file
-        raise ValueError(f"{path} is not a checkpoint of this project, or is damaged.") from error
-    raise ValueError(f"{path} holds a model of the unknown task {checkpoint['task']!r}.")
+        wrong = [key for key, kind in CHECKPOINT.items() if not isinstance(checkpoint[key], kind)]
+    except Exception as error:  # zipfile and torch.load raise many kinds on a damaged file
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+        raise ValueError(f"{path} is not a checkpoint of this project, or is damaged ({reason}).") from error
+    if wrong:
+        raise ValueError(f"{path} is not a checkpoint of this project: {', '.join(wrong)} is not what it should be.")
+    if checkpoint["task"] not in MODELS:
+        raise ValueError(f"{path} holds a model of the unknown task {checkpoint['task']!r}.")
+    if not 32 <= checkpoint["image_size"] <= MAX_SIZE:
+        raise ValueError(f"{path} names an image size of {checkpoint['image_size']}; expected 32 to {MAX_SIZE} pixels.")
+    if problem := _find_mismatch(**{name: checkpoint[name] for name in ("task", "arguments", "classes", "weights")}):
+        raise ValueError(f"{path} is not a checkpoint of this project: {problem}.")
+    return checkpoint
+
+
+def _find_mismatch(task: str, arguments: dict, classes: list, weights: dict) -> str:
+    """Where weights and network differ, in words; "" if nowhere."""
+    try:
+        with torch.device("meta"):  # shapes alone: nothing large is made before it is known to be right
+            expected = MODELS[task](**arguments).state_dict()
+    except Exception as error:
+        return f"its network cannot be built from {arguments} ({error})"
+    if arguments.get("n_classes", len(classes)) != len(classes):
+        return f"it names {len(classes)} classes, and its network has {arguments['n_classes']}"
+    for name in expected | weights:
+        found, wanted = _kind(weights.get(name)), _kind(expected.get(name))
+        if found != wanted:
+            return f"the weights {name} are {found}, expected {wanted}"
+    return ""
+
+
+def _kind(value: Tensor | None) -> str:
+    """Type and shape, in words."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else "missing" if value is None else "odd"
+
+
+def build_model(checkpoint: dict, device: str | torch.device = "cpu") -> Model:
+    """The trained network of what `load_checkpoint` returned, in eval mode."""
+    model = MODELS[checkpoint["task"]](**checkpoint["arguments"])
+    model.load_state_dict(checkpoint["weights"])
+    return model.to(device, memory_format=torch.channels_last).eval()
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
@@ -248,10 +293,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     ------
     FileNotFoundError, ValueError : as `load_checkpoint`.
     """
-    checkpoint = load_checkpoint(path)
-    model = MODELS[checkpoint["task"]](**checkpoint["arguments"])
-    model.load_state_dict(checkpoint["weights"])
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return build_model(load_checkpoint(path), device)
 
 
 if __name__ == "__main__":

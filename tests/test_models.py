@@ -1,7 +1,10 @@
+import io
 import os
+import pickle
 import socket
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -13,6 +16,13 @@ import models
 from models import MODELS, Classifier, Encoder, MultiTask, Segmenter, load_checkpoint, load_model
 
 HEADS = {"classification": {"label"}, "segmentation": {"mask"}, "multitask": {"label", "mask"}}
+
+
+def checkpoint_of(task, model):
+    """What a checkpoint must hold."""
+    classes = list("abcdefg")[: model.arguments.get("n_classes", 7)]
+    facts = {"task": task, "arguments": model.arguments, "classes": classes, "image_size": 64}
+    return facts | {"weights": model.state_dict()}
 
 
 @pytest.mark.parametrize("task", MODELS)
@@ -76,8 +86,7 @@ def test_models_is_importable_alone():
 def test_load_model_rebuilds_the_network_from_the_file_alone(task, tmp_path):
     torch.manual_seed(0)
     model = MODELS[task]().eval()
-    checkpoint = {"task": task, "arguments": model.arguments, "weights": model.state_dict()}
-    torch.save(checkpoint, tmp_path / "model.pth")
+    torch.save(checkpoint_of(task, model), tmp_path / "model.pth")
     loaded = load_model(tmp_path / "model.pth")
     assert not loaded.training
     image = torch.randn(1, 3, 64, 64)
@@ -88,7 +97,7 @@ def test_load_model_rebuilds_the_network_from_the_file_alone(task, tmp_path):
 
 def test_other_sizes_of_model_are_rebuilt_too(tmp_path):
     model = MultiTask(n_classes=3, decoder_channels=(32, 16, 16, 8))
-    torch.save({"task": "multitask", "arguments": model.arguments, "weights": model.state_dict()}, tmp_path / "a.pth")
+    torch.save(checkpoint_of("multitask", model), tmp_path / "a.pth")
     assert load_model(tmp_path / "a.pth")(torch.randn(1, 3, 32, 32))["label"].shape == (1, 3)
 
 
@@ -97,7 +106,7 @@ def test_what_is_no_checkpoint_is_refused_with_a_message(tmp_path):
         load_checkpoint(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("hello")
     torch.save({"weights": {}}, tmp_path / "other.pth")
-    torch.save({"task": "juggling", "weights": {"a": torch.zeros(1)}}, tmp_path / "task.pth")
+    torch.save(checkpoint_of("juggling", Classifier()), tmp_path / "task.pth")
     for name in ("text", "other", "task"):
         with pytest.raises(ValueError, match=f"{name}.pth"):
             load_checkpoint(tmp_path / f"{name}.pth")
@@ -166,3 +175,67 @@ def test_a_silent_network_does_not_hang(hub):
 def test_an_unknown_device_is_refused_with_a_message():
     with pytest.raises(ValueError, match="--device abacus"):
         machine.choose_device("abacus")
+
+
+def test_a_device_whose_numbers_cannot_be_read_is_refused_with_a_message():
+    with pytest.raises(ValueError, match="--device meta cannot be used"):
+        machine.choose_device("meta")
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def content():
+    torch.manual_seed(0)
+    return checkpoint_of("classification", Classifier())
+
+
+def loaded(content, path):
+    torch.save(content, path)
+    return load_model(path)
+
+
+def test_a_checkpoint_without_what_is_optional_is_loaded(content, tmp_path):
+    assert loaded(content, tmp_path / "a.pth")(torch.zeros(1, 3, 32, 32))["label"].shape == (1, 7)
+
+
+CHANGES = {
+    "a key is missing": lambda c: c.pop("classes"),
+    "a key is of another kind": lambda c: c.update(image_size="64"),
+    "it is no dict": None,
+    "the task is unknown": lambda c: c.update(task="detection"),
+    "the size is absurd": lambda c: c.update(image_size=10**9),
+    "the arguments are another network's": lambda c: c.update(arguments={"decoder_channels": (1, 2, 3, 4)}),
+    "the classes are too few": lambda c: c.update(classes=["a"]),
+    "a weight is missing": lambda c: c["weights"].pop("encoder.conv1.weight"),
+    "a weight is too many": lambda c: c["weights"].update(more=torch.zeros(1)),
+    "a weight has another shape": lambda c: c["weights"].update({"encoder.bn1.bias": torch.zeros(3)}),
+    "a weight has another type": lambda c: c["weights"].update({"encoder.bn1.bias": torch.zeros(64, dtype=torch.int8)}),
+    "a weight is text": lambda c: c["weights"].update({"encoder.bn1.bias": "x"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_is_not_such_a_checkpoint_is_one_message_that_names_it(content, tmp_path, change):
+    if CHANGES[change]:
+        CHANGES[change](content)
+    else:
+        content = [1, 2]
+    with pytest.raises(ValueError, match=r"a\.pth") as refused:
+        loaded(content, tmp_path / "a.pth")
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "pickle", "other zip"])
+def test_a_damaged_checkpoint_is_one_message_that_names_it(content, tmp_path, damage):
+    path = tmp_path / "a.pth"
+    torch.save(content, path)
+    whole = path.read_bytes()
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("data.txt", "x")
+    forms = {"empty": b"", "cut": whole[:-1000], "text": b"x" * 100, "pickle": pickle.dumps(1)}
+    path.write_bytes((forms | {"other zip": other.getvalue()})[damage])
+    with pytest.raises(ValueError, match=r"a\.pth is not a checkpoint of this project, or is damaged"):
+        load_model(path)
