@@ -6,7 +6,7 @@ blocks of `resample_lesions` a bootstrap, so that both are one piece of code. Na
 recall of a class without images; means over classes leave it out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,15 +30,23 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def infer(
-    model: nn.Module, batches: Iterator[dict[str, Tensor]], precision: str = "fp32"
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    precision: str = "fp32",
+    forward: Callable[[Tensor], dict[str, Tensor]] | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Yield each batch with the model's float32 logits for it; the model is left in the mode it came in."""
+    """Yield each batch with the model's float32 logits for it; the model is left in the mode it came in.
+
+    Parameters
+    ----------
+    forward : a method of the model to call on the images in place of the model itself.
+    """
     was_training = model.training
     model.eval()
     try:
         for batch in batches:
             with torch.inference_mode(), autocast(batch["image"].device, precision):
-                output = model(batch["image"])
+                output = (forward or model)(batch["image"])
             yield batch, {name: logits.float() for name, logits in output.items()}
     finally:
         model.train(was_training)

@@ -131,8 +131,7 @@ def run(config: SimpleNamespace) -> None:
                 encoder_weights,
                 identity(config, task, table, precision, "ImageNet" if encoder_weights else "scratch"),
             )
-        if machine.is_first():
-            assess_model(config, task, batches, precision)
+        assess_model(config, task, batches, precision)
     if machine.is_first():
         audit_leakage(config, table, pixels)
         compare_models(config, table)
@@ -245,40 +244,40 @@ def check_checkpoint(config, task: str, table: pd.DataFrame) -> None:
 def assess_model(config, task: str, batches: dict, precision: str) -> None:
     """Measure the best epoch's model on the test set, and on another data set if one is named."""
     path = checkpoint_path(config, task)
-    model = models.load_model(path, batches["test"].device)
-    checkpoint = models.load_checkpoint(path)
-    if "calibration" not in checkpoint:
-        val = batches["val"].whole()
-        checkpoint["calibration"] = results.calibrate(model, val, precision)
-        train.save(path, checkpoint)
+    with machine.first_process_first():  # which has just written the checkpoint
+        model = models.load_model(path, batches["test"].device)
+        checkpoint = models.load_checkpoint(path)
+    if "calibration" not in checkpoint or not results.is_current(checkpoint["calibration"]):
+        checkpoint["calibration"] = results.calibrate(model, batches["val"].whole(), precision)
+        if machine.is_first():
+            train.save(path, checkpoint)
     about = {name: checkpoint.get(name, "unknown") for name in ("initial_weights", "epoch")}
     options = {"task": task, "precision": precision, "note": DEMO_NOTE if config.DEMO else "", "about": about}
-    metadata = tables.read_metadata(config.DATA_DIR)
     found = results.assess(
         model,
         batches["test"],
         checkpoint["calibration"],
         write=partial(write, config, folder=task),
-        metadata=metadata,
         **options,
     )
-    say(results.summary(f"{task}, test set", found))
+    if found:
+        say(results.summary(f"{task}, test set", found))
     if config.EXTERNAL_DIR:
         folder = f"external/{task}"
-        external = external_batches(config, task, batches["test"])
+        with machine.first_process_first():
+            external = external_batches(config, task, batches["test"])
         if external is None:
             say(f"{task}: {config.EXTERNAL_DIR} has no masks to measure it with.")
             return
-        metadata = tables.read_metadata(config.EXTERNAL_DIR)
         found = results.assess(
             model,
             external,
             checkpoint["calibration"],
             write=partial(write, config, folder=folder),
-            metadata=metadata,
             **options,
         )
-        say(results.summary(f"{task}, {config.EXTERNAL_DIR}", found))
+        if found:
+            say(results.summary(f"{task}, {config.EXTERNAL_DIR}", found))
 
 
 def external_batches(config, task: str, like: data.Batches) -> data.Batches | None:
@@ -305,7 +304,7 @@ def audit_leakage(config, table: pd.DataFrame, pixels) -> None:
 
 def compare_models(config, table: pd.DataFrame) -> None:
     """Write how the multi-task model differs from the single-task ones on the same test images."""
-    lesions, found = table.set_index("image")["lesion_id"], {}
+    lesions, found = table[table["split"] != ""].set_index("image")["lesion_id"], {}
     for task, file in (("classification", "predictions.csv"), ("segmentation", "per_image.csv")):
         pair = [Path(config.OUTPUT_DIR) / name / file for name in (task, "multitask")]
         if {task, "multitask"} <= set(config.TASKS) and all(path.exists() for path in pair):

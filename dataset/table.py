@@ -8,6 +8,7 @@ import os
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
@@ -183,3 +184,8 @@ def describe_table(table: pd.DataFrame) -> str:
         examples = ", ".join(table.loc[members.index[:3], "image"])
         lines.append(f"  {len(members):5} {status}: {kind} (e.g. {examples})")
     return "\n".join(lines)
+
+
+def has_mask(table: pd.DataFrame) -> np.ndarray:
+    """Which rows have a mask: (N,) bool."""
+    return (table["status"] == USED).to_numpy()
