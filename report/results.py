@@ -92,10 +92,11 @@ def calibrate(model: Model, batches: data.Batches, precision: str) -> dict:
         return {}
     logits = [output["label"].cpu().numpy() for _, output in run_over_share(model, batches, precision)]
     whole = gather_rows(np.concatenate([np.empty((0, len(CLASSES))), *logits]))
-    return machine.from_first(_fit_calibration, batches.table["label"].to_numpy(), whole)
+    return machine.from_first(fit_calibration, batches.table["label"].to_numpy(), whole)
 
 
-def _fit_calibration(true: np.ndarray, logits: np.ndarray) -> dict:
+def fit_calibration(true: np.ndarray, logits: np.ndarray) -> dict:
+    """The temperature first, then thresholds on the probabilities that it gives; as `calibrate`."""
     temperature = evaluate.fit_temperature(true, logits)
     probabilities, thresholds = evaluate.softmax(logits, temperature), {}
     for name, codes in OPERATING_POINTS.items():

@@ -79,10 +79,10 @@ def test_a_note_stands_in_the_picture(history):
 
 ODD_NAMES = [
     "$x^2$",
-    "a$\\frac{",
+    "$\\frac{$",
     "back\\slash",
     "two\nlines\r\nmore",
-    "\U0001f600",
+    "\U0001f9ec",
     "long" * 1000,
     "\udcff",
     "\x00\x07",
