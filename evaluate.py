@@ -232,11 +232,9 @@ def label_scores(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[
 
 
 def weighted_confusion(true: np.ndarray, predicted: np.ndarray, n_classes: int, weights: np.ndarray) -> np.ndarray:
-    """Confusion matrices (B, K, K), true classes in rows; a prediction of -1 is in no column but in its row's total."""
-    cells = np.zeros((len(true), n_classes, n_classes))
-    decided = predicted >= 0
-    cells[np.flatnonzero(decided), true[decided], predicted[decided]] = 1
-    return (weights @ cells.reshape(len(true), -1)).reshape(-1, n_classes, n_classes)
+    """Confusion matrices (B, K, K), true classes in rows."""
+    cells = np.eye(n_classes**2)[true * n_classes + predicted]  # (N, K * K)
+    return (weights @ cells).reshape(-1, n_classes, n_classes)
 
 
 def official_label_scores(

@@ -246,7 +246,7 @@ def compare(single: pd.DataFrame, multi: pd.DataFrame, lesions: pd.Series) -> di
         dice = [both[f"dice_{i}"].to_numpy() for i in (0, 1)]
         difference = evaluate.paired_difference(lambda i, w: evaluate.weighted_mean(w, dice[i]), resamples)
         return {"n_images": len(both), "mean_dice": difference}
-    true = pd.Categorical(both["true_0"], CLASSES).codes
+    true = pd.Categorical(both["true_0"], CLASSES).codes.astype(int)
     called = [pd.Categorical(both[f"predicted_{i}"], CLASSES).codes for i in (0, 1)]
     right, one_hot = [codes == true for codes in called], [np.eye(len(CLASSES))[codes] for codes in called]
 
