@@ -1,25 +1,26 @@
 """Logits -> numbers: pure functions on tensors and arrays, usable on any model's output.
 
-Shapes: N images, K classes, H x W pixels, B bootstrap resamples. The scores of a data set take weights (B, N), how
-often each image counts, and return values (B,): with weights of one they are the point estimates, with
-`resample_lesions` a bootstrap, so that both are one piece of code. NaN means "not defined here", such as the recall of
-a class without images; means over classes leave it out.
+Shapes: N images, L lesions, K classes, H x W pixels, B bootstrap resamples. The scores of a data set take weights
+(B, N), how often each image counts, and return values (B,): with weights of one they are the point estimates, with
+blocks of `resample_lesions` a bootstrap, so that both are one piece of code. NaN means "not defined here", such as the
+recall of a class without images; means over classes leave it out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from scipy.spatial import KDTree
-from scipy.stats import binomtest
 from sklearn import metrics
 from torch import Tensor, nn
 
 FAILURE = 0.65  # a Jaccard index below it counts as a failed outline, and as 0 in the official score
 SENSITIVITY = 0.9  # that operating points are set to reach on the validation set
 N_BINS = 15  # of confidence, for the calibration error
+BLOCK = 2**22  # weights that are handed out at a time, 32 MB
 Scores = dict[str, np.ndarray]
 
 
@@ -29,15 +30,23 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def infer(
-    model: nn.Module, batches: Iterator[dict[str, Tensor]], precision: str = "fp32"
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    precision: str = "fp32",
+    forward: Callable[[Tensor], dict[str, Tensor]] | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Yield each batch with the model's float32 logits for it; the model is left in the mode it came in."""
+    """Yield each batch with the model's float32 logits for it; the model is left in the mode it came in.
+
+    Parameters
+    ----------
+    forward : a method of the model to call on the images in place of the model itself.
+    """
     was_training = model.training
     model.eval()
     try:
         for batch in batches:
             with torch.inference_mode(), autocast(batch["image"].device, precision):
-                output = model(batch["image"])
+                output = (forward or model)(batch["image"])
             yield batch, {name: logits.float() for name, logits in output.items()}
     finally:
         model.train(was_training)
@@ -91,8 +100,35 @@ SCORES: dict[str, dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
-def resample_lesions(lesions: Sequence, n_resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """Bootstrap weights (B, N): how often each image counts when lesions are drawn with replacement, whole.
+@dataclass(frozen=True)
+class Resamples:
+    """A bootstrap of lesions: how often each image counts when lesions are drawn with replacement, whole.
+
+    The draws are kept, and weights of images are handed out a block of resamples at a time: all of them together take
+    8 B N bytes, 1.6 GB for 100,000 images.
+
+    Parameters
+    ----------
+    draws : (B, L) uint8, how often each lesion was drawn. Its mean is 1: more than 255 does not happen.
+    lesion : (N,) int in [0, L), each image's lesion.
+    """
+
+    draws: np.ndarray
+    lesion: np.ndarray
+
+    def of(self, images: np.ndarray) -> "Resamples":
+        """The same draws for some of the images, given by positions or as (N,) bool."""
+        return Resamples(self.draws, self.lesion[images])
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Weights (b, N) of the resamples in turn, float."""
+        n_rows = max(1, BLOCK // max(1, len(self.lesion)))
+        for start in range(0, len(self.draws), n_rows):
+            yield np.take(self.draws[start : start + n_rows], self.lesion, axis=1).astype(float)
+
+
+def resample_lesions(lesions: Sequence, n_resamples: int = 2000, seed: int = 0) -> Resamples:
+    """Draw lesions with replacement, as many as there are.
 
     Photographs of one lesion are not independent, so drawing images would give intervals that are too narrow.
 
@@ -101,21 +137,24 @@ def resample_lesions(lesions: Sequence, n_resamples: int = 2000, seed: int = 0) 
     lesions : (N,) lesion of each image.
     """
     _, lesion = np.unique(np.asarray(lesions), return_inverse=True)
-    n = lesion.max() + 1
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
-    return draws[:, lesion].astype(float)
+    n, rng = int(lesion.max()) + 1, np.random.default_rng(seed)
+    draws = np.empty((n_resamples, n), np.uint8)
+    for draw in draws:  # one at a time, for all at once would be 8 bytes each
+        draw[:] = rng.multinomial(n, np.full(n, 1 / n))
+    return Resamples(draws, lesion)
 
 
-def with_intervals(score: Callable[[np.ndarray], Scores], resamples: np.ndarray) -> tuple[dict, dict]:
+def with_intervals(score: Callable[[np.ndarray], Scores], resamples: Resamples) -> tuple[dict, dict]:
     """Point estimates, and 95 % percentile intervals (Efron 1979) of a score that takes weights.
 
     Returns two dicts, nested along the dots of the score's names: of numbers, and of [low, high]. A number that is not
     defined is None.
     """
-    point = score(np.ones((1, resamples.shape[1])))
-    drawn = score(resamples)
+    point = score(np.ones((1, len(resamples.lesion))))
+    drawn = [score(weights) for weights in resamples.blocks()]
     intervals = {}
-    for name, values in drawn.items():
+    for name in point:
+        values = np.concatenate([block[name] for block in drawn])
         defined = values[~np.isnan(values)]
         low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
         intervals[name] = [_number(low), _number(high)] if not np.isnan(point[name][0]) else None
@@ -193,11 +232,9 @@ def label_scores(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[
 
 
 def weighted_confusion(true: np.ndarray, predicted: np.ndarray, n_classes: int, weights: np.ndarray) -> np.ndarray:
-    """Confusion matrices (B, K, K), true classes in rows; a prediction of -1 is in no column but in its row's total."""
-    cells = np.zeros((len(true), n_classes, n_classes))
-    decided = predicted >= 0
-    cells[np.flatnonzero(decided), true[decided], predicted[decided]] = 1
-    return (weights @ cells.reshape(len(true), -1)).reshape(-1, n_classes, n_classes)
+    """Confusion matrices (B, K, K), true classes in rows."""
+    cells = np.eye(n_classes**2)[true * n_classes + predicted]  # (N, K * K)
+    return (weights @ cells).reshape(-1, n_classes, n_classes)
 
 
 def official_label_scores(
@@ -207,52 +244,68 @@ def official_label_scores(
 
     Balanced accuracy: mean recall of the likeliest class, a tie for the maximum counting as wrong. Per class against
     the rest, called where the probability exceeds 0.5: accuracy, sensitivity, specificity, F1, PPV, NPV, each 1 for
-    0 / 0; AUC and average precision. `macro` holds the means over classes. Parameters as `label_scores`.
+    0 / 0; AUC and average precision. `macro` holds the organisers' means, over all classes, in which a class without
+    images has a sensitivity of 1; `macro_present` the means over the classes that have images. Parameters as
+    `label_scores`.
     """
     largest = probabilities.max(axis=1, keepdims=True)
     tied = (probabilities == largest).sum(axis=1) > 1
-    recalled = ((probabilities.argmax(axis=1) == true) & ~tied).astype(float)
-    recalls, found = [], {}
+    recalled = (probabilities.argmax(axis=1) == true) & ~tied
+    of_class = np.eye(len(classes))[true]
+    support = weights @ of_class  # (B, K)
+    found = {"balanced_accuracy": _class_mean(_divide(weights @ (of_class * recalled[:, None]), support))}
+    by_class = []
     for k, name in enumerate(classes):
-        positive = (true == k).astype(float)
-        recalls.append(_divide(weights @ (recalled * positive), weights @ positive))
-        values = binary_scores(positive, probabilities[:, k] > 0.5, weights)
-        values |= ranking_scores(positive, probabilities[:, k], weights)
+        values = binary_scores(true == k, probabilities[:, k] > 0.5, weights, of_nothing=1)
+        values |= ranking_scores(true == k, probabilities[:, k], weights)
+        by_class.append(values)
         found |= {f"per_class.{name}.{key}": value for key, value in values.items()}
-    for key in ("accuracy", "sensitivity", "specificity", "f1", "ppv", "npv", "auc", "average_precision"):
-        found[f"macro.{key}"] = _class_mean(np.stack([found[f"per_class.{name}.{key}"] for name in classes], axis=-1))
-    return {"balanced_accuracy": _class_mean(np.stack(recalls, axis=-1))} | found
+    for key in by_class[0]:
+        values = np.stack([scores[key] for scores in by_class], axis=-1)
+        found[f"macro.{key}"] = _class_mean(values)
+        found[f"macro_present.{key}"] = _class_mean(np.where(support > 0, values, np.nan))
+    return found
 
 
-def binary_scores(positive: np.ndarray, called: np.ndarray, weights: np.ndarray) -> Scores:
-    """Accuracy, sensitivity, specificity, F1, PPV and NPV of calls (N,) against truth (N,); 1 for 0 / 0."""
-    positive, called = positive.astype(float), called.astype(float)
-    tp, fp = weights @ (positive * called), weights @ ((1 - positive) * called)
-    fn, tn = weights @ (positive * (1 - called)), weights @ ((1 - positive) * (1 - called))
-    return {
-        "accuracy": _divide(tp + tn, tp + fp + fn + tn),
-        "sensitivity": _ratio(tp, tp + fn),
-        "specificity": _ratio(tn, tn + fp),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "ppv": _ratio(tp, tp + fp),
-        "npv": _ratio(tn, tn + fn),
+def binary_scores(
+    positive: np.ndarray, called: np.ndarray, weights: np.ndarray, of_nothing: float = float("nan")
+) -> Scores:
+    """Accuracy, sensitivity, specificity, F1, PPV and NPV of calls (N,) against truth (N,); `of_nothing` for 0 / 0."""
+    positive, called = positive.astype(bool), called.astype(bool)
+    cells = (positive & called, ~positive & called, positive & ~called, ~positive & ~called)
+    tp, fp, fn, tn = (weights @ np.stack(cells, axis=1).astype(float)).T
+    scores = {
+        "sensitivity": _divide(tp, tp + fn),
+        "specificity": _divide(tn, tn + fp),
+        "f1": _divide(2 * tp, 2 * tp + fp + fn),
+        "ppv": _divide(tp, tp + fp),
+        "npv": _divide(tn, tn + fn),
     }
+    scores = {name: np.where(np.isnan(values), of_nothing, values) for name, values in scores.items()}
+    return {"accuracy": _divide(tp + tn, tp + fp + fn + tn)} | scores
 
 
 def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Scores:
     """Area under the ROC curve, ties counting one half, and average precision; NaN unless both classes have weight."""
     order = np.argsort(-score, kind="stable")
-    starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))  # of each run of equal scores
-    up = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
-    down = np.add.reduceat(weights[:, order] * (1 - positive[order]), starts, axis=1)
-    true_positive, false_positive = up.cumsum(axis=1), down.cumsum(axis=1)
-    n_up, n_down = true_positive[:, -1], false_positive[:, -1]
-    above = true_positive - up / 2  # positives ranked above each run's negatives
-    precision = true_positive / np.maximum(true_positive + false_positive, 1e-12)
+    is_up = positive[order].astype(bool)
+    new_run = np.diff(score[order], prepend=np.inf) != 0  # a run: images of equal score
+    starts, run = np.flatnonzero(new_run), np.cumsum(new_run) - 1
+    with_up, first_up = np.unique(run[is_up], return_index=True)  # the sums below need only runs that hold a positive
+    ends = np.append(starts[1:], len(order))[with_up]
+
+    ranked = np.zeros((len(weights), len(order) + 1))  # weight of the images ranked before each
+    np.cumsum(np.take(weights, order, axis=1), axis=1, out=ranked[:, 1:])
+    up = np.add.reduceat(np.take(weights, order[is_up], axis=1), first_up, axis=1)
+    true_positive, n_up = up.cumsum(axis=1), up.sum(axis=1)
+    n_down = ranked[:, -1] - n_up
+    called = ranked[:, ends]
+    false_positive = called - true_positive
+    as_high = false_positive + ranked[:, starts[with_up]] - (true_positive - up)  # twice, for a tie is half as high
     undefined = np.where((n_up > 0) & (n_down > 0), 0, np.nan)
     return {
-        "auc": _divide((down * above).sum(axis=1), n_up * n_down) + undefined,
-        "average_precision": _divide((up * precision).sum(axis=1), n_up) + undefined,
+        "auc": _divide((up * (n_down[:, None] - as_high / 2)).sum(axis=1), n_up * n_down) + undefined,
+        "average_precision": _divide((up * true_positive / np.maximum(called, 1e-12)).sum(axis=1), n_up) + undefined,
     }
 
 
@@ -285,11 +338,11 @@ def calibration_scores(true: np.ndarray, probabilities: np.ndarray, weights: np.
     one_hot = np.eye(probabilities.shape[1])[true]
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
     bins = np.eye(N_BINS)[confidence_bin(confidence)]
-    gaps = weights @ (bins * (right - confidence)[:, None])  # (B, bins)
+    gaps = weighted_mean(weights, bins * (right - confidence)[:, None])  # (B, bins)
     return {
         "brier": weighted_mean(weights, ((probabilities - one_hot) ** 2).sum(axis=1)),
         "nll": weighted_mean(weights, -np.log(np.maximum(probabilities[n, true], 1e-12))),
-        "ece": np.abs(gaps).sum(axis=1) / weights.sum(axis=1),
+        "ece": np.abs(gaps).sum(axis=1),
         "aurc": aurc(right, confidence, weights),
     }
 
@@ -309,9 +362,10 @@ def risk_coverage(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray
 def aurc(right: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under the risk-coverage curve (B,): mean error over all coverages, lower is better."""
     order = np.argsort(-confidence, kind="stable")
-    kept = weights[:, order].cumsum(axis=1)
-    risk = _divide((weights[:, order] * ~right[order]).cumsum(axis=1), kept)
-    return np.nansum(risk * weights[:, order], axis=1) / weights.sum(axis=1)
+    ranked = np.take(weights, order, axis=1)
+    risk = (ranked * ~right[order]).cumsum(axis=1)
+    risk /= np.maximum(ranked.cumsum(axis=1), 1e-12)  # 0 as long as nothing is kept
+    return _divide(np.einsum("bn,bn->b", risk, ranked), ranked.sum(axis=1))
 
 
 def operating_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float = SENSITIVITY) -> float:
@@ -332,14 +386,14 @@ def mask_scores(counts: np.ndarray, weights: np.ndarray) -> Scores:
     weights : (B, N).
     """
     images = image_mask_scores(counts)
-    found = {f"mean_{name}": weighted_mean(weights, values) for name, values in images.items()}
-    found["failure_rate"] = weighted_mean(weights, (images["iou"] < FAILURE).astype(float))
+    images |= {"failure": images["iou"] < FAILURE, "iou2": images["iou"] ** 2, "dice2": images["dice"] ** 2}
+    means = dict(zip(images, weighted_mean(weights, np.stack(list(images.values()), axis=1)).T))
+    found = {"failure_rate": means.pop("failure")}
     pooled, nothing = weights @ counts, np.where(weights.any(axis=1), 0, np.nan)
     for name, score in (("iou", iou), ("dice", dice)):
-        variance = weighted_mean(weights, images[name] ** 2) - found[f"mean_{name}"] ** 2
-        found[f"std_{name}"] = np.sqrt(np.maximum(variance, 0))
+        found[f"std_{name}"] = np.sqrt(np.maximum(means.pop(f"{name}2") - means[name] ** 2, 0))
         found[f"pooled_{name}"] = score(pooled) + nothing
-    return found
+    return {f"mean_{name}": values for name, values in means.items()} | found
 
 
 def image_mask_scores(counts: np.ndarray) -> Scores:
@@ -380,30 +434,16 @@ def _surface(mask: np.ndarray) -> np.ndarray:
 
 
 def paired_difference(
-    score: Callable[[int, np.ndarray], np.ndarray], resamples: np.ndarray
-) -> dict[str, float | list[float]]:
+    score: Callable[[int, np.ndarray], np.ndarray], resamples: Resamples
+) -> dict[str, float | list[float] | None]:
     """Second minus first model on the same images, with a 95 % interval from resamples that both share.
 
     Parameters
     ----------
     score : (model 0 or 1, weights (B, N)) -> (B,).
     """
-    ones = np.ones((1, resamples.shape[1]))
-    drawn = score(1, resamples) - score(0, resamples)
-    point = float((score(1, ones) - score(0, ones))[0])
-    return {"difference": point, "interval": np.nanpercentile(drawn, [2.5, 97.5]).tolist()}
-
-
-def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, float]:
-    """Exact McNemar test that two classifiers err equally often on the same images; p is 1 if they never disagree."""
-    only_first = int((first_right & ~second_right).sum())
-    only_second = int((second_right & ~first_right).sum())
-    n = only_first + only_second
-    return {
-        "only_first_right": only_first,
-        "only_second_right": only_second,
-        "p": float(binomtest(only_first, n).pvalue) if n else 1.0,
-    }
+    numbers, intervals = with_intervals(lambda weights: {"": score(1, weights) - score(0, weights)}, resamples)
+    return {"difference": numbers[""], "interval": intervals[""]}
 
 
 def best_median_worst(scores: np.ndarray, n_each: int = 2) -> list[int]:

@@ -127,9 +127,14 @@ def from_first(function: Callable, *arguments):
 
 
 def gather(value) -> list | None:
-    """Every process's value, by rank, in the first process; None in the others."""
+    """Each process's value, by rank, in the first process; None in the others. Any value that can be pickled."""
     if not is_distributed():
         return [value]
     values = [None] * dist.get_world_size() if is_first() else None
     dist.gather_object(value, values)
     return values
+
+
+def share() -> slice:
+    """This process's share of a sequence that is dealt out among the processes one by one: ``rows[share()]``."""
+    return slice(dist.get_rank(), None, dist.get_world_size()) if is_distributed() else slice(None)

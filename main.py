@@ -348,7 +348,7 @@ def measure_model(config, folder: RunFolder, task: str, batches: dict, external:
     path, test = folder.best_path(task), batches["test"]
     checkpoint = machine.from_first(models.load_checkpoint, path)
     model = models.build_model(checkpoint, test.device)
-    if not results.is_current(checkpoint.get("calibration")):
+    if "calibration" not in checkpoint or not results.is_current(checkpoint["calibration"]):
         checkpoint["calibration"] = results.calibrate(model, batches["val"].whole(), precision)
         if machine.is_first():
             train.save(path, checkpoint)

@@ -44,14 +44,25 @@ class Encoder(nn.Module):
 
 
 class LabelHead(nn.Module):
-    """Global average of the deepest feature map, then one linear layer: logits (N, K)."""
+    """Global average of the deepest feature map, then one linear layer: logits (N, K).
+
+    Both in float32 also under autocast: bfloat16 has so few digits that the logits of two classes tie.
+    """
 
     def __init__(self, in_channels: int, n_classes: int) -> None:
         super().__init__()
         self.linear = nn.Linear(in_channels, n_classes)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
-        return self.linear(features[-1].mean(dim=(2, 3)))
+        with torch.autocast(features[-1].device.type, enabled=False):
+            return self.linear(features[-1].float().mean(dim=(2, 3)))
+
+    def heat_map(self, features: list[Tensor], size: tuple[int, int], label: Tensor) -> Tensor:
+        """Grad-CAM of the classes `label` (N,): (N, 1, H, W), as `Model.heat_map`."""
+        with torch.autocast(features[-1].device.type, enabled=False):
+            heat = torch.einsum("nchw,nc->nhw", features[-1].float(), self.linear.weight[label]).relu()
+        heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
+        return F.interpolate(heat[:, None], size=size, mode="bilinear", align_corners=False)
 
 
 class DecoderBlock(nn.Module):
@@ -133,12 +144,17 @@ class Model(nn.Module):
         """
         if "label" not in self.heads:
             raise ValueError("Heat maps explain labels, and this model only outlines.")
-        features = self.encoder(image)
+        features, size = self.encoder(image), image.shape[-2:]
         if label is None:
-            label = self.heads["label"](features, image.shape[-2:]).argmax(dim=1)
-        heat = torch.einsum("nchw,nc->nhw", features[-1], self.heads["label"].linear.weight[label]).relu()
-        heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
-        return F.interpolate(heat[:, None], size=image.shape[-2:], mode="bilinear", align_corners=False)
+            label = self.heads["label"](features, size).argmax(dim=1)
+        return self.heads["label"].heat_map(features, size, label)
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        """The logits, and as ``"heat"`` the `heat_map` of the likeliest class, from one pass through the encoder."""
+        features, size = self.encoder(image), image.shape[-2:]
+        output = {name: head(features, size) for name, head in self.heads.items()}
+        label = output["label"].argmax(dim=1)
+        return output | {"heat": self.heads["label"].heat_map(features, size, label)}
 
 
 class Classifier(Model):

@@ -1,6 +1,7 @@
 """Arrays and tables -> figures. The only file that imports matplotlib; nothing is shown or written here."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ from sklearn import metrics
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#E69F00", "#009E73", "#666666"
 CLASS_COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#56B4E9", "#E69F00")
 TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
+MAX_LINE = 40  # characters of a title's line, beyond which its middle is left out
 
 
 def png(figure: Figure, note: str = "") -> bytes:
@@ -24,7 +26,9 @@ def png(figure: Figure, note: str = "") -> bytes:
     if note:
         figure.text(0.99, -0.01, note, ha="right", va="top", fontsize=9, color=GRAY, style="italic")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # an emoji in a file's name is drawn as a box
+        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
 
 
@@ -119,7 +123,7 @@ def mask_rows(
         row[1].imshow(truth, cmap="gray", vmin=0, vmax=1)
         row[2].imshow(prediction, cmap="gray", vmin=0, vmax=1)
         overlay(row[3], image, truth, prediction)
-        row[0].set_ylabel(title, fontsize=8)
+        row[0].set_ylabel(_as_text(title), fontsize=8, parse_math=False)
         for axis in row:
             axis.set(xticks=[], yticks=[])
     for axis, name in zip(axes[0], ("image", "true mask", "predicted mask", "true (green), predicted (orange)")):
@@ -209,7 +213,7 @@ def gallery(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
         axis.set_axis_off()
     for axis, image, title in zip(axes, images, titles):
         axis.imshow(image)
-        axis.set_title(title, fontsize=8)
+        axis.set_title(_as_text(title), fontsize=8, parse_math=False)
     return figure
 
 
@@ -221,6 +225,16 @@ def heat_maps(images: np.ndarray, true: np.ndarray, heat: np.ndarray, titles: Se
         if mask.any() and not mask.all():
             axis.contour(mask, levels=[0.5], colors="white", linewidths=1.2)
     return figure
+
+
+def _as_text(title: str) -> str:
+    """A title that may hold any file's name: lines of printable characters, none too long to draw.
+
+    For `parse_math=False`, or matplotlib would read what stands between two dollars as mathematics.
+    """
+    lines = ["".join(c if c.isprintable() else "?" for c in line) for line in title.splitlines()]
+    half = MAX_LINE // 2
+    return "\n".join(line if len(line) <= MAX_LINE else f"{line[:half]}…{line[-half + 1 :]}" for line in lines)
 
 
 def overlay(axis: Axes, image: np.ndarray, true: np.ndarray | None, predicted: np.ndarray) -> None:

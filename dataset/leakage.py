@@ -5,6 +5,7 @@ a little differently, recompressed or recoloured), and the same lesion (by the d
 """
 
 import itertools
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,12 @@ from scipy.sparse.csgraph import connected_components
 SIDE = 96  # pixels of the thumbnail that a fingerprint is made from
 NEAR = 0.44  # correlation of fingerprints from which two images count as near duplicates
 N_CANDIDATES = 20  # most similar images by colour layout that each image is compared with
+N_DISTANCES = 10_000_000  # between layouts, at a time
+MAX_GROUP = 100  # images of one file or lesion of which all pairs are listed
 KINDS = ("same file", "same picture", "same lesion")
 
 
-def find_pairs(table: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
+def find_pairs(table: pd.DataFrame, pixels) -> pd.DataFrame:
     """All pairs of images that are the same file, picture or lesion.
 
     Parameters
@@ -85,54 +88,130 @@ def merge_lesions(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
     return pd.Series(first[code], index=table.index)
 
 
-def near_duplicates(pixels: np.ndarray, rows: np.ndarray, threshold: float = NEAR) -> list[tuple[int, int, float]]:
+def overlap(other: pd.DataFrame, other_pixels, known: pd.DataFrame, known_pixels) -> pd.Series:
+    """Which images of another data set show what a model knows already.
+
+    Parameters
+    ----------
+    other, known : rows with the columns image, lesion_id, lesion_known, digest and row.
+
+    Returns
+    -------
+    By the index of `other`: "same name", "same lesion", "same file" or "same picture", the first that holds; "" for none.
+    """
+    lesions = known.loc[known["lesion_known"], "lesion_id"]
+    reason = pd.Series("", index=other.index)
+    with Fingerprints(other_pixels, other["row"]) as theirs, Fingerprints(known_pixels, known["row"]) as ours:
+        pictures = {a for a, _, _ in _near(theirs, ours, NEAR)}
+    holds = {
+        "same picture": [position in pictures for position in range(len(other))],
+        "same file": other["digest"].isin(known["digest"]),
+        "same lesion": other["lesion_known"] & other["lesion_id"].isin(lesions),
+        "same name": other["image"].isin(known["image"]),
+    }
+    for name, members in holds.items():
+        reason[members] = name
+    return reason
+
+
+def describe_overlap(reason: pd.Series, name: str) -> str:
+    """What `overlap` found, in words."""
+    counts = reason[reason != ""].value_counts()
+    if counts.empty:
+        return f"None of the {len(reason):,} images of {name} shows what the models learned from."
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
+    return (
+        f"{counts.sum():,} of {len(reason):,} images of {name} show what the models learned from: left out ({kinds})."
+    )
+
+
+def near_duplicates(pixels, rows: np.ndarray, threshold: float = NEAR) -> list[tuple[int, int, float]]:
     """Pairs (a, b, similarity) of positions in `rows`, a < b, whose fingerprints correlate at `threshold` or more.
+
+    The similarity is the highest correlation over all shifts of one against the other. Only the `N_CANDIDATES` most
+    similar images by colour layout are compared.
+    """
+    with Fingerprints(pixels, rows) as prints:
+        return _near(prints, prints, threshold)
+
+
+class Fingerprints:
+    """Of each image a colour layout, in memory, and the spectrum of a fingerprint, in a temporary file (37 KB each).
 
     A fingerprint is the thumbnail's fine structure: the gray image less its local mean, under a window that fades the
     corners out, with its spectrum divided by the square root of its magnitude, so that edges count and the shared round
-    outline of lesion and lens does not. The similarity is the highest correlation over all shifts of one against the
-    other. Only the `N_CANDIDATES` most similar images by colour layout are compared.
+    outline of lesion and lens does not.
     """
-    layout, spectrum = _fingerprints(pixels, rows)
+
+    shape = (SIDE, SIDE // 2 + 1)
+
+    def __init__(self, pixels, rows: np.ndarray) -> None:
+        self._file, layouts = tempfile.TemporaryFile(), []
+        for part in np.array_split(np.asarray(rows), max(len(rows) // 256, 1)):
+            layout, spectrum = _fingerprint(
+                torch.from_numpy(pixels[part][..., :3].astype(np.float32)).permute(0, 3, 1, 2)
+            )
+            layouts.append(layout)
+            self._file.write(spectrum.numpy())
+        self.layout = torch.cat(layouts)
+
+    def __enter__(self) -> "Fingerprints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def spectra(self, positions: torch.Tensor) -> torch.Tensor:
+        """(M, SIDE, SIDE / 2 + 1) complex."""
+        found = np.empty((len(positions), *self.shape), np.complex64)
+        for place, position in zip(found, positions.tolist()):
+            self._file.seek(position * place.nbytes)
+            self._file.readinto(place)
+        return torch.from_numpy(found)
+
+
+def _fingerprint(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Colour layout (N, 192) and spectra of unit-norm fingerprints of images (N, 3, H, W)."""
+    fade = torch.hann_window(SIDE, periodic=False)
+    layout = F.interpolate(image, size=(8, 8), mode="area").flatten(1)
+    gray = F.interpolate(image.mean(dim=1, keepdim=True), size=(SIDE, SIDE), mode="area")
+    fine = gray - F.avg_pool2d(F.pad(gray, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    spectrum = torch.fft.rfft2(fine[:, 0].clamp(-12, 12) * fade[:, None] * fade)
+    spectrum = spectrum / (spectrum.abs() + 1e-3).sqrt()
+    norm = torch.fft.irfft2(spectrum, s=(SIDE, SIDE)).flatten(1).norm(dim=1).clamp(min=1e-6)
+    return layout, spectrum / norm[:, None, None]
+
+
+def _near(a: Fingerprints, b: Fingerprints, threshold: float) -> list[tuple[int, int, float]]:
+    """Pairs of positions in `a` and `b` (each once, and in order, if they are the same) and their similarities."""
     near = []
-    for a, b in _candidates(layout).split(1000, dim=1):
-        shifts = torch.fft.irfft2(spectrum[a] * spectrum[b].conj(), s=(SIDE, SIDE))
-        similarity = shifts.flatten(1).amax(dim=1)
+    for pairs in _candidates(a.layout, b.layout, a is b).split(1000, dim=1):
+        of_a, in_a = torch.unique(pairs[0], return_inverse=True)
+        of_b, in_b = torch.unique(pairs[1], return_inverse=True)
+        spectra = a.spectra(of_a)[in_a] * b.spectra(of_b)[in_b].conj()
+        similarity = torch.fft.irfft2(spectra, s=(SIDE, SIDE)).flatten(1).amax(dim=1)
         chosen = similarity >= threshold
-        near += zip(a[chosen].tolist(), b[chosen].tolist(), similarity[chosen].tolist())
+        near += zip(*pairs[:, chosen].tolist(), similarity[chosen].tolist())
     return near
 
 
-def _fingerprints(pixels: np.ndarray, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colour layout (N, 192), and spectra (N, SIDE, SIDE / 2 + 1) of unit-norm fingerprints."""
-    fade = torch.hann_window(SIDE, periodic=False)
-    layouts, spectra = [], []
-    for part in np.array_split(rows, max(len(rows) // 256, 1)):
-        image = torch.from_numpy(pixels[part][..., :3].astype(np.float32)).permute(0, 3, 1, 2)
-        layouts.append(F.interpolate(image, size=(8, 8), mode="area").flatten(1))
-        gray = F.interpolate(image.mean(dim=1, keepdim=True), size=(SIDE, SIDE), mode="area")
-        fine = gray - F.avg_pool2d(F.pad(gray, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-        spectrum = torch.fft.rfft2(fine[:, 0].clamp(-12, 12) * fade[:, None] * fade)
-        spectrum = spectrum / (spectrum.abs() + 1e-3).sqrt()
-        norm = torch.fft.irfft2(spectrum, s=(SIDE, SIDE)).flatten(1).norm(dim=1).clamp(min=1e-6)
-        spectra.append(spectrum / norm[:, None, None])
-    return torch.cat(layouts), torch.cat(spectra)
-
-
-def _candidates(layout: torch.Tensor) -> torch.Tensor:
-    """Pairs (2, M) of each image with its nearest by colour layout, each pair once, as a[i] < b[i]."""
-    n = len(layout)
-    k = min(N_CANDIDATES, n - 1)
-    nearest = []
-    for start in range(0, n, 1000):
-        distance = torch.cdist(layout[start : start + 1000], layout)
-        distance[torch.arange(len(distance)), torch.arange(start, start + len(distance))] = torch.inf
+def _candidates(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Tensor:
+    """Pairs (2, M) of each of `a` with its nearest of `b`; if they are the same images, each pair once, ordered."""
+    k = min(N_CANDIDATES, len(b) - same)
+    step, nearest = max(1, N_DISTANCES // max(len(b), 1)), []
+    for start in range(0, len(a), step):
+        distance = torch.cdist(a[start : start + step], b)
+        if same:
+            distance[torch.arange(len(distance)), torch.arange(start, start + len(distance))] = torch.inf
         nearest.append(distance.topk(k, largest=False).indices)
-    a, b = torch.arange(n).repeat_interleave(k), torch.cat(nearest).flatten()
-    return torch.unique(torch.stack([torch.minimum(a, b), torch.maximum(a, b)]), dim=1)
+    pairs = torch.stack([torch.arange(len(a)).repeat_interleave(k), torch.cat(nearest).flatten()])
+    return torch.unique(pairs.sort(dim=0).values if same else pairs, dim=1)
 
 
 def _groups_to_pairs(groups: pd.Series) -> set[tuple[int, int]]:
-    """All pairs of positions with the same value."""
-    positions = pd.Series(range(len(groups))).groupby(groups.to_numpy()).agg(list)
-    return {pair for members in positions for pair in itertools.combinations(members, 2)}
+    """All pairs of positions with the same value; of a group of more than `MAX_GROUP`, each one with the first."""
+    found: set[tuple[int, int]] = set()
+    for members in pd.Series(range(len(groups))).groupby(groups.to_numpy()).agg(list):
+        small = len(members) <= MAX_GROUP
+        found.update(itertools.combinations(members, 2) if small else ((members[0], m) for m in members[1:]))
+    return found

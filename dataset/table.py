@@ -16,6 +16,7 @@ import os
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dataset.csvfile import CONTROL, header_of, printable, read_rows
@@ -89,9 +90,9 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["status"] != LEFT_OUT]
 
 
-def has_mask(table: pd.DataFrame) -> pd.Series:
-    """Which rows have a mask that can be used."""
-    return table["status"] == USED
+def has_mask(table: pd.DataFrame) -> np.ndarray:
+    """Which rows have a mask that can be used: (N,) bool."""
+    return (table["status"] == USED).to_numpy()
 
 
 def find_csv(data_dir: Path) -> Path:

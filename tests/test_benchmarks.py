@@ -45,3 +45,13 @@ def test_a_peer_that_fails_is_a_row_and_not_the_end(options):
 
 def test_the_plain_recipe_takes_the_steps_it_is_timed_for(options):
     assert speed.probe("classification", "plain recipe", options)["training"] > 0
+
+
+def test_the_benchmark_of_evaluating_runs_and_writes_its_figures(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "evaluation.py", "--images", "300", "--output-dir", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.iterdir()
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["images"] == 300 and row["mb"] >= row["mb_before"] > 0 and row["seconds"] >= row["labels"] > 0
+    assert "| 300 |" in done.stdout

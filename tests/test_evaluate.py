@@ -1,4 +1,5 @@
 import doctest
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,33 @@ def test_a_tie_for_the_maximum_counts_as_wrong():
 def test_official_scores_of_an_absent_class_are_left_out_of_the_mean_recall():
     found = evaluate.official_label_scores(np.array([0, 1]), np.eye(3)[[0, 1]], "abc", np.ones((1, 2)))
     assert found["balanced_accuracy"] == 1 and np.isnan(found["per_class.c.auc"])
+
+
+def test_an_absent_class_is_perfect_in_the_organisers_mean_and_not_in_the_mean_of_those_present():
+    """Both images are called wrong, with certainty; no image is of class c, and none is called it."""
+    found = evaluate.official_label_scores(np.array([0, 1]), np.eye(3)[[1, 0]], "abc", np.ones((1, 2)))
+    assert found["macro.sensitivity"] == pytest.approx(1 / 3) and found["macro_present.sensitivity"] == 0
+    assert found["macro.specificity"] == pytest.approx(1 / 3) and found["macro_present.specificity"] == 0
+    keys = {name.split(".")[1] for name in found if name.startswith("macro.")}
+    assert keys == {name.split(".")[1] for name in found if name.startswith("macro_present.")} and len(keys) == 8
+
+
+def test_a_resample_without_a_class_leaves_it_out_of_the_mean_of_those_present():
+    weights = np.array([[1.0, 1.0], [1.0, 0.0]])
+    found = evaluate.official_label_scores(np.array([0, 1]), np.eye(2)[[0, 0]], "ab", weights)
+    assert found["macro_present.sensitivity"].tolist() == [0.5, 1]
+
+
+def test_calls_by_hand_and_nothing_by_nothing_is_not_defined():
+    positive, called = np.array([1, 1, 1, 0, 0]), np.array([1, 1, 0, 1, 0])
+    weights = np.array([[1.0, 1, 1, 1, 1], [0, 0, 0, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 0, 1]])
+    found = evaluate.binary_scores(positive, called, weights)
+    assert found["sensitivity"].tolist() == pytest.approx([2 / 3, np.nan, 2 / 3, 0], nan_ok=True)
+    assert found["specificity"].tolist() == pytest.approx([1 / 2, 1 / 2, np.nan, 1], nan_ok=True)
+    assert found["ppv"].tolist() == pytest.approx([2 / 3, 0, 1, np.nan], nan_ok=True)
+    assert found["accuracy"].tolist() == pytest.approx([3 / 5, 1 / 2, 2 / 3, 1 / 2])
+    theirs = evaluate.binary_scores(positive, called, weights, of_nothing=1)
+    assert theirs["sensitivity"][1] == theirs["specificity"][2] == theirs["ppv"][3] == 1
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -225,14 +253,61 @@ def test_surface_distances_of_empty_masks_follow_the_convention():
 # Bootstrap
 
 
+def all_weights(resamples):
+    return np.concatenate(list(resamples.blocks()))
+
+
 def test_lesions_are_drawn_whole_and_as_many_as_there_are():
     lesions = ["a", "b", "b", "c", "c", "c"]
-    weights = evaluate.resample_lesions(lesions, 500)
+    weights = all_weights(evaluate.resample_lesions(lesions, 500))
     assert weights.shape == (500, 6)
     assert (weights[:, 1] == weights[:, 2]).all() and (weights[:, 3] == weights[:, 5]).all()
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
     assert weights[:, 0].mean() == pytest.approx(1, abs=0.1)
-    np.testing.assert_array_equal(weights, evaluate.resample_lesions(lesions, 500))
+    np.testing.assert_array_equal(weights, all_weights(evaluate.resample_lesions(lesions, 500)))
+
+
+def test_blocks_are_the_rows_of_the_whole_matrix_drawn_at_once(monkeypatch):
+    lesion = np.random.default_rng(1).integers(0, 30, 70)
+    n = len(np.unique(lesion))
+    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=50)
+    monkeypatch.setattr(evaluate, "BLOCK", 7 * 70)
+    resamples = evaluate.resample_lesions(lesion, 50)
+    assert [len(block) for block in resamples.blocks()] == [7] * 7 + [1]
+    whole = draws[:, np.unique(lesion, return_inverse=True)[1]]
+    np.testing.assert_array_equal(all_weights(resamples), whole)
+    some = lesion > 10
+    np.testing.assert_array_equal(all_weights(resamples.of(some)), whole[:, some])
+
+
+def test_intervals_do_not_depend_on_the_size_of_the_blocks(monkeypatch):
+    true, probabilities = random_labels(0)
+    resamples = evaluate.resample_lesions(np.arange(200) // 2, 100)
+    counts = np.random.default_rng(0).integers(0, 99, (200, 4)).astype(float)
+
+    def scores(weights):
+        found = evaluate.official_label_scores(true, probabilities, "abcdefg", weights)
+        found |= evaluate.calibration_scores(true, probabilities, weights)
+        return found | evaluate.mask_scores(counts, weights)
+
+    whole = pd.json_normalize(evaluate.with_intervals(scores, resamples)).map(np.array)
+    monkeypatch.setattr(evaluate, "BLOCK", 9 * 200)
+    parts = pd.json_normalize(evaluate.with_intervals(scores, resamples)).map(np.array)
+    for name in whole:
+        for one, other in zip(whole[name], parts[name]):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
+def test_the_bootstrap_of_many_images_takes_little_more_than_a_byte_a_draw():
+    """All weights at once would be 8 bytes for each image and resample, and several times that for temporaries."""
+    tracemalloc.start()
+    n, n_resamples = 40_000, 500
+    values = np.random.default_rng(0).random(n)
+    resamples = evaluate.resample_lesions(np.arange(n), n_resamples)
+    evaluate.with_intervals(lambda weights: evaluate.ranking_scores(values > 0.9, values, weights), resamples)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n * n_resamples + 6 * 8 * evaluate.BLOCK + 10e6
 
 
 def test_the_interval_of_a_mean_is_the_textbooks():
@@ -268,13 +343,10 @@ def test_a_paired_difference_of_a_model_with_itself_is_nothing():
     assert found == {"difference": 0, "interval": [0, 0]}
 
 
-def test_mcnemar_by_hand():
-    first = np.array([True] * 6 + [False] * 1 + [True] * 3)
-    second = np.array([False] * 6 + [True] * 1 + [True] * 3)
-    found = evaluate.mcnemar(first, second)
-    assert (found["only_first_right"], found["only_second_right"]) == (6, 1)
-    assert found["p"] == pytest.approx(2 * (1 + 7) / 2**7)
-    assert evaluate.mcnemar(first, first)["p"] == 1
+def test_a_paired_difference_that_is_not_defined_is_none():
+    resamples = evaluate.resample_lesions(np.arange(3), 10)
+    found = evaluate.paired_difference(lambda i, w: np.full(len(w), np.nan), resamples)
+    assert found == {"difference": None, "interval": None}
 
 
 # Forward passes

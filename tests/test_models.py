@@ -79,6 +79,25 @@ def test_models_is_importable_alone():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_labels_are_computed_in_float32_under_autocast():
+    """In bfloat16, with its three digits, the logits of two classes tie."""
+    torch.manual_seed(0)
+    head, features = models.LabelHead(512, 7), [torch.rand(300, 512, 7, 7).bfloat16()]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        logits = head(features, (224, 224))
+        heat = head.heat_map(features, (14, 14), logits.argmax(dim=1))
+    assert logits.dtype == heat.dtype == torch.float32
+    expected = features[0].double().mean(dim=(2, 3)) @ head.linear.weight.double().T + head.linear.bias.double()
+    torch.testing.assert_close(logits.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_one_pass_gives_logits_and_the_heat_map_of_the_likeliest_class():
+    model, image = MultiTask().eval(), torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        found, logits = model.explain(image), model(image)
+    torch.testing.assert_close(found, logits | {"heat": model.heat_map(image)})
+
+
 # Checkpoints
 
 

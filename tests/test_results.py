@@ -1,31 +1,48 @@
+import io
 import json
+import os
+import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
+from sklearn import metrics
+from test_distributed import TORCHRUN
 
 import data
 import evaluate
 import models
 from dataset import cache, images
-from dataset.table import LABEL_ONLY, read_metadata, read_table
+from dataset.table import CLASSES, LABEL_ONLY, read_table
 from report import results
+from report.collect import collect, native_overlap
 
 
 @pytest.fixture(scope="module")
 def measured(demo_folder, tmp_path_factory):
     """An untrained multi-task model on all demo images, with what `assess` returned and wrote."""
-    table, pixels = cache.decode_table(read_table(demo_folder), demo_folder, 64, tmp_path_factory.mktemp("cache"))
-    torch.manual_seed(0)
-    model = models.MultiTask().eval()
-    batches = data.Batches(pixels, table, 16)
+    model, batches = untrained(demo_folder, tmp_path_factory.mktemp("cache"))
     calibration = results.calibrate(model, batches, "fp32")
     written: dict = {}
-    metadata = read_metadata(demo_folder)
-    options = {"task": "multitask", "precision": "fp32", "note": "synthetic demo data", "metadata": metadata}
+    options = {"task": "multitask", "precision": "fp32", "note": "synthetic demo data"}
     found = results.assess(model, batches, calibration, write=written.__setitem__, **options)
     return model, batches, calibration, found, written
+
+
+def untrained(folder, place):
+    table, pixels = cache.decode_table(read_table(folder), folder, 64, place)
+    table["age"] = np.resize([35.0, 40.0, 85.0, np.nan], len(table))
+    table["sex"] = np.resize(["female", "male"], len(table))
+    table["localization"] = np.resize(["back", None, "face"], len(table))
+    torch.manual_seed(0)
+    return models.MultiTask().eval(), data.Batches(pixels, table, 16)
+
+
+def probabilities_in(written):
+    table = pd.read_csv(io.StringIO(written["predictions.csv"]))
+    return table["true"].map(CLASSES.index).to_numpy(), table[list(CLASSES)].to_numpy()
 
 
 def test_everything_is_written_and_drawn(measured):
@@ -44,7 +61,10 @@ def test_every_point_estimate_has_an_interval_that_holds_it(measured):
         for name, value in values.items():
             if isinstance(value, dict) and name not in ("heat_map",):
                 check(value, intervals[name], f"{path}.{name}")
-            elif name not in ("n_images", "support", "temperature", "threshold", "heat_map") and value is not None:
+            elif (
+                name not in ("n_images", "support", "temperature", "threshold", "scale", "heat_map")
+                and value is not None
+            ):
                 low, high = intervals[name]
                 # The bootstrap of a maximum or a small class may sit beside its point estimate; most must not.
                 outside.extend([] if low - 1e-9 <= value <= high + 1e-9 else [f"{path}.{name}"])
@@ -63,15 +83,15 @@ def test_metrics_json_is_plain_json_without_nan(measured):
 
 def test_native_overlap_is_measured_at_the_mask_files_size(measured):
     model, batches, *_ = measured
-    collected = results.collect(model, batches, "fp32")
-    assert (collected["native"].sum(axis=1) == 160 * 120).all()
-    assert (collected["mask"].sum(axis=1) == 64 * 64).all()
+    collected = collect(model, batches, "fp32")
+    assert (collected.native.sum(axis=1) == 160 * 120).all()
+    assert (collected.mask.sum(axis=1) == 64 * 64).all()
 
 
 def test_a_perfect_outline_has_distance_zero_and_overlap_one(tmp_path, demo_folder):
     paths = [demo_folder / "images" / "synthetic_00000.jpg", demo_folder / "masks" / "synthetic_00000_segmentation.png"]
     true = torch.from_numpy(images.read_native_mask(*paths)).float()
-    counts, distances = results.native_overlap((true * 2 - 1)[None], *paths)
+    counts, distances = native_overlap((true * 2 - 1)[None], *paths)
     assert evaluate.dice(counts) == 1 and distances == (0, 0)
 
 
@@ -83,13 +103,95 @@ def test_thresholds_reach_their_sensitivity_where_they_were_fitted(measured):
     assert len(batches.table) == found["n_images"]
 
 
+def test_probabilities_thresholds_and_scores_are_all_of_the_calibrated_scale(measured):
+    """The threshold that is stored reaches its sensitivity in the table that is written."""
+    model, batches, calibration, found, written = measured
+    true, probabilities = probabilities_in(written)
+    assert calibration["scale"] == found["label"]["calibration"]["scale"] == "calibrated"
+    assert calibration["temperature"] != 1
+    logits = collect(model, batches, "fp32").label
+    expected = torch.tensor(logits / calibration["temperature"]).softmax(dim=1)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-9)
+    melanoma, threshold = probabilities[:, 0], calibration["thresholds"]["melanoma"]
+    reached = (melanoma[true == 0] >= threshold - 1e-12).mean()
+    assert found["label"]["operating_points"]["melanoma"]["sensitivity"] == pytest.approx(reached)
+    assert np.abs(melanoma - threshold).min() < 1e-12
+    auc = metrics.roc_auc_score(true == 0, melanoma)
+    assert found["label"]["official"]["per_class"]["MEL"]["auc"] == pytest.approx(auc)
+    assert found["label"]["calibration"]["after"]["nll"] == pytest.approx(metrics.log_loss(true, probabilities))
+    assert found["label"]["calibration"]["before"]["nll"] > found["label"]["calibration"]["after"]["nll"]
+
+
+def test_thresholds_of_earlier_versions_are_known_and_not_used(measured):
+    model, batches, calibration, *_ = measured
+    old = {name: calibration[name] for name in ("temperature", "thresholds")}
+    assert results.is_current(calibration) and results.is_current({}) and not results.is_current(old)
+    with pytest.raises(ValueError, match="calibrate again"):
+        results.assess(model, batches, old, task="multitask", precision="fp32", write=lambda *_: None)
+
+
+def test_a_model_of_masks_has_nothing_to_calibrate(measured):
+    assert results.calibrate(models.Segmenter(), measured[1], "fp32") == {}
+
+
+def assess_some(measured, chosen, calibration=None):
+    model, batches = measured[:2]
+    some = data.Batches(batches.pixels, batches.table[chosen], 16)
+    options = {"task": "multitask", "precision": "fp32", "write": lambda *_: None}
+    return results.assess(model, some, calibration or measured[2], **options)
+
+
+def test_nothing_is_perfect_about_a_class_without_images(measured):
+    """Without a melanoma, what share of the melanomas is found is not known."""
+    found = assess_some(measured, measured[1].table["label"] != CLASSES.index("MEL"))
+    point, interval = (part["operating_points"]["melanoma"] for part in (found["label"], found["intervals"]["label"]))
+    assert point["sensitivity"] is None and interval["sensitivity"] is None
+    assert point["specificity"] is not None and point["ppv"] in (0, None)
+    official = found["label"]["official"]
+    assert official["per_class"]["MEL"]["sensitivity"] == 1  # the organisers' convention
+    of_present = [official["per_class"][code]["sensitivity"] for code in CLASSES[1:]]
+    assert official["macro"]["sensitivity"] == pytest.approx((1 + sum(of_present)) / 7)
+    assert official["macro_present"]["sensitivity"] == pytest.approx(np.mean(of_present))
+
+
+def test_a_threshold_that_could_not_be_fitted_scores_nothing(measured):
+    model, batches, *_ = measured
+    rows = batches.table[batches.table["label"] != CLASSES.index("MEL")]
+    calibration = results.calibrate(model, data.Batches(batches.pixels, rows, 16), "fp32")
+    assert calibration["thresholds"]["melanoma"] is None and calibration["thresholds"]["malignant"] is not None
+    found = assess_some(measured, slice(None), calibration)
+    nothing = dict.fromkeys(("sensitivity", "specificity", "ppv", "threshold"))
+    assert found["label"]["operating_points"]["melanoma"] == nothing
+    assert found["label"]["operating_points"]["malignant"]["sensitivity"] is not None
+
+
 def test_subgroups_add_up(measured):
-    found = measured[3]
-    for group in ("sex", "localization"):
+    found, rows = measured[3], measured[1].table
+    for group in ("age", "sex", "localization"):
         members = [row for row in found["subgroups"] if row["group"] == group]
-        assert sum(row["n_images"] for row in members) == found["n_images"]
-        weighted = sum(row["accuracy"] * row["n_images"] for row in members) / found["n_images"]
-        assert weighted == pytest.approx(found["label"]["accuracy"])
+        known = rows[group].notna()
+        assert sum(row["n_images"] for row in members) == known.sum()
+        weighted = sum(row["accuracy"] * row["n_images"] for row in members) / known.sum()
+        right = probabilities_in(measured[-1])[1].argmax(axis=1) == rows["label"]
+        assert weighted == pytest.approx(right[known].mean())
+
+
+def test_a_table_that_knows_no_age_sex_or_site_has_no_subgroups(measured):
+    model, batches, calibration, *_ = measured
+    some = data.Batches(batches.pixels, batches.table.drop(columns=["age", "sex", "localization"]), 16)
+    found = results.assess(model, some, calibration, task="multitask", precision="fp32", write=lambda *_: None)
+    assert found["subgroups"] == []
+
+
+def test_the_heat_maps_energy_is_of_the_images_with_a_mask(measured):
+    model, batches, _, found, _ = measured
+    inside, area = [], []
+    for batch in batches.epoch():
+        heat = model.heat_map(batch["image"])
+        inside += ((heat * batch["mask"]).sum(dim=(1, 2, 3)) / heat.sum(dim=(1, 2, 3)).clamp(min=1e-6)).tolist()
+        area += batch["mask"].mean(dim=(1, 2, 3)).tolist()
+    expected = {"energy_in_mask": np.mean(inside), "mask_area": np.mean(area), "n_images": len(batches.table)}
+    assert found["label"]["heat_map"] == pytest.approx(expected)
 
 
 def test_images_without_a_mask_count_for_labels_alone(measured):
@@ -101,29 +203,58 @@ def test_images_without_a_mask_count_for_labels_alone(measured):
     assert found["label"]["n_images"] == len(rows) and found["mask"]["n_images"] == len(rows) // 2
 
 
-@pytest.mark.parametrize(
-    "age, band", [("35.0", "under 40"), (40, "40 to 59"), ("85", "60 and over"), ("", None), (None, None)]
+def test_ages_fall_into_bands():
+    bands = results.age_bands(pd.Series([0, 35, 40.0, 59.5, 60, 85, np.nan]))
+    expected = ["under 40", "under 40", "40 to 59", "40 to 59", "60 and over", "60 and over", None]
+    assert bands.where(bands.notna(), None).tolist() == expected
+
+
+LESIONS = pd.Series({name: f"L{name}" for name in "abcd"})
+SINGLE = pd.DataFrame(
+    {"image": list("abcd"), "true": ["MEL", "MEL", "NV", "NV"], "predicted": ["MEL", "NV", "NV", "NV"]}
 )
-def test_ages_fall_into_bands(age, band):
-    assert results.age_band(age) == band
 
 
 def test_comparing_two_models_counts_the_images_that_both_have():
-    lesions = pd.Series({name: f"L{name}" for name in "abcd"})
-    single = pd.DataFrame(
-        {"image": list("abcd"), "true": ["MEL", "MEL", "NV", "NV"], "predicted": ["MEL", "NV", "NV", "NV"]}
-    )
-    multi = single.assign(predicted=["MEL", "MEL", "NV", "NV"]).iloc[:3]
-    found = results.compare(single, multi, lesions)
+    multi = SINGLE.assign(predicted=["MEL", "MEL", "NV", "NV"]).iloc[:3]
+    found = results.compare(SINGLE, multi, LESIONS)
     assert found["n_images"] == 3
     assert found["balanced_accuracy"]["difference"] == pytest.approx(1 - (0.5 + 1) / 2)
-    assert found["mcnemar"]["only_second_right"] == 1
+    assert found["accuracy"]["difference"] == pytest.approx(1 - 2 / 3)
+    assert (found["only_first_right"], found["only_second_right"]) == (0, 1)
     dice = results.compare(
         pd.DataFrame({"image": list("ab"), "dice": [0.5, 0.7]}),
         pd.DataFrame({"image": list("ab"), "dice": [0.6, 0.9]}),
-        lesions,
+        LESIONS,
     )
     assert dice["mean_dice"]["difference"] == pytest.approx(0.15)
+
+
+def test_photographs_of_one_lesion_say_no_more_about_two_models_than_one_does():
+    """Four photographs of each of 40 lesions: the interval is that of 40 images, twice as wide as of 160 lesions."""
+    n = 160
+    names, sibling = [f"i{i}" for i in range(n)], np.arange(n) // 4
+    single = pd.DataFrame({"image": names, "true": "NV", "predicted": np.where(sibling % 4 == 0, "MEL", "NV")})
+    multi = single.assign(predicted=np.where(sibling % 4 == 1, "MEL", "NV"))
+    by_image, by_lesion = (
+        np.diff(results.compare(single, multi, pd.Series(lesions, names))["accuracy"]["interval"])
+        for lesions in (np.arange(n), sibling)
+    )
+    assert by_lesion / by_image == pytest.approx(2, abs=0.3)
+
+
+def test_a_name_that_stands_twice_or_has_no_lesion_is_refused_by_name():
+    for arguments in (
+        (SINGLE, SINGLE, pd.concat([LESIONS, LESIONS["b":"b"]])),
+        (SINGLE.iloc[[0, 1, 1]], SINGLE, LESIONS),
+        (SINGLE, SINGLE.iloc[[0, 1, 1]], LESIONS),
+    ):
+        with pytest.raises(ValueError, match="'b' stands twice"):
+            results.compare(*arguments)
+    with pytest.raises(ValueError, match="No lesion is known of 'd'"):
+        results.compare(SINGLE, SINGLE, LESIONS["a":"c"])
+    with pytest.raises(ValueError, match="no image in common"):
+        results.compare(SINGLE.iloc[:2], SINGLE.iloc[2:], LESIONS)
 
 
 def test_the_heat_map_is_grad_cam(measured):
@@ -148,7 +279,56 @@ def test_the_heat_map_is_grad_cam(measured):
 
 def test_numbers_do_not_depend_on_the_batch_size(measured):
     model, batches, *_ = measured
-    one = results.collect(model, data.Batches(batches.pixels, batches.table, 1), "fp32")
-    many = results.collect(model, data.Batches(batches.pixels, batches.table, 16), "fp32")
-    for name in one:
-        np.testing.assert_allclose(one[name], many[name], rtol=1e-3, atol=1e-2 if name == "label" else 3)
+    one = collect(model, data.Batches(batches.pixels, batches.table, 1), "fp32")
+    many = collect(model, data.Batches(batches.pixels, batches.table, 16), "fp32")
+    assert one._fields == ("label", "heat", "mask", "native", "surface")
+    for name, a, b in zip(one._fields, one, many):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2 if name in ("label", "heat") else 3)
+
+
+TABLES = ("predictions.csv", "per_image.csv", "per_image_native.csv")
+MEASURE = """
+import json, pathlib, sys
+import torch
+import data, machine
+from report import results
+from test_results import TABLES, untrained
+
+_, rank, n_ranks = machine.join_processes(torch.device("cpu"))
+assert n_ranks == 2
+place = pathlib.Path(sys.argv[1])
+with machine.first_process_first():
+    model, batches = untrained(pathlib.Path(sys.argv[2]), place / "cache")
+calibration, written = results.calibrate(model, batches, "fp32"), {}
+options = {"task": "multitask", "precision": "fp32", "note": "synthetic demo data"}
+found = results.assess(model, batches, calibration, write=written.__setitem__, **options)
+one = data.Batches(batches.pixels, batches.table.iloc[:1], 16)  # which leaves nothing for the second process
+alone = results.assess(model, one, results.calibrate(model, one, "fp32"), write=lambda *_: None, **options)
+assert (found is None) == (alone is None) == (not written) == (rank > 0)
+mine = {"calibration": calibration, "found": found, "alone": alone}
+(place / f"rank{rank}.json").write_text(json.dumps(mine | {name: written.get(name) for name in TABLES}))
+"""
+
+
+def numbers_in(nested):
+    """All values of nested dicts and lists, in order; None as NaN."""
+    if isinstance(nested, dict | list):
+        return [n for value in (nested.values() if isinstance(nested, dict) else nested) for n in numbers_in(value)]
+    return [np.nan if nested is None else nested]
+
+
+def test_two_processes_measure_what_one_does_and_the_first_writes_it(measured, demo_folder, tmp_path):
+    (tmp_path / "measure.py").write_text(MEASURE)
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [*TORCHRUN, tmp_path / "measure.py", tmp_path, demo_folder]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    _, _, calibration, found, written = measured
+    assert second["found"] is None and first["alone"]["n_images"] == 1
+    for both in ((first["calibration"], calibration), (second["calibration"], calibration), (first["found"], found)):
+        for one, other in zip(*map(numbers_in, both), strict=True):
+            assert one == (other if isinstance(other, str) else pytest.approx(other, rel=1e-4, abs=1e-5, nan_ok=True))
+    for name in TABLES:
+        mine, theirs = (pd.read_csv(io.StringIO(text)) for text in (first[name], written[name]))
+        pd.testing.assert_frame_equal(mine, theirs, rtol=1e-4, atol=1e-5)

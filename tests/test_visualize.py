@@ -1,4 +1,5 @@
 import io
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -74,3 +75,36 @@ def test_a_note_stands_in_the_picture(history):
     figure = visualize.training_curves(history, "a")
     visualize.png(figure, "synthetic demo data")
     assert "synthetic demo data" in texts(figure)
+
+
+ODD_NAMES = [
+    "$x^2$",
+    "$\\frac{$",
+    "back\\slash",
+    "two\nlines\r\nmore",
+    "\U0001f9ec",
+    "long" * 1000,
+    "\udcff",
+    "\x00\x07",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("draw", ["mask_rows", "gallery", "heat_maps"])
+def test_any_files_name_is_drawn_as_text(draw, name):
+    images, mask = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), bool)
+    arguments = {"mask_rows": (images, mask, mask), "gallery": (images,), "heat_maps": (images, mask, mask * 1.0)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = getattr(visualize, draw)(*arguments[draw], [f"{name}\nis MEL, called NV"], "a heading")
+        assert opened(figure).width < 2000
+    assert "is MEL, called NV" in texts(figure)
+    if name.isprintable() and len(name) < 40:
+        assert name in texts(figure)
+
+
+def test_a_long_name_keeps_both_its_ends():
+    figure = visualize.gallery(np.zeros((1, 8, 8, 3), np.uint8), ["ISIC_" + "0" * 90 + "34_b.jpg"], "")
+    (title,) = [word for word in texts(figure).split() if word.startswith("ISIC_")]
+    assert title.endswith("34_b.jpg") and len(title) == visualize.MAX_LINE

@@ -1,0 +1,118 @@
+"""One pass of a model over a set of images, shared out among the processes -> what all its numbers are made of."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+import data
+import evaluate
+import machine
+from dataset import images
+from dataset.table import CLASSES, has_mask
+from models import Model
+
+
+class Collected(NamedTuple):
+    """What one pass of a model over N images gives, in the table's order; None for a head that it lacks.
+
+    Attributes
+    ----------
+    label : (N, K) logits.
+    heat : (N, 2) share of the heat map that lies inside the mask, and the mask's share of the picture.
+    mask, native : (N, 4) `evaluate.mask_counts` at the network's size, and at each mask file's own.
+    surface : (N, 2) 95 % Hausdorff and average surface distance in pixels of the mask file.
+
+    All but `label` say something of images with a mask only, and are NaN elsewhere.
+    """
+
+    label: np.ndarray | None = None
+    heat: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    native: np.ndarray | None = None
+    surface: np.ndarray | None = None
+
+    def of(self, chosen: np.ndarray) -> "Collected":
+        """Some of the images, given by positions or as (N,) bool."""
+        return Collected(*(None if values is None else values[chosen] for values in self))
+
+
+COLUMNS = {"label": {"label": len(CLASSES), "heat": 2}, "mask": {"mask": 4, "native": 4, "surface": 2}}  # by head
+
+
+def collect(model: Model, batches: data.Batches, precision: str) -> Collected | None:
+    """Run the model over all images once.
+
+    Under torchrun every process calls this with the same images and measures its share; the first one gets all, the
+    others None.
+    """
+    rows = batches.table.iloc[machine.share()]
+    kept = {name: np.full((len(rows), n), np.nan) for head in model.heads for name, n in COLUMNS[head].items()}
+    masked, start = has_mask(rows), 0
+    forward = model.explain if "label" in model.heads else None
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for batch, output in run_over_share(model, batches, precision, forward):
+            place = np.arange(start, start + len(batch["image"]))
+            start += len(place)
+            if "label" in output:
+                kept["label"][place] = output["label"].cpu()
+            if masked[place].any():
+                for name, values in _against_masks(batch, output, rows.iloc[place], pool).items():
+                    kept[name][place[masked[place]]] = values
+    whole = {name: gather_rows(values) for name, values in kept.items()}
+    return Collected(**whole) if machine.is_first() else None
+
+
+def run_over_share(model: Model, batches: data.Batches, precision: str, forward=None) -> Iterator[tuple[dict, dict]]:
+    """`evaluate.infer` over this process's share of the images, which may be none."""
+    rows = batches.table.iloc[machine.share()]
+    if len(rows):
+        share = data.Batches(batches.pixels, rows, max(batches.sizes), device=batches.device)
+        hidden = None if machine.is_first() else True  # None: shown on a terminal
+        progress = tqdm(share.epoch(), "measuring", len(share), leave=False, unit="batch", disable=hidden)
+        yield from evaluate.infer(model, progress, precision, forward)
+
+
+def gather_rows(share: np.ndarray) -> np.ndarray | None:
+    """The rows that `machine.share` has dealt out, from all processes and in their order before, in the first one."""
+    parts = machine.gather(share)
+    if parts is None:
+        return None
+    whole = np.empty((sum(map(len, parts)), *share.shape[1:]), share.dtype)
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
+
+
+def _against_masks(batch: dict, output: dict, rows: pd.DataFrame, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
+    """The fields of `Collected` that need a mask, of a batch's M images that have one."""
+    some, found = has_mask(rows), {}
+    if "heat" in output:
+        found["heat"] = heat_inside(output["heat"], batch["mask"]).cpu().numpy()[some]
+    if "mask" in output:
+        logits, mask, files = output["mask"].cpu()[some], batch["mask"].cpu()[some], rows[some]
+        found["mask"] = evaluate.mask_counts(logits, mask).numpy()
+        native = list(pool.map(native_overlap, logits, files["image_path"], files["mask_path"]))
+        found["native"] = np.stack([counts for counts, _ in native])
+        found["surface"] = np.stack([surface for _, surface in native])
+    return found
+
+
+def heat_inside(heat: Tensor, mask: Tensor) -> Tensor:
+    """Share of each heat map (N, 1, H, W) inside the mask, and the mask's share of the picture: (N, 2)."""
+    total = heat.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+    return torch.stack([(heat * mask).sum(dim=(1, 2, 3)) / total, mask.mean(dim=(1, 2, 3))], dim=1)
+
+
+def native_overlap(logits: Tensor, image_path: str, mask_path: str) -> tuple[np.ndarray, tuple[float, float]]:
+    """Overlap and surface distances at the mask file's own size, to which the logits (1, H, W) are resized."""
+    true = images.read_native_mask(image_path, mask_path)
+    full = F.interpolate(logits[None], size=true.shape, mode="bilinear", align_corners=False)
+    counts = evaluate.mask_counts(full, torch.from_numpy(true)[None, None])[0].numpy()
+    return counts, evaluate.surface_distances(full[0, 0].numpy() > 0, true)

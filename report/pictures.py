@@ -1,0 +1,76 @@
+"""What a model said of a set of images -> its figures."""
+
+import numpy as np
+
+import data
+import evaluate
+import visualize
+from dataset.table import CLASSES, has_mask
+from models import Model
+from report.collect import Collected
+
+
+class Pictures:
+    """The figures of one model on one set of images, by file name."""
+
+    def __init__(
+        self, model: Model, batches: data.Batches, collected: Collected, calibration: dict, task: str, precision: str
+    ) -> None:
+        self.model, self.batches, self.collected, self.task, self.precision = model, batches, collected, task, precision
+        self.calibration, self.masked = calibration, np.flatnonzero(has_mask(batches.table))
+        self.names, self.true = batches.table["image"].to_numpy(), batches.table["label"].to_numpy()
+
+    def of_labels(self) -> dict[str, visualize.Figure | None]:
+        """Confusion, ROC and precision-recall, reliability, risk and coverage, confident errors, heat maps."""
+        before = evaluate.softmax(self.collected.label)
+        probabilities = evaluate.softmax(self.collected.label, self.calibration["temperature"])
+        right = probabilities.argmax(axis=1) == self.true
+        matrix = evaluate.confusion_matrix(self.true, probabilities)
+        kept = evaluate.risk_coverage(right, probabilities.max(axis=1))
+        return {
+            "confusion_matrix": visualize.confusion(matrix, CLASSES, self.task),
+            "roc_and_precision_recall": visualize.ranking_curves(self.true, probabilities, CLASSES, self.task),
+            "reliability": visualize.reliability(self.true, before, probabilities, evaluate.N_BINS, self.task),
+            "risk_coverage": visualize.risk_coverage(*kept, self.task),
+            "confident_errors": self._confident_errors(probabilities),
+            "heat_maps": self._heat_maps(probabilities.argmax(axis=1)),
+        }
+
+    def of_masks(self) -> dict[str, visualize.Figure]:
+        """Best, median and worst masks, and Dice by diagnosis."""
+        dice = evaluate.dice(self.collected.mask[self.masked])
+        chosen = evaluate.best_median_worst(dice)
+        picks = self.masked[chosen]
+        few = self.batches.subset(picks)
+        ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision)
+        predicted = output["mask"][:, 0].gt(0).cpu().numpy()
+        titles = [f"{self.names[i]}\n{CLASSES[self.true[i]]}, Dice {dice[j]:.3f}" for i, j in zip(picks, chosen)]
+        heading = f"{self.task}: best, median and worst of {len(dice)} test images by Dice"
+        by_class = {code: dice[self.true[self.masked] == k] for k, code in enumerate(CLASSES)}
+        return {
+            "masks": visualize.mask_rows(*few.pictures(), predicted, titles, heading),
+            "dice_by_class": visualize.dice_by_class(by_class, self.task),
+        }
+
+    def _confident_errors(self, probabilities: np.ndarray) -> visualize.Figure | None:
+        called = probabilities.argmax(axis=1)
+        wrong = np.flatnonzero(called != self.true)
+        picks = wrong[np.argsort(-probabilities[wrong, called[wrong]], kind="stable")][:8]
+        if not len(picks):
+            return None
+        titles = [f"{self._verdict(i, called[i])} ({probabilities[i].max():.2f})" for i in picks]
+        return visualize.gallery(
+            self.batches.subset(picks).pictures()[0], titles, f"{self.task}: most confident errors"
+        )
+
+    def _heat_maps(self, called: np.ndarray) -> visualize.Figure:
+        """Grad-CAM of the likeliest class on the first image of each class."""
+        picks = [int(np.flatnonzero(self.true == k)[0]) for k in range(len(CLASSES)) if (self.true == k).any()]
+        few = self.batches.subset(picks)
+        ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision, self.model.explain)
+        titles = [self._verdict(i, called[i]) for i in picks]
+        heading = f"{self.task}: where the likeliest class is seen (Grad-CAM)"
+        return visualize.heat_maps(*few.pictures(), output["heat"][:, 0].cpu().numpy(), titles, heading)
+
+    def _verdict(self, i: int, called: int) -> str:
+        return f"{self.names[i]}\nis {CLASSES[self.true[i]]}, called {CLASSES[called]}"
