@@ -92,11 +92,11 @@ def gather_rows(share: np.ndarray) -> np.ndarray | None:
 
 def _against_masks(batch: dict, output: dict, rows: pd.DataFrame, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
     """The fields of `Collected` that need a mask, of a batch's M images that have one."""
-    some, found = has_mask(rows), {}
+    some, found = torch.tensor(has_mask(rows)), {}
     if "heat" in output:
-        found["heat"] = heat_inside(output["heat"], batch["mask"]).cpu().numpy()[some]
+        found["heat"] = heat_inside(output["heat"], batch["mask"]).cpu()[some].numpy()
     if "mask" in output:
-        logits, mask, files = output["mask"].cpu()[some], batch["mask"].cpu()[some], rows[some]
+        logits, mask, files = output["mask"].cpu()[some], batch["mask"].cpu()[some], rows[some.numpy()]
         found["mask"] = evaluate.mask_counts(logits, mask).numpy()
         native = list(pool.map(native_overlap, logits, files["image_path"], files["mask_path"]))
         found["native"] = np.stack([counts for counts, _ in native])
