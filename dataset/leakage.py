@@ -97,7 +97,7 @@ def overlap(other: pd.DataFrame, other_pixels, known: pd.DataFrame, known_pixels
 
     Returns
     -------
-    By the index of `other`: "same name", "same lesion", "same file" or "same picture", the first that holds; "" for none.
+    By the index of `other`: the first that holds of "same name", "same lesion", "same file", "same picture"; or "".
     """
     lesions = known.loc[known["lesion_known"], "lesion_id"]
     reason = pd.Series("", index=other.index)
@@ -146,11 +146,10 @@ class Fingerprints:
     shape = (SIDE, SIDE // 2 + 1)
 
     def __init__(self, pixels, rows: np.ndarray) -> None:
-        self._file, layouts = tempfile.TemporaryFile(), []
+        self._file, layouts = tempfile.TemporaryFile(), []  # noqa: SIM115, closed by __exit__
         for part in np.array_split(np.asarray(rows), max(len(rows) // 256, 1)):
-            layout, spectrum = _fingerprint(
-                torch.from_numpy(pixels[part][..., :3].astype(np.float32)).permute(0, 3, 1, 2)
-            )
+            image = torch.from_numpy(pixels[part][..., :3].astype(np.float32)).permute(0, 3, 1, 2)
+            layout, spectrum = _fingerprint(image)
             layouts.append(layout)
             self._file.write(spectrum.numpy())
         self.layout = torch.cat(layouts)
@@ -185,7 +184,8 @@ def _fingerprint(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _near(a: Fingerprints, b: Fingerprints, threshold: float) -> list[tuple[int, int, float]]:
     """Pairs of positions in `a` and `b` (each once, and in order, if they are the same) and their similarities."""
     near = []
-    for pairs in _candidates(a.layout, b.layout, a is b).split(1000, dim=1):
+    candidates = _candidates(a.layout, b.layout, a is b)
+    for pairs in candidates.split(1000, dim=1) if candidates.numel() else ():
         of_a, in_a = torch.unique(pairs[0], return_inverse=True)
         of_b, in_b = torch.unique(pairs[1], return_inverse=True)
         spectra = a.spectra(of_a)[in_a] * b.spectra(of_b)[in_b].conj()
@@ -197,7 +197,7 @@ def _near(a: Fingerprints, b: Fingerprints, threshold: float) -> list[tuple[int,
 
 def _candidates(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Tensor:
     """Pairs (2, M) of each of `a` with its nearest of `b`; if they are the same images, each pair once, ordered."""
-    k = min(N_CANDIDATES, len(b) - same)
+    k = max(0, min(N_CANDIDATES, len(b) - same))
     step, nearest = max(1, N_DISTANCES // max(len(b), 1)), []
     for start in range(0, len(a), step):
         distance = torch.cdist(a[start : start + step], b)

@@ -328,21 +328,24 @@ def _figure(path: Path, caption: str) -> str:
 def _comparison(run: Run) -> str:
     items = []
     for task, found in run.comparison.items():
-        key = next(key for key in ("balanced_accuracy", "mean_dice") if key in found)
-        low, high = found[key]["interval"]
-        text = (
-            f"Against {task}, the multi-task model's {key.replace('_', ' ')} differs by "
-            f"{found[key]['difference']:+.3f} (95 % interval {low:+.3f} to {high:+.3f})."
-        )
-        if low <= 0 <= high:
-            text += " The interval holds 0, so this run shows no difference."
-        if test := found.get("mcnemar"):
-            text += (
-                f" Only the single-task model is right on {test['only_first_right']} images, only the multi-task model "
-                f"on {test['only_second_right']} (McNemar's exact test, p = {test['p']:.3g})."
+        for key in ("balanced_accuracy", "accuracy", "mean_dice"):
+            if key in found and found[key]["difference"] is not None:
+                items.append(f"<li>{escape(_difference(task, key, found[key]))}</li>")
+        if "only_first_right" in found:
+            items.append(
+                f"<li>Only the single-task model is right on {found['only_first_right']} images, only the multi-task "
+                f"model on {found['only_second_right']}.</li>"
             )
-        items.append(f"<li>{escape(text)}</li>")
     return f"<ul>{''.join(items)}</ul>" + _soft("The same test images, paired by bootstrap resamples of lesions.")
+
+
+def _difference(task: str, key: str, found: dict) -> str:
+    text = f"Against {task}, the multi-task model's {key.replace('_', ' ')} differs by {found['difference']:+.3f}"
+    if not found["interval"] or None in found["interval"]:
+        return f"{text}."
+    low, high = found["interval"]
+    none = " The interval holds 0, so this run shows no difference." if low <= 0 <= high else ""
+    return f"{text} (95 % interval {low:+.3f} to {high:+.3f}).{none}"
 
 
 def _external(run: Run) -> str:

@@ -244,10 +244,11 @@ def test_evaluate_only_measures_the_saved_models_again(demo_folder, tmp_path):
 
 def test_evaluate_only_refuses_test_images_that_the_model_has_seen(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path) == 0
-    splits = pd.read_csv(tmp_path / "outputs" / "splits.csv")
+    learned = pd.read_csv(tmp_path / "outputs" / "splits.csv")
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--seed", "7") == 2
-    today = pd.read_csv(tmp_path / "outputs" / "splits.csv")
-    learned = set(splits.loc[splits["split"] == "train", "lesion_id"])
+    today = tables.read_table(demo_folder)
+    today["split"] = splits.split_table(today, 0.15, 0.15, seed=7)
+    learned = set(learned.loc[learned["split"] == "train", "lesion_id"])
     leaking = today[(today["split"] == "test") & today["lesion_id"].isin(learned)]
     message = capsys.readouterr().err
     assert f"{len(leaking)} of today's" in message and any(name in message for name in leaking["image"])
