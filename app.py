@@ -7,6 +7,7 @@ import argparse
 import base64
 import html
 import io
+import logging
 import os
 import socket
 import tempfile
@@ -20,6 +21,7 @@ from PIL import Image
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
+import machine
 import predict
 from dataset.table import CLASS_NAMES, find_files
 from predict import Predictor
@@ -31,23 +33,38 @@ SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio's own would be fetched from
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
 
 
-def look(path: str | None, predictor: Predictor) -> tuple[dict[str, float] | None, str, str]:
-    """Probability by class name, overlay and heat map as HTML; raises gr.Error with what is wrong with the file.
+NOTHING = ("", None, "", "")  # what the page shows of no picture
 
-    The uploaded file is deleted, and the pictures travel inside the page: nothing is kept.
+
+def look(path: str | None, predictor: Predictor) -> tuple[str, dict[str, float] | None, str, str]:
+    """What the page shows of a picture: what is wrong with it, probability by class name, overlay and heat map.
+
+    Of a picture that cannot be used nothing but the first is there, so that no other's result stays beside its name. An
+    uploaded file is deleted, and the pictures travel inside the page: nothing is kept.
     """
     if path is None:
-        return None, "", ""
-    name, content = os.path.basename(path), Path(path).read_bytes()
-    if is_upload(path):
-        os.remove(path)
-    if len(content) > MAX_BYTES:
-        raise gr.Error(f"{name} has {len(content) / 1e6:.0f} MB; the most is {MAX_BYTES / 1e6:.0f} MB.")
+        return NOTHING
+    name = os.path.basename(path)
     try:
-        picture = predictor.read(content)
+        content = Path(path).read_bytes()
+        if is_upload(path):
+            os.remove(path)
+        return "", *see(name, content, predictor)
     except ValueError as error:
-        raise gr.Error(f"{name} cannot be used: {error}. Use a photograph as JPEG or PNG.") from error
-    (found,) = predictor.predict([picture])
+        problem = f"{name} cannot be used: {error}. Use a photograph as JPEG or PNG."
+    except OSError:  # two visitors have sent the same file at once, and the other's look has deleted it
+        problem = f"{name} is no longer there. Choose it once more."
+    except Exception:
+        logging.exception("A picture could not be processed")
+        problem = f"{name} could not be processed; the log of the server says why."
+    return f'<p role="alert"><b>{html.escape(problem)}</b></p>', *NOTHING[1:]
+
+
+def see(name: str, content: bytes, predictor: Predictor) -> tuple[dict[str, float] | None, str, str]:
+    """Probability by class name, overlay and heat map as HTML; raises ValueError with what is wrong with the file."""
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it has {len(content) / 1e6:.0f} MB, and the most is {MAX_BYTES / 1e6:.0f} MB")
+    (found,) = predictor.predict([predictor.read(content)])
     enlarged = max(1, VIEW / max(found.size))
     view = predict.view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
     labels, heat = None, ""
@@ -55,7 +72,8 @@ def look(path: str | None, predictor: Predictor) -> tuple[dict[str, float] | Non
         names = [CLASS_NAMES[code] for code in predictor.classes]
         labels = dict(zip(names, map(float, found.probabilities)))
     if found.heat is not None:
-        heat = as_html(predict.heat_map(view, found, predictor.classes), "Where the likeliest class is seen (Grad-CAM)")
+        title = f"Where the likeliest class is seen on {name} (Grad-CAM)"
+        heat = as_html(predict.heat_map(view, found, predictor.classes), title)
     return labels, as_html(predict.overlay(view, found, predictor.classes), f"Outline on {name}"), heat
 
 
@@ -78,18 +96,24 @@ def build(predictor: Predictor, examples: list[str]) -> gr.Blocks:
     about = predictor.about
     facts = [about["task"], f"{about['image_size']}x{about['image_size']} pixels", f"epoch {about.get('epoch', '?')}"]
     facts += [f"trained on {about['note']}"] if about.get("note") else []
+    facts += [] if predictor.is_calibrated else ["not calibrated, so its confidence may be far off"]
     with gr.Blocks(title="Dermoscopy", analytics_enabled=False) as page:
         gr.Markdown(f"# What does the model see?\n{CAUTION}")
         with gr.Row():
             with gr.Column():
                 upload = gr.File(label="A dermoscopic photograph (JPEG, PNG)", type="filepath")
-                if examples:
-                    gr.Examples(examples, upload, label="Examples")
+                samples, thumbnail = [[path] for path in examples], gr.Image(visible=False)
+                shown = gr.Dataset(components=[thumbnail], samples=samples, type="index", label="Examples")
+                shown.visible = bool(samples)
             labels = gr.Label(label="Calibrated probability of each class", visible="label" in predictor.model.heads)
+        problem = gr.HTML()
         with gr.Row():
-            outputs = [labels, gr.HTML(label="Outline"), gr.HTML(label="Heat map")]
+            outputs = [problem, labels, gr.HTML(label="Outline"), gr.HTML(label="Heat map")]
         gr.Markdown(f"Model: {', '.join(facts)}. Pictures are processed on this machine and not kept.")
-        upload.change(lambda path: look(path, predictor), upload, outputs, api_visibility="private")
+        options = {"api_visibility": "private"}
+        upload.upload(lambda path: look(path, predictor), upload, outputs, **options)
+        upload.clear(lambda: NOTHING, None, outputs, **options)
+        shown.click(lambda i: (None, *look(examples[i], predictor)), shown, [upload, *outputs], **options)
     return page
 
 
@@ -102,6 +126,7 @@ async def _keep_local(request, call_next):
 
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until stopped."""
+    machine.print_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="outputs/best_..._model.pth")
     parser.add_argument("--examples", type=Path, default=Path("demo_data"), help="data folder to show [demo_data]")

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 import data
+import machine
 import models
 from dataset.table import find_files
 
@@ -54,7 +56,8 @@ def export(
         raise ValueError(f"{target} should end in .onnx: it will be an ONNX file.")
     if Path(target).exists() and not overwrite:
         raise FileExistsError(f"{target} is there already. Name another file, or pass --overwrite.")
-    about, model = models.load_checkpoint(checkpoint), models.load_model(checkpoint)
+    about = models.load_checkpoint(checkpoint)
+    model = models.build_model(about)
     size = about["image_size"]
     partial = Path(f"{target}.partial")
     try:
@@ -98,8 +101,11 @@ def real_pictures(folder: Path, size: int, must: bool) -> list[torch.Tensor]:
     images = sorted(find_files(folder)[0].values()) if folder.name else []
     if must and not images:
         raise FileNotFoundError(f"There are no pictures in a folder images/ of {folder}.")
-    chosen = images[:: max(1, len(images) // N_REAL)][:N_REAL]
-    return [data.load_image(path, size) for path in chosen]
+    found = []
+    for path in images[:: max(1, len(images) // N_REAL)][:N_REAL]:
+        with suppress(ValueError, OSError):  # a damaged picture says nothing of the model
+            found.append(data.load_image(path, size))
+    return found
 
 
 def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]) -> float:
@@ -119,6 +125,7 @@ def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]
 
 def main(argv: list[str] | None = None) -> None:
     """Export; a user's mistake ends in one message."""
+    machine.print_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("target", metavar="FILE.onnx")

@@ -72,10 +72,11 @@ class Predictor:
         self.device = machine.choose_device(device)
         self.precision = machine.choose_precision("auto", self.device)
         self.about = models.load_checkpoint(checkpoint)
-        self.model = models.load_model(checkpoint, self.device)
+        self.model = models.build_model(self.about, self.device)
         self.tta, self.explain = tta, explain and "label" in self.model.heads
         self.classes, self.size = self.about["classes"], self.about["image_size"]
         self.temperature = self.about.get("calibration", {}).get("temperature", 1.0)
+        self.is_calibrated = "label" not in self.model.heads or "temperature" in self.about.get("calibration", {})
 
     def read(self, source: str | Path | bytes) -> Picture:
         """Decode a file, or its content, as for training. Raises as `images.read_image`."""
@@ -206,7 +207,10 @@ def output_names(files: Sequence[Path]) -> list[str]:
 
 
 class Outputs:
-    """The folder that predictions are written to."""
+    """The folder that predictions are written to.
+
+    The probabilities in its table are the calibrated ones, softmax(logits / temperature), as in main.py's tables.
+    """
 
     def __init__(self, folder: Path, predictor: Predictor) -> None:
         self.folder, self.predictor, heads = folder, predictor, predictor.model.heads
@@ -328,6 +332,7 @@ def predict_all(options: argparse.Namespace) -> int:
     predictor = Predictor(options.checkpoint, device=options.device, tta=options.tta, explain=options.explain)
     if options.explain and not predictor.explain:
         raise ValueError(f"Heat maps explain labels, and the model of {options.checkpoint} only outlines.")
+    refuse_data_folder(options.output_dir)
     names, outputs = output_names(files), Outputs(options.output_dir, predictor)
     refuse_existing(outputs, files, names, options.overwrite)
     options.output_dir.mkdir(parents=True, exist_ok=True)
@@ -337,9 +342,19 @@ def predict_all(options: argparse.Namespace) -> int:
         ", ".join([str(outputs.table), *(f"{kind}/" for kind in outputs.paths(""))]) if n_done else "nothing written"
     )
     print(f"{n_done} predicted, {n_skipped} skipped: {places}")
+    if not predictor.is_calibrated:
+        print(f"{options.checkpoint} is not calibrated, so its confidence may be far off; main.py calibrates.")
     if predictor.about.get("note"):
         print(f"The model was trained on {predictor.about['note']}: it knows nothing of real lesions.")
     return 2 if not n_done else 1 if n_skipped else 0
+
+
+def refuse_data_folder(folder: Path) -> None:
+    """Raises ValueError for a folder in which predicted masks would be taken for true ones at the next training."""
+    place = Path(os.path.realpath(folder))
+    for near in (place, place.parent) if place.name.lower() in ("images", "masks") else (place,):
+        if near.is_dir() and any(path.name.lower().endswith("groundtruth.csv") for path in near.iterdir()):
+            raise ValueError(f"{folder} is data that main.py learns from. Name another --output-dir.")
 
 
 def refuse_existing(outputs: Outputs, files: Sequence[Path], names: Sequence[str], overwrite: bool) -> None:
@@ -356,6 +371,7 @@ def refuse_existing(outputs: Outputs, files: Sequence[Path], names: Sequence[str
 
 def main(argv: list[str] | None = None) -> int:
     """Predict on what the command line names; a user's mistake ends in one message."""
+    machine.print_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder (with all below it) or glob")
     parser.add_argument("--checkpoint", type=Path, required=True, help="outputs/best_..._model.pth")

@@ -11,10 +11,12 @@ from pathlib import Path
 from dataset.check import check
 from dataset.download import LICENCE, download
 from dataset.synthetic import write_dataset
+from machine import print_anything
 
 
 def main(argv: list[str] | None = None) -> None:
     """Download, check or draw; a user's mistake ends in one message."""
+    print_anything()
     parser = argparse.ArgumentParser(
         prog="python -m dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

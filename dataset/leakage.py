@@ -120,9 +120,8 @@ def describe_overlap(reason: pd.Series, name: str) -> str:
     if counts.empty:
         return f"None of the {len(reason):,} images of {name} shows what the models learned from."
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
-    return (
-        f"{counts.sum():,} of {len(reason):,} images of {name} show what the models learned from: left out ({kinds})."
-    )
+    what = f"{counts.sum():,} of {len(reason):,} images of {name}"
+    return f"{what} show what the models learned from and are left out ({kinds})."
 
 
 def near_duplicates(pixels, rows: np.ndarray, threshold: float = NEAR) -> list[tuple[int, int, float]]:

@@ -185,15 +185,20 @@ def find_files(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
         kind = os.path.relpath(folder, data_dir).lower()
         pictures = sorted(name for name in names if _is_picture(name))
         if "mask" in kind or "segmentation" in kind or "groundtruth" in kind:
-            for name in sorted(pictures, key=lambda name: [not _stem(name).endswith(end) for end in MASK_ENDINGS]):
-                stem = _stem(name)
-                for ending in MASK_ENDINGS:
-                    stem = stem.removesuffix(ending)
+            for _, stem, name in sorted((*_mask_of(_stem(name)), name) for name in pictures):
                 masks.setdefault(stem, os.path.join(folder, name))
         elif "image" in kind or "input" in kind:
             for name in pictures:
                 images.setdefault(_stem(name), os.path.join(folder, name))
     return images, masks
+
+
+def _mask_of(stem: str) -> tuple[int, str]:
+    """How little a file's name says that it is a mask, and the image that it is of."""
+    for rank, ending in enumerate(MASK_ENDINGS):
+        if stem.endswith(ending):
+            return rank, stem.removesuffix(ending)
+    return len(MASK_ENDINGS), stem
 
 
 def _is_picture(name: str) -> bool:

@@ -252,6 +252,12 @@ def _label_tables(found: dict) -> str:
     text += _soft(
         "Precision, recall and F1 of the likeliest class; the others against the rest, as ISIC 2018 scores them."
     )
+    means = {"of all classes, as ISIC 2018 takes it (1 for a class without images)": "macro"}
+    means |= {"of the classes that are there": "macro_present"}
+    keys = ("accuracy", "sensitivity", "specificity", "f1", "ppv", "npv", "auc", "average_precision")
+    rows = [[name, *(_cell(found, "label", "official", mean, key) for key in keys)] for name, mean in means.items()]
+    text += _table(["Mean", "Accuracy", "Sensitivity", "Specificity", "F1", "PPV", "NPV", "AUC", "AP"], rows)
+    text += _soft("Each class against the rest, called where its calibrated probability exceeds 0.5.")
     rows = [
         [name, _cell(found, "label", "operating_points", name, "threshold")]
         + [_cell(found, "label", "operating_points", name, key) for key in ("sensitivity", "specificity", "ppv")]

@@ -35,39 +35,82 @@ def page_address(whole_run, demo_folder, tmp_path):
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
         assert process.poll() is None, (tmp_path / "log").read_text()
-    yield address, tmp_path / "tmp"
+    yield address, tmp_path / "tmp", tmp_path / "log"
     process.terminate()
     process.wait()
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
-def test_a_picture_is_shown_with_classes_outline_and_heat_map(page_address, demo_folder, tmp_path):
-    address, kept = page_address
-    (tmp_path / "text.jpg").write_text("no picture")
-    shutil.copy(sorted((demo_folder / "images").iterdir())[0], tmp_path / "mine.jpg")
+@pytest.fixture
+def visit(page_address):
+    """Opens the page as a new visitor; no page may load anything from elsewhere or fail."""
+    address, _, log = page_address
     errors, requests = [], []
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1100, "height": 1100})
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        page.get_by_text("not a medical device").wait_for()
-        upload = page.locator("input[type=file]").first
-        upload.set_input_files(tmp_path / "mine.jpg")
-        page.locator("figure img").nth(1).wait_for()
-        assert page.locator("figure").count() == 2
-        assert re.search(r"(Melanoma|Nevus|Lesion|Carcinoma|Keratosis|Dermatofibroma)\s*\d+%", page.inner_text("body"))
-        page.screenshot(path=tmp_path / "page.png", full_page=True)
-        page.get_by_label("Clear").first.click()
-        page.locator("input[type=file]").first.set_input_files(tmp_path / "text.jpg")
-        page.get_by_text("text.jpg cannot be used: not an image").wait_for()
+
+        def open_page():
+            page = browser.new_context(viewport={"width": 1100, "height": 1100}).new_page()
+            page.on("request", lambda request: requests.append(request.url))
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.goto(address)
+            page.get_by_text("not a medical device").wait_for()
+            return page
+
+        yield open_page
         browser.close()
     assert errors == []
-    outside = [url for url in requests if not url.startswith((address, "data:", "blob:"))]
-    assert outside == []
-    assert not list(kept.rglob("mine.jpg")) and not list(kept.rglob("text.jpg"))  # the examples may stay
+    assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
+    assert "Traceback" not in log.read_text()
+
+
+def results_of(page):
+    """The captions of the pictures that are shown."""
+    return [figure.inner_text() for figure in page.locator("figure").all()]
+
+
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+
+
+@needs_chromium
+def test_a_picture_is_shown_with_classes_outline_and_heat_map(visit, page_address, demo_folder, tmp_path):
+    shutil.copy(sorted((demo_folder / "images").iterdir())[0], tmp_path / "mine.jpg")
+    page = visit()
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.jpg")
+    page.locator("figure img").nth(1).wait_for()
+    assert [("mine.jpg" in text) for text in results_of(page)] == [True, True]
+    assert re.search(r"(Melanoma|Nevus|Lesion|Carcinoma|Keratosis|Dermatofibroma)\s*\d+%", page.inner_text("body"))
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
     shutil.copy(tmp_path / "page.png", os.environ.get("APP_SCREENSHOT", tmp_path / "copy.png"))
+    assert not list(page_address[1].rglob("mine.jpg"))  # the examples may stay
+
+
+@needs_chromium
+def test_after_a_broken_file_nothing_of_the_picture_before_stays_but_the_explanation(visit, demo_folder, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    shutil.copy(sorted((demo_folder / "images").iterdir())[0], tmp_path / "mine.jpg")
+    page = visit()
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.jpg")
+    page.locator("figure img").nth(1).wait_for()
+    page.get_by_label("Clear").first.click()
+    page.locator("figure").first.wait_for(state="detached")
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.jpg")
+    page.locator("figure img").nth(1).wait_for()
+    page.get_by_label("Clear").first.click()
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "text.jpg")
+    page.get_by_role("alert").get_by_text("text.jpg cannot be used: not an image").wait_for()
+    page.wait_for_timeout(1000)
+    assert results_of(page) == [] and page.get_by_role("alert").count() == 1
+    assert not re.search(r"\d+%", page.inner_text("body"))
+
+
+@needs_chromium
+def test_an_example_works_every_time_and_for_every_visitor(visit):
+    for page in (visit(), visit()):
+        for _ in range(2):
+            page.locator(".gallery-item, .gallery button, button:has(img)").first.click()
+            page.locator("figure img").nth(1).wait_for()
+            assert all("synthetic_" in text for text in results_of(page))
+            assert page.get_by_role("alert").count() == 0
 
 
 def test_a_missing_checkpoint_is_one_message(tmp_path):
@@ -93,6 +136,20 @@ def test_a_file_that_is_too_large_is_refused_with_its_size(whole_run, tmp_path, 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     monkeypatch.setattr(app, "MAX_BYTES", 100)
     picture().save(tmp_path / "large.png")
-    with pytest.raises(gradio.Error, match=r"large\.png has"):
-        app.look(str(tmp_path / "large.png"), None)
+    problem, *rest = app.look(str(tmp_path / "large.png"), None)
+    assert "large.png cannot be used: it has" in problem and tuple(rest) == app.NOTHING[1:]
     assert (tmp_path / "large.png").exists()  # it is not an upload
+
+
+def test_whatever_fails_nothing_is_shown_but_that_it_failed(tmp_path, monkeypatch):
+    import app
+
+    class Breaks:
+        def read(self, content):
+            raise RuntimeError("inside")
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    picture().save(tmp_path / "<b>.png")
+    for path, reason in ((tmp_path / "<b>.png", "could not be processed"), (tmp_path / "gone.png", "no longer there")):
+        problem, *rest = app.look(str(path), Breaks())
+        assert reason in problem and "<b>." not in problem and tuple(rest) == app.NOTHING[1:]

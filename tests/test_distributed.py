@@ -15,7 +15,7 @@ FIT_TOY = """
 import pathlib, sys
 import torch
 import torch.distributed as dist
-import train
+import machine
 from test_train import Line, Toy, run
 
 class Share(Toy):

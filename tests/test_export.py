@@ -78,3 +78,10 @@ def test_the_command_of_the_readme_runs(whole_run, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "largest difference from PyTorch, random input" in done.stdout
+
+
+def test_a_damaged_picture_is_not_compared_on_and_not_the_end(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"")
+    picture().save(tmp_path / "images" / "b.jpg")
+    assert len(export.real_pictures(tmp_path, 32, must=True)) == 1

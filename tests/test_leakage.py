@@ -4,6 +4,7 @@ from conftest import Folder
 from PIL import Image, ImageEnhance
 
 from dataset import cache, leakage
+from dataset.cache import decode_table
 from dataset.table import read_table
 
 
@@ -83,3 +84,44 @@ def test_the_description_counts_each_kind():
 def test_a_single_image_has_no_pairs(scene):
     table, pixels = scene
     assert leakage.find_pairs(table.iloc[:1], pixels).empty
+
+
+def altered(folder, place, change, **options):
+    """A copy of a data folder's pictures under other names, each changed."""
+    other = Folder(place / "other")
+    for path in sorted((folder / "images").iterdir())[:12]:
+        with Image.open(path) as picture:
+            other.add(f"copy_of_{path.stem}", image=change(picture.convert("RGB")), mask=None, **options)
+    return other.write().path
+
+
+def overlap_of(folder, other, place):
+    known, known_pixels = decode_table(read_table(folder), folder, 112, place / "cache")
+    table, pixels = decode_table(read_table(other), other, 112, place / "cache")
+    return leakage.overlap(table, pixels, known, known_pixels)
+
+
+def test_a_copy_of_the_training_images_is_found_by_name_by_file_and_by_picture(demo_folder, tmp_path):
+    assert set(overlap_of(demo_folder, demo_folder, tmp_path)) == {"same name"}
+    other = altered(demo_folder, tmp_path, lambda picture: ImageEnhance.Color(picture).enhance(1.15), suffix=".png")
+    reason = overlap_of(demo_folder, other, tmp_path)
+    assert set(reason) == {"same picture"}
+    assert "12 of 12 images of X show what" in leakage.describe_overlap(reason, "X")
+    for path, source in zip(sorted((other / "images").iterdir()), sorted((demo_folder / "images").iterdir())):
+        path.unlink()
+        path.with_suffix(".jpg").write_bytes(source.read_bytes())
+    assert set(overlap_of(demo_folder, other, tmp_path)) == {"same file"}
+
+
+def test_another_photograph_of_a_known_lesion_is_found_and_an_unknown_one_is_not(demo_folder, folder, tmp_path):
+    for i in range(3):
+        folder.add(f"elsewhere_{i}", image=Image.effect_noise((160, 120), 90).convert("RGB"), mask=None, suffix=".png")
+    lesion = read_table(demo_folder)["lesion_id"][0]
+    (folder.write().path / "metadata.csv").write_text(f"image,lesion_id\nelsewhere_0,{lesion}\nelsewhere_1,other\n")
+    assert list(overlap_of(demo_folder, folder.path, tmp_path)) == ["same lesion", "", ""]
+
+
+def test_a_large_group_is_listed_by_its_first_member(monkeypatch):
+    monkeypatch.setattr(leakage, "MAX_GROUP", 3)
+    found = leakage._groups_to_pairs(pd.Series(list("aaaabbb")))
+    assert found == {(0, 1), (0, 2), (0, 3), (4, 5), (4, 6), (5, 6)}

@@ -13,11 +13,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, ROOT, disc, picture, program
+from PIL import Image
 
 import data
 import main
 import models
 import train
+from dataset import splits
+from dataset import table as tables
+from dataset.csvfile import read_back
 from dataset.table import CLASSES
 from report.folder import RunFolder
 
@@ -277,7 +281,7 @@ def test_another_data_set_is_measured_whole(demo_folder, folder, tmp_path, capsy
     assert "has no masks to measure it with" in capsys.readouterr().out
 
 
-def test_another_data_set_that_is_the_training_folder_is_refused_before_training(demo_folder, tmp_path, capsys):
+def test_what_another_data_set_shares_with_the_training_images_is_left_out_and_said(demo_folder, tmp_path, capsys):
     shutil.copytree(demo_folder, tmp_path / "copy")
     assert quick(demo_folder, tmp_path, "--external-dir", str(tmp_path / "copy"), "--test-fraction", "0.01") == 0
     assert "left out" in capsys.readouterr().out
@@ -285,7 +289,7 @@ def test_another_data_set_that_is_the_training_folder_is_refused_before_training
     tested = learned.loc[learned["split"] == "test", "image"]
     report = pd.read_csv(tmp_path / "outputs" / "external" / "data_report.csv", keep_default_na=False)
     assert set(report.loc[report["status"] == "used", "image"]) <= set(tested)
-    assert "images left out" in (tmp_path / "outputs" / "report.html").read_text()
+    assert "show what the models learned from and are left out" in (tmp_path / "outputs" / "report.html").read_text()
 
 
 def test_a_wrong_external_folder_is_refused_before_training_and_writes_nothing(demo_folder, tmp_path, capsys):
@@ -399,6 +403,71 @@ def test_a_folder_with_bad_files_still_trains_and_reports_each_row(folder, tmp_p
     assert report["status"].value_counts().to_dict() == {"used": 28, "left out": 2, "classification only": 1}
     printed = capsys.readouterr().out
     assert "1 left out: image: file is empty (e.g. NV_0)" in printed and "unsafe name" in printed
+
+
+def test_a_folder_with_every_kind_of_damage_at_once_ends_with_all_files_and_each_rows_reason(folder, tmp_path):
+    """Every state that the README's table knows, and what fuzzing found; the real program, all three models."""
+    folder.fill(5)
+    images, masks = folder.path / "images", folder.path / "masks"
+    expected = {}
+    for name, reason in {
+        "NA": "",
+        "001": "",
+        "$x_1$": "",
+        "😀": "",
+        "empty_mask": "mask is empty",
+        "full": "mask is full",
+    }.items():
+        mask = {"empty_mask": Image.new("L", (40, 30)), "full": Image.new("L", (40, 30), 255)}.get(name, disc())
+        folder.add(name, mask=mask)
+        expected[name] = ("used", reason)
+    for name in ("gone", "empty", "cut", "text", "dangling", "pipe", "sparse"):
+        folder.add(name)
+    for name in ("gone", "dangling", "pipe", "sparse"):
+        (images / f"{name}.jpg").unlink()
+    (images / "empty.jpg").write_bytes(b"")
+    (images / "cut.jpg").write_bytes((images / "cut.jpg").read_bytes()[:700])
+    (images / "text.jpg").write_text("no image" * 50)
+    (images / "dangling.jpg").symlink_to(images / "nowhere.jpg")
+    os.mkfifo(images / "pipe.jpg")
+    with (images / "sparse.jpg").open("wb") as file:
+        file.truncate(40_000_000_000)
+    expected |= {"gone": ("left out", "image is missing"), "empty": ("left out", "image: file is empty")}
+    expected |= {"pipe": ("left out", "image: not a regular file"), "dangling": ("left out", "image: No such file")}
+    expected |= {"cut": ("left out", "image: damaged"), "text": ("left out", "image: not an image")}
+    expected |= {"sparse": ("left out", "image: more than")}
+    folder.add("no_mask", mask=None)
+    folder.add("cut_mask")
+    (masks / "cut_mask_segmentation.png").write_bytes((masks / "cut_mask_segmentation.png").read_bytes()[:60])
+    folder.add("square_mask", mask=disc((40, 40)))
+    expected |= {"no_mask": ("classification only", "mask is missing"), "cut_mask": ("classification only", "mask: ")}
+    expected["square_mask"] = ("classification only", "mask: mask is 40x40")
+    folder.add("torn", "MEL")
+    for name, labels, reason in (
+        ("two", "1100000", "labels are not one-hot"),
+        ("words", ["yes", *"000000"], "labels are not numbers"),
+        ("../up", "0100000", "unsafe name"),
+        ("scc", "0000000", "labelled SCC, which is not among the classes"),
+        ("torn", "0100000", "conflicting labels"),
+    ):
+        folder.rows.append([name, *labels])
+        expected[name] = ("left out", reason)
+    folder.rows += [["", *"0100000"], ["", *"0100000"], folder.rows[0]]
+    lines = [",".join(["image", *data.CLASSES, "SCC"])]
+    lines += [",".join([*map(str, row), str(int(row[0] == "scc"))]) + "," for row in folder.rows]
+    (folder.path / "GroundTruth.csv").write_text("\n".join(lines), encoding="utf-8")
+    done = program("--data-dir", folder.path, *QUICK, cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    outputs = tmp_path / "outputs"
+    assert {name for name in OUTPUTS.split() if not (outputs / name).is_file()} == set()
+    report = read_back(outputs / "data_report.csv")
+    assert len(report) == len(folder.rows)
+    for name, (status, reason) in expected.items():
+        rows = report[report["image"] == name]
+        assert len(rows) and (rows["status"] == status).all(), name
+        assert rows["reason"].str.startswith(reason).all() and (rows["reason"] != "").all() == bool(reason), name
+    assert list(report.loc[report["image"] == "", "reason"]) == ["empty name"] * 2
+    assert list(report.loc[report["image"] == folder.rows[0][0], "reason"]) == ["", "duplicate row"]
 
 
 def test_a_folder_without_masks_still_classifies(folder, tmp_path, capsys):
@@ -529,6 +598,21 @@ def test_resuming_with_another_setting_is_refused_by_name(demo_folder, tmp_path,
     assert quick(demo_folder, tmp_path) == 0
     assert quick(demo_folder, tmp_path, "--resume", "--classification-lr", "0.5") == 2
     assert "CLASSIFICATION_LR was 0.0001, is 0.5" in capsys.readouterr().err
+
+
+def test_resuming_with_another_number_of_processes_is_refused_by_name(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    path = tmp_path / "outputs" / "record.json"
+    path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
+    assert quick(demo_folder, tmp_path, "--resume") == 2
+    assert "processes was 2, is 1" in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_one_message(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    (tmp_path / "outputs" / "record.json").write_text("[]")
+    assert quick(demo_folder, tmp_path, "--resume") == 2
+    assert "record.json is damaged" in capsys.readouterr().err
 
 
 def test_resuming_with_other_data_is_refused_by_name(demo_folder, folder, tmp_path, capsys):

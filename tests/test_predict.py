@@ -63,7 +63,7 @@ def test_each_checkpoint_writes_what_it_knows(task, checkpoints, photos, tmp_pat
         if task != "segmentation":
             probabilities = [float(row[code]) for code in CLASSES]
             assert sum(probabilities) == pytest.approx(1, abs=1e-3)
-            assert row["predicted"] == CLASSES[np.argmax(probabilities)]
+            assert float(row[row["predicted"]]) == max(probabilities)
             assert float(row["confidence"]) == max(probabilities)
     masks = list((out / "masks").rglob("*.png"))
     assert len(masks) == (0 if task == "classification" else 5)
@@ -258,3 +258,24 @@ def test_content_in_memory_is_read_as_a_file(checkpoints):
     buffer = io.BytesIO()
     picture(1).save(buffer, "PNG")
     assert predictor.read(buffer.getvalue()).size == (40, 30)
+
+
+def test_a_data_folder_is_never_written_into(demo_folder, tmp_path):
+    copy = tmp_path / "data"
+    (copy / "masks").mkdir(parents=True)
+    (copy / "GroundTruth.csv").write_text("image\n")
+    for folder in (copy, copy / "masks", copy / "images"):
+        with pytest.raises(ValueError, match="Name another --output-dir"):
+            predict.refuse_data_folder(folder)
+    predict.refuse_data_folder(copy / "predictions")
+    predict.refuse_data_folder(tmp_path / "elsewhere" / "predictions")
+
+
+def test_a_checkpoint_that_was_never_calibrated_is_called_so(tmp_path, capsys):
+    model = models.Classifier()
+    facts = {"task": "classification", "arguments": model.arguments, "classes": list(CLASSES), "image_size": 32}
+    torch.save(facts | {"weights": model.state_dict()}, tmp_path / "a.pth")
+    picture().save(tmp_path / "a.png")
+    command = [str(tmp_path / "a.png"), "--checkpoint", str(tmp_path / "a.pth"), "--output-dir", str(tmp_path / "out")]
+    assert predict.main([*command, "--device", "cpu"]) == 0
+    assert "a.pth is not calibrated" in capsys.readouterr().out
