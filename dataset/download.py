@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -26,6 +27,8 @@ SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
 TIMEOUT = 30  # seconds of silence after which a connection is given up
 TRIES = 5  # connections to a file before the program gives up; each goes on where the last one broke
 BLOCK = 1 << 20  # bytes read at a time
+WINDOW, LEAST = 60, 60_000  # seconds in which at least so many bytes must come
+MAX_ARCHIVE, MAX_METADATA = 3_000_000_000, 10_000_000  # bytes of a file that is fetched
 MAX_MEMBER = 50_000_000  # bytes unpacked; a larger one is no photograph of this set
 
 
@@ -64,7 +67,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
     if not metadata.exists():
         partial = metadata.with_name(metadata.name + ".partial")
         partial.unlink(missing_ok=True)  # small, and of no known checksum: never continued
-        fetch(metadata_url, partial, "metadata")
+        fetch(metadata_url, partial, "metadata", MAX_METADATA)
         try:
             read_diagnoses(partial)
         except ValueError:
@@ -87,16 +90,17 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
 def read_diagnoses(path: Path) -> pd.Series:
     """Class code by image, from HAM10000_metadata.csv. Raises ValueError if it is something else."""
     try:
-        rows = pd.read_csv(path, dtype=str)
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         missing = [name for name in METADATA_COLUMNS if name not in rows]
         problem = f"it lacks the columns {', '.join(missing)}" if missing else ""
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         problem = str(error)
     if not problem:
-        codes = rows.set_index("image_id")["dx"].fillna("nothing").str.upper()
+        codes = rows.set_index("image_id")["dx"].replace("", "nothing").str.upper()
         unknown = sorted(set(codes) - set(table.CLASSES))
         problem = f"dx holds {', '.join(unknown[:5])}" if unknown else ""
         problem = "an image is listed twice" if codes.index.has_duplicates else problem
+        problem = "a row names no image" if (codes.index == "").any() else problem
     if problem:
         raise ValueError(f"{path} does not hold HAM10000's metadata: {problem}.")
     return codes
@@ -105,7 +109,7 @@ def read_diagnoses(path: Path) -> pd.Series:
 def get_archive(archive: Archive, folder: Path) -> None:
     """Fetch one archive, verify it, unpack it and delete it."""
     partial = folder / f".{archive.md5}.zip.partial"
-    fetch(archive.url, partial, archive.name)
+    fetch(archive.url, partial, archive.name, MAX_ARCHIVE)
     found = md5_of(partial)
     if found != archive.md5:
         partial.unlink()
@@ -117,11 +121,11 @@ def get_archive(archive: Archive, folder: Path) -> None:
     partial.unlink()
 
 
-def fetch(url: str, path: Path, name: str) -> None:
-    """Download to `path`, going on after the bytes that are there already."""
+def fetch(url: str, path: Path, name: str, limit: int) -> None:
+    """Download at most `limit` bytes to `path`, going on after those that are there already."""
     for attempt in range(1, TRIES + 1):
         try:
-            return _fetch_rest(url, path, name)
+            return _fetch_rest(url, path, name, limit)
         except urllib.error.HTTPError as error:
             if error.code < 500:
                 raise ConnectionError(f"{name}: {url} answers {error.code} {error.reason}.") from error
@@ -134,7 +138,7 @@ def fetch(url: str, path: Path, name: str) -> None:
     raise ConnectionError(f"{name}: {url} cannot be had ({problem}). The same command goes on from what came.")
 
 
-def _fetch_rest(url: str, path: Path, name: str) -> None:
+def _fetch_rest(url: str, path: Path, name: str, limit: int) -> None:
     start = path.stat().st_size if path.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -150,9 +154,20 @@ def _fetch_rest(url: str, path: Path, name: str) -> None:
         total = start + int(length) if length else None
         bar = tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, disable=None)
         with path.open("ab" if start else "wb") as file, bar:
-            while block := response.read(BLOCK):
+            since, came = time.monotonic(), 0
+            while block := response.read1(BLOCK):  # what there is, without waiting for a whole block
                 file.write(block)
                 bar.update(len(block))
+                came += len(block)
+                if file.tell() > limit:
+                    break
+                if time.monotonic() - since > WINDOW:
+                    if came < LEAST:
+                        raise TimeoutError(f"only {came:,} bytes came in {WINDOW} seconds")
+                    since, came = time.monotonic(), 0
+    if path.stat().st_size > limit:
+        path.unlink()
+        raise ValueError(f"{name}: {url} sends more than {limit:,} bytes, which this is not. It was removed.")
     if total and path.stat().st_size < total:
         raise ConnectionError(f"{path.stat().st_size:,} of {total:,} bytes came")
 
@@ -188,7 +203,7 @@ def unpack(path: Path, folder: Path, archive: Archive) -> None:
                 if not (target.exists() and target.stat().st_size == member.file_size):
                     with zipped.open(member) as source, target.open("wb") as file:
                         shutil.copyfileobj(source, file)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:  # also if encrypted
         raise ValueError(f"{archive.name} is not a whole zip file: {error}.") from error
 
 

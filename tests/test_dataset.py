@@ -250,3 +250,39 @@ def test_check_knows_lesions_and_a_split_that_fails(demo_folder, folder):
 def test_check_without_a_folder_is_one_message(tmp_path):
     done = command("check", tmp_path / "nowhere")
     assert done.returncode == 2 and "No data folder at" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_metadata_with_a_row_of_no_image_is_refused(server, tmp_path):
+    server.files["/metadata"] = METADATA.replace("ISIC_0000001", "").encode()
+    with pytest.raises(ValueError, match="a row names no image"):
+        get(server, tmp_path)
+
+
+def test_an_encrypted_archive_is_one_message(tmp_path):
+    content = bytearray(zipped(IMAGES))
+    for signature, flags in (
+        (b"PK\x03\x04", 6),
+        (b"PK\x01\x02", 8),
+    ):  # the bit that says so, in both headers of a member
+        start = content.find(signature)
+        while start >= 0:
+            content[start + flags] |= 1
+            start = content.find(signature, start + 4)
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"not a whole zip file.*encrypted"):
+        download.unpack(tmp_path / "a.zip", tmp_path / "images", download.Archive("x", "", "", "", download.IMAGE, 7))
+
+
+def test_a_body_without_end_is_cut_off_and_removed(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MAX_METADATA", 100)
+    with pytest.raises(ValueError, match="sends more than 100 bytes"):
+        get(server, tmp_path)
+    assert not list(tmp_path.glob("*metadata*"))
+
+
+def test_a_body_that_drips_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "WINDOW", 0)
+    monkeypatch.setattr(download, "LEAST", 10**9)
+    monkeypatch.setattr(download, "BLOCK", 10)
+    with pytest.raises(ConnectionError, match="bytes came in 0 seconds"):
+        get(server, tmp_path)
