@@ -7,7 +7,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -106,16 +105,6 @@ def is_distributed() -> bool:
 def is_first() -> bool:
     """Whether this is the one process that writes and prints."""
     return not is_distributed() or dist.get_rank() == 0
-
-
-@contextmanager
-def first_process_first() -> Iterator[None]:
-    """The body runs in the first process, and then in the others."""
-    if not is_first():
-        dist.barrier()
-    yield
-    if is_distributed() and is_first():
-        dist.barrier()
 
 
 def from_first(function: Callable, *arguments):

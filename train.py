@@ -49,7 +49,7 @@ class Checkpoints:
         resume: bool = False,
     ) -> None:
         self.best_path, self.folder, self.description = best_path, folder, description
-        self.identity, self.conditions, self.resume = identity, conditions, resume
+        self.identity, self.conditions, self.resume = identity or {}, conditions or {}, resume
         folder.mkdir(parents=True, exist_ok=True)
         self.states = (folder / "last.pth", folder / "previous.pth")
 

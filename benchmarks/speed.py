@@ -35,7 +35,8 @@ import models
 import predict
 import train
 from benchmarks.peers import PEERS
-from dataset import cache, images, splits
+from dataset import images, splits
+from dataset.cache import decode_table
 from dataset.table import CLASSES, USED, read_table
 
 BATCH_SIZE = {"classification": 32, "segmentation": 16, "multitask": 16}
@@ -101,7 +102,7 @@ def run_probe(task: str, name: str, options, data_dir=None) -> dict:
 
 def load(options) -> tuple[pd.DataFrame, np.ndarray]:
     """The usable rows of the data set and all pixels, as main.py has them."""
-    table, pixels = cache.decode_table(read_table(options.data_dir), options.data_dir, options.size, options.cache_dir)
+    table, pixels = decode_table(read_table(options.data_dir), options.data_dir, options.size, options.cache_dir)
     table["split"] = splits.split_table(table, 0.15, 0.15, seed=42)
     return table[table["status"] == USED], pixels
 
@@ -190,7 +191,7 @@ def measure_start(options) -> list[dict]:
     single = len(pairs) / (time.perf_counter() - started)
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
-        cache.decode_table(table, options.data_dir, options.size, cache)
+        decode_table(table, options.data_dir, options.size, cache)
         build = len(table) / (time.perf_counter() - started)
     cores = os.cpu_count()
     rows = [

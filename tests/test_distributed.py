@@ -25,6 +25,8 @@ class Share(Toy):
 
 _, rank, n_ranks = machine.join_processes(torch.device("cpu"))
 assert n_ranks == 2
+# The first may decode or draw for hours while the others wait; the default would give up after half an hour.
+assert dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout == machine.PATIENCE
 place, epochs, resume = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
 model, _ = run(place, epochs=epochs, batches=Share(n=11), resume=resume, shares=Share(seed=1))
 torch.save(model.state_dict(), place / f"rank{rank}.pth")

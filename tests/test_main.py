@@ -470,6 +470,15 @@ def test_a_folder_with_every_kind_of_damage_at_once_ends_with_all_files_and_each
     assert list(report.loc[report["image"] == folder.rows[0][0], "reason"]) == ["", "duplicate row"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are Unicode")
+def test_a_folder_whose_name_is_no_utf_8_is_used(demo_folder, tmp_path):
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/data\xff")
+    shutil.copytree(demo_folder, place)
+    done = program("--data-dir", place, *QUICK, "--tasks", "classification", cwd=tmp_path, env={"LC_ALL": "C"})
+    assert done.returncode == 0, done.stderr
+    assert "\\udcff" in (tmp_path / "outputs" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_folder_without_masks_still_classifies(folder, tmp_path, capsys):
     folder.fill()
     shutil.rmtree(folder.path / "masks")

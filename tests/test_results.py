@@ -297,8 +297,7 @@ from test_results import TABLES, untrained
 _, rank, n_ranks = machine.join_processes(torch.device("cpu"))
 assert n_ranks == 2
 place = pathlib.Path(sys.argv[1])
-with machine.first_process_first():
-    model, batches = untrained(pathlib.Path(sys.argv[2]), place / "cache")
+model, batches = untrained(pathlib.Path(sys.argv[2]), place / "cache")
 calibration, written = results.calibrate(model, batches, "fp32"), {}
 options = {"task": "multitask", "precision": "fp32", "note": "synthetic demo data"}
 found = results.assess(model, batches, calibration, write=written.__setitem__, **options)
