@@ -44,8 +44,8 @@ class Checkpoints:
         folder: Path,
         *,
         description: dict,
-        identity: dict,
-        conditions: dict,
+        identity: dict | None = None,
+        conditions: dict | None = None,
         resume: bool = False,
     ) -> None:
         self.best_path, self.folder, self.description = best_path, folder, description
