@@ -7,11 +7,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import sklearn
 import torch
 import torch.distributed as dist
+import torchvision
 
 PATIENCE = timedelta(days=365)  # that processes wait for one another, as the first may decode or draw for hours
 
@@ -84,6 +88,26 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_a
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
+    """What a program is run on, in plain types."""
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processes": n_ranks,
+        "precision": precision,
+        "platform": platform.platform(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that numbers depend on."""
+    return {module.__name__: str(module.__version__) for module in (torch, torchvision, np, pd, sklearn)}
 
 
 def join_processes(device: torch.device) -> tuple[torch.device, int, int]:

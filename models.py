@@ -109,8 +109,13 @@ class MaskDecoder(nn.Module):
 class Model(nn.Module):
     """One encoder and named heads; the output has the heads' names.
 
-    `arguments` are the constructor's, so that a checkpoint can say how to build the network again.
+    Attributes
+    ----------
+    outputs : names of the heads, known before a network is built.
+    arguments : the constructor's, so that a checkpoint can say how to build the network again.
     """
+
+    outputs: tuple[str, ...] = ()
 
     def __init__(self, heads: dict[str, nn.Module], arguments: dict) -> None:
         super().__init__()
@@ -160,12 +165,16 @@ class Model(nn.Module):
 class Classifier(Model):
     """Images (N, 3, H, W) to ``{"label": (N, n_classes)}`` logits."""
 
+    outputs = ("label",)
+
     def __init__(self, n_classes: int = N_CLASSES) -> None:
         super().__init__({"label": LabelHead(Encoder.channels[-1], n_classes)}, {"n_classes": n_classes})
 
 
 class Segmenter(Model):
     """Images (N, 3, H, W) to ``{"mask": (N, 1, H, W)}`` logits of the lesion."""
+
+    outputs = ("mask",)
 
     def __init__(self, decoder_channels: tuple[int, ...] = DECODER_CHANNELS) -> None:
         decoder_channels = tuple(decoder_channels)
@@ -176,6 +185,8 @@ class Segmenter(Model):
 
 class MultiTask(Model):
     """Images (N, 3, H, W) to ``{"label": (N, n_classes), "mask": (N, 1, H, W)}`` logits from one encoder."""
+
+    outputs = ("label", "mask")
 
     def __init__(self, n_classes: int = N_CLASSES, decoder_channels: tuple[int, ...] = DECODER_CHANNELS) -> None:
         decoder_channels = tuple(decoder_channels)

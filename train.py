@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -23,6 +24,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "label": F.cross_entropy,
     "mask": F.binary_cross_entropy_with_logits,
 }
+
+
+class Recipe(NamedTuple):
+    """How a model learns: passes over the training images, images a step, and Adam's learning rate."""
+
+    epochs: int
+    batch_size: int
+    lr: float
 
 
 class Checkpoints:
@@ -120,7 +129,7 @@ def refuse_other(before: dict, now: dict, place: Path) -> None:
 def differences(before: dict, now: dict) -> str:
     """The values that differ, in words; "" if none do."""
     differing = [key for key in now | before if now.get(key) != before.get(key)]
-    return "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing)
+    return "; ".join(f"{key.replace('_', ' ')} was {before.get(key)}, is {now.get(key)}" for key in differing)
 
 
 def save(path: Path, content: dict) -> None:
@@ -135,8 +144,7 @@ def fit(
     train_batches,
     val_batches,
     *,
-    epochs: int,
-    lr: float,
+    recipe: Recipe,
     seed: int,
     precision: str,
     checkpoints: Checkpoints | None = None,
@@ -156,7 +164,7 @@ def fit(
     FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
     ValueError : as `Checkpoints.read`.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if checkpoints and (state := from_first(checkpoints.read)):
         model.load_state_dict(state["model"])
@@ -165,7 +173,7 @@ def fit(
         if is_first():  # the run may have been stopped between the state and the history
             checkpoints.write_history(history)
     step = make_step(model, optimizer, precision)
-    for epoch in range(len(history) + 1, epochs + 1):
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
         started = time.perf_counter()
         losses = train_epoch(model, train_batches, step, epoch)
@@ -181,7 +189,7 @@ def fit(
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "best": best}
             if checkpoints:
                 checkpoints.write(state, is_best)
-            tqdm.write(summary(row, epochs, is_best))
+            tqdm.write(epoch_line(row, recipe.epochs, is_best))
     return history
 
 
@@ -273,7 +281,7 @@ def _progress(batches, epoch: int):
     return tqdm(batches.epoch(epoch), f"epoch {epoch}", len(batches), leave=False, unit="batch", disable=hidden)
 
 
-def summary(row: dict, epochs: int, is_best: bool) -> str:
+def epoch_line(row: dict, epochs: int, is_best: bool) -> str:
     """An epoch in one line."""
     scores = [name for name in row if name.startswith("val_") and not name.endswith("loss")]
     parts = [f"train loss {row['train_loss']:.4f}", f"val loss {row['val_loss']:.4f}"]

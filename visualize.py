@@ -87,9 +87,8 @@ def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
 
     Parameters
     ----------
-    counts : classes in rows, parts in columns, as `data.class_table`; rows and columns "all" are left out.
+    counts : classes in rows, parts in columns.
     """
-    counts = counts.drop(index="all", columns="all", errors="ignore")
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     axis = figure.subplots()
     width = 0.8 / len(counts.columns)
@@ -122,7 +121,7 @@ def mask_rows(
         row[0].imshow(image)
         row[1].imshow(truth, cmap="gray", vmin=0, vmax=1)
         row[2].imshow(prediction, cmap="gray", vmin=0, vmax=1)
-        overlay(row[3], image, truth, prediction)
+        draw_contours(row[3], image, truth, prediction)
         row[0].set_ylabel(_as_text(title), fontsize=8, parse_math=False)
         for axis in row:
             axis.set(xticks=[], yticks=[])
@@ -237,7 +236,7 @@ def _as_text(title: str) -> str:
     return "\n".join(line if len(line) <= MAX_LINE else f"{line[:half]}…{line[-half + 1 :]}" for line in lines)
 
 
-def overlay(axis: Axes, image: np.ndarray, true: np.ndarray | None, predicted: np.ndarray) -> None:
+def draw_contours(axis: Axes, image: np.ndarray, true: np.ndarray | None, predicted: np.ndarray) -> None:
     """Draw the masks' contours on the image; the prediction is dashed."""
     axis.imshow(image)
     for mask, colour, style in ((true, TRUE_COLOUR, "solid"), (predicted, PREDICTED_COLOUR, "dashed")):

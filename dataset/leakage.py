@@ -28,7 +28,7 @@ def find_pairs(table: pd.DataFrame, pixels) -> pd.DataFrame:
     Parameters
     ----------
     table : rows to compare, with columns image, lesion_id, digest and row.
-    pixels : (n_rows, H, W, 4) uint8, as `data.decode_table` returns them.
+    pixels : (n_rows, H, W, 4) uint8, as `decode_table` returns them.
 
     Returns
     -------
@@ -53,6 +53,22 @@ def find_pairs(table: pd.DataFrame, pixels) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_a", "image_b", "kind", "similarity", "lesion_a", "lesion_b"])
 
 
+def audit(table: pd.DataFrame, pixels, by_image: pd.Series | None) -> pd.DataFrame:
+    """`find_pairs` with the parts that they lie in, and whether those differ, in this split and in one by image.
+
+    Parameters
+    ----------
+    table : as `find_pairs`, and with the column split.
+    by_image : the parts of a split by image, by the table's index; None if that is not possible.
+    """
+    pairs = crossing(find_pairs(table, pixels), table.set_index("image")["split"])
+    pairs["crosses_by_image"] = False
+    if by_image is not None:
+        parts = by_image.reindex(table.index).set_axis(table["image"])
+        pairs["crosses_by_image"] = crossing(pairs, parts)["crosses"]
+    return pairs
+
+
 def crossing(pairs: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
     """The pairs with the parts they lie in, and whether those differ.
 
@@ -64,7 +80,7 @@ def crossing(pairs: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
     return parts.assign(crosses=parts["split_a"] != parts["split_b"])
 
 
-def describe(pairs: pd.DataFrame) -> str:
+def describe_pairs(pairs: pd.DataFrame) -> str:
     """How many pairs of each kind there are, and lie across this split and one by image, as lines for the console."""
     lines = []
     for kind in KINDS:

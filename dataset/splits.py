@@ -125,11 +125,15 @@ def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
 
 
 def class_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Images per class and part, with totals."""
+    """Images per class (rows) and part (columns)."""
     used = table[table["split"] != ""]
     counts = pd.crosstab(used["label"].map(dict(enumerate(CLASSES))), used["split"])
     counts = counts.reindex(index=CLASSES, columns=SPLITS, fill_value=0)
-    counts["all"] = counts.sum(axis=1)
+    return counts.rename_axis(index=None, columns=None)
+
+
+def with_totals(counts: pd.DataFrame) -> pd.DataFrame:
+    """The same with a row and a column "all"."""
+    counts = counts.assign(all=counts.sum(axis=1))
     counts.loc["all"] = counts.sum()
-    counts.index.name = counts.columns.name = None
     return counts

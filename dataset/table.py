@@ -95,6 +95,11 @@ def has_mask(table: pd.DataFrame) -> np.ndarray:
     return (table["status"] == USED).to_numpy()
 
 
+def targets(table: pd.DataFrame) -> pd.DataFrame:
+    """What each row can be learned from or compared with: columns ``label`` and ``mask`` of bool."""
+    return pd.DataFrame({"label": table["status"] != LEFT_OUT, "mask": has_mask(table)}, index=table.index)
+
+
 def find_csv(data_dir: Path) -> Path:
     """The ground truth of a data folder; raises FileNotFoundError with what to do."""
     advice = (

@@ -139,5 +139,11 @@ class RunFolder:
     def write_json(self, name: str, content: dict) -> None:
         self.write(name, json.dumps(content, indent=2) + "\n")
 
+    def draw_all(self, figures: dict[str, Figure | None]) -> None:
+        """Write the figures that there are, by file name without extension."""
+        for name, figure in figures.items():
+            if figure is not None:
+                self.draw(f"{name}.png", figure)
+
     def draw(self, name: str, figure: Figure) -> None:
         self.write(name, visualize.png(figure, self.caption))

@@ -123,9 +123,9 @@ class Run:
     def history(self, task: str) -> pd.DataFrame | None:
         return self.table(f"{task}/history.csv")
 
-    def setting(self, task: str, name: str):
-        """A setting that a task was trained with."""
-        return self.record["tasks"][task].get("identity", {}).get(f"{task.upper()}_{name}", "?")
+    def epochs(self, task: str) -> int | str:
+        """That a task was to be trained for."""
+        return self.record["tasks"][task].get("identity", {}).get("epochs", "?")
 
 
 def _summary(run: Run) -> str:
@@ -133,7 +133,7 @@ def _summary(run: Run) -> str:
     facts = {
         "Data": f"{len(run.splits):,} images of {run.splits['lesion_id'].nunique():,} lesions in {config['DATA_DIR']}: "
         + ", ".join(f"{counts.get(split, 0):,} {split}" for split in SPLITS),
-        "Training": "; ".join(f"{task} {run.setting(task, 'EPOCHS')} epochs" for task in run.metrics)
+        "Training": "; ".join(f"{task} {run.epochs(task)} epochs" for task in run.metrics)
         + f"; {config.get('IMAGE_SIZE')} pixels, seed {config.get('SEED')}",
         "Machine": f"{run.environment.get('device')}, {run.environment.get('precision')}; "
         f"started {str(run.environment.get('started', ''))[:10]}",

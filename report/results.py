@@ -1,36 +1,30 @@
 """A trained model and a set of images -> numbers, tables and pictures in a folder."""
 
-import json
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
 import data
 import evaluate
 import machine
-import visualize
-from dataset.csvfile import as_csv
 from dataset.table import CLASSES, has_mask
 from models import Model
 from report.collect import Collected, collect, gather_rows, run_over_share
+from report.folder import RunFolder
 from report.pictures import Pictures
 
 OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": ("MEL", "BCC", "AKIEC")}  # classes to find, against the rest
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # years, from which each begins
 SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
-Write = Callable[[str, str | bytes], None]
 
 
 def assess(
     model: Model,
     batches: data.Batches,
     calibration: dict,
+    folder: RunFolder,
     *,
     task: str,
     precision: str,
-    write: Write,
-    note: str = "",
     about: dict | None = None,
 ) -> dict | None:
     """Measure a model on all images of `batches`; write its numbers, tables and pictures, and return the numbers.
@@ -42,8 +36,7 @@ def assess(
     ----------
     batches : their table's columns age, sex and localization, where it has them, make the subgroups.
     calibration : from `calibrate`.
-    write : (file name, content), called for each file.
-    note : stands in every picture and in metrics.json.
+    folder : gets the files; its caption stands in every picture and in metrics.json.
     about : further plain values for metrics.json.
 
     Raises
@@ -60,21 +53,21 @@ def assess(
         collected = collected._replace(mask=None)
     outlined, outlines = rows[masked], collected.of(masked)
     resamples = evaluate.resample_lesions(rows["lesion_id"])
-    found: dict = ({"data": note} if note else {}) | (about or {})
+    found: dict = ({"data": folder.caption} if folder.caption else {}) | (about or {})
     found |= {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
     pictures = Pictures(model, batches, collected, calibration, task, precision)
     if collected.label is not None:
         found["label"], found["intervals"]["label"] = label_numbers(rows, collected.label, resamples, calibration)
         found["label"]["heat_map"] = heat_numbers(outlines.heat)
-        write("predictions.csv", as_csv(prediction_table(rows, collected.label, calibration["temperature"])))
-        draw_all(pictures.of_labels(), write, note)
+        folder.write_table("predictions.csv", prediction_table(rows, collected.label, calibration["temperature"]))
+        folder.draw_all(pictures.of_labels())
     if collected.mask is not None:
         found["mask"], found["intervals"]["mask"] = mask_numbers(outlined, outlines, resamples.of(masked))
-        write("per_image.csv", as_csv(mask_table(outlined, outlines.mask)[["image", "iou", "dice"]]))
-        write("per_image_native.csv", as_csv(mask_table(outlined, outlines.native, outlines.surface)))
-        draw_all(pictures.of_masks(), write, note)
+        folder.write_table("per_image.csv", mask_table(outlined, outlines.mask)[["image", "iou", "dice"]])
+        folder.write_table("per_image_native.csv", mask_table(outlined, outlines.native, outlines.surface))
+        folder.draw_all(pictures.of_masks())
     found["subgroups"] = subgroup_numbers(rows, collected, resamples)
-    write("metrics.json", json.dumps(found, indent=2) + "\n")
+    folder.write_json("metrics.json", found)
     return found
 
 
@@ -223,46 +216,6 @@ def age_bands(ages: pd.Series) -> pd.Series:
     return pd.cut(ages, [*AGE_BANDS.values(), np.inf], right=False, labels=list(AGE_BANDS)).astype(object)
 
 
-def compare(single: pd.DataFrame, multi: pd.DataFrame, lesions: pd.Series) -> dict:
-    """Multi-task less single-task on the images both have, by a paired bootstrap of lesions.
-
-    Parameters
-    ----------
-    single, multi : two prediction tables, or two per-image mask tables, as `assess` writes them.
-    lesions : lesion by image name.
-
-    Raises
-    ------
-    ValueError : a name stands twice in one of the three, has no lesion, or the tables have none in common.
-    """
-    for names in map(pd.Index, (single["image"], multi["image"], lesions.index)):
-        if names.has_duplicates:
-            raise ValueError(f"{names[names.duplicated()][0]!r} stands twice; expected each image name once.")
-    both = single.merge(multi, on="image", suffixes=("_0", "_1"))
-    unknown = both.loc[~both["image"].isin(lesions.index), "image"].tolist()
-    if both.empty or unknown:
-        raise ValueError(f"No lesion is known of {unknown[0]!r}." if unknown else "The tables have no image in common.")
-    resamples = evaluate.resample_lesions(lesions[both["image"]])
-    if "dice_0" in both:
-        dice = [both[f"dice_{i}"].to_numpy() for i in (0, 1)]
-        difference = evaluate.paired_difference(lambda i, w: evaluate.weighted_mean(w, dice[i]), resamples)
-        return {"n_images": len(both), "mean_dice": difference}
-    true = pd.Categorical(both["true_0"], CLASSES).codes.astype(int)
-    called = [pd.Categorical(both[f"predicted_{i}"], CLASSES).codes for i in (0, 1)]
-    right, one_hot = [codes == true for codes in called], [np.eye(len(CLASSES))[codes] for codes in called]
-
-    def scores(i: int, weights: np.ndarray) -> evaluate.Scores:
-        return evaluate.label_scores(true, one_hot[i], CLASSES, weights)
-
-    return {
-        "n_images": len(both),
-        "balanced_accuracy": evaluate.paired_difference(lambda i, w: scores(i, w)["balanced_accuracy"], resamples),
-        "accuracy": evaluate.paired_difference(lambda i, w: scores(i, w)["accuracy"], resamples),
-        "only_first_right": int((right[0] & ~right[1]).sum()),
-        "only_second_right": int((right[1] & ~right[0]).sum()),
-    }
-
-
 def prediction_table(rows: pd.DataFrame, logits: np.ndarray, temperature: float) -> pd.DataFrame:
     """image, true, predicted, and the calibrated probability of each class: softmax(logits / temperature).
 
@@ -282,7 +235,7 @@ def mask_table(rows: pd.DataFrame, counts: np.ndarray, surface: np.ndarray | Non
     return table if surface is None else table.assign(hd95=surface[:, 0], assd=surface[:, 1])
 
 
-def summary(title: str, found: dict) -> str:
+def console_table(title: str, found: dict) -> str:
     """The main numbers with their intervals, as a table for the console."""
     lines = [title]
     if label := found.get("label"):
@@ -301,12 +254,6 @@ def summary(title: str, found: dict) -> str:
 def with_interval(found: dict, head: str, name: str) -> str:
     low, high = found["intervals"][head][name]
     return f"  {name.replace('_', ' '):18} {found[head][name]:.3f}  (95 % interval {low:.3f} to {high:.3f})"
-
-
-def draw_all(figures: dict, write: Write, note: str) -> None:
-    for name, figure in figures.items():
-        if figure is not None:
-            write(f"{name}.png", visualize.png(figure, note))
 
 
 def under(prefix: str, scores: evaluate.Scores) -> evaluate.Scores:

@@ -76,7 +76,7 @@ def test_merged_lesions_join_what_is_the_same_picture_and_nothing_else():
 
 def test_the_description_counts_each_kind():
     pairs = pairs_of(("a", "b", "same file"), ("a", "c", "same lesion"), ("b", "c", "same lesion"))
-    text = leakage.describe(pairs.assign(crosses=[True, False, False], crosses_by_image=[False, True, True]))
+    text = leakage.describe_pairs(pairs.assign(crosses=[True, False, False], crosses_by_image=[False, True, True]))
     assert "1 pairs are the same file: 1 lie across the split; split by image, 0 would" in text
     assert "2 pairs are the same lesion: 0 lie across the split; split by image, 2 would" in text
 

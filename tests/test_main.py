@@ -18,6 +18,7 @@ from PIL import Image
 import data
 import main
 import models
+import settings
 import train
 from dataset import splits
 from dataset import table as tables
@@ -332,18 +333,19 @@ def test_every_hyperparameter_is_a_flag_with_an_explanation(capsys):
         main.main(["--help"])
     shown = capsys.readouterr().out
     assert stopped.value.code == 0
-    for name in main.CONSTANTS:
-        assert f"--{name.lower().replace('_', '-')}" in shown
+    for name, setting in settings.declared(main).items():
+        assert settings.flag_of(name) in shown and setting.help
     assert "ImageNet weights: auto" in shown and "[0.0001]" in shown
 
 
 def test_the_defaults_are_the_specifications():
     config = main.parse_arguments([])
     assert (config.IMAGE_SIZE, config.SEED, config.VAL_FRACTION, config.TEST_FRACTION) == (224, 42, 0.15, 0.15)
-    for task, epochs, batch_size in (("CLASSIFICATION", 15, 32), ("SEGMENTATION", 25, 16), ("MULTITASK", 10, 16)):
-        assert main.setting(config, task, "EPOCHS") == epochs
-        assert main.setting(config, task, "BATCH_SIZE") == batch_size
-        assert main.setting(config, task, "LR") == 1e-4
+    assert main.recipes(config) == {
+        "classification": (15, 32, 1e-4),
+        "segmentation": (25, 16, 1e-4),
+        "multitask": (10, 16, 1e-4),
+    }
 
 
 def test_flags_win_over_the_demo_and_the_demo_over_the_constants():
@@ -606,7 +608,7 @@ def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_weights(d
 def test_resuming_with_another_setting_is_refused_by_name(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path) == 0
     assert quick(demo_folder, tmp_path, "--resume", "--classification-lr", "0.5") == 2
-    assert "CLASSIFICATION_LR was 0.0001, is 0.5" in capsys.readouterr().err
+    assert "lr was 0.0001, is 0.5" in capsys.readouterr().err
 
 
 def test_resuming_with_another_number_of_processes_is_refused_by_name(demo_folder, tmp_path, capsys):
@@ -628,7 +630,7 @@ def test_resuming_with_other_data_is_refused_by_name(demo_folder, folder, tmp_pa
     folder.fill()
     assert quick(demo_folder, tmp_path) == 0
     assert quick(folder.path, tmp_path, "--resume") == 2
-    assert "data was" in capsys.readouterr().err
+    assert "split hash was" in capsys.readouterr().err
 
 
 def test_a_network_that_refuses_is_announced_once_and_nothing_hangs(demo_folder, tmp_path):

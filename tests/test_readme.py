@@ -10,6 +10,7 @@ import pytest
 from conftest import QUICK, ROOT, program
 
 import main
+import settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -34,7 +35,7 @@ OTHERS = {"--help", "--demo", "--nproc-per-node", "--checkpoint", "--explain", "
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - OTHERS))
 def test_every_flag_that_is_mentioned_exists(flag):
-    known = {f"--{name.lower().replace('_', '-')}" for name in main.CONSTANTS}
+    known = set(map(settings.flag_of, settings.declared(main)))
     assert flag in known or flag.replace("--no-", "--") in known
 
 

@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from dataset import cache, images
 from dataset.table import CLASSES, LABEL_ONLY, read_table
 from report import results
 from report.collect import collect, native_overlap
+from report.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,9 @@ def measured(demo_folder, tmp_path_factory):
     """An untrained multi-task model on all demo images, with what `assess` returned and wrote."""
     model, batches = untrained(demo_folder, tmp_path_factory.mktemp("cache"))
     calibration = results.calibrate(model, batches, "fp32")
-    written: dict = {}
-    options = {"task": "multitask", "precision": "fp32", "note": "synthetic demo data"}
-    found = results.assess(model, batches, calibration, write=written.__setitem__, **options)
-    return model, batches, calibration, found, written
+    folder = RunFolder(tmp_path_factory.mktemp("run"), "synthetic demo data")
+    found = results.assess(model, batches, calibration, folder, task="multitask", precision="fp32")
+    return model, batches, calibration, found, folder.path
 
 
 def untrained(folder, place):
@@ -41,7 +40,7 @@ def untrained(folder, place):
 
 
 def probabilities_in(written):
-    table = pd.read_csv(io.StringIO(written["predictions.csv"]))
+    table = pd.read_csv(written / "predictions.csv")
     return table["true"].map(CLASSES.index).to_numpy(), table[list(CLASSES)].to_numpy()
 
 
@@ -50,8 +49,8 @@ def test_everything_is_written_and_drawn(measured):
     tables = {"metrics.json", "predictions.csv", "per_image.csv", "per_image_native.csv"}
     figures = "confusion_matrix roc_and_precision_recall reliability risk_coverage confident_errors heat_maps masks"
     figures += " dice_by_class"
-    assert set(written) == tables | {f"{name}.png" for name in figures.split()}
-    assert all(written[f"{name}.png"].startswith(b"\x89PNG") for name in figures.split())
+    assert {path.name for path in written.iterdir()} == tables | {f"{name}.png" for name in figures.split()}
+    assert all((written / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in figures.split())
 
 
 def test_every_point_estimate_has_an_interval_that_holds_it(measured):
@@ -127,23 +126,23 @@ def test_thresholds_of_earlier_versions_are_known_and_not_used(measured):
     old = {name: calibration[name] for name in ("temperature", "thresholds")}
     assert results.is_current(calibration) and results.is_current({}) and not results.is_current(old)
     with pytest.raises(ValueError, match="calibrate again"):
-        results.assess(model, batches, old, task="multitask", precision="fp32", write=lambda *_: None)
+        results.assess(model, batches, old, RunFolder("nowhere"), task="multitask", precision="fp32")
 
 
 def test_a_model_of_masks_has_nothing_to_calibrate(measured):
     assert results.calibrate(models.Segmenter(), measured[1], "fp32") == {}
 
 
-def assess_some(measured, chosen, calibration=None):
-    model, batches = measured[:2]
-    some = data.Batches(batches.pixels, batches.table[chosen], 16)
-    options = {"task": "multitask", "precision": "fp32", "write": lambda *_: None}
-    return results.assess(model, some, calibration or measured[2], **options)
+def assess_rows(measured, rows, calibration=None):
+    model, batches, known, _, written = measured
+    some = data.Batches(batches.pixels, rows, 16)
+    folder = RunFolder(written.with_name("some"))
+    return results.assess(model, some, calibration or known, folder, task="multitask", precision="fp32")
 
 
 def test_nothing_is_perfect_about_a_class_without_images(measured):
     """Without a melanoma, what share of the melanomas is found is not known."""
-    found = assess_some(measured, measured[1].table["label"] != CLASSES.index("MEL"))
+    found = assess_rows(measured, measured[1].table[measured[1].table["label"] != CLASSES.index("MEL")])
     point, interval = (part["operating_points"]["melanoma"] for part in (found["label"], found["intervals"]["label"]))
     assert point["sensitivity"] is None and interval["sensitivity"] is None
     assert point["specificity"] is not None and point["ppv"] in (0, None)
@@ -159,7 +158,7 @@ def test_a_threshold_that_could_not_be_fitted_scores_nothing(measured):
     rows = batches.table[batches.table["label"] != CLASSES.index("MEL")]
     calibration = results.calibrate(model, data.Batches(batches.pixels, rows, 16), "fp32")
     assert calibration["thresholds"]["melanoma"] is None and calibration["thresholds"]["malignant"] is not None
-    found = assess_some(measured, slice(None), calibration)
+    found = assess_rows(measured, batches.table, calibration)
     nothing = dict.fromkeys(("sensitivity", "specificity", "ppv", "threshold"))
     assert found["label"]["operating_points"]["melanoma"] == nothing
     assert found["label"]["operating_points"]["malignant"]["sensitivity"] is not None
@@ -177,10 +176,8 @@ def test_subgroups_add_up(measured):
 
 
 def test_a_table_that_knows_no_age_sex_or_site_has_no_subgroups(measured):
-    model, batches, calibration, *_ = measured
-    some = data.Batches(batches.pixels, batches.table.drop(columns=["age", "sex", "localization"]), 16)
-    found = results.assess(model, some, calibration, task="multitask", precision="fp32", write=lambda *_: None)
-    assert found["subgroups"] == []
+    rows = measured[1].table.drop(columns=["age", "sex", "localization"])
+    assert assess_rows(measured, rows)["subgroups"] == []
 
 
 def test_the_heat_maps_energy_is_of_the_images_with_a_mask(measured):
@@ -195,11 +192,9 @@ def test_the_heat_maps_energy_is_of_the_images_with_a_mask(measured):
 
 
 def test_images_without_a_mask_count_for_labels_alone(measured):
-    model, batches, calibration, *_ = measured
-    rows = batches.table.copy()
+    rows = measured[1].table.copy()
     rows.loc[rows.index[::2], "status"] = LABEL_ONLY
-    some = data.Batches(batches.pixels, rows, 16)
-    found = results.assess(model, some, calibration, task="multitask", precision="fp32", write=lambda *_: None)
+    found = assess_rows(measured, rows)
     assert found["label"]["n_images"] == len(rows) and found["mask"]["n_images"] == len(rows) // 2
 
 
@@ -207,54 +202,6 @@ def test_ages_fall_into_bands():
     bands = results.age_bands(pd.Series([0, 35, 40.0, 59.5, 60, 85, np.nan]))
     expected = ["under 40", "under 40", "40 to 59", "40 to 59", "60 and over", "60 and over", None]
     assert bands.where(bands.notna(), None).tolist() == expected
-
-
-LESIONS = pd.Series({name: f"L{name}" for name in "abcd"})
-SINGLE = pd.DataFrame(
-    {"image": list("abcd"), "true": ["MEL", "MEL", "NV", "NV"], "predicted": ["MEL", "NV", "NV", "NV"]}
-)
-
-
-def test_comparing_two_models_counts_the_images_that_both_have():
-    multi = SINGLE.assign(predicted=["MEL", "MEL", "NV", "NV"]).iloc[:3]
-    found = results.compare(SINGLE, multi, LESIONS)
-    assert found["n_images"] == 3
-    assert found["balanced_accuracy"]["difference"] == pytest.approx(1 - (0.5 + 1) / 2)
-    assert found["accuracy"]["difference"] == pytest.approx(1 - 2 / 3)
-    assert (found["only_first_right"], found["only_second_right"]) == (0, 1)
-    dice = results.compare(
-        pd.DataFrame({"image": list("ab"), "dice": [0.5, 0.7]}),
-        pd.DataFrame({"image": list("ab"), "dice": [0.6, 0.9]}),
-        LESIONS,
-    )
-    assert dice["mean_dice"]["difference"] == pytest.approx(0.15)
-
-
-def test_photographs_of_one_lesion_say_no_more_about_two_models_than_one_does():
-    """Four photographs of each of 40 lesions: the interval is that of 40 images, twice as wide as of 160 lesions."""
-    n = 160
-    names, sibling = [f"i{i}" for i in range(n)], np.arange(n) // 4
-    single = pd.DataFrame({"image": names, "true": "NV", "predicted": np.where(sibling % 4 == 0, "MEL", "NV")})
-    multi = single.assign(predicted=np.where(sibling % 4 == 1, "MEL", "NV"))
-    by_image, by_lesion = (
-        np.diff(results.compare(single, multi, pd.Series(lesions, names))["accuracy"]["interval"])
-        for lesions in (np.arange(n), sibling)
-    )
-    assert by_lesion / by_image == pytest.approx(2, abs=0.3)
-
-
-def test_a_name_that_stands_twice_or_has_no_lesion_is_refused_by_name():
-    for arguments in (
-        (SINGLE, SINGLE, pd.concat([LESIONS, LESIONS["b":"b"]])),
-        (SINGLE.iloc[[0, 1, 1]], SINGLE, LESIONS),
-        (SINGLE, SINGLE.iloc[[0, 1, 1]], LESIONS),
-    ):
-        with pytest.raises(ValueError, match="'b' stands twice"):
-            results.compare(*arguments)
-    with pytest.raises(ValueError, match="No lesion is known of 'd'"):
-        results.compare(SINGLE, SINGLE, LESIONS["a":"c"])
-    with pytest.raises(ValueError, match="no image in common"):
-        results.compare(SINGLE.iloc[:2], SINGLE.iloc[2:], LESIONS)
 
 
 def test_the_heat_map_is_grad_cam(measured):
@@ -292,20 +239,19 @@ import json, pathlib, sys
 import torch
 import data, machine
 from report import results
-from test_results import TABLES, untrained
+from report.folder import RunFolder
+from test_results import untrained
 
 _, rank, n_ranks = machine.join_processes(torch.device("cpu"))
 assert n_ranks == 2
 place = pathlib.Path(sys.argv[1])
 model, batches = untrained(pathlib.Path(sys.argv[2]), place / "cache")
-calibration, written = results.calibrate(model, batches, "fp32"), {}
-options = {"task": "multitask", "precision": "fp32", "note": "synthetic demo data"}
-found = results.assess(model, batches, calibration, write=written.__setitem__, **options)
+calibration, options = results.calibrate(model, batches, "fp32"), {"task": "multitask", "precision": "fp32"}
+found = results.assess(model, batches, calibration, RunFolder(place / f"of{rank}", "synthetic demo data"), **options)
 one = data.Batches(batches.pixels, batches.table.iloc[:1], 16)  # which leaves nothing for the second process
-alone = results.assess(model, one, results.calibrate(model, one, "fp32"), write=lambda *_: None, **options)
-assert (found is None) == (alone is None) == (not written) == (rank > 0)
-mine = {"calibration": calibration, "found": found, "alone": alone}
-(place / f"rank{rank}.json").write_text(json.dumps(mine | {name: written.get(name) for name in TABLES}))
+alone = results.assess(model, one, results.calibrate(model, one, "fp32"), RunFolder(place / f"one{rank}"), **options)
+assert (found is None) == (alone is None) == (not (place / f"of{rank}").exists()) == (rank > 0)
+(place / f"rank{rank}.json").write_text(json.dumps({"calibration": calibration, "found": found, "alone": alone}))
 """
 
 
@@ -329,5 +275,5 @@ def test_two_processes_measure_what_one_does_and_the_first_writes_it(measured, d
         for one, other in zip(*map(numbers_in, both), strict=True):
             assert one == (other if isinstance(other, str) else pytest.approx(other, rel=1e-4, abs=1e-5, nan_ok=True))
     for name in TABLES:
-        mine, theirs = (pd.read_csv(io.StringIO(text)) for text in (first[name], written[name]))
+        mine, theirs = (pd.read_csv(folder / name) for folder in (tmp_path / "of0", written))
         pd.testing.assert_frame_equal(mine, theirs, rtol=1e-4, atol=1e-5)

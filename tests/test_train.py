@@ -51,7 +51,7 @@ def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batche
         conditions=conditions or {"threads": 1},
         resume=resume,
     )
-    options = {"epochs": epochs, "lr": lr, "seed": 0, "precision": "fp32", "checkpoints": checkpoints}
+    options = {"recipe": train.Recipe(epochs, 4, lr), "seed": 0, "precision": "fp32", "checkpoints": checkpoints}
     history = fit(model, batches or Toy(), shares or Toy(seed=1), **options)
     return model, history
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import main
+import settings
 
 VALUES = [
     *("0", "1", "-1", "7", "0.5", "1e30", "1e-400", "inf", "nan", "-0.0", "99999999999999999999", "0x10", "1_000"),
@@ -17,8 +18,8 @@ VALUES = [
 def one(seed: int, place: Path) -> None:
     rng = np.random.default_rng(seed)
     flags = []
-    for name in rng.choice(list(main.CONSTANTS), size=rng.integers(1, 5)):
-        flag = f"--{name.lower().replace('_', '-')}"
+    for name in rng.choice(list(settings.declared(main)), size=rng.integers(1, 5)):
+        flag = settings.flag_of(name)
         flags += [flag.replace("--", "--no-", 1) if rng.random() < 0.1 else flag]
         flags += list(rng.choice(VALUES, size=rng.choice([0, 1, 1, 1, 2])))
     said = io.StringIO()
