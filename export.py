@@ -61,7 +61,9 @@ def export(
     size = about["image_size"]
     partial = Path(f"{target}.partial")
     try:
-        write(Logits(model.to(memory_format=torch.contiguous_format)).eval(), list(model.heads), about, partial)
+        export_network(
+            Logits(model.to(memory_format=torch.contiguous_format)).eval(), list(model.heads), about, partial
+        )
         generator = torch.Generator().manual_seed(0)
         samples = {"random input": [torch.randn(n, 3, size, size, generator=generator) for n in (1, 5)]}
         if real := real_pictures(Path(data_dir or about.get("config", {}).get("DATA_DIR", "")), size, bool(data_dir)):
@@ -76,7 +78,7 @@ def export(
         partial.unlink(missing_ok=True)
 
 
-def write(network: nn.Module, heads: list[str], about: dict, path: Path) -> None:
+def export_network(network: nn.Module, heads: list[str], about: dict, path: Path) -> None:
     """Export with a dynamic number of images."""
     import onnx
 

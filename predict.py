@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 import data
@@ -87,7 +86,9 @@ class Predictor:
         """What the model says of each picture, in one batch."""
         pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
         image = data.normalise(pixels.to(self.device))
-        output = {name: logits.cpu() for name, logits in self._logits(image).items()}
+        forward = evaluate.over_turns(self.model) if self.tta else self.model
+        ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
+        output = {name: logits.cpu() for name, logits in output.items()}
         nothing = [None] * len(pictures)
         probabilities, masks, heat = nothing, nothing, nothing
         if "label" in output:
@@ -97,18 +98,6 @@ class Predictor:
         if self.explain:
             heat = self.model.heat_map(image, output["label"].argmax(dim=1).to(self.device))[:, 0].cpu().numpy()
         return [Prediction(p.size, *found) for p, *found in zip(pictures, probabilities, masks, heat)]
-
-    def _logits(self, image: Tensor) -> dict[str, Tensor]:
-        outputs = []
-        for quarter, flip in [(q, f) for q in range(4) for f in (False, True)][: 8 if self.tta else 1]:
-            view = torch.rot90(image, quarter, (2, 3))
-            view = {"image": view.flip(3) if flip else view}
-            ((_, output),) = evaluate.infer(self.model, iter([view]), self.precision)
-            if "mask" in output:
-                mask = output["mask"].flip(3) if flip else output["mask"]
-                output["mask"] = torch.rot90(mask, -quarter, (2, 3))
-            outputs.append(output)
-        return {name: torch.stack([output[name] for output in outputs]).mean(dim=0) for name in outputs[0]}
 
 
 def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -246,7 +235,7 @@ class Outputs:
             paths["heatmaps"] = f"{name}.jpg"
         return {kind: self.folder / kind / file for kind, file in paths.items()}
 
-    def write(self, file: Path, name: str, prediction: Prediction) -> list | str:
+    def write_picture(self, file: Path, name: str, prediction: Prediction) -> list | str:
         """Write one picture's files; returns its row of the table, or what is wrong with it."""
         paths = self.paths(name)
         row: list = [str(file), name]
@@ -293,7 +282,7 @@ def process(outputs: Outputs, files: Sequence[Path], names: Sequence[str]) -> li
     good = [i for i, picture in enumerate(found) if isinstance(picture, Picture)]
     if good:
         for i, prediction in zip(good, outputs.predictor.predict([found[i] for i in good])):
-            found[i] = outputs.write(files[i], names[i], prediction)
+            found[i] = outputs.write_picture(files[i], names[i], prediction)
     return found
 
 

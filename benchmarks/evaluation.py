@@ -29,6 +29,7 @@ import evaluate
 import machine
 import visualize
 from benchmarks.speed import cpu_name
+from dataset.csvfile import as_csv
 from dataset.table import CLASSES, USED
 from report import results
 from report.collect import Collected
@@ -76,8 +77,8 @@ def timed(found: dict[str, float], name: str, function):
 
 
 def tables(rows: pd.DataFrame, collected: Collected, temperature: float) -> None:
-    results.as_csv(results.prediction_table(rows, collected.label, temperature))
-    results.as_csv(results.mask_table(rows, collected.native, collected.surface))
+    as_csv(results.prediction_table(rows, collected.label, temperature))
+    as_csv(results.mask_table(rows, collected.native, collected.surface))
 
 
 def figures(rows: pd.DataFrame, collected: Collected, temperature: float) -> None:
