@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 FAILURE = 0.65  # a Jaccard index below it counts as a failed outline, and as 0 in the official score
 SENSITIVITY = 0.9  # that operating points are set to reach on the validation set
+N_RESAMPLES = 2000  # of the bootstrap that gives the intervals
 N_BINS = 15  # of confidence, for the calibration error
 BLOCK = 2**22  # weights that are handed out at a time, 32 MB
 Scores = dict[str, np.ndarray]
@@ -127,7 +128,7 @@ class Resamples:
             yield np.take(self.draws[start : start + n_rows], self.lesion, axis=1).astype(float)
 
 
-def resample_lesions(lesions: Sequence, n_resamples: int = 2000, seed: int = 0) -> Resamples:
+def resample_lesions(lesions: Sequence, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Resamples:
     """Draw lesions with replacement, as many as there are.
 
     Photographs of one lesion are not independent, so drawing images would give intervals that are too narrow.
