@@ -27,14 +27,13 @@ HEADLINE = (  # column, head, path in metrics.json
     ("Mean Jaccard, native size", "mask", ("native", "mean_iou")),
     ("Thresholded Jaccard, native size", "mask", ("native", "mean_threshold_iou")),
 )
-MAIN = ("accuracy", "balanced_accuracy", "mean_dice")  # of a subgroup, and of a comparison
+OF_SUBGROUPS = ("accuracy", "balanced_accuracy", "mean_dice")
+OF_COMPARISON = ("balanced_accuracy", "accuracy", "mean_dice")
+HERE = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=HERE, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
+TEMPLATES.filters["thousands"] = "{:,}".format
 
 
 def build(folder: Path) -> str:
@@ -81,9 +80,6 @@ class Run:
         path = self.folder / name
         return read_back(path) if path.exists() else None
 
-    def history(self, task: str) -> pd.DataFrame | None:
-        return self.table(f"{task}/history.csv")
-
     def setting(self, task: str, name: str):
         """A setting that a task was trained with."""
         return self.record["tasks"][task].get("identity", {}).get(f"{task.upper()}_{name}", "?")
@@ -100,19 +96,16 @@ def cautions_of(run: Run) -> list[str]:
     for task, metrics in run.metrics.items():
         recall = _at(metrics, ("label", "per_class", "MEL", "recall"))
         if recall is not None and recall < 0.5:
-            found.append(
-                f"{task}: melanoma sensitivity is {recall:.2f}, so more than half of the melanomas are missed."
-            )
+            missed = "more than half of the melanomas are missed"
+            found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}.")
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in CLASSES if 0 < test.get(code, 0) < FEW]
     if few:
         found.append(f"Classes with fewer than {FEW} test images, whose own scores are uncertain: {', '.join(few)}.")
-    absent = [code for code in CLASSES if not test.get(code, 0)]
+    absent = ", ".join(code for code in CLASSES if not test.get(code, 0))
     if absent:
-        found.append(
-            f"Classes without a test image: {', '.join(absent)}; all means but the organisers' own leave them out."
-        )
+        found.append(f"Classes without a test image: {absent}; all means but the organisers' own leave them out.")
     if run.leakage is not None:
         for kind, members in run.leakage[run.leakage["crosses"]].groupby("kind"):
             found.append(f"{len(members)} pairs of images that are the {kind} lie across the split: see below.")
@@ -121,7 +114,7 @@ def cautions_of(run: Run) -> list[str]:
 
 
 def _fit_cautions(run: Run, task: str) -> list[str]:
-    history = run.history(task)
+    history = run.table(f"{task}/history.csv")
     if history is None:
         return []
     best = history.loc[history["val_loss"].idxmin()]
@@ -148,9 +141,9 @@ def _values(run: Run) -> dict:
         "external": run.external and run.record["external"] | _models(run.folder / "external", run.external),
         "data": _data(run),
         "leakage": None if run.leakage is None else _leakage(run.leakage),
-        "config": _shown(run.config),
-        "environment": _shown(run.environment),
-        "evaluation": {name: _shown(values) for name, values in run.evaluation.items()},
+        "config": run.config,
+        "environment": run.environment,
+        "settings": _settings(run),
     }
 
 
@@ -159,32 +152,24 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     shown = [column for column in HEADLINE if any(column[1] in found for found in metrics.values())]
     rows = {task: [_score(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
     names = [name for name, _, _ in shown]
+    pairs = [(f"{task}: {name}", cell["value"]) for task, cells in rows.items() for name, cell in zip(names, cells)]
+    in_words = [f"{name} {value:.3f}" for name, value in pairs if value is not None]
     return {
-        "headline": {"columns": names, "rows": rows},
-        "main_numbers": [
-            f"{task}: {name} {score['value']:.3f}"
-            for task, scores in rows.items()
-            for name, score in zip(names, scores)
-            if score["value"] is not None
-        ],
+        "headline": {"columns": names, "rows": rows, "in_words": in_words},
         "by_task": {task: _model(folder / task, found) for task, found in metrics.items()},
     }
 
 
 def _model(folder: Path, found: dict) -> dict:
-    groups = found.get("subgroups", [])
-    keys = [key for key in MAIN if groups and key in groups[0]]
-    rows = [
-        {key: group[key] for key in ("n_images", "n_lesions")}
-        | {"name": f"{group['group']}: {group['value']}", "scores": [_score(group, (key,)) for key in keys]}
-        for group in groups
-    ]
-    return {
-        **{head: _scores(found, (head,)) if head in found else None for head in ("label", "mask")},
-        "heat": _at(found, ("label", "heat_map")),
-        "subgroups": {"columns": [key.replace("_", " ").capitalize() for key in keys], "rows": rows} if rows else None,
-        "pictures": {path.stem: _picture(path) for path in folder.glob("*.png")},
-    }
+    heads = {head: _scores(found, (head,)) if head in found else None for head in ("label", "mask")}
+    heat, subgroups = _at(found, ("label", "heat_map")), _subgroups(found.get("subgroups") or [])
+    return heads | {"heat": heat, "subgroups": subgroups, "pictures": _pictures(folder)}
+
+
+def _subgroups(groups: list[dict]) -> dict:
+    keys = [key for key in OF_SUBGROUPS if groups and key in groups[0]]
+    rows = [group | {"scores": [_score(group, (key,)) for key in keys]} for group in groups]
+    return {"columns": [key.replace("_", " ").capitalize() for key in keys], "rows": rows}
 
 
 def _scores(found: dict, path: tuple[str, ...]) -> dict:
@@ -196,8 +181,13 @@ def _scores(found: dict, path: tuple[str, ...]) -> dict:
 
 
 def _score(found: dict, path: tuple[str, ...]) -> dict:
-    """A value of metrics.json and its interval; None where there is none."""
-    return {"value": _at(found, path), "interval": _whole(_at(found, ("intervals", *path)))}
+    return _cell(_at(found, path), _at(found, ("intervals", *path)))
+
+
+def _cell(value: float | None, interval: list | None) -> dict:
+    """A value, and its interval if both ends are known."""
+    is_whole = value is not None and interval and None not in interval
+    return {"value": value, "interval": interval if is_whole else None}
 
 
 def _at(found: dict, path: tuple[str, ...]):
@@ -206,52 +196,45 @@ def _at(found: dict, path: tuple[str, ...]):
     return found
 
 
-def _whole(interval: list | None) -> list | None:
-    return interval if interval and None not in interval else None
-
-
-def _picture(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
+def _pictures(folder: Path) -> dict[str, str]:
+    return {path.stem: base64.b64encode(path.read_bytes()).decode() for path in folder.glob("*.png")}
 
 
 def _comparison(found: dict) -> dict:
-    order = ("balanced_accuracy", "accuracy", "mean_dice")
-    there = {key: found[key] for key in order if key in found and found[key]["difference"] is not None}
-    return {
-        "differences": {
-            key: {"value": values["difference"], "interval": _whole(values["interval"])}
-            for key, values in there.items()
-        },
-        "only_right": [found[f"only_{which}_right"] for which in ("first", "second") if "only_first_right" in found],
-    }
+    scores = {key: _cell(found[key]["difference"], found[key]["interval"]) for key in OF_COMPARISON if key in found}
+    return found | {"differences": {key: score for key, score in scores.items() if score["value"] is not None}}
 
 
 def _data(run: Run) -> dict:
     counts = pd.crosstab(run.splits["label"], run.splits["split"]).reindex(index=CLASSES, columns=SPLITS, fill_value=0)
     reasons = run.report[run.report["reason"] != ""]
     kinds = reasons["reason"].str.split("(", n=1).str[0]
-    lesions, picture = run.splits["lesion_id"], run.folder / "class_distribution.png"
+    lesions = run.splits["lesion_id"]
     return {
         "n_images": len(run.splits),
         "n_lesions": lesions.nunique(),
         "is_ham10000": lesions.astype(str).str.startswith("HAM_").any(),
         "splits": run.splits["split"].value_counts().reindex(SPLITS, fill_value=0).to_dict(),
-        "by_class": {code: [f"{n:,}" for n in (*row, row.sum())] for code, row in counts.iterrows()},
+        "by_class": {code: [*row, row.sum()] for code, row in counts.iterrows()},
         "states": run.report["status"].value_counts().to_dict(),
         "reasons": reasons.groupby(["status", kinds]).size().to_dict(),
-        "picture": _picture(picture) if picture.exists() else None,
+        "pictures": _pictures(run.folder),
     }
 
 
 def _leakage(pairs: pd.DataFrame) -> dict:
     kinds = {kind: pairs[pairs["kind"] == kind] for kind in ("same file", "same picture", "same lesion")}
-    sums = {kind: (len(some), some["crosses"].sum(), some["crosses_by_image"].sum()) for kind, some in kinds.items()}
+    counts = {kind: [len(some), *some[["crosses", "crosses_by_image"]].sum()] for kind, some in kinds.items()}
     crossing = pairs[pairs["crosses"] & (pairs["kind"] != "same lesion")]
-    return {
-        "kinds": {kind: [f"{n:,}" for n in counts] for kind, counts in sums.items()},
-        "crossing": crossing.head(N_PAIRS).to_dict("records"),
-    }
+    return {"counts": counts, "crossing": crossing.head(N_PAIRS).to_dict("records")}
 
 
-def _shown(values: dict) -> dict[str, str]:
-    return {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in values.items()}
+def _settings(run: Run) -> dict[str, dict]:
+    tables = {"Setting": run.config, "Environment": run.environment}
+    if again := run.evaluation:
+        tables |= {"Measured again with": again["config"], "On": again["environment"]}
+    return {title: {name: _shown(value) for name, value in table.items()} for title, table in tables.items()}
+
+
+def _shown(value) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
