@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 FAILURE = 0.65  # a Jaccard index below it counts as a failed outline, and as 0 in the official score
 SENSITIVITY = 0.9  # that operating points are set to reach on the validation set
+N_RESAMPLES = 2000  # of the bootstrap that gives the intervals
+CALLED = 0.5  # probability above which the official scores call a class, against the rest
 N_BINS = 15  # of confidence, for the calibration error
 BLOCK = 2**22  # weights that are handed out at a time, 32 MB
 Scores = dict[str, np.ndarray]
@@ -148,7 +150,7 @@ class Resamples:
             yield np.take(self.draws[start : start + n_rows], self.lesion, axis=1).astype(float)
 
 
-def resample_lesions(lesions: Sequence, n_resamples: int = 2000, seed: int = 0) -> Resamples:
+def resample_lesions(lesions: Sequence, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Resamples:
     """Draw lesions with replacement, as many as there are.
 
     Photographs of one lesion are not independent, so drawing images would give intervals that are too narrow.
@@ -277,7 +279,7 @@ def official_label_scores(
     found = {"balanced_accuracy": _class_mean(_divide(weights @ (of_class * recalled[:, None]), support))}
     by_class = []
     for k, name in enumerate(classes):
-        values = binary_scores(true == k, probabilities[:, k] > 0.5, weights, of_nothing=1)
+        values = binary_scores(true == k, probabilities[:, k] > CALLED, weights, of_nothing=1)
         values |= ranking_scores(true == k, probabilities[:, k], weights)
         by_class.append(values)
         found |= {f"per_class.{name}.{key}": value for key, value in values.items()}

@@ -1,4 +1,5 @@
 import base64
+import csv
 import http.server
 import json
 import re
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+import evaluate
 from report import page
+from report.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -88,18 +91,91 @@ def test_an_overfitted_model_is_called_so(copy):
     assert any("overfitted" in text for text in page.cautions_of(page.Run(copy)))
 
 
-def test_names_from_the_data_are_escaped(copy):
-    bad = "<script>alert(1)</script>"
-    edit(copy / "config.json", lambda config: config.update(DATA_DIR=bad))
-    path = copy / "data_report.csv"
-    path.write_text(path.read_text() + f"x,left out,{bad}\n")
+HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; "double" 'single'"""
+
+
+def text_of(html: str) -> str:
+    """What a reader sees."""
+    found = []
+
+    class Text(HTMLParser):
+        def handle_data(self, text):
+            found.append(text)
+
+    Text().feed(html)
+    return " ".join("".join(found).split())
+
+
+def test_names_from_the_data_are_shown_as_they_are(copy):
+    """Neither HTML nor the template's own language is read in them."""
+    edit(copy / "config.json", lambda config: config.update(DATA_DIR=HOSTILE, TASKS=["a", HOSTILE]))
+    edit(copy / "environment.json", lambda environment: environment.update({HOSTILE: 1, "device": HOSTILE}))
+    for name, row in {
+        "data_report.csv": ["x", "left out", HOSTILE],
+        "splits.csv": [HOSTILE, "MEL", HOSTILE, "train"],
+        "leakage.csv": [HOSTILE, "b", "same file", "1", HOSTILE, "l", "test", HOSTILE, "True", "True"],
+    }.items():
+        with (copy / name).open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(row)
+    edit(copy / "classification" / "metrics.json", lambda found: found["subgroups"][0].update(value=HOSTILE))
     html = page.build(copy)
-    assert bad not in html and "&lt;script&gt;" in html
+    assert "<script" not in html
+    # The folder in three places, TASKS, the device in two and a setting's name, a reason, a pair in two, a subgroup.
+    assert text_of(html).count(HOSTILE) == 11
+
+
+def test_the_fixed_numbers_are_those_of_evaluate(outputs, monkeypatch):
+    shown = text_of(page.build(outputs))
+    assert "2,000 bootstrap resamples" in shown and "reach 90 % sensitivity" in shown and "index below 0.65." in shown
+    monkeypatch.setattr(evaluate, "N_RESAMPLES", 12345)
+    monkeypatch.setattr(evaluate, "SENSITIVITY", 0.825)
+    monkeypatch.setattr(evaluate, "FAILURE", 0.7)
+    shown = text_of(page.build(outputs))
+    assert "12,345 bootstrap resamples" in shown and "reach 82.5 % sensitivity" in shown
+    assert "index below 0.7." in shown
+
+
+def test_numbers_that_are_not_defined_are_dashes_without_an_interval(copy):
+    def undefine(metrics):
+        metrics["label"]["accuracy"], metrics["intervals"]["label"]["accuracy"] = None, None
+        metrics["intervals"]["label"]["balanced_accuracy"] = [None, None]
+
+    edit(copy / "classification" / "metrics.json", undefine)
+    balanced = json.loads((copy / "classification" / "metrics.json").read_text())["label"]["balanced_accuracy"]
+    row = re.search(r"<tr><th>classification</th>(.*?)</tr>", page.build(copy))[1]
+    assert row.startswith(f"<td>–</td><td>{balanced:.3f}</td><td>")
+
+
+def test_the_links_at_the_top_lead_to_all_sections(outputs):
+    html = page.build(outputs)
+    links = re.findall(r'<a href="#([^"]*)">([^<]*)</a>', html)
+    assert links and links == re.findall(r'<h2 id="([^"]*)">([^<]*)</h2>', html)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run main\.py first"):
         page.build(tmp_path)
+
+
+def test_a_run_that_lacks_a_number_is_refused(copy):
+    edit(copy / "classification" / "metrics.json", lambda found: found["label"]["calibration"]["after"].pop("ece"))
+    with pytest.raises(ValueError, match=r"no attribute 'ece'.*Measure again"):
+        page.build(copy)
+
+
+def test_the_command_writes_the_page_that_the_run_wrote(copy):
+    written = (copy / "report.html").read_bytes()
+    (copy / "report.html").unlink()
+    main([str(copy)])
+    assert (copy / "report.html").read_bytes() == written
+
+
+def test_the_command_ends_in_one_message_without_a_run(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"No metrics.json in {tmp_path}: run main.py first.\n"
+    assert not list(tmp_path.iterdir())
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
