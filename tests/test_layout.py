@@ -1,0 +1,70 @@
+"""The shape of the house: who may import whom, and how long the README is."""
+
+import ast
+import re
+
+import pytest
+from conftest import ROOT
+
+FILES = [path for place in (".", "dataset", "report") for path in sorted((ROOT / place).glob("*.py"))]
+ROOMS = {path.stem for path in ROOT.glob("*.py")} | {"dataset", "report"}
+(DIAGRAM,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+DRAWN = {left.strip(): set(right.split()) for left, _, right in (line.partition("->") for line in DIAGRAM.splitlines())}
+
+
+def imports_of(path):
+    """The modules that a file names, as dotted paths."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room_of(path):
+    return path.stem if path.parent == ROOT else path.parent.name
+
+
+def test_the_imports_are_those_of_the_readmes_diagram():
+    found = {room: set() for room in ROOMS}
+    for path in FILES:
+        found[room_of(path)] |= {name.split(".")[0] for name in imports_of(path)} & ROOMS - {room_of(path)}
+    assert {room: others for room, others in found.items() if others} == DRAWN
+
+
+def test_no_way_leads_back():
+    """Between the files as well as between the rooms."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    arrows = {name: set() for name in names}
+    for name, path in names.items():
+        for module in imports_of(path):
+            arrows[name] |= {known for known in names if module == known or module.startswith(f"{known}.")} - {name}
+    left = dict(arrows)
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        left = {name: others for name, others in left.items() if name not in free}
+    assert not left, f"a circle through {sorted(left)}"
+
+
+def test_only_visualize_imports_matplotlib_to_draw():
+    drawing = {path.name for path in FILES if any(name.startswith("matplotlib") for name in imports_of(path))}
+    assert drawing <= {"visualize.py", "folder.py"}  # the folder names the type of what it writes
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 170
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+def test_prose_stays_within_120_columns(path):
+    is_code = False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        is_code ^= line.startswith("```")
+        assert is_code or line.startswith("|") or len(line) <= 120, line
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+def test_every_file_that_is_linked_exists(path):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
