@@ -55,3 +55,31 @@ def test_the_benchmark_of_evaluating_runs_and_writes_its_figures(tmp_path):
     (row,) = json.loads(path.read_text())["rows"]
     assert row["images"] == 300 and row["mb"] >= row["mb_before"] > 0 and row["seconds"] >= row["labels"] > 0
     assert "| 300 |" in done.stdout
+
+
+RECORDS = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("speed-*-cpu*.json"))]
+RECORDED = {(row["task"], row["figure"], row["who"].split()[0]): row for found in RECORDS for row in found["rows"]}
+SPEED = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("who", ["plain", "fastai", "Lightning,", "MONAI"])
+def test_the_rates_in_the_table_of_speeds_are_those_recorded(who):
+    (line,) = [line for line in SPEED.splitlines() if line.startswith(f"| {who}")]
+    for task, cell in zip(("classification", "segmentation", "multitask"), line.split("|")[2:5]):
+        row = RECORDED.get((task, "training", who))
+        assert (row is None) == ("–" in cell), (task, cell)
+        if row:
+            rate, ratio = (float(text.strip("(×ours:) ")) for text in cell.strip().split(" ", 1))
+            assert rate == pytest.approx(row["value"], abs=0.051) and ratio == pytest.approx(row["ratio"], rel=0.025)
+
+
+def test_our_own_rates_are_those_recorded_in_the_table_and_the_readme():
+    tasks = ("classification", "segmentation", "multitask")
+    rates = [f"{RECORDED[task, 'training', 'ours']['value']:.1f}" for task in tasks]
+    assert f"| **this project** | **{'** | **'.join(rates)}** |" in SPEED
+    assert " / ".join(rates) in (ROOT / "README.md").read_text(encoding="utf-8")
+    figures = {"bare training step": "an epoch of ours against", "bare forward pass": "a pass over test images"}
+    for figure, start in figures.items():
+        ratios = " | ".join(f"{RECORDED[task, figure, 'ours']['ratio']:.2f}" for task in tasks)
+        (line,) = [line for line in SPEED.splitlines() if line.startswith(f"| {start}")]
+        assert line.endswith(f"| {ratios} |")

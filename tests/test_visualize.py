@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn import metrics
 
 import visualize
 
@@ -55,7 +56,7 @@ def test_the_confusion_matrix_shows_counts_and_row_shares():
 
 
 def test_the_class_distribution_labels_every_bar():
-    counts = pd.DataFrame({"train": [7, 70], "val": [1, 15], "test": [2, 15], "all": [10, 100]}, index=["MEL", "NV"])
+    counts = pd.DataFrame({"train": [7, 70], "val": [1, 15], "test": [2, 15]}, index=["MEL", "NV"])
     figure = visualize.class_distribution(counts, "Images")
     assert {"7", "70", "1", "15", "2"} <= set(texts(figure).split())
     assert "100" not in [text.get_text() for text in figure.axes[0].texts]
@@ -75,6 +76,48 @@ def test_a_note_stands_in_the_picture(history):
     figure = visualize.training_curves(history, "a")
     visualize.png(figure, "synthetic demo data")
     assert "synthetic demo data" in texts(figure)
+
+
+def binary(n=60, seed=3):
+    """True classes and probabilities of three classes, the third without images."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(2, size=n), rng.dirichlet(np.ones(3), size=n)
+
+
+def test_the_ranking_curves_are_scikit_learns_and_leave_out_an_absent_class():
+    true, probabilities = binary()
+    roc, precision_recall = visualize.ranking_curves(true, probabilities, ["MEL", "NV", "DF"], "a").axes
+    fpr, tpr, _ = metrics.roc_curve(true == 0, probabilities[:, 0])
+    np.testing.assert_allclose(roc.lines[0].get_xydata(), np.stack([fpr, tpr], axis=1))
+    precision, recall, _ = metrics.precision_recall_curve(true == 1, probabilities[:, 1])
+    np.testing.assert_allclose(precision_recall.lines[1].get_xydata(), np.stack([recall, precision], axis=1))
+    assert f"NV {metrics.roc_auc_score(true == 1, probabilities[:, 1]):.3f}" in texts(roc)
+    assert "DF" not in texts(roc) + texts(precision_recall)
+
+
+def test_the_reliability_diagram_shows_mean_confidence_against_the_share_that_is_right():
+    """Two bins: three images at 0.55, 0.65 and 0.75, of which one is right; one image at 0.95, right."""
+    confidence = np.array([0.55, 0.65, 0.75, 0.95])
+    probabilities, true = np.stack([confidence, 1 - confidence], axis=1), np.array([1, 1, 0, 0])
+    upper, lower = visualize.reliability(true, probabilities, probabilities, 5, "a").axes
+    (line,) = [line for line in upper.lines if line.get_label() == "after scaling"]
+    np.testing.assert_allclose(line.get_xydata(), [[0.55, 0], [0.70, 0.5], [0.95, 1]])
+    np.testing.assert_array_equal(lower.patches[0].get_data().values, [0, 0, 1, 2, 1])
+
+
+def test_the_risk_figure_shows_the_curve_it_is_given_and_names_its_end():
+    (axis,) = visualize.risk_coverage(np.array([0.5, 1.0]), np.array([0.0, 0.25]), "a").axes
+    np.testing.assert_array_equal(axis.lines[0].get_xydata(), [[0.5, 0], [1, 0.25]])
+    assert "all images: 0.250" in texts(axis)
+
+
+def test_the_dice_figure_shows_every_image_and_the_median_of_each_diagnosis():
+    dice = {"MEL": np.array([0.2, 0.6, 0.9]), "NV": np.array([]), "DF": np.array([0.5])}
+    (axis,) = visualize.dice_by_class(dice, "a").axes
+    dots = [sorted(line.get_ydata()) for line in axis.lines if line.get_marker() == "."]
+    assert dots == [[0.2, 0.6, 0.9], [0.5]]
+    medians = [line.get_ydata()[0] for line in axis.lines if line.get_color() == visualize.ORANGE]
+    assert medians == [0.6, 0.5] and "n = 3" in texts(axis) and "NV" not in texts(axis)
 
 
 ODD_NAMES = [
