@@ -171,10 +171,10 @@ def test_the_decisions_name_both_classes_and_both_thresholds_in_words():
     found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=findings)
     assert app.decisions_of(found, list(CLASS_NAMES.values())) == (
         "<p>Likeliest class: <b>Nevus</b>.</p><p>Balanced rule: <b>Melanoma</b>.</p>"
-        "<p>Probability of a melanoma: 0.2500, <b>above</b> the threshold 0.2000, which found 93 % of the melanomas and "
-        "passed over 66 % of the rest in the test set (1,499 images).</p>"
-        "<p>Probability of a malignant lesion: 0.3000, <b>below</b> the threshold 0.4000, fitted on the validation set; "
-        "what it finds elsewhere is not known.</p>"
+        "<p>Probability of a melanoma: 0.2500, <b>above</b> the threshold 0.2000, which found 93 % of the melanomas "
+        "and passed over 66 % of the rest in the test set (1,499 images).</p>"
+        "<p>Probability of a malignant lesion: 0.3000, <b>below</b> the threshold 0.4000, fitted on the validation "
+        "set; what it finds elsewhere is not known.</p>"
     )
 
 

@@ -142,7 +142,7 @@ def test_every_table_of_labels_shows_both_rules_and_the_page_says_what_the_secon
     def differ(metrics):
         label, intervals = metrics["label"], metrics["intervals"]["label"]
         label["rules"]["balanced"] |= {"accuracy": 0.1111, "balanced_accuracy": 0.2222}
-        label["rules"]["balanced"]["per_class"]["MEL"] |= {"precision": 0.3333, "recall": 0.4444, "f1": 0.5555}
+        label["rules"]["balanced"]["per_class"]["MEL"] |= {"precision": 0.3333, "recall": 0.4444, "f1": 0.5556}
         label["balanced_less_likeliest"] = {"accuracy": -0.0491, "balanced_accuracy": 0.0902}
         intervals["balanced_less_likeliest"] = {"accuracy": [-0.06, -0.04], "balanced_accuracy": [0.05, 0.13]}
         label["calibration"]["tau"] = 0.45
