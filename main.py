@@ -428,17 +428,23 @@ def measure_model(config, folder: RunFolder, job: Job, external: External | None
     checkpoint = machine.from_first(models.load_checkpoint, path)
     model = models.build_model(checkpoint, test.device)
     if "calibration" not in checkpoint or not results.is_current(checkpoint["calibration"]):
-        checkpoint["calibration"] = results.calibrate(model, job.batches["val"].whole(), precision)
+        learned = job.batches["train"].table["label"].to_numpy()
+        checkpoint["calibration"] = results.calibrate(model, job.batches["val"].whole(), precision, learned)
         if machine.is_first():
             train.save(path, checkpoint)
     about = {name: checkpoint.get(name, "unknown") for name in ("initial_weights", "epoch")}
 
-    def measure(batches: data.Batches, place: RunFolder, images: str) -> None:
+    def measure(batches: data.Batches, place: RunFolder, images: str) -> dict | None:
         options = {"task": job.task, "precision": precision, "about": about}
-        if found := results.assess(model, batches, checkpoint["calibration"], place, **options):
+        found = results.assess(model, batches, checkpoint["calibration"], place, **options)
+        if found:
             say(results.console_table(f"{job.task}, {images}", found))
+        return found
 
-    measure(test, folder.below(job.task), "test set")
+    found = measure(test, folder.below(job.task), "test set")
+    tested = results.tested_points(found) if found else {}
+    if checkpoint.get("tested", {}) != tested and machine.is_first():
+        train.save(path, checkpoint | {"tested": tested})  # for predict.py and app.py
     if external:
         rows = measurable(external.table, job.task)
         if len(rows):

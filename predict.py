@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import data
+import decision
 import evaluate
 import machine
 import models
@@ -49,6 +50,8 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray | None  # (K,), calibrated
     mask: np.ndarray | None  # (S, S) logits
     heat: np.ndarray | None  # (S, S) in [0, 1], for the likeliest class
+    balanced: int | None = None  # class that the balanced rule calls; None also if the checkpoint has no tau
+    findings: tuple[decision.Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
 
 
 class Predictor:
@@ -74,8 +77,16 @@ class Predictor:
         self.model = models.build_model(self.about, self.device)
         self.tta, self.explain = tta, explain and "label" in self.model.heads
         self.classes, self.size = self.about["classes"], self.about["image_size"]
-        self.temperature = self.about.get("calibration", {}).get("temperature", 1.0)
-        self.is_calibrated = "label" not in self.model.heads or "temperature" in self.about.get("calibration", {})
+        has_labels, self.calibration = "label" in self.model.heads, self.about.get("calibration", {})
+        self.temperature = self.calibration.get("temperature", 1.0)
+        self.is_calibrated = not has_labels or "temperature" in self.calibration
+        self.has_balanced = has_labels and "tau" in self.calibration
+        self.points = decision.points_of(self.about) if has_labels else []
+
+    def remarks(self) -> list[str]:
+        """What a reader must know of the decisions: each threshold and what it did in the test set, and what lacks."""
+        left_out = [decision.NO_TAU] if self.points and not self.has_balanced else []
+        return [f"{point.name}: {point.describe()}." for point in self.points] + left_out
 
     def read(self, source: str | Path | bytes) -> Picture:
         """Decode a file, or its content, as for training. Raises as `images.read_image`."""
@@ -90,14 +101,19 @@ class Predictor:
         ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
         output = {name: logits.cpu() for name, logits in output.items()}
         nothing = [None] * len(pictures)
-        probabilities, masks, heat = nothing, nothing, nothing
+        probabilities, masks, heat, balanced, findings = nothing, nothing, nothing, nothing, [()] * len(pictures)
         if "label" in output:
             probabilities = evaluate.softmax(output["label"].double().numpy(), self.temperature)
+            findings = [decision.findings(of_picture, self.points) for of_picture in probabilities]
+        if self.has_balanced:
+            rule = self.calibration["prior"], self.calibration["tau"]
+            balanced = evaluate.call_balanced(probabilities, *rule).tolist()
         if "mask" in output:
             masks = output["mask"][:, 0].numpy()
         if self.explain:
             heat = self.model.heat_map(image, output["label"].argmax(dim=1).to(self.device))[:, 0].cpu().numpy()
-        return [Prediction(p.size, *found) for p, *found in zip(pictures, probabilities, masks, heat)]
+        found = zip(pictures, probabilities, masks, heat, balanced, findings)
+        return [Prediction(picture.size, *of_picture) for picture, *of_picture in found]
 
 
 def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -206,7 +222,10 @@ class Outputs:
         self.table = folder / "predictions.csv"
         self.header = ["file", "output"]
         if "label" in heads:
-            self.header += ["predicted", "confidence", *predictor.classes]
+            self.header += ["predicted", "confidence"] + ["balanced"] * predictor.has_balanced
+            for point in predictor.points:
+                self.header += [f"p_{point.name}"] + [point.name] * (point.threshold is not None)
+            self.header += predictor.classes
         if "mask" in heads:
             self.header.append("lesion_share")
 
@@ -242,7 +261,11 @@ class Outputs:
         classes = self.predictor.classes
         if prediction.probabilities is not None:
             best = prediction.probabilities.argmax()
-            row += [classes[best], *(f"{p:.4f}" for p in (prediction.probabilities[best], *prediction.probabilities))]
+            row += [classes[best], f"{prediction.probabilities[best]:.4f}"]
+            row += [] if prediction.balanced is None else [classes[prediction.balanced]]
+            for finding in prediction.findings:
+                row += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
+            row += [f"{p:.4f}" for p in prediction.probabilities]
         if prediction.mask is not None:
             mask = mask_at(prediction.mask, prediction.size)
             _save(Image.fromarray(mask), paths["masks"], compress_level=1)
@@ -331,6 +354,8 @@ def predict_all(options: argparse.Namespace) -> int:
         ", ".join([str(outputs.table), *(f"{kind}/" for kind in outputs.paths(""))]) if n_done else "nothing written"
     )
     print(f"{n_done} predicted, {n_skipped} skipped: {places}")
+    for line in predictor.remarks():
+        print(line)
     if not predictor.is_calibrated:
         print(f"{options.checkpoint} is not calibrated, so its confidence may be far off; main.py calibrates.")
     if predictor.about.get("note"):

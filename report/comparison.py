@@ -47,11 +47,11 @@ def compare(single: pd.DataFrame, multi: pd.DataFrame, lesions: pd.Series) -> di
         difference = evaluate.paired_difference(lambda i, w: evaluate.weighted_mean(w, dice[i]), resamples)
         return {"n_images": len(both), "mean_dice": difference}
     true = pd.Categorical(both["true_0"], CLASSES).codes.astype(int)
-    called = [pd.Categorical(both[f"predicted_{i}"], CLASSES).codes for i in (0, 1)]
-    right, one_hot = [codes == true for codes in called], [np.eye(len(CLASSES))[codes] for codes in called]
+    called = [pd.Categorical(both[f"predicted_{i}"], CLASSES).codes.astype(int) for i in (0, 1)]
+    right = [codes == true for codes in called]
 
     def scores(i: int, weights: np.ndarray) -> evaluate.Scores:
-        return evaluate.label_scores(true, one_hot[i], CLASSES, weights)
+        return evaluate.label_scores(true, called[i], CLASSES, weights)
 
     return {
         "n_images": len(both),

@@ -20,8 +20,11 @@ GAP = 1.3  # validation loss by training loss at the saved epoch, from which a m
 N_PAIRS = 20  # pairs of images across the split that are named
 HEADLINE = (  # column, head, path in metrics.json
     ("Accuracy", "label", ("accuracy",)),
+    ("Accuracy, balanced rule", "label", ("rules", "balanced", "accuracy")),
     ("Balanced accuracy", "label", ("balanced_accuracy",)),
+    ("Balanced accuracy, balanced rule", "label", ("rules", "balanced", "balanced_accuracy")),
     ("Melanoma sensitivity", "label", ("per_class", "MEL", "recall")),
+    ("Melanoma sensitivity, balanced rule", "label", ("rules", "balanced", "per_class", "MEL", "recall")),
     ("Mean AUC", "label", ("official", "macro", "auc")),
     ("Mean Dice", "mask", ("mean_dice",)),
     ("Mean Jaccard, native size", "mask", ("native", "mean_iou")),
@@ -96,8 +99,10 @@ def cautions_of(run: Run) -> list[str]:
     for task, metrics in run.metrics.items():
         recall = _at(metrics, ("label", "per_class", "MEL", "recall"))
         if recall is not None and recall < 0.5:
-            missed = "more than half of the melanomas are missed"
-            found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}.")
+            missed = "by the likeliest class more than half of the melanomas are missed"
+            balanced = _at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
+            by_other = "" if balanced is None else f" (by the balanced rule it is {balanced:.2f})"
+            found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}{by_other}.")
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in CLASSES if 0 < test.get(code, 0) < FEW]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import resource
 import subprocess
 import sys
@@ -277,3 +278,75 @@ def test_a_checkpoint_that_was_never_calibrated_is_called_so(tmp_path, capsys):
     command = [str(tmp_path / "a.png"), "--checkpoint", str(tmp_path / "a.pth"), "--output-dir", str(tmp_path / "out")]
     assert predict.main([*command, "--device", "cpu"]) == 0
     assert "a.pth is not calibrated" in capsys.readouterr().out
+
+
+def changed(checkpoint, path, change):
+    """A copy of a checkpoint after `change` of its content."""
+    content = torch.load(checkpoint, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    return path
+
+
+def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tmp_path, capsys):
+    """With a tau, thresholds and measured values by hand; every cell follows from the row's probabilities."""
+    prior = [0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02]
+
+    def change(content):
+        content["calibration"] |= {"prior": prior, "tau": 1.0, "thresholds": {"melanoma": 0.1, "malignant": 0.9}}
+        content["tested"] = {
+            "melanoma": {"threshold": 0.1, "sensitivity": 0.93, "specificity": 0.66, "n_images": 1499},
+            "malignant": {"threshold": 0.9, "sensitivity": 0.5, "specificity": 0.75, "n_images": 1499},
+        }
+
+    path, out = changed(checkpoints["classification"], tmp_path / "a.pth", change), tmp_path / "out"
+    assert run(photos, "--checkpoint", path, "--output-dir", out) == 0
+    rows = rows_of(out)
+    found = ["balanced", "p_melanoma", "melanoma", "p_malignant", "malignant"]
+    assert list(rows[0]) == ["file", "output", "predicted", "confidence", *found, *CLASSES]
+    for row in rows:
+        p = np.array([float(row[code]) for code in CLASSES])
+        assert row["balanced"] == CLASSES[(np.log(p) - np.log(prior)).argmax()]
+        assert float(row["p_melanoma"]) == p[0]
+        assert float(row["p_malignant"]) == pytest.approx(p[0] + p[2] + p[3], abs=2e-4)
+        assert row["melanoma"] == ("above" if p[0] >= 0.1 else "below")
+        assert row["malignant"] == ("above" if float(row["p_malignant"]) >= 0.9 else "below")
+    shown = capsys.readouterr().out
+    assert "melanoma: threshold 0.1000, which found 93 % of the melanomas and passed over 66 % of the rest" in shown
+    assert "malignant: threshold 0.9000, which found 50 % of the malignant lesions" in shown
+    assert "left out" not in shown
+
+
+def test_what_main_stored_is_what_is_said(checkpoints, photos, tmp_path, capsys, whole_run):
+    """The checkpoint's measured sensitivity is the one in the metrics of the same run."""
+    found = json.loads((whole_run[0] / "classification" / "metrics.json").read_text())
+    point = found["label"]["operating_points"]["malignant"]
+    run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out")
+    shown = capsys.readouterr().out
+    expected = f"malignant: threshold {point['threshold']:.4f}, which found {100 * point['sensitivity']:.0f} %"
+    assert f"{expected} of the malignant lesions and passed over {100 * point['specificity']:.0f} %" in shown
+    assert f"in the test set ({found['n_images']} images)" in shown
+
+
+def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkpoints, photos, tmp_path, capsys):
+    def change(content):
+        del content["tested"], content["calibration"]["tau"], content["calibration"]["prior"]
+        content["calibration"]["thresholds"] = {"melanoma": None, "malignant": 0.5}
+
+    path, out = changed(checkpoints["multitask"], tmp_path / "a.pth", change), tmp_path / "out"
+    assert run(photos, "--checkpoint", path, "--output-dir", out) == 0
+    found = ["p_melanoma", "p_malignant", "malignant"]
+    assert list(rows_of(out)[0]) == ["file", "output", "predicted", "confidence", *found, *CLASSES, "lesion_share"]
+    shown = capsys.readouterr().out
+    assert "The balanced rule is left out: this checkpoint has no tau" in shown
+    assert "melanoma: no threshold is known." in shown and "malignant: threshold 0.5000, fitted on the val" in shown
+    assert "%" not in shown
+    predictor = predict.Predictor(path, device="cpu")
+    (found,) = predictor.predict([predict.Picture(np.asarray(picture(3, (32, 32))), (32, 32))])
+    assert found.balanced is None and [finding.verdict is None for finding in found.findings] == [True, False]
+
+
+def test_a_model_of_outlines_decides_nothing(checkpoints, photos, tmp_path, capsys):
+    run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", tmp_path / "out")
+    assert list(rows_of(tmp_path / "out")[0]) == ["file", "output", "lesion_share"]
+    assert "threshold" not in (shown := capsys.readouterr().out) and "balanced" not in shown
