@@ -98,6 +98,10 @@ def cautions_of(run: Run) -> list[str]:
         if recall is not None and recall < 0.5:
             missed = "more than half of the melanomas are missed"
             found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}.")
+        heat = _heat(metrics)
+        if heat and not heat["localises"]:
+            shares = "{energy_in_mask:.1%} of their energy lies inside the true outline, which covers {mask_area:.1%}"
+            found.append(f"{task}: the heat maps do not localise; {shares.format(**heat)} of the picture.")
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in CLASSES if 0 < test.get(code, 0) < FEW]
@@ -131,6 +135,7 @@ def _values(run: Run) -> dict:
     return {
         "sensitivity": evaluate.SENSITIVITY,
         "failure": evaluate.FAILURE,
+        "localising": evaluate.LOCALISING,
         "n_resamples": evaluate.N_RESAMPLES,
         "called": evaluate.CALLED,
         "classes": {code: CLASS_NAMES[code] for code in CLASSES},
@@ -163,8 +168,14 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
 
 def _model(folder: Path, found: dict) -> dict:
     heads = {head: _scores(found, (head,)) if head in found else None for head in ("label", "mask")}
-    heat, subgroups = _at(found, ("label", "heat_map")), _subgroups(found.get("subgroups") or [])
-    return heads | {"heat": heat, "subgroups": subgroups, "pictures": _pictures(folder)}
+    subgroups = _subgroups(found.get("subgroups") or [])
+    return heads | {"heat": _heat(found), "subgroups": subgroups, "pictures": _pictures(folder)}
+
+
+def _heat(found: dict) -> dict | None:
+    """What was measured of the heat maps, and whether they localise; None without labels or masks."""
+    heat = _at(found, ("label", "heat_map"))
+    return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
 
 
 def _subgroups(groups: list[dict]) -> dict:
