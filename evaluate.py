@@ -19,6 +19,7 @@ from sklearn import metrics
 from torch import Tensor, nn
 
 FAILURE = 0.65  # a Jaccard index below it counts as a failed outline, and as 0 in the official score
+LOCALISING = 0.55  # share of the heat inside the true outline, below which heat maps are said not to localise
 SENSITIVITY = 0.9  # that operating points are set to reach on the validation set
 N_RESAMPLES = 2000  # of the bootstrap that gives the intervals
 TAUS = np.arange(31) / 20  # 0, 0.05, ..., 1.5: how far the balanced rule may lean towards rare classes

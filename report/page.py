@@ -103,6 +103,10 @@ def cautions_of(run: Run) -> list[str]:
             balanced = _at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
             by_other = "" if balanced is None else f" (by the balanced rule it is {balanced:.2f})"
             found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}{by_other}.")
+        heat = _heat(metrics)
+        if heat and not heat["localises"]:
+            shares = "{energy_in_mask:.1%} of their energy lies inside the true outline, which covers {mask_area:.1%}"
+            found.append(f"{task}: the heat maps do not localise; {shares.format(**heat)} of the picture.")
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in CLASSES if 0 < test.get(code, 0) < FEW]
@@ -136,6 +140,7 @@ def _values(run: Run) -> dict:
     return {
         "sensitivity": evaluate.SENSITIVITY,
         "failure": evaluate.FAILURE,
+        "localising": evaluate.LOCALISING,
         "n_resamples": evaluate.N_RESAMPLES,
         "called": evaluate.CALLED,
         "classes": {code: CLASS_NAMES[code] for code in CLASSES},
@@ -168,8 +173,14 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
 
 def _model(folder: Path, found: dict) -> dict:
     heads = {head: _scores(found, (head,)) if head in found else None for head in ("label", "mask")}
-    heat, subgroups = _at(found, ("label", "heat_map")), _subgroups(found.get("subgroups") or [])
-    return heads | {"heat": heat, "subgroups": subgroups, "pictures": _pictures(folder)}
+    subgroups = _subgroups(found.get("subgroups") or [])
+    return heads | {"heat": _heat(found), "subgroups": subgroups, "pictures": _pictures(folder)}
+
+
+def _heat(found: dict) -> dict | None:
+    """What was measured of the heat maps, and whether they localise; None without labels or masks."""
+    heat = _at(found, ("label", "heat_map"))
+    return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
 
 
 def _subgroups(groups: list[dict]) -> dict:

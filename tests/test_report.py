@@ -85,6 +85,20 @@ def test_cautions_follow_from_the_files(copy):
     assert "fewer than 30 test images" in cautions and "not a medical device" in cautions
 
 
+@pytest.mark.parametrize(("energy", "does_localise"), [(0.549, False), (0.55, True)])
+def test_heat_maps_that_do_not_localise_are_called_so(copy, energy, does_localise):
+    """Among the cautions and beside the numbers, with both of them."""
+    tasks, numbers = ("classification", "multitask"), {"energy_in_mask": energy, "mask_area": 0.273, "n_images": 1499}
+    for task in tasks:
+        edit(copy / task / "metrics.json", lambda found: found["label"].update(heat_map=numbers))
+    shown, cautions = text_of(page.build(copy)), " ".join(page.cautions_of(page.Run(copy)))
+    shares = f"{energy:.1%} of their energy lies inside the true outline, which covers 27.3% of the picture."
+    for task in tasks:
+        assert (f"{task}: the heat maps do not localise; {shares}" in cautions) != does_localise
+    assert shown.count(f"energy, {energy:.1%} lies inside the true outline, which covers 27.3% of the picture") == 2
+    assert shown.count("less than 55 %: the maps do not localise") == (0 if does_localise else 2)
+
+
 def test_an_overfitted_model_is_called_so(copy):
     path = copy / "classification" / "history.csv"
     lines = path.read_text().splitlines()

@@ -316,7 +316,7 @@ def test_ages_fall_into_bands():
 
 
 def test_the_heat_map_is_grad_cam(measured):
-    """The closed form agrees with gradients taken by autograd, up to the scaling to one."""
+    """At the coarse map's cells it agrees with gradients taken by autograd, up to the scaling to one."""
     model = measured[0]
     image = torch.randn(2, 3, 64, 64)
     features = model.encoder(image)
@@ -327,10 +327,9 @@ def test_the_heat_map_is_grad_cam(measured):
     expected = (weights * features[-1]).sum(dim=1).relu().detach()
     found = model.heat_map(image)
     assert found.shape == (2, 1, 64, 64)
-    for ours, theirs in zip(found[:, 0, 16::32, 16::32], expected):
-        if theirs.max() > 0:
-            small = torch.nn.functional.interpolate(theirs[None, None] / theirs.max(), 64, mode="bilinear")[0, 0]
-            torch.testing.assert_close(ours, small[16::32, 16::32])
+    assert expected.amax(dim=(1, 2)).all()
+    for ours, theirs in zip(found[:, 0, ::32, ::32], expected):
+        torch.testing.assert_close(ours / ours.max(), theirs / theirs.max())
     with pytest.raises(ValueError, match="only outlines"):
         models.Segmenter().heat_map(image)
 
