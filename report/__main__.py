@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if is_comparison:
-        parser.add_argument("compare", choices=["compare"])
+        parser.add_argument("compare", choices=["compare"], metavar="compare")
         parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
         parser.add_argument("--output-dir", type=Path, default=Path("comparison"), help="folder to write [comparison]")
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import evaluate
-from dataset.csvfile import read_back
+from dataset.csvfile import TEXT, read_back
 from dataset.table import CLASSES, usable
 from machine import is_first
 from report.folder import RunFolder
@@ -81,26 +81,27 @@ def read_head(folder: Path, head: str) -> pd.DataFrame:
     ValueError : a name stands twice, a value is missing or no class, or the two tables of outlines have other images.
     """
     if head == "label":
-        table = read_back(folder / "predictions.csv")
-        _refuse_repeated(table["image"])
+        table = _read(folder / "predictions.csv", ["true", "predicted", *CLASSES])
         for column in ("true", "predicted"):
             if strange := sorted(set(table[column]) - set(CLASSES)):
                 raise ValueError(f"predictions.csv has the class {strange[0]!r}; expected {', '.join(CLASSES)}.")
-        return _whole(table, "predictions.csv", list(CLASSES))
-    network, native = (read_back(folder / name) for name in ("per_image.csv", "per_image_native.csv"))
-    for table in (network, native):
-        _refuse_repeated(table["image"])
+        return table
+    network = _read(folder / "per_image.csv", ["iou", "dice"])
+    native = _read(folder / "per_image_native.csv", ["iou", "dice", "threshold_iou"])
     if set(network["image"]) != set(native["image"]):
         raise ValueError("per_image.csv and per_image_native.csv have different images.")
-    both = network.merge(native, on="image", suffixes=("", "_native"))
-    return _whole(both, "per_image.csv or per_image_native.csv", ["dice", "dice_native", "iou_native", "threshold_iou"])
+    return network.merge(native, on="image", suffixes=("", "_native"))
 
 
-def _whole(table: pd.DataFrame, name: str, columns: list[str]) -> pd.DataFrame:
-    """The table, if these columns hold numbers everywhere."""
-    for column in columns:
-        if not np.isfinite(pd.to_numeric(table[column], errors="coerce")).all():
-            raise ValueError(f"{name} lacks a number in the column {column}.")
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table of images that has these columns, each filled; those that are no text with finite numbers."""
+    table = read_back(path)
+    for column in ["image", *columns]:
+        if column not in table:
+            raise ValueError(f"{path.name} lacks the column {column}.")
+        if column not in TEXT and not np.isfinite(pd.to_numeric(table[column], errors="coerce")).all():
+            raise ValueError(f"{path.name} lacks a number in the column {column}.")
+    _refuse_repeated(table["image"])
     return table
 
 

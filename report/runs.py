@@ -70,7 +70,8 @@ def read_runs(folders: Sequence[Path]) -> list[Finished]:
         try:
             runs.append(read_run(folder))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # a damaged file may be anything
-            problems.append(f"{folder}: {error}")
+            is_own = type(error) is ValueError
+            problems.append(f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error}).")
     if len(folders) < 2:
         problems.append("One run alone cannot be compared: name two or more.")
     for first, second in combinations(runs, 2):

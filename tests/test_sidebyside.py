@@ -1,11 +1,13 @@
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from test_comparison import labels, outlines
 
 from dataset.csvfile import as_csv
@@ -187,20 +189,31 @@ def refuse(place, capsys, names, *messages):
 
 
 PREDICTIONS = "classification/predictions.csv"
+DAMAGED = "b: a file is missing or damaged ("
 DAMAGES = {  # what is done to files of run b, and what is said of it
     "not finished": (
         {"record.json": lambda path: edit(path, lambda record: record.update(finished=False))},
         "b: holds no finished run. Let main.py",
     ),
-    "a damaged record": ({"record.json": lambda path: path.write_text("[1")}, "b: "),
-    "a record that is a list": ({"record.json": lambda path: path.write_text("[1]")}, "b: "),
-    "a damaged table": ({PREDICTIONS: lambda path: path.write_bytes(b"\x00\xff\xfe")}, "b: "),
+    "a damaged record": ({"record.json": lambda path: path.write_text("[1")}, DAMAGED),
+    "a record that is a list": (
+        {"record.json": lambda path: path.write_text("[1]")},
+        DAMAGED,
+    ),
+    "a damaged table": (
+        {PREDICTIONS: lambda path: path.write_bytes(b"\x00\xff\xfe")},
+        DAMAGED,
+    ),
+    "a table without a column": (
+        {PREDICTIONS: lambda path: rewrite(path, lambda table: table.drop(columns="BKL"))},
+        "b: predictions.csv lacks the column BKL.",
+    ),
     "scores of an earlier version": (
         {"segmentation/metrics.json": lambda path: edit(path, lambda found: found["mask"].pop("native"))},
         "b: segmentation/metrics.json lacks mask.native.mean_dice. Measure again: --evaluate-only.",
     ),
     "no split": ({"splits.csv": Path.unlink}, "b: has no splits.csv"),
-    "no predictions": ({PREDICTIONS: Path.unlink}, "predictions.csv"),
+    "no predictions": ({PREDICTIONS: Path.unlink}, DAMAGED),
     "other test images": (
         {
             "splits.csv": lambda path: rewrite(path, first_is("image", "other")),
@@ -291,6 +304,16 @@ def test_a_comparison_of_demo_runs_says_so(place):
     edit(place / "b/config.json", lambda config: config.update(data="synthetic demo data"))
     compared("a", "b")
     assert "synthetic demo data: these numbers" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+
+
+def test_the_command_of_the_readme_compares_two_seeds(tmp_path, monkeypatch):
+    (command,) = re.findall(r"^python -m report (compare .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    monkeypatch.chdir(tmp_path)
+    _, *runs = words = shlex.split(command)
+    for seed, name in enumerate(runs, start=42):
+        write_run(tmp_path / name, seed)
+    main(words)
+    assert json.loads(Path("comparison/comparison.json").read_text())["seeds"][0]["seeds"] == [42, 43]
 
 
 def test_it_writes_where_it_is_told_to_and_over_an_earlier_comparison(place):
