@@ -11,7 +11,9 @@ import pandas as pd
 from dataset.csvfile import printable
 from report.comparison import SCORES, read_head
 from report.page import Run
+from report.results import is_current
 
+AGAIN = "Measure again: main.py --evaluate-only."
 N_NAMES = 5  # images that are named of those that differ
 # Settings that say where and when something ran, not what; and the seed, which a setting may be run with several of.
 NOT_OF_A_SETTING = {
@@ -102,9 +104,13 @@ def read_run(folder: Path) -> Finished:
     tables = {}
     for task, metrics in run.metrics.items():
         heads = [head for head in SCORES if head in (metrics or {})]
+        if not heads:
+            raise ValueError(f"has no scores in {task}/metrics.json. {AGAIN}")
         for path in ((head, *score.path) for head in heads for score in SCORES[head].values()):
             if _lacks(metrics, path):
-                raise ValueError(f"{task}/metrics.json lacks {'.'.join(path)}. Measure again: --evaluate-only.")
+                raise ValueError(f"{task}/metrics.json lacks {'.'.join(path)}. {AGAIN}")
+        if "label" in heads and not is_current(metrics["label"]["calibration"]):
+            raise ValueError(f"{task}/predictions.csv is of an earlier version, not calibrated. {AGAIN}")
         tables[task] = {head: read_head(folder / task, head) for head in heads}
         for table in tables[task].values():
             _refuse_strangers(task, table, test)

@@ -14,6 +14,7 @@ from dataset.csvfile import as_csv
 from dataset.table import CLASSES
 from report.__main__ import main
 from report.comparison import SCORES
+from report.results import SCALE
 
 HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; 'single' $x^2$"""
 IMAGES = ["001", "1", "NA", HOSTILE]  # of three lesions
@@ -39,6 +40,7 @@ def write_run(folder: Path, seed=1, tasks=("classification", "segmentation"), im
         if task != "segmentation":
             write(folder / task / "predictions.csv", labels(images, TRUE[:n], rng.choice(CLASSES, n), seed))
             found["label"], found["intervals"]["label"] = drawn_scores("label", rng)
+            found["label"]["calibration"]["scale"] = SCALE
         if task != "classification":
             table = outlines(images, rng.uniform(0.3, 1, n))
             write(folder / task / "per_image.csv", table[["image", "iou", "dice"]])
@@ -210,8 +212,17 @@ DAMAGES = {  # what is done to files of run b, and what is said of it
     ),
     "scores of an earlier version": (
         {"segmentation/metrics.json": lambda path: edit(path, lambda found: found["mask"].pop("native"))},
-        "b: segmentation/metrics.json lacks mask.native.mean_dice. Measure again: --evaluate-only.",
+        "b: segmentation/metrics.json lacks mask.native.mean_dice. Measure again: main.py --evaluate-only.",
     ),
+    "probabilities of an earlier version": (
+        {
+            "classification/metrics.json": lambda path: edit(
+                path, lambda found: found["label"]["calibration"].pop("scale")
+            )
+        },
+        "b: classification/predictions.csv is of an earlier version, not calibrated. Measure again",
+    ),
+    "no scores": ({"segmentation/metrics.json": Path.unlink}, "b: has no scores in segmentation/metrics.json."),
     "no split": ({"splits.csv": Path.unlink}, "b: has no splits.csv"),
     "no predictions": ({PREDICTIONS: Path.unlink}, DAMAGED),
     "other test images": (
