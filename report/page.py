@@ -161,7 +161,7 @@ def _values(run: Run) -> dict:
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     """The models' numbers on one set of images: side by side, and each in full."""
     shown = [column for column in HEADLINE if any(column[1] in found for found in metrics.values())]
-    rows = {task: [_score(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
+    rows = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
     names = [name for name, _, _ in shown]
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in rows.items() for name, cell in zip(names, cells)]
     in_words = [f"{name} {value:.3f}" for name, value in pairs if value is not None]
@@ -185,19 +185,20 @@ def _heat(found: dict) -> dict | None:
 
 def _subgroups(groups: list[dict]) -> dict:
     keys = [key for key in OF_SUBGROUPS if groups and key in groups[0]]
-    rows = [group | {"scores": [_score(group, (key,)) for key in keys]} for group in groups]
+    rows = [group | {"scores": [score_at(group, (key,)) for key in keys]} for group in groups]
     return {"columns": [key.replace("_", " ").capitalize() for key in keys], "rows": rows}
 
 
 def _scores(found: dict, path: tuple[str, ...]) -> dict:
-    """The part of metrics.json at `path`, each number in it replaced by its `_score`."""
+    """The part of metrics.json at `path`, each number in it replaced by its `score_at`."""
     return {
-        name: _scores(found, (*path, name)) if isinstance(value, dict) else _score(found, (*path, name))
+        name: _scores(found, (*path, name)) if isinstance(value, dict) else score_at(found, (*path, name))
         for name, value in _at(found, path).items()
     }
 
 
-def _score(found: dict, path: tuple[str, ...]) -> dict:
+def score_at(found: dict, path: tuple[str, ...]) -> dict:
+    """A number of metrics.json, and its interval if both ends are known."""
     return _cell(_at(found, path), _at(found, ("intervals", *path)))
 
 

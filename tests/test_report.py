@@ -6,15 +6,17 @@ import re
 import shutil
 import subprocess
 import threading
-from functools import partial
+from functools import partial, reduce
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import evaluate
 from report import page
 from report.__main__ import main
+from report.comparison import SCORES, read_head
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +217,28 @@ def test_the_command_writes_the_page_that_the_run_wrote(copy):
     (copy / "report.html").unlink()
     main([str(copy)])
     assert (copy / "report.html").read_bytes() == written
+
+
+def test_the_scores_that_runs_are_compared_by_are_those_of_the_runs_files(outputs):
+    for task, heads in {"classification": ["label"], "segmentation": ["mask"], "multitask": ["label", "mask"]}.items():
+        found = json.loads((outputs / task / "metrics.json").read_text())
+        for head in heads:
+            table = read_head(outputs / task, head)
+            for score in SCORES[head].values():
+                (value,) = score.of(table, np.ones((1, len(table))))
+                assert value == pytest.approx(reduce(dict.get, score.path, found[head])), (task, score.title)
+
+
+def test_a_run_is_compared_with_itself_under_another_seed_without_a_difference(outputs, copy, tmp_path):
+    edit(copy / "config.json", lambda config: config.update(SEED=43))
+    edit(copy / "record.json", lambda record: record.update(started="later"))
+    main(["compare", str(outputs), str(copy), "--output-dir", str(tmp_path / "comparison")])
+    found = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    assert len(found["models"]) == 8 and len(found["seeds"]) == 4
+    for row in found["differences"]:
+        assert row["run"] == str(copy) and row["task"] == row["less_task"]
+        for key in SCORES[row["head"]]:
+            assert row[key]["difference"] in (0, None) and row[key]["interval"] in ([0, 0], None)
 
 
 def test_the_command_ends_in_one_message_without_a_run(tmp_path, capsys):
