@@ -140,7 +140,7 @@ def label_numbers(
         found = dict(rules["likeliest"])
         for rule, of_rule in rules.items():
             found |= under(f"rules.{rule}", of_rule)
-        for name in ("accuracy", "balanced_accuracy"):
+        for name in BY_RULE[:2]:
             found[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
         found |= under("official", evaluate.official_label_scores(true, probabilities, CLASSES, weights))
         found |= under("calibration.before", evaluate.calibration_scores(true, before, weights))
@@ -277,8 +277,8 @@ def console_table(title: str, found: dict) -> str:
 def rule_lines(label: dict, intervals: dict) -> list[str]:
     """Both rules side by side: by class, their main scores with 95 % intervals, and what the second one costs."""
     rules, keys = label["rules"], ("precision", "recall", "f1")
-    lines = [f"  {'':6}" + "".join(f"  {f'{rule}:':<11}{'':17}" for rule in rules)]
-    lines.append(f"  {'':6}" + "".join(f"{key:>10}" for key in keys) * len(rules) + f"{'images':>10}")
+    lines = ["  " + " " * 6 + "".join(f"{rule:>30}" for rule in rules)]
+    lines.append(f"  {'':6}" + f"{'precision':>10}{'recall':>10}{'F1':>10}" * len(rules) + f"{'images':>10}")
     for code, row in label["per_class"].items():
         values = [rules[rule]["per_class"][code][key] for rule in rules for key in keys]
         shown = "".join(f"{'-' if value is None else f'{value:.3f}':>10}" for value in values)
@@ -286,11 +286,9 @@ def rule_lines(label: dict, intervals: dict) -> list[str]:
     for name in BY_RULE:
         shown = ", ".join(f"{rule} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules)
         lines.append(f"  {name.replace('_', ' '):18} {shown}")
-    changes = [
-        f"{name.replace('_', ' ')} by {with_interval(label[CHANGE], intervals[CHANGE], name, sign='+')}"
-        for name in ("accuracy", "balanced_accuracy")
-    ]
-    return [*lines, f"  The balanced rule (tau {label['calibration']['tau']:.2f}) changes {' and '.join(changes)}."]
+    one, other = (with_interval(label[CHANGE], intervals[CHANGE], name, "+") for name in BY_RULE[:2])
+    lines.append(f"  The balanced rule (tau {label['calibration']['tau']:.2f}) changes accuracy by {one}")
+    return [*lines, f"  and balanced accuracy by {other}."]
 
 
 def with_interval(numbers: dict, intervals: dict, name: str, sign: str = "-") -> str:

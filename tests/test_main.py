@@ -33,7 +33,8 @@ classification/confusion_matrix.png classification/training_curves.png classific
 segmentation/history.csv segmentation/metrics.json segmentation/per_image.csv
 segmentation/masks.png segmentation/training_curves.png
 multitask/history.csv multitask/metrics.json multitask/predictions.csv multitask/per_image.csv
-multitask/confusion_matrix.png multitask/masks.png multitask/training_curves.png"""
+multitask/confusion_matrix.png multitask/masks.png multitask/training_curves.png
+classification/confusion_matrix_balanced.png multitask/confusion_matrix_balanced.png"""
 
 
 def quick(folder, place, *flags):
@@ -64,7 +65,7 @@ def test_the_files_that_others_read_have_their_fixed_form(whole_run):
     assert set(metrics["label"]["per_class"]["MEL"]) == {"precision", "recall", "f1", "support"}
     assert {"mean_iou", "mean_dice", "pooled_iou", "pooled_dice", "n_images"} <= set(metrics["mask"])
     predictions = pd.read_csv(outputs / "classification" / "predictions.csv")
-    assert list(predictions.columns) == ["image", "true", "predicted", *CLASSES]
+    assert list(predictions.columns) == ["image", "true", "predicted", "balanced", *CLASSES]
     np.testing.assert_allclose(predictions[list(CLASSES)].sum(axis=1), 1, atol=1e-5)
     assert list(pd.read_csv(outputs / "segmentation" / "per_image.csv").columns) == ["image", "iou", "dice"]
     assert list(pd.read_csv(outputs / "splits.csv").columns) == ["image", "label", "lesion_id", "split"]
@@ -245,6 +246,33 @@ def test_evaluate_only_measures_the_saved_models_again(demo_folder, tmp_path):
     assert quick(demo_folder, tmp_path, "--evaluate-only") == 0
     assert metrics.read_bytes() == first
     assert (tmp_path / "outputs" / "best_classification_model.pth").stat().st_mtime_ns == trained
+
+
+def test_a_checkpoint_keeps_what_its_thresholds_did_on_the_test_set(whole_run):
+    outputs, _ = whole_run
+    for task in ("classification", "multitask"):
+        checkpoint = models.load_checkpoint(outputs / f"best_{task}_model.pth")
+        found = json.loads((outputs / task / "metrics.json").read_text())
+        assert checkpoint["tested"] == {
+            name: {key: point[key] for key in ("threshold", "sensitivity", "specificity")}
+            | {"n_images": found["n_images"]}
+            for name, point in found["label"]["operating_points"].items()
+        }
+        labels = pd.read_csv(outputs / "splits.csv").query("split == 'train'")["label"].value_counts(normalize=True)
+        assert checkpoint["calibration"]["prior"] == pytest.approx(labels.reindex(CLASSES).tolist())
+    assert "tested" not in models.load_checkpoint(outputs / "best_segmentation_model.pth")
+
+
+def test_evaluate_only_fits_a_tau_to_a_checkpoint_that_has_none(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    path = tmp_path / "outputs" / "best_classification_model.pth"
+    whole = models.load_checkpoint(path)
+    old = {name: value for name, value in whole.items() if name != "tested"}
+    old["calibration"] = {name: whole["calibration"][name] for name in ("temperature", "thresholds", "scale")}
+    torch.save(old, path)
+    assert quick(demo_folder, tmp_path, "--evaluate-only") == 0
+    again = models.load_checkpoint(path)
+    assert again["calibration"] == whole["calibration"] and again["tested"] == whole["tested"]
 
 
 def test_evaluate_only_refuses_test_images_that_the_model_has_seen(demo_folder, tmp_path, capsys):
