@@ -13,7 +13,8 @@ LESIONS = pd.Series({name: f"L{name}" for name in "abcd"})
 def labels(images, true, predicted, seed=0):
     """A table like predictions.csv, with drawn probabilities."""
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(CLASSES)), len(images))
-    table = pd.DataFrame({"image": list(images), "true": list(true), "predicted": list(predicted)})
+    called = {"predicted": list(predicted), "balanced": list(reversed(predicted))}
+    table = pd.DataFrame({"image": list(images), "true": list(true), **called})
     return table.join(pd.DataFrame(probabilities, columns=list(CLASSES)))
 
 
@@ -47,7 +48,8 @@ def test_the_differences_of_labels_are_scikit_learns():
     images, pair = [f"i{i}" for i in range(len(true))], []
     for seed in (1, 2):
         table = labels(images, true, true, seed)
-        pair.append(table.assign(predicted=np.array(CLASSES)[table[list(CLASSES)].to_numpy().argmax(axis=1)]))
+        likeliest = np.array(CLASSES)[table[list(CLASSES)].to_numpy().argmax(axis=1)]
+        pair.append(table.assign(predicted=likeliest, balanced=np.roll(likeliest, seed)))
 
     def expected(score):
         return score(pair[1]) - score(pair[0])
@@ -63,6 +65,7 @@ def test_the_differences_of_labels_are_scikit_learns():
     for key, score in {
         "accuracy": lambda table: metrics.accuracy_score(true, table["predicted"]),
         "balanced_accuracy": lambda table: metrics.balanced_accuracy_score(true, table["predicted"]),
+        "balanced_rule": lambda table: metrics.balanced_accuracy_score(true, table["balanced"]),
         "mean_auc": mean_auc,
         "nll": nll,
         "melanoma_recall": lambda t: metrics.recall_score(true, t["predicted"], labels=["MEL"], average="macro"),
