@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     """Serve the page until stopped."""
     machine.print_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="outputs/best_..._model.pth")
+    parser.add_argument("--checkpoint", type=Path, action="append", help=predict.CHECKPOINT_HELP)
     parser.add_argument("--examples", type=Path, default=Path("demo_data"), help="data folder to show [demo_data]")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for the network [127.0.0.1]")
     parser.add_argument("--port", type=int, default=7860, help="[7860]")
@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, OverflowError) as error:
         parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {error}. Name another --port or --host.\n")
     try:
-        predictor = Predictor(options.checkpoint, device=options.device, explain=True)
+        predictor = Predictor(*predict.choose_checkpoints(options.checkpoint), device=options.device, explain=True)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     images = sorted(find_files(options.examples)[0].values())

@@ -7,7 +7,8 @@ import numpy as np
 OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": ("MEL", "BCC", "AKIEC")}  # classes to find, against the rest
 NAMES = {"melanoma": ("a melanoma", "melanomas"), "malignant": ("a malignant lesion", "malignant lesions")}
 SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
-NO_TAU = "The balanced rule is left out: this checkpoint has no tau. main.py --evaluate-only fits it."
+NO_TAU = "The balanced rule is left out: no tau was fitted for what is used here; main.py --evaluate-only fits it for "
+NO_TAU += "one checkpoint, and with --tta for its average over turns."
 
 
 class Point(NamedTuple):

@@ -6,7 +6,6 @@ blocks of `resample_lesions` a bootstrap, so that both are one piece of code. Na
 recall of a class without images; means over classes leave it out.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -55,26 +54,6 @@ def infer(
             yield batch, {name: logits.float() for name, logits in output.items()}
     finally:
         model.train(was_training)
-
-
-def over_turns(forward: Callable[[Tensor], dict[str, Tensor]]) -> Callable[[Tensor], dict[str, Tensor]]:
-    """A forward pass that gives the mean over the eight flips and quarter turns of square images (N, 3, S, S).
-
-    Maps (N, C, S, S) among the outputs are turned back before.
-    """
-
-    def averaged(image: Tensor) -> dict[str, Tensor]:
-        outputs = []
-        for quarter, flip in itertools.product(range(4), (False, True)):
-            view = torch.rot90(image, quarter, (2, 3))
-            output = forward(view.flip(3) if flip else view)
-            for name, values in output.items():
-                if values.ndim == 4:
-                    output[name] = torch.rot90(values.flip(3) if flip else values, -quarter, (2, 3))
-            outputs.append(output)
-        return {name: torch.stack([output[name] for output in outputs]).mean(dim=0) for name in outputs[0]}
-
-    return averaged
 
 
 def label_accuracy(logits: Tensor, label: Tensor) -> Tensor:

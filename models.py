@@ -327,6 +327,7 @@ def load_checkpoint(path: str | Path) -> dict:
         raise ValueError(f"{path} is not a checkpoint of this project, or is damaged ({reason}).") from error
     if wrong:
         raise ValueError(f"{path} is not a checkpoint of this project: {', '.join(wrong)} is not what it should be.")
+    checkpoint["weights"] = {name: _widened(value) for name, value in checkpoint["weights"].items()}
     if checkpoint["task"] not in MODELS:
         raise ValueError(f"{path} holds a model of the unknown task {checkpoint['task']!r}.")
     if not 32 <= checkpoint["image_size"] <= MAX_SIZE:
@@ -334,6 +335,11 @@ def load_checkpoint(path: str | Path) -> dict:
     if problem := _find_mismatch(**{name: checkpoint[name] for name in ("task", "arguments", "classes", "weights")}):
         raise ValueError(f"{path} is not a checkpoint of this project: {problem}.")
     return checkpoint
+
+
+def _widened(value):
+    """Half precision, in which models are passed on, becomes single; anything else stays."""
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
 
 
 def _find_mismatch(task: str, arguments: dict, classes: list, weights: dict) -> str:

@@ -14,7 +14,7 @@ import evaluate
 from dataset.csvfile import read_back
 from dataset.table import CLASS_NAMES, CLASSES, SPLITS
 
-TASKS = ("classification", "segmentation", "multitask")
+TASKS = ("classification", "segmentation", "multitask", "average")
 FEW = 30  # test images of a class, below which its numbers are called uncertain
 GAP = 1.3  # validation loss by training loss at the saved epoch, from which a model is called overfitted
 N_PAIRS = 20  # pairs of images across the split that are named

@@ -353,6 +353,57 @@ def test_grouped_duplicates_stay_in_one_part(demo_folder, tmp_path):
     assert crossing[0] > 0 == crossing[1]
 
 
+# Averages
+
+
+def measured(place, name="average"):
+    return json.loads((place / "outputs" / name / "metrics.json").read_text())
+
+
+def test_several_checkpoints_are_measured_as_their_average_and_stay_as_they_are(whole_run, demo_folder, tmp_path):
+    paths = [whole_run[0] / f"best_{task}_model.pth" for task in models.MODELS]
+    before = [path.read_bytes() for path in paths]
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", *map(str, paths)) == 0
+    found = measured(tmp_path)
+    assert found["averaged"] == list(map(str, paths)) and {"label", "mask"} <= set(found)
+    assert [path.read_bytes() for path in paths] == before
+    assert "average" in (tmp_path / "outputs" / "report.html").read_text()
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", *map(str, paths)) == 0
+    assert measured(tmp_path) == found
+
+
+def test_one_named_checkpoint_is_measured_where_it_lies(whole_run, demo_folder, tmp_path):
+    path = whole_run[0] / "best_classification_model.pth"
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(path)) == 0
+    assert measured(tmp_path, "classification") == json.loads(
+        (whole_run[0] / "classification" / "metrics.json").read_text()
+    )
+
+
+def test_averages_over_turns_are_fitted_and_kept_beside_the_networks_own(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    alone = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta") == 0
+    both = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert both["calibration"] == alone["calibration"] and both["calibration_tta"] != alone["calibration"]
+    assert {"calibration_tta", "tested_tta"} == set(both) - set(alone)
+    assert measured(tmp_path, "classification")["views"] == 8
+
+
+def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder, tmp_path, capsys):
+    path = whole_run[0] / "best_classification_model.pth"
+    other = models.load_checkpoint(path)
+    train.save(tmp_path / "other.pth", other | {"classes": [*other["classes"][:6], "SCC"]})
+    command = ["--evaluate-only", "--checkpoints", str(path), str(tmp_path / "other.pth")]
+    assert quick(demo_folder, tmp_path, *command) == 2
+    assert "other.pth" in capsys.readouterr().err and not (tmp_path / "outputs" / "average").exists()
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "no.pth")) == 2
+    assert "No checkpoint at" in capsys.readouterr().err
+    own = ["--output-dir", str(whole_run[0]), "--evaluate-only", "--checkpoints", str(path)]
+    assert quick(demo_folder, tmp_path, *own) == 2
+    assert "holds a run of its own" in capsys.readouterr().err
+
+
 # Settings
 
 
@@ -439,6 +490,7 @@ def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_fol
         (["--image-size", "1000000"], "at most 4096"),
         (["--seed", "4294967296"], "below 2 to the 32nd"),
         (["--resume", "--evaluate-only"], "choose one"),
+        (["--checkpoints", "a.pth"], "pass --evaluate-only too"),
     ],
 )
 def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):

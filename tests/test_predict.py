@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from conftest import ROOT, picture
 from PIL import Image
 
+import export
 import models
 import predict
 from dataset import images
@@ -338,7 +339,7 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
     found = ["p_melanoma", "p_malignant", "malignant"]
     assert list(rows_of(out)[0]) == ["file", "output", "predicted", "confidence", *found, *CLASSES, "lesion_share"]
     shown = capsys.readouterr().out
-    assert "The balanced rule is left out: this checkpoint has no tau" in shown
+    assert "The balanced rule is left out: no tau was fitted" in shown
     assert "melanoma: no threshold is known." in shown and "malignant: threshold 0.5000, fitted on the val" in shown
     assert "%" not in shown
     predictor = predict.Predictor(path, device="cpu")
@@ -350,3 +351,41 @@ def test_a_model_of_outlines_decides_nothing(checkpoints, photos, tmp_path, caps
     run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", tmp_path / "out")
     assert list(rows_of(tmp_path / "out")[0]) == ["file", "output", "lesion_share"]
     assert "threshold" not in (shown := capsys.readouterr().out) and "balanced" not in shown
+
+
+def test_several_checkpoints_are_averaged_and_say_what_they_cannot(checkpoints, photos, tmp_path, capsys):
+    names = [("--checkpoint", checkpoints[task]) for task in ("classification", "multitask")]
+    alone = []
+    for name, path in names:
+        out = tmp_path / path.stem
+        assert run(photos, name, path, "--output-dir", out) == 0
+        alone.append(rows_of(out))
+    capsys.readouterr()
+    assert run(photos, *names[0], *names[1], "--output-dir", tmp_path / "out", "--explain") == 0
+    for ours, a, b in zip(rows_of(tmp_path / "out"), *alone):
+        expected = [(float(a[code]) + float(b[code])) / 2 for code in CLASSES]
+        assert [float(ours[code]) for code in CLASSES] == pytest.approx(expected, abs=2e-4)
+        assert "balanced" not in ours and ours["lesion_share"] == b["lesion_share"]
+    assert "The balanced rule is left out" in capsys.readouterr().out
+
+
+def test_without_a_checkpoint_the_shipped_one_is_used_and_said(checkpoints, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "SHIPPED", tmp_path / "ham10000.pth")
+    assert run(photos, "--output-dir", tmp_path / "out") == 2
+    assert "Name a --checkpoint" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    export.halve(checkpoints["multitask"], predict.SHIPPED)
+    assert run(photos, "--output-dir", tmp_path / "out") == 0
+    assert "the model that comes with the repository: ham10000.pth" in capsys.readouterr().out
+    predict.SHIPPED.write_bytes(predict.SHIPPED.read_bytes()[:-1000])
+    assert run(photos, "--output-dir", tmp_path / "other") == 2
+    error = capsys.readouterr().err
+    assert "is damaged" in error and "Traceback" not in error
+
+
+def test_half_precision_halves_the_file_and_hardly_changes_what_it_says(checkpoints, tmp_path):
+    export.halve(checkpoints["multitask"], tmp_path / "half.pth")
+    assert (tmp_path / "half.pth").stat().st_size < 0.52 * checkpoints["multitask"].stat().st_size
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole, half = (models.load_model(path)(image) for path in (checkpoints["multitask"], tmp_path / "half.pth"))
+    assert all(torch.allclose(whole[name], half[name], atol=0.02) for name in whole)
