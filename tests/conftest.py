@@ -23,6 +23,24 @@ QUICK = [
 
 torch.set_num_threads(min(torch.get_num_threads(), 2))
 
+# What a test names that runs the program, another process, a browser or a notebook; the rest are `-m quick`.
+RUNNERS = {"QUICK", "quick", "program", "subprocess", "fit_toy", "whole_run", "measured", "nbclient", "run_probe"}
+SLOW_FILES = {"test_benchmarks.py", "test_fuzz.py"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        named = {*item.function.__code__.co_names, *item.fixturenames}
+        if item.path.name not in SLOW_FILES and not named & RUNNERS:
+            item.add_marker("quick")
+
+
+@pytest.fixture(scope="session", params=["cpu", *["cuda"] * torch.cuda.is_available()])
+def device(request):
+    """Each device that is there, in full float32 and repeatable, so that results can be compared."""
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    return torch.device(request.param)
+
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory):
