@@ -23,15 +23,20 @@ QUICK = [
 
 torch.set_num_threads(min(torch.get_num_threads(), 2))
 
-# What a test names that runs the program, another process, a browser or a notebook; the rest are `-m quick`.
-RUNNERS = {"QUICK", "quick", "program", "subprocess", "fit_toy", "whole_run", "measured", "nbclient", "run_probe"}
-SLOW_FILES = {"test_benchmarks.py", "test_fuzz.py"}
+# Files and names of what runs the program, another process, a browser or a notebook; the other tests are quick.
+SLOW_FILES = {f"test_{name}.py" for name in ("app", "benchmarks", "distributed", "export", "fuzz", "notebook")}
+SLOW_NAMES = {"QUICK", "measured", "program", "quick", "subprocess", "whole_run"}
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Importing some slow files takes seconds alone, which someone who asks for quick tests need not wait for."""
+    return True if config.option.markexpr == "quick" and collection_path.name in SLOW_FILES else None
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         named = {*item.function.__code__.co_names, *item.fixturenames}
-        if item.path.name not in SLOW_FILES and not named & RUNNERS:
+        if item.path.name not in SLOW_FILES and not named & SLOW_NAMES:
             item.add_marker("quick")
 
 

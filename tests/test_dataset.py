@@ -191,7 +191,8 @@ def test_metadata_of_other_images_is_refused(server, tmp_path):
 
 def test_no_server_is_one_message(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(download.download, "__defaults__", (download.ARCHIVES, "http://127.0.0.1:9/metadata"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
     with pytest.raises(SystemExit) as stop:
         main(["download", str(tmp_path / "ham")])
     assert stop.value.code == 1
@@ -204,15 +205,14 @@ def test_a_full_disk_ends_in_one_message_and_a_later_run_goes_on(server, tmp_pat
     """The limit on a file's size makes writing fail as a full disk does."""
     large = zipped(IMAGES | {"padding.bin": np.random.default_rng(0).bytes(200_000)})
     code = f"""
-import resource, sys
+import functools, resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-from dataset import download
-from dataset.__main__ import main
+from dataset import __main__, download
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 archive = download.Archive("images", "{server.address}/images.zip", "{hashlib.md5(large).hexdigest()}", "images",
                           download.IMAGE, 7)
-download.download.__defaults__ = ((archive,), "{server.address}/metadata")
-main(["download", "ham"])
+__main__.download = functools.partial(download.download, archives=[archive], metadata_url="{server.address}/metadata")
+__main__.main(["download", "ham"])
 """
     server.files["/images.zip"] = large
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
