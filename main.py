@@ -30,7 +30,9 @@ DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
 OUTPUT_DIR = "outputs"  # folder for models, numbers and pictures
 CACHE_DIR = "cache"  # folder for decoded images, shared by all runs
 TASKS = ("classification", "segmentation", "multitask")  # models to train
-SEED = 42  # of the split, the initial weights, the order of images and their augmentation
+RECIPE = "paper"  # how models learn: paper (the constants below), strong (RECIPES' values in their place)
+SEED = 42  # of the initial weights, the order of images and their augmentation
+SPLIT_SEED = 42  # of the split: runs of several seeds share one test set
 IMAGE_SIZE = 224  # pixels; images are resized to a square of this side
 VAL_FRACTION = 0.15  # share of lesions for choosing the best epoch
 TEST_FRACTION = 0.15  # share of lesions for the final numbers
@@ -38,7 +40,7 @@ GROUP_BY_LESION = True  # keep all images of a lesion in one part
 GROUP_DUPLICATES = False  # count near duplicates of different lesion ids as one lesion too
 LIMIT = 0  # use only this many images, stratified by class; 0 = all
 PRETRAINED = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
-AUGMENT = "turns"  # training images: turns (random flips and quarter turns), none
+AUGMENT = "turns"  # training images: none, turns (random flips and quarter turns), crops (turns of random parts)
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME = False  # continue the run in OUTPUT_DIR where it stopped
@@ -55,12 +57,40 @@ SEGMENTATION_LR = 1e-4  # Adam's learning rate
 MULTITASK_EPOCHS = 10  # passes over the training images
 MULTITASK_BATCH_SIZE = 16  # images a step
 MULTITASK_LR = 1e-4  # Adam's learning rate
+SCHEDULE = "constant"  # of the learning rate: constant, cosine (to 0)
+WARM_UP = 0.0  # share of the steps in which the learning rate rises from 0
+WEIGHT_DECAY = 0.0  # AdamW's, not of norms and biases
+EMA = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
+MASK_LOSS = "bce"  # of outlines: bce, bce+dice
 
+RECIPES = {  # what --recipe sets instead; flags still win
+    "paper": {},
+    "strong": {
+        "AUGMENT": "crops",
+        "CLASSIFICATION_EPOCHS": 60,
+        "CLASSIFICATION_BATCH_SIZE": 64,
+        "CLASSIFICATION_LR": 1e-3,
+        "SEGMENTATION_EPOCHS": 25,
+        "SEGMENTATION_BATCH_SIZE": 32,
+        "SEGMENTATION_LR": 1e-3,
+        "MULTITASK_EPOCHS": 40,
+        "MULTITASK_BATCH_SIZE": 64,
+        "MULTITASK_LR": 1e-3,
+        "SCHEDULE": "cosine",
+        "WARM_UP": 0.05,
+        "WEIGHT_DECAY": 0.05,
+        "EMA": 0.99,
+        "MASK_LOSS": "bce+dice",
+    },
+}
 CHOICES = {
+    "RECIPE": tuple(RECIPES),
     "TASKS": tuple(models.MODELS),
     "PRETRAINED": ("auto", "yes", "no"),
-    "AUGMENT": ("none", "turns"),
+    "AUGMENT": data.AUGMENTS,
     "PRECISION": ("auto", "fp32", "bf16"),
+    "SCHEDULE": train.SCHEDULES,
+    "MASK_LOSS": tuple(train.LOSSES["mask"]),
 }
 DEMO = {  # what --demo sets instead; flags still win
     "DATA_DIR": "demo_data",
@@ -73,7 +103,6 @@ DEMO = {  # what --demo sets instead; flags still win
     "MULTITASK_EPOCHS": 12,
     "MULTITASK_LR": 1e-3,
 }
-DEMO_NOTE = "synthetic demo data"
 
 
 class DataSet(NamedTuple):
@@ -127,7 +156,7 @@ def run(config: SimpleNamespace) -> None:
     device, rank, n_ranks = machine.join_processes(machine.choose_device(config.DEVICE))
     precision = machine.choose_precision(config.PRECISION, device)
     environment = machine.describe(device, precision, n_ranks)
-    folder = RunFolder(config.OUTPUT_DIR, DEMO_NOTE if config.DEMO else "")
+    folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
     with folder.locked():
         show_settings(config, environment)
 
@@ -167,7 +196,7 @@ def run(config: SimpleNamespace) -> None:
 
 def parse_arguments(argv: list[str] | None) -> SimpleNamespace:
     """The constants above, overridden by --demo and then by flags; exits with 2 on a mistake."""
-    return settings.parse(argv, sys.modules[__name__], CHOICES, DEMO)
+    return settings.parse(argv, sys.modules[__name__], CHOICES, RECIPES, DEMO)
 
 
 def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
@@ -177,15 +206,17 @@ def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
         "segmentation": (config.SEGMENTATION_EPOCHS, config.SEGMENTATION_BATCH_SIZE, config.SEGMENTATION_LR),
         "multitask": (config.MULTITASK_EPOCHS, config.MULTITASK_BATCH_SIZE, config.MULTITASK_LR),
     }
-    return {task: train.Recipe(*values) for task, values in found.items()}
+    common = ("weight_decay", "schedule", "warm_up", "ema", "mask_loss")
+    options = {name: getattr(config, name.upper()) for name in common}
+    return {task: train.Recipe(*values, **options) for task, values in found.items()}
 
 
 def prepare_data(config: SimpleNamespace) -> DataSet:
     """Read, check, decode and split; print what was found."""
     if config.DEMO:
         machine.from_first(draw_demo, config)
-    fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION, "seed": config.SEED}
-    table = splits.limit_table(tables.read_table(config.DATA_DIR), config.LIMIT, config.SEED)
+    fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION, "seed": config.SPLIT_SEED}
+    table = splits.limit_table(tables.read_table(config.DATA_DIR), config.LIMIT, config.SPLIT_SEED)
     table, pixels = decode_table(table, config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
     say(f"\n{tables.describe_table(table)}")
     if config.GROUP_DUPLICATES:
@@ -200,7 +231,7 @@ def prepare_data(config: SimpleNamespace) -> DataSet:
 
 def draw_demo(config: SimpleNamespace) -> None:
     if not Path(config.DATA_DIR).exists():
-        synthetic.write_dataset(config.DATA_DIR, seed=config.SEED)
+        synthetic.write_dataset(config.DATA_DIR, seed=config.SPLIT_SEED)
 
 
 def prepare_external(config: SimpleNamespace, data_set: DataSet) -> External:
@@ -284,7 +315,7 @@ def identity(config: SimpleNamespace, task: str, shared: dict) -> dict:
 
 def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, table: pd.DataFrame) -> None:
     """Make the folder this run's, or refuse: go on in it, measure in it, or else start anew in an empty one."""
-    about = settings.plain(config) | ({"data": DEMO_NOTE} if config.DEMO else {})
+    about = settings.plain(config) | ({"data": synthetic.NOTE} if config.DEMO else {})
     if config.EVALUATE_ONLY:
         return begin_measuring(config, folder, tasks, shared["split_hash"], about, environment, table)
     if config.RESUME and machine.from_first(folder.holds_a_run):
@@ -387,7 +418,7 @@ def describe_model(config, job: Job, model: models.Model) -> dict:
         "identity": job.identity,
         "config": settings.plain(config),
         "versions": machine.versions(),
-        "note": DEMO_NOTE if config.DEMO else "",
+        "note": synthetic.NOTE if config.DEMO else "",
     }
 
 
@@ -430,7 +461,7 @@ def audit_leakage(folder: RunFolder, data_set: DataSet) -> None:
 
 def show_settings(config: SimpleNamespace, environment: dict) -> None:
     if config.DEMO:
-        say(f"*** {DEMO_NOTE}: these numbers say nothing about real lesions ***")
+        say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
     for name, value in (vars(config) | environment).items():
         say(f"{name:26} {' '.join(value) if isinstance(value, tuple | list) else value}")
 

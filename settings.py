@@ -39,13 +39,16 @@ def flag_of(name: str) -> str:
     return f"--{name.lower().replace('_', '-')}"
 
 
-def parse(argv: list[str] | None, script: ModuleType, choices: dict[str, tuple], demo: dict) -> SimpleNamespace:
-    """A script's constants, overridden by `demo` after --demo, and both by flags; exits with 2 on a mistake.
+def parse(
+    argv: list[str] | None, script: ModuleType, choices: dict[str, tuple], recipes: dict[str, dict], demo: dict
+) -> SimpleNamespace:
+    """A script's constants, overridden by its recipe, by `demo` after --demo, and by flags; exits with 2 on a mistake.
 
     Parameters
     ----------
     argv : the command line; None for the program's own.
     choices : the values that a setting may take, by its name.
+    recipes : what each value of the setting RECIPE sets.
     """
     settings = declared(script)
     parser = argparse.ArgumentParser(
@@ -61,7 +64,8 @@ def parse(argv: list[str] | None, script: ModuleType, choices: dict[str, tuple],
     if is_demo and "DATA_DIR" in flags:
         parser.error("--demo makes its own data: leave out --data-dir, or --demo")
     defaults = {name: setting.default for name, setting in settings.items()}
-    config = SimpleNamespace(**defaults | (demo if is_demo else {}) | flags, DEMO=is_demo)
+    recipe = recipes.get(flags.get("RECIPE", defaults["RECIPE"]), {})
+    config = SimpleNamespace(**defaults | recipe | (demo if is_demo else {}) | flags, DEMO=is_demo)
     if problem := find_problem(config, choices):
         parser.error(problem)
     return config
@@ -88,12 +92,14 @@ def find_problem(config: SimpleNamespace, choices: dict[str, tuple]) -> str:
             return f"{name} must be above 0, not {value}"
         if name.endswith("_LR") and not math.isfinite(value):
             return f"{name} must be finite, not {value}"
+    if not (0 <= config.WARM_UP < 1 and 0 <= config.EMA < 1 and 0 <= config.WEIGHT_DECAY < float("inf")):
+        return "WARM_UP and EMA must be at least 0 and below 1, and WEIGHT_DECAY at least 0"
     if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
         return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
     if not 32 <= config.IMAGE_SIZE <= 4096:
         return f"IMAGE_SIZE must be at least 32 and at most 4096 pixels, not {config.IMAGE_SIZE}"
-    if config.LIMIT < 0 or not 0 <= config.SEED < 2**32:
-        return "LIMIT and SEED must not be negative, and SEED must be below 2 to the 32nd"
+    if config.LIMIT < 0 or not (0 <= config.SEED < 2**32 and 0 <= config.SPLIT_SEED < 2**32):
+        return "LIMIT, SEED and SPLIT_SEED must not be negative, and the seeds must be below 2 to the 32nd"
     if config.RESUME and config.EVALUATE_ONLY:
         return "RESUME trains and EVALUATE_ONLY does not: choose one"
     return _misplaced(config)

@@ -14,24 +14,74 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from evaluate import SCORES, autocast, infer
 from machine import from_first, is_distributed, is_first, write_file
 
-# For each head the training loss, (logits, target) -> mean over the batch; a model's loss is the sum over its heads.
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "label": F.cross_entropy,
-    "mask": F.binary_cross_entropy_with_logits,
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the batch
+
+
+def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """1 - Dice of each image's probabilities (N, 1, H, W), averaged (Milletari et al. 2016, arXiv:1606.04797).
+
+    One pixel is added above and below, so that an empty mask that is left empty costs nothing.
+    """
+    probability = logits.sigmoid().flatten(1)
+    mask = mask.flatten(1)
+    both, each = (probability * mask).sum(dim=1), (probability + mask).sum(dim=1)
+    return 1 - ((2 * both + 1) / (each + 1)).mean()
+
+
+def bce_and_dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, mask) + dice_loss(logits, mask)
+
+
+# For each head the training losses by name; a model's loss is the sum over its heads.
+LOSSES: dict[str, dict[str, Loss]] = {
+    "label": {"cross entropy": F.cross_entropy},
+    "mask": {"bce": F.binary_cross_entropy_with_logits, "bce+dice": bce_and_dice_loss},
 }
+SCHEDULES = ("constant", "cosine")
 
 
 class Recipe(NamedTuple):
-    """How a model learns: passes over the training images, images a step, and Adam's learning rate."""
+    """How a model learns.
+
+    Attributes
+    ----------
+    epochs, batch_size : passes over the training images, and images a step.
+    lr : Adam's learning rate, at its highest.
+    weight_decay : share of each weight, times the learning rate, that a step takes off (AdamW, Loshchilov and Hutter
+        2019, arXiv:1711.05101); not of norms and biases.
+    schedule : of the learning rate; "constant", or "cosine", which ends at 0.
+    warm_up : share of all steps in which the rate rises in a line from 0.
+    ema : share of the weights' exponential moving average that a step keeps; 0 for no average. The average is validated
+        and saved in the weights' place.
+    mask_loss : the name of one of `LOSSES`.
+    """
 
     epochs: int
     batch_size: int
     lr: float
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warm_up: float = 0.0
+    ema: float = 0.0
+    mask_loss: str = "bce"
+
+    def losses(self) -> dict[str, Loss]:
+        """The loss of each head."""
+        return {"label": LOSSES["label"]["cross entropy"], "mask": LOSSES["mask"][self.mask_loss]}
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        n_rising = self.warm_up * n_steps
+        if step < n_rising:
+            return self.lr * (step + 1) / (n_rising + 1)
+        falling = (step - n_rising) / (n_steps - n_rising)
+        return self.lr * (1 + math.cos(math.pi * falling)) / 2 if self.schedule == "cosine" else self.lr
 
 
 class Checkpoints:
@@ -85,13 +135,13 @@ class Checkpoints:
             return state
         return None
 
-    def write(self, state: dict, is_best: bool) -> None:
-        """Keep the state of an epoch, the one before it, and the model if it is the best so far."""
-        if is_best:
-            weights = {name: value.cpu() for name, value in state["model"].items()}
+    def write(self, state: dict, weights: dict[str, Tensor] | None) -> None:
+        """Keep the state of an epoch, the one before it, and the weights of the best model so far, if it is new."""
+        if weights is not None:
             row = state["history"][-1]
             scores = {name: value for name, value in row.items() if name.startswith("val_")}
-            save(self.best_path, {**self.description, "weights": weights, "epoch": row["epoch"], "scores": scores})
+            on_cpu = {name: value.cpu() for name, value in weights.items()}
+            save(self.best_path, {**self.description, "weights": on_cpu, "epoch": row["epoch"], "scores": scores})
         last, previous = self.states
         if last.exists():
             os.replace(last, previous)
@@ -149,7 +199,7 @@ def fit(
     precision: str,
     checkpoints: Checkpoints | None = None,
 ) -> list[dict]:
-    """Train with Adam and return the history, a dict an epoch; keep the model of the lowest validation loss.
+    """Train with AdamW and return the history, a dict an epoch; keep the model of the lowest validation loss.
 
     Under torchrun every process calls this with its own share of the batches; the first one writes.
 
@@ -164,21 +214,19 @@ def fit(
     FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
     ValueError : as `Checkpoints.read`.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
+    learner = Learner(model, recipe, precision, recipe.epochs * len(train_batches))
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if checkpoints and (state := from_first(checkpoints.read)):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        learner.load_state_dict(state)
         history, best = state["history"], state["best"]
         if is_first():  # the run may have been stopped between the state and the history
             checkpoints.write_history(history)
-    step = make_step(model, optimizer, precision)
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
         started = time.perf_counter()
-        losses = train_epoch(model, train_batches, step, epoch)
+        losses = train_epoch(learner, train_batches, epoch)
         seconds = time.perf_counter() - started
-        row = {"epoch": epoch, **losses, **validate(model, val_batches, precision)}
+        row = {"epoch": epoch, **losses, **validate(learner.watched, val_batches, recipe.losses(), precision)}
         _check_finite(row["val_loss"], f"epoch {epoch}, on the validation images")
         row |= {"train_seconds": round(seconds, 3), "images_per_second": round(train_batches.n_images / seconds, 1)}
         history.append(row)
@@ -186,62 +234,109 @@ def fit(
         if is_best:
             best = {"loss": row["val_loss"], "epoch": epoch}
         if is_first():
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "best": best}
             if checkpoints:
-                checkpoints.write(state, is_best)
+                state = learner.state_dict() | {"history": history, "best": best}
+                checkpoints.write(state, learner.watched.state_dict() if is_best else None)
             tqdm.write(epoch_line(row, recipe.epochs, is_best))
     return history
 
 
-Step = Callable[[dict[str, Tensor], float], dict[str, Tensor]]
+class Learner:
+    """What training changes: a network, its optimizer's state, and the moving average of its weights.
 
+    Parameters
+    ----------
+    n_steps : of the whole training, for the learning rate's way down.
 
-def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, precision: str) -> Step:
-    """A function (batch, weight of its loss) that takes one training step and returns the losses."""
-    if is_distributed():
-        device = next(model.parameters()).device
-        if device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    Attributes
+    ----------
+    watched : the network that is validated and saved: the averaged one, or the network itself if none is averaged.
+    """
 
-    def step(batch: dict[str, Tensor], weight: float = 1.0) -> dict[str, Tensor]:
-        with autocast(batch["image"].device, precision):
-            output = model(batch["image"])
+    def __init__(self, model: nn.Module, recipe: Recipe, precision: str, n_steps: int) -> None:
+        self.model, self.recipe, self.precision, self.n_steps = model, recipe, precision, n_steps
+        self.optimizer = make_optimizer(model, recipe)
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.watched = self.average.module if recipe.ema else model
+        self.shared, self.losses = _shared(model), recipe.losses()
 
-        losses = head_losses(output, batch)
+    def step(self, batch: dict[str, Tensor], number: int, weight: float = 1.0) -> dict[str, Tensor]:
+        """Take training step `number`, counted from 0, and return the losses; `weight` multiplies the gradient."""
+        with autocast(batch["image"].device, self.precision):
+            output = self.shared(batch["image"])
+
+        losses = head_losses(output, batch, self.losses)
         loss = sum(losses.values())
 
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         (loss * weight).backward()
-        optimizer.step()
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(number, self.n_steps)
+        self.optimizer.step()
+
+        if self.recipe.ema:
+            self.average.update_parameters(self.model)
 
         return {"loss": loss.detach()} | {f"{name}_loss": value.detach() for name, value in losses.items()}
 
-    return step
+    def end_epoch(self) -> None:
+        """Give all processes the first one's running means and variances."""
+        if is_distributed():
+            for buffer in (*self.model.buffers(), *self.average.buffers()):
+                dist.broadcast(buffer, src=0)
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict:
+        parts = {"model": self.model, "optimizer": self.optimizer}
+        return parts | {"average": self.average} if self.recipe.ema else parts
 
 
-def train_epoch(model: nn.Module, batches, step: Step, epoch: int) -> dict:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, which without weight decay is Adam; norms and biases, which have one dimension, are not decayed."""
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+
+
+def _shared(model: nn.Module) -> nn.Module:
+    """The model with its gradients averaged over the processes; itself where there is one process."""
+    if not is_distributed():
+        return model
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def train_epoch(learner: Learner, batches, epoch: int) -> dict:
     """One pass over the training images; returns the mean loss per image, in all and by head."""
-    model.train()
+    learner.model.train()
     totals: dict[str, Tensor] = {}
     n_ranks = dist.get_world_size() if is_distributed() else 1
     for number, batch in enumerate(_progress(batches, epoch)):
         # Ranks' gradients are averaged: each counts by its share of the batch's images.
-        losses = step(batch, len(batch["image"]) * n_ranks / batches.sizes[number])
+        weight = len(batch["image"]) * n_ranks / batches.sizes[number]
+        losses = learner.step(batch, (epoch - 1) * len(batches) + number, weight)
         _accumulate(totals, losses, batch)
         if batch["image"].device.type == "cpu" or number == len(batches) - 1:  # a look makes a GPU wait
             _check_finite(totals["loss"], f"epoch {epoch}, at or before step {number + 1}")
-    if is_distributed():
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+    learner.end_epoch()
     return _means(totals, batches, "train")
 
 
-def validate(model: nn.Module, batches, precision: str) -> dict:
+def validate(model: nn.Module, batches, head_loss: dict[str, Loss], precision: str) -> dict:
     """Mean losses and scores over the validation images, each image counting once."""
     totals: dict[str, Tensor] = {}
     for batch, output in infer(model, batches.epoch(), precision):
-        losses = head_losses(output, batch)
+        losses = head_losses(output, batch, head_loss)
         values = {"loss": sum(losses.values())} | {f"{name}_loss": value for name, value in losses.items()}
         for head, logits in output.items():
             values |= {f"{head}_{name}": score(logits, batch[head]).mean() for name, score in SCORES[head].items()}
@@ -249,9 +344,9 @@ def validate(model: nn.Module, batches, precision: str) -> dict:
     return _means(totals, batches, "val")
 
 
-def head_losses(output: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def head_losses(output: dict[str, Tensor], batch: dict[str, Tensor], losses: dict[str, Loss]) -> dict[str, Tensor]:
     """The loss of each head, in float32."""
-    return {name: LOSSES[name](logits.float(), batch[name]) for name, logits in output.items()}
+    return {name: losses[name](logits.float(), batch[name]) for name, logits in output.items()}
 
 
 def _accumulate(totals: dict[str, Tensor], means: dict[str, Tensor], batch: dict[str, Tensor]) -> None:

@@ -143,25 +143,26 @@ class Ours:
         self.device, self.precision = device, machine.choose_precision("auto", device)
         torch.manual_seed(0)
         self.model = models.MODELS[task]().to(device, memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=True)
-        self.step = train.make_step(self.model, optimizer, self.precision)
         some = rows.sample(min(len(rows), BATCH_SIZE[task] * (options.steps + 1)), random_state=0)
         pixels = data.to_device(pixels, device)
         self.train = data.Batches(pixels, some, BATCH_SIZE[task], device=device, seed=0, augment="turns")
         self.test = data.Batches(pixels, some, BATCH_SIZE[task], device=device)
         self.batch = next(self.train.epoch(1))
+        self.learner = train.Learner(
+            self.model, train.Recipe(1, BATCH_SIZE[task], 1e-4), self.precision, len(self.train)
+        )
 
     def seconds_an_image(self, rounds: int = 3) -> dict[str, float]:
         """Medians of interleaved rounds: whole epochs, and as many bare steps on one batch."""
         n_batches = len(self.train)
         figures = {
-            "training": lambda: train.train_epoch(self.model, self.train, self.step, 1),
-            "bare training step": lambda: [self.step(self.batch) for _ in range(n_batches)],
-            "inference": lambda: train.validate(self.model, self.test, self.precision),
+            "training": lambda: train.train_epoch(self.learner, self.train, 1),
+            "bare training step": lambda: [self.learner.step(self.batch, 0) for _ in range(n_batches)],
+            "inference": lambda: train.validate(self.model, self.test, self.learner.losses, self.precision),
             "bare forward pass": lambda: list(evaluate.infer(self.model, [self.batch] * n_batches, self.precision)),
         }
         self.model.train()
-        self.step(self.batch)
+        self.learner.step(self.batch, 0)
         times: dict[str, list[float]] = {name: [] for name in figures}
         for _ in range(rounds):
             for name, run in figures.items():
@@ -228,11 +229,11 @@ def peak_memory(options) -> dict[str, float]:
     machine.keep_freed_memory()
     table, pixels = load(options)
     model = models.Classifier().to(memory_format=torch.channels_last)
-    step = train.make_step(model, torch.optim.Adam(model.parameters(), lr=1e-4, fused=True), "fp32")
+    learner = train.Learner(model, train.Recipe(1, 32, 1e-4), "fp32", 10)
     batches = data.Batches(pixels, table[table["split"] == "train"], 32, device=torch.device("cpu"), seed=0)
     for number, batch in enumerate(batches.epoch(1)):
         if number < 10:
-            step(batch)
+            learner.step(batch, number)
     return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+NOTE = "synthetic demo data"  # stands wherever a number or a picture comes from it
 WIDTH, HEIGHT = 160, 120  # pixels
 LESIONS = {"MEL": 60, "NV": 150, "BCC": 50, "AKIEC": 45, "BKL": 60, "DF": 40, "VASC": 40}  # lesions drawn per class
 IMAGES_PER_LESION = (0.7, 0.2, 0.1)  # share of lesions with 1, 2, 3 images

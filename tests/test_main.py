@@ -343,11 +343,13 @@ def test_every_hyperparameter_is_a_flag_with_an_explanation(capsys):
 def test_the_defaults_are_the_specifications():
     config = main.parse_arguments([])
     assert (config.IMAGE_SIZE, config.SEED, config.VAL_FRACTION, config.TEST_FRACTION) == (224, 42, 0.15, 0.15)
+    plain = {"weight_decay": 0, "schedule": "constant", "warm_up": 0, "ema": 0, "mask_loss": "bce"}
     assert main.recipes(config) == {
-        "classification": (15, 32, 1e-4),
-        "segmentation": (25, 16, 1e-4),
-        "multitask": (10, 16, 1e-4),
+        "classification": train.Recipe(15, 32, 1e-4, **plain),
+        "segmentation": train.Recipe(25, 16, 1e-4, **plain),
+        "multitask": train.Recipe(10, 16, 1e-4, **plain),
     }
+    assert config.RECIPE == "paper" and config.AUGMENT == "turns"
 
 
 def test_flags_win_over_the_demo_and_the_demo_over_the_constants():
@@ -355,10 +357,46 @@ def test_flags_win_over_the_demo_and_the_demo_over_the_constants():
     assert main.parse_arguments(["--demo", "--image-size", "48"]).IMAGE_SIZE == 48
 
 
+def test_a_recipe_sets_constants_and_demo_and_flags_win_over_it():
+    strong = main.RECIPES["strong"]
+    config = main.parse_arguments(["--recipe", "strong", "--ema", "0.5"])
+    assert {name: getattr(config, name) for name in strong} == strong | {"EMA": 0.5}
+    assert set(strong) <= set(settings.declared(main))
+    demo = main.parse_arguments(["--recipe", "strong", "--demo"])
+    assert main.DEMO["MULTITASK_EPOCHS"] == demo.MULTITASK_EPOCHS and demo.SCHEDULE == "cosine"
+
+
+def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
+    monkeypatch.setattr(main, "RECIPE", "strongest")
+    with pytest.raises(SystemExit):
+        main.main([])
+    assert "RECIPE must be among paper, strong, not strongest" in capsys.readouterr().err
+
+
+def test_the_strong_recipe_runs_to_the_end_and_says_what_it_did(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--recipe", "strong", "--tasks", "multitask") == 0
+    identity = json.loads((tmp_path / "outputs" / "record.json").read_text())["tasks"]["multitask"]["identity"]
+    assert identity["schedule"] == "cosine" and identity["augment"] == "crops" and identity["epochs"] == 1
+
+
+def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_folder, tmp_path):
+    def split(*flags):
+        config = main.parse_arguments(["--data-dir", str(demo_folder), "--cache-dir", str(tmp_path), *QUICK, *flags])
+        return main.prepare_data(config).table["split"].tolist()
+
+    assert split() == split("--seed", "7") != split("--split-seed", "7")
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
         (["--image-sise", "128"], "--image-sise"),
+        (["--recipe", "weak"], "'weak'"),
+        (["--ema", "1"], "EMA must be at least 0 and below 1"),
+        (["--warm-up", "-0.1"], "WARM_UP and EMA"),
+        (["--weight-decay", "inf"], "WEIGHT_DECAY at least 0"),
+        (["--mask-loss", "mcc"], "'mcc'"),
+        (["--split-seed", "-1"], "must not be negative"),
         (["--image-siz", "128"], "--image-siz"),
         (["--image-size", "large"], "invalid int value: 'large'"),
         (["--image-size", "8"], "at least 32"),

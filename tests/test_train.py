@@ -1,9 +1,11 @@
+import math
 import os
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import train
@@ -42,7 +44,11 @@ class Toy:
             yield {"image": self.image[chosen], "label": self.label[chosen], "mask": self.mask[chosen]}
 
 
-def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batches=None, lr=0.05, shares=None):
+PLAIN = {"label": F.cross_entropy, "mask": F.binary_cross_entropy_with_logits}
+STRONG = {"weight_decay": 0.05, "schedule": "cosine", "warm_up": 0.1, "ema": 0.9, "mask_loss": "bce+dice"}
+
+
+def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batches=None, lr=0.05, shares=None, **recipe):
     """A model trained on the device of its batches, and its history."""
     torch.manual_seed(0)
     batches = batches or Toy()
@@ -55,7 +61,12 @@ def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batche
         conditions=conditions or {"threads": 1},
         resume=resume,
     )
-    options = {"recipe": train.Recipe(epochs, 4, lr), "seed": 0, "precision": "fp32", "checkpoints": checkpoints}
+    options = {
+        "recipe": train.Recipe(epochs, 4, lr, **recipe),
+        "seed": 0,
+        "precision": "fp32",
+        "checkpoints": checkpoints,
+    }
     history = fit(model, batches, shares or Toy(seed=1, device=batches.image.device), **options)
     return model, history
 
@@ -87,7 +98,7 @@ def test_one_epoch_is_plain_adam_on_the_summed_losses(tmp_path, device):
 
 def test_validation_does_not_depend_on_the_batch_size(device):
     model = Line().to(device)
-    one, five = (train.validate(model, Toy(size=size, device=device), "fp32") for size in (1, 5))
+    one, five = (train.validate(model, Toy(size=size, device=device), PLAIN, "fp32") for size in (1, 5))
     assert one == pytest.approx(five)
     assert one["val_loss"] == pytest.approx(one["val_label_loss"] + one["val_mask_loss"])
 
@@ -108,7 +119,7 @@ def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path, device):
     assert best["scores"]["val_loss"] == min(losses) and best["task"] == "toy"
     model = Line().to(device)
     model.load_state_dict(best["weights"])
-    found = train.validate(model, Toy(seed=1, device=device), "fp32")
+    found = train.validate(model, Toy(seed=1, device=device), PLAIN, "fp32")
     assert found["val_loss"] == pytest.approx(min(losses))
 
 
@@ -120,11 +131,12 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, device):
     torch.testing.assert_close(parts.state_dict(), whole.state_dict())
 
 
-def test_on_a_cpu_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path):
-    whole, history = run(tmp_path / "whole", epochs=5)
+@pytest.mark.parametrize("recipe", [{}, STRONG])
+def test_on_a_cpu_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, recipe):
+    whole, history = run(tmp_path / "whole", epochs=5, **recipe)
     with pytest.raises(Stop):
-        run(tmp_path / "parts", epochs=5, batches=Stops(in_epoch=3))
-    parts, resumed = run(tmp_path / "parts", epochs=5, resume=True)
+        run(tmp_path / "parts", epochs=5, batches=Stops(in_epoch=3), **recipe)
+    parts, resumed = run(tmp_path / "parts", epochs=5, resume=True, **recipe)
     assert same_weights(whole, parts)
     assert [row["val_loss"] for row in resumed] == [row["val_loss"] for row in history]
     best = [torch.load(tmp_path / name / "best.pth", weights_only=True) for name in ("whole", "parts")]
@@ -269,3 +281,60 @@ def test_bf16_and_fp32_agree_within_rounding(device):
     exact = model(batch["image"])
     assert rough["mask"].dtype == torch.bfloat16
     torch.testing.assert_close(rough["mask"].float(), exact["mask"], atol=0.05, rtol=0.02)
+
+
+# What a recipe may add
+
+
+def test_without_decay_the_optimizer_is_adam_bit_for_bit():
+    torch.manual_seed(0)
+    ours, reference = Line(), Line()
+    reference.load_state_dict(ours.state_dict())
+    learner = train.Learner(ours, train.Recipe(1, 4, 0.05), "fp32", 3)
+    adam = torch.optim.Adam(reference.parameters(), lr=0.05, fused=True)
+    for number, batch in enumerate(Toy().epoch(1)):
+        learner.step(batch, number)
+        adam.zero_grad()
+        sum(train.head_losses(reference(batch["image"]), batch, PLAIN).values()).backward()
+        adam.step()
+    assert same_weights(ours, reference)
+
+
+def test_weights_decay_and_norms_and_biases_do_not():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    decayed, others = train.make_optimizer(model, train.Recipe(1, 4, 0.1, weight_decay=0.3)).param_groups
+    assert decayed["weight_decay"] == 0.3 and [len(p) for p in decayed["params"]] == [2]
+    assert others["weight_decay"] == 0 and len(others["params"]) == 3
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine_to_nothing():
+    rates = [train.Recipe(1, 4, 2.0, schedule="cosine", warm_up=0.2).rate(step, 10) for step in range(11)]
+    assert rates[:2] == pytest.approx([2 / 3, 4 / 3])
+    assert rates[2:] == pytest.approx([1 + math.cos(math.pi * i / 8) for i in range(9)], abs=1e-12)
+    assert {train.Recipe(1, 4, 0.1).rate(step, 10) for step in range(10)} == {0.1}
+
+
+def test_the_moving_average_is_validated_and_saved_in_the_weights_place(tmp_path):
+    model, history = run(tmp_path, epochs=1, ema=0.75)
+    torch.manual_seed(0)
+    line, averaged = Line(), None
+    learner = train.Learner(line, train.Recipe(1, 4, 0.05), "fp32", 3)
+    for number, batch in enumerate(Toy().epoch(1)):
+        learner.step(batch, number)
+        now = line.label.weight.detach().clone()
+        averaged = now if averaged is None else 0.75 * averaged + 0.25 * now
+    saved = torch.load(tmp_path / "best.pth", weights_only=True)["weights"]
+    torch.testing.assert_close(saved["label.weight"], averaged)
+    assert not torch.equal(saved["label.weight"], model.label.weight)
+    best = Line()
+    best.load_state_dict(saved)
+    assert history[0]["val_loss"] == pytest.approx(train.validate(best, Toy(seed=1), PLAIN, "fp32")["val_loss"])
+
+
+def test_the_dice_loss_is_one_less_dice_where_probabilities_are_sure():
+    mask = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0]]).view(2, 1, 2, 2)
+    logits = torch.tensor([[99.0, -99, 99, -99], [-99, -99, -99, -99]]).view(2, 1, 2, 2)
+    by_hand = ((1 - (2 * 1 + 1) / (2 + 2 + 1)) + 0) / 2
+    assert train.dice_loss(logits, mask).item() == pytest.approx(by_hand)
+    both = train.LOSSES["mask"]["bce+dice"](logits, mask) - F.binary_cross_entropy_with_logits(logits, mask)
+    assert both.item() == pytest.approx(by_hand, abs=1e-5)

@@ -1,0 +1,119 @@
+"""Trained networks, or one network's views of a picture, as one network: their probabilities are averaged.
+
+`Turned` and `Average` are used like a `models.Model`: logits by head's name, and heat maps for labels.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import Model, build_model
+
+
+class Turned(nn.Module):
+    """The mean of a network's logits over the eight flips and quarter turns of square images (N, 3, S, S)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.heads = model, model.heads
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        outputs = [self._turned_back(turn, self.model(view)) for turn, view in views(image)]
+        return {name: torch.stack([output[name] for output in outputs]).mean(dim=0) for name in outputs[0]}
+
+    @staticmethod
+    def _turned_back(turn: tuple[int, bool], output: dict[str, Tensor]) -> dict[str, Tensor]:
+        quarters, flip = turn
+        maps = {name: values.flip(3) if flip else values for name, values in output.items() if values.ndim == 4}
+        return output | {name: torch.rot90(values, -quarters, (2, 3)) for name, values in maps.items()}
+
+    def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
+        """As `Model.heat_map`, of the picture as it is."""
+        return self.model.heat_map(image, self(image)["label"].argmax(dim=1) if label is None else label)
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        """As `Model.explain`: averaged logits, and the heat map of the class that they make likeliest."""
+        output = self(image)
+        return output | {"heat": self.heat_map(image, output["label"].argmax(dim=1))}
+
+
+def views(image: Tensor) -> Iterator[tuple[tuple[int, bool], Tensor]]:
+    """The eight flips and quarter turns of images (N, C, S, S), each with its (quarter turns, flipped before)."""
+    for quarters, flip in itertools.product(range(4), (False, True)):
+        view = torch.rot90(image, quarters, (2, 3))
+        yield (quarters, flip), view.flip(3) if flip else view
+
+
+class Average(nn.Module):
+    """Several trained networks as one: the mean probability over those that have the head.
+
+    Parameters
+    ----------
+    members : networks of the same classes.
+    temperatures : of each, so that no overconfident one decides for all.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], temperatures: Sequence[float]) -> None:
+        super().__init__()
+        self.members, self.temperatures = nn.ModuleList(members), tuple(temperatures)
+        self.heads = {name: None for member in members for name in member.heads}
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """The logits of the mean probabilities: softmax and sigmoid give those back."""
+        outputs = [member(image) for member in self.members]
+        found = {}
+        if "label" in self.heads:
+            pairs = zip(outputs, self.temperatures)
+            logs = [F.log_softmax(output["label"].float() / t, dim=1) for output, t in pairs if "label" in output]
+            found["label"] = torch.stack(logs).logsumexp(dim=0) - torch.tensor(float(len(logs))).log()
+        if "mask" in self.heads:
+            probabilities = [output["mask"].float().sigmoid() for output in outputs if "mask" in output]
+            found["mask"] = torch.stack(probabilities).mean(dim=0).logit(eps=1e-6)
+        return found
+
+    def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
+        """The mean of the members' heat maps of one class, as `Model.heat_map`."""
+        label = self(image)["label"].argmax(dim=1) if label is None else label
+        maps = [member.heat_map(image, label) for member in self.members if "label" in member.heads]
+        return torch.stack(maps).mean(dim=0)
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        """As `Model.explain`."""
+        output = self(image)
+        return output | {"heat": self.heat_map(image, output["label"].argmax(dim=1))}
+
+
+def build(checkpoints: dict[Path, dict], device: str | torch.device = "cpu", tta: bool = False) -> nn.Module:
+    """The network of one checkpoint, or the average of several, over turns if that is wanted; in eval mode.
+
+    Parameters
+    ----------
+    checkpoints : what `models.load_checkpoint` returned, by path.
+
+    Raises
+    ------
+    ValueError : two are of different classes or image sizes; names both.
+    """
+    (first, reference), *others = checkpoints.items()
+    for path, checkpoint in others:
+        for name in ("classes", "image_size"):
+            if checkpoint[name] != reference[name]:
+                what = name.replace("_", " ")
+                raise ValueError(
+                    f"{path} and {first} cannot be averaged: {what} {checkpoint[name]} and {reference[name]}."
+                )
+    members: list[Model] = [build_model(checkpoint, device) for checkpoint in checkpoints.values()]
+    members = [Turned(member) for member in members] if tta else members
+    if not others:
+        return members[0].eval()
+    fitted = [calibration_of(checkpoint, tta) for checkpoint in checkpoints.values()]
+    return Average(members, [found.get("temperature", 1.0) for found in fitted]).eval()
+
+
+def calibration_of(checkpoint: dict, tta: bool = False) -> dict:
+    """What main.py has fitted for a checkpoint on its validation set, alone or over turns; {} if nothing."""
+    return checkpoint.get("calibration_tta" if tta else "calibration", {})

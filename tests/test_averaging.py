@@ -1,0 +1,69 @@
+"""Averages over turns and over networks, on untrained ones."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import averaging
+import models
+
+
+@pytest.fixture(scope="module")
+def checkpoints():
+    """What `load_checkpoint` returns, of three untrained networks."""
+    torch.manual_seed(0)
+    found = {}
+    for task in models.MODELS:
+        model = models.MODELS[task](*([3] if task != "segmentation" else []))
+        found[task] = {"task": task, "arguments": model.arguments, "classes": list("abc"), "image_size": 32}
+        found[task] |= {"weights": model.state_dict(), "calibration": {"temperature": 2.0}}
+    return found
+
+
+@pytest.fixture
+def image():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@torch.inference_mode()
+def test_an_average_over_turns_is_the_same_for_a_turned_picture(checkpoints, image):
+    model = averaging.build({"a": checkpoints["multitask"]}, tta=True)
+    upright, turned = model(image), model(torch.rot90(image, 1, (2, 3)).flip(3))
+    assert_close(upright["label"], turned["label"], atol=1e-4, rtol=0)
+    assert_close(torch.rot90(upright["mask"], 1, (2, 3)).flip(3), turned["mask"], atol=1e-4, rtol=0)
+
+
+def test_the_eight_views_are_eight_different_pictures():
+    image = torch.arange(9.0).view(1, 1, 3, 3)
+    assert len({tuple(view.flatten().tolist()) for _, view in averaging.views(image)}) == 8
+
+
+@torch.inference_mode()
+def test_several_networks_give_the_mean_of_their_probabilities(checkpoints, image):
+    model = averaging.build(checkpoints)
+    output = model(image)
+    alone = {task: models.build_model(checkpoint)(image) for task, checkpoint in checkpoints.items()}
+    labels = [(alone[task]["label"] / 2).softmax(dim=1) for task in ("classification", "multitask")]
+    masks = [alone[task]["mask"].sigmoid() for task in ("segmentation", "multitask")]
+    assert_close(output["label"].softmax(dim=1), (labels[0] + labels[1]) / 2)
+    assert_close(output["mask"].sigmoid(), (masks[0] + masks[1]) / 2)
+    assert set(model.heads) == {"label", "mask"}
+
+
+@torch.inference_mode()
+def test_heat_maps_of_an_average_explain_its_own_likeliest_class(checkpoints, image):
+    model = averaging.build({task: checkpoints[task] for task in ("classification", "multitask")})
+    label = model(image)["label"].argmax(dim=1)
+    expected = sum(member.heat_map(image, label) for member in model.members) / 2
+    assert_close(model.explain(image)["heat"], expected)
+
+
+def test_networks_of_other_classes_or_sizes_are_refused_by_name(checkpoints):
+    one = checkpoints["multitask"]
+    for key, value in (("classes", list("abd")), ("image_size", 48)):
+        with pytest.raises(ValueError, match=r"other.pth and one.pth cannot be averaged"):
+            averaging.build({"one.pth": one, "other.pth": one | {key: value}})
+
+
+def test_one_checkpoint_alone_is_the_network_itself(checkpoints):
+    assert isinstance(averaging.build({"a": checkpoints["multitask"]}), models.MultiTask)
