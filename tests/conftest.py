@@ -35,9 +35,15 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        named = {*item.function.__code__.co_names, *item.fixturenames}
+        named = {*names_in(item.function.__code__), *item.fixturenames}
         if item.path.name not in SLOW_FILES and not named & SLOW_NAMES:
             item.add_marker("quick")
+
+
+def names_in(code):
+    """What a function's code names, with the functions and comprehensions in it."""
+    inner = [names_in(constant) for constant in code.co_consts if hasattr(constant, "co_names")]
+    return {*code.co_names}.union(*inner)
 
 
 @pytest.fixture(scope="session", params=["cpu", *["cuda"] * torch.cuda.is_available()])
