@@ -88,7 +88,7 @@ def share_found(some: pd.DataFrame, copies: np.ndarray, table: pd.DataFrame, pix
 def row(name: str, values: np.ndarray) -> str:
     """A line of the table."""
     quantiles = [f"{value:.2f}" for value in np.quantile(values, QUANTILES)]
-    shares = [f"{(values >= threshold).mean():.1%}" for threshold in THRESHOLDS]
+    shares = [f"{(values >= threshold).mean():.2%}" for threshold in THRESHOLDS]
     return f"| {' | '.join([name, f'{len(values):,}', *quantiles, *shares])} |"
 
 
