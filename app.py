@@ -32,8 +32,6 @@ MAX_BYTES = 50_000_000  # of an uploaded file
 VIEW = 600  # pixels: the longest side of a picture that is shown, at least
 SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio's own would be fetched from the network
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
-
-
 NOTHING = ("", None, "", "", "")  # what the page shows of no picture
 
 

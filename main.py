@@ -100,12 +100,13 @@ DEMO = {  # what --demo sets instead; flags still win
     "DATA_DIR": "demo_data",
     "OUTPUT_DIR": "outputs_demo",
     "IMAGE_SIZE": 64,
-    "CLASSIFICATION_EPOCHS": 12,
+    "CLASSIFICATION_EPOCHS": 5,
     "CLASSIFICATION_LR": 1e-3,
-    "SEGMENTATION_EPOCHS": 8,
+    "SEGMENTATION_EPOCHS": 3,
     "SEGMENTATION_LR": 1e-3,
-    "MULTITASK_EPOCHS": 12,
+    "MULTITASK_EPOCHS": 5,
     "MULTITASK_LR": 1e-3,
+    "SCHEDULE": "cosine",
 }
 
 

@@ -15,7 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 SIDE = 96  # pixels of the thumbnail that a fingerprint is made from
-NEAR = 0.44  # correlation of fingerprints from which two images count as near duplicates
+NEAR = 0.44  # correlation of fingerprints from which two images are near duplicates; see docs/near-duplicates.md
 N_CANDIDATES = 20  # most similar images by colour layout that each image is compared with
 N_DISTANCES = 10_000_000  # between layouts, at a time
 MAX_GROUP = 100  # images of one file or lesion of which all pairs are listed

@@ -1,6 +1,5 @@
 """Demo lesions in the folder layout of HAM10000: drawn by rules, told apart by colour, shape, border and texture.
 
-
 They let the whole program run where there is no data. Numbers measured on them say nothing about real lesions.
 """
 
@@ -99,10 +98,10 @@ def draw_shape(code: str, rng: np.random.Generator) -> dict:
 
 def draw_lesion(code: str, shape: dict, tone: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One photograph: picture (HEIGHT, WIDTH, 3) uint8 and its exact mask (HEIGHT, WIDTH) in {0, 255}."""
-    distance, angle, x, y = _lesion_coordinates(shape, rng)
+    distance, x, y = _lesion_coordinates(shape, rng)
     cover = 1 / (1 + np.exp(np.clip(2 * distance / LOOKS[code].soft, -30, 30)))[..., None]  # 1 inside, 0 outside
     skin = tone + 9 * _noise(rng, 5)[..., None] + 5 * _noise(rng, 40)[..., None]
-    lesion = _texture(code, shape, distance, angle, x, y)
+    lesion = _texture(code, shape, x, y)
     picture = skin * (1 - cover) + lesion * cover
     picture = _light(picture, rng)
     picture = _hairs(picture, rng)
@@ -111,7 +110,7 @@ def draw_lesion(code: str, shape: dict, tone: np.ndarray, rng: np.random.Generat
 
 
 def _lesion_coordinates(shape: dict, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Signed distance to the outline (negative inside, about pixels), angle, and the lesion's own x and y in radii."""
+    """Signed distance to the outline (negative inside, about pixels), and the lesion's own x and y in radii."""
     turn, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
     shift = rng.uniform(-10, 10, 2)
     v, u = np.mgrid[:HEIGHT, :WIDTH]
@@ -121,10 +120,10 @@ def _lesion_coordinates(shape: dict, rng: np.random.Generator) -> tuple[np.ndarr
     waves = np.arange(2, 2 + len(shape["amplitudes"]))[:, None, None]
     wobble = (shape["amplitudes"][:, None, None] * np.cos(waves * angle + shape["phases"][:, None, None])).sum(axis=0)
     radius = shape["radius"] * zoom * (1 + wobble)
-    return length - radius, angle, x / (shape["radius"] * zoom), y / (shape["radius"] * zoom)
+    return length - radius, x / (shape["radius"] * zoom), y / (shape["radius"] * zoom)
 
 
-def _texture(code: str, shape: dict, distance, angle, x, y) -> np.ndarray:
+def _texture(code: str, shape: dict, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The lesion's own colours (HEIGHT, WIDTH, 3), fixed to the lesion and so turned with it."""
     rng = np.random.default_rng(shape["texture"])
     centre, rim = (np.array(colour, float) + shape["shade"] for colour in (LOOKS[code].centre, LOOKS[code].rim))

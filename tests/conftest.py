@@ -23,6 +23,35 @@ QUICK = [
 
 torch.set_num_threads(min(torch.get_num_threads(), 2))
 
+# Files and names of what runs the program, another process, a browser or a notebook; the other tests are quick.
+SLOW_FILES = {f"test_{name}.py" for name in ("app", "benchmarks", "distributed", "export", "fuzz", "notebook")}
+SLOW_NAMES = {"QUICK", "measured", "program", "quick", "subprocess", "whole_run"}
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Importing some slow files takes seconds alone, which someone who asks for quick tests need not wait for."""
+    return True if config.option.markexpr == "quick" and collection_path.name in SLOW_FILES else None
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        named = {*names_in(item.function.__code__), *item.fixturenames}
+        if item.path.name not in SLOW_FILES and not named & SLOW_NAMES:
+            item.add_marker("quick")
+
+
+def names_in(code):
+    """What a function's code names, with the functions and comprehensions in it."""
+    inner = [names_in(constant) for constant in code.co_consts if hasattr(constant, "co_names")]
+    return {*code.co_names}.union(*inner)
+
+
+@pytest.fixture(scope="session", params=["cpu", *["cuda"] * torch.cuda.is_available()])
+def device(request):
+    """Each device that is there, in full float32 and repeatable, so that results can be compared."""
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    return torch.device(request.param)
+
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory):

@@ -1,6 +1,7 @@
-"""The speed benchmark runs and reports; no test asserts a time."""
+"""The benchmarks run and report; no test asserts a time or a figure of its own making."""
 
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
-from benchmarks import peers, speed
+from benchmarks import near_duplicates, peers, speed
 
 
 @pytest.fixture
@@ -55,6 +56,23 @@ def test_the_benchmark_of_evaluating_runs_and_writes_its_figures(tmp_path):
     (row,) = json.loads(path.read_text())["rows"]
     assert row["images"] == 300 and row["mb"] >= row["mb_before"] > 0 and row["seconds"] >= row["labels"] > 0
     assert "| 300 |" in done.stdout
+
+
+def test_the_benchmark_of_near_duplicates_prints_quantiles_and_shares_of_both_kinds(demo_folder, tmp_path, capsys):
+    near_duplicates.main(["--data-dir", str(demo_folder), "--size", "64", "--cache-dir", str(tmp_path)])
+    copies, others = re.findall(r"\| an image and .*", capsys.readouterr().out)
+    n_images = len(list((demo_folder / "images").iterdir()))
+    for line in (copies, others):
+        n, *values = line.strip("| ").split(" | ")[1:]
+        quantiles, shares = [float(value) for value in values[:5]], [float(value.strip("%")) for value in values[5:]]
+        assert int(n) == n_images and quantiles == sorted(quantiles) and -1 <= quantiles[0] <= quantiles[-1] <= 1
+        assert shares == sorted(shares, reverse=True) and all(0 <= share <= 100 for share in shares)
+
+
+def test_the_copies_of_the_benchmark_are_altered_the_same_each_time(demo_folder):
+    path = str(next((demo_folder / "images").iterdir()))
+    first, again, other = (near_duplicates.altered(path, 32, seed) for seed in (1, 1, 2))
+    assert first.shape == (32, 32, 4) and (first == again).all() and (first != other).any()
 
 
 RECORDS = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("speed-*-cpu*.json"))]

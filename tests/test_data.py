@@ -11,16 +11,17 @@ from dataset.table import CLASSES, read_table
 
 
 @pytest.fixture
-def batches(folder):
+def batches(folder, device):
     for i in range(10):
         folder.add(f"i{i}", CLASSES[i % 7], suffix=".png")
     table, pixels = decode_table(read_table(folder.write().path), folder.path, 16, folder.path.parent / "cache")
-    return lambda **options: data.Batches(pixels, table, 4, **options)
+    return lambda **options: data.Batches(pixels, table, 4, device=device, **options)
 
 
-def test_a_batch_is_what_the_table_promises(batches):
+def test_a_batch_is_what_the_table_promises(batches, device):
     batch = next(iter(batches().epoch()))
     n = len(batch["image"])
+    assert {values.device.type for values in batch.values()} == {device.type}
     assert batch["image"].shape == (n, 3, 16, 16) and batch["image"].dtype == torch.float32
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)
     assert batch["label"].tolist() == [0, 1, 2, 3][:n] and batch["label"].dtype == torch.int64
@@ -31,7 +32,7 @@ def test_images_are_normalised_with_the_imagenet_statistics(batches):
     one = batches()
     batch = next(iter(one.epoch()))
     by_hand = (one.pictures()[0][0] / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    np.testing.assert_allclose(batch["image"][0].permute(1, 2, 0), by_hand, atol=1e-5)
+    np.testing.assert_allclose(batch["image"][0].permute(1, 2, 0).cpu(), by_hand, atol=1e-5)
 
 
 def test_every_image_comes_once_an_epoch_in_an_order_fixed_by_seed_and_epoch(batches):
@@ -51,7 +52,7 @@ def test_turns_move_image_and_mask_together(batches):
     found = list(turned.epoch(1))
     position = 0
     for batch in found:
-        for image, mask in zip(batch["image"], batch["mask"]):
+        for image, mask in zip(batch["image"].cpu(), batch["mask"].cpu()):
             source = order[position]
             both = np.dstack([data.normalise(torch.tensor(images[source])[None])[0].permute(1, 2, 0), masks[source]])
             now = np.dstack([image.permute(1, 2, 0), mask[0]])
@@ -60,9 +61,9 @@ def test_turns_move_image_and_mask_together(batches):
             position += 1
 
 
-def test_the_eight_turns_are_eight_different_pictures():
-    image = torch.arange(36, dtype=torch.uint8).reshape(1, 3, 3, 4)
-    turned = data.turn(image.repeat(8, 1, 1, 1), torch.arange(8))
+def test_the_eight_turns_are_eight_different_pictures(device):
+    image = torch.arange(36, dtype=torch.uint8, device=device).reshape(1, 3, 3, 4)
+    turned = data.turn(image.repeat(8, 1, 1, 1), torch.arange(8, device=device))
     assert len({tuple(one.flatten().tolist()) for one in turned}) == 8
     for code in range(8):
         expected = torch.rot90(image, code % 4, dims=(1, 2))
@@ -80,10 +81,10 @@ def test_more_ranks_than_images_in_a_batch_are_refused(batches):
         batches(rank=0, n_ranks=8)
 
 
-def test_pixels_in_device_memory_give_the_same_batches(batches):
+def test_pixels_in_device_memory_give_the_same_batches(batches, device):
     from_disk = batches(seed=2, augment="turns")
     in_memory = batches(seed=2, augment="turns")
-    in_memory.pixels = data.copied(in_memory.pixels, torch.device("cpu"))
+    in_memory.pixels = data.copied(in_memory.pixels, device)
     for a, b in zip(from_disk.epoch(3), in_memory.epoch(3), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -100,7 +101,7 @@ def test_reading_warns_of_nothing(folder):
         decoded(folder.write())
 
 
-def test_pixels_are_copied_to_the_device_a_block_at_a_time(monkeypatch):
+def test_pixels_are_copied_to_the_device_a_block_at_a_time(device, monkeypatch):
     monkeypatch.setattr(data, "COPIED_AT_A_TIME", 100)
     asked = []
 
@@ -110,8 +111,8 @@ def test_pixels_are_copied_to_the_device_a_block_at_a_time(monkeypatch):
             return np.asarray(super().__getitem__(rows))
 
     pixels = np.random.default_rng(0).integers(0, 256, (10, 2, 5, 4), np.uint8)  # 40 bytes an image
-    copied = data.copied(pixels.view(Spy), torch.device("cpu"))
-    np.testing.assert_array_equal(copied, pixels)
+    copied = data.copied(pixels.view(Spy), device)
+    np.testing.assert_array_equal(copied.cpu(), pixels)
     assert max(rows.stop - rows.start for rows in asked) == 2
 
 

@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         server.address = f"http://127.0.0.1:{server.server_port}"
         server.files["/metadata"] = METADATA.encode()
         yield server
@@ -191,7 +191,8 @@ def test_metadata_of_other_images_is_refused(server, tmp_path):
 
 def test_no_server_is_one_message(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(download.download, "__defaults__", (download.ARCHIVES, "http://127.0.0.1:9/metadata"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
     with pytest.raises(SystemExit) as stop:
         main(["download", str(tmp_path / "ham")])
     assert stop.value.code == 1
@@ -204,15 +205,14 @@ def test_a_full_disk_ends_in_one_message_and_a_later_run_goes_on(server, tmp_pat
     """The limit on a file's size makes writing fail as a full disk does."""
     large = zipped(IMAGES | {"padding.bin": np.random.default_rng(0).bytes(200_000)})
     code = f"""
-import resource, sys
+import functools, resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-from dataset import download
-from dataset.__main__ import main
+from dataset import __main__, download
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 archive = download.Archive("images", "{server.address}/images.zip", "{hashlib.md5(large).hexdigest()}", "images",
                           download.IMAGE, 7)
-download.download.__defaults__ = ((archive,), "{server.address}/metadata")
-main(["download", "ham"])
+__main__.download = functools.partial(download.download, archives=[archive], metadata_url="{server.address}/metadata")
+__main__.main(["download", "ham"])
 """
     server.files["/images.zip"] = large
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -221,35 +221,33 @@ main(["download", "ham"])
     assert len(read_table(tmp_path / "ham")) == 7
 
 
-def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "dataset", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True)  # fmt: skip
-
-
-def test_check_says_what_main_would_find_and_changes_nothing(folder):
+def test_check_says_what_main_would_find_and_changes_nothing(folder, capsys):
     folder.fill(4)
     folder.add("no_mask", mask=None)
     folder.add("no_image", image=None)
     folder.write()
     (folder.path / "images" / "NV_0.jpg").write_text("no picture")
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
-    done = command("check", folder.path)
-    assert done.returncode == 0, done.stderr
+    main(["check", str(folder.path)])
+    printed = capsys.readouterr().out
     for text in ("30 rows: 27 used, 2 left out, 1 classification only", "image is missing: put the file into images/",
                  "image: get the file again", "Lesion ids: none", "Split: ", "GB of disk"):  # fmt: skip
-        assert text in done.stdout, text
+        assert text in printed, text
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
 
 
-def test_check_knows_lesions_and_a_split_that_fails(demo_folder, folder):
-    assert "35 lesions" in command("check", demo_folder).stdout
-    folder.fill(2)
-    assert "Split: not possible. Class MEL" in command("check", folder.path).stdout
+def test_check_knows_lesions_and_a_split_that_fails(demo_folder, folder, capsys):
+    main(["check", str(demo_folder)])
+    assert "35 lesions" in capsys.readouterr().out
+    main(["check", str(folder.fill(2).path)])
+    assert "Split: not possible. Class MEL" in capsys.readouterr().out
 
 
-def test_check_without_a_folder_is_one_message(tmp_path):
-    done = command("check", tmp_path / "nowhere")
-    assert done.returncode == 2 and "No data folder at" in done.stderr and "Traceback" not in done.stderr
+def test_check_without_a_folder_is_one_message(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["check", str(tmp_path / "nowhere")])
+    error = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and "No data folder at" in error and "\n" not in error
 
 
 def test_metadata_with_a_row_of_no_image_is_refused(server, tmp_path):

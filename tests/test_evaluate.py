@@ -252,9 +252,9 @@ def masks(*rows):
     return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), 1, 2, -1)
 
 
-def test_overlap_of_masks_worked_by_hand():
-    true = masks([1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1])
-    logits = masks([9, -9, 9, -9], [-9, -9, -9, -9], [9, -9, -9, -9], [9, 9, 9, 9])
+def test_overlap_of_masks_worked_by_hand(device):
+    true = masks([1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]).to(device)
+    logits = masks([9, -9, 9, -9], [-9, -9, -9, -9], [9, -9, -9, -9], [9, 9, 9, 9]).to(device)
     counts = evaluate.mask_counts(logits, true)
     assert counts.tolist() == [[1, 1, 1, 1], [0, 0, 0, 4], [0, 1, 0, 3], [4, 0, 0, 0]]
     assert evaluate.iou(counts).tolist() == pytest.approx([1 / 3, 1, 0, 1])
@@ -426,15 +426,15 @@ class Brightness(torch.nn.Module):
         return {"label": torch.stack([-mean, mean], dim=1), "mask": image[:, :1]}
 
 
-def batches_of(size, n=10):
-    image = torch.randn(n, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+def batches_of(size, device, n=10):
+    image = torch.randn(n, 3, 4, 4, generator=torch.Generator().manual_seed(0)).to(device)
     return [{"image": image[i : i + size]} for i in range(0, n, size)]
 
 
-def test_predictions_do_not_depend_on_the_batch_size():
+def test_predictions_do_not_depend_on_the_batch_size(device):
     one, four = (
         [
-            torch.cat([output[head] for _, output in evaluate.infer(Brightness(), batches_of(size))])
+            torch.cat([output[head] for _, output in evaluate.infer(Brightness(), batches_of(size, device))])
             for head in ("label", "mask")
         ]
         for size in (1, 4)
@@ -443,10 +443,10 @@ def test_predictions_do_not_depend_on_the_batch_size():
         torch.testing.assert_close(a, b)
 
 
-def test_prediction_leaves_the_model_in_the_mode_it_came_in():
+def test_prediction_leaves_the_model_in_the_mode_it_came_in(device):
     for training in (True, False):
         model = Brightness().train(training)
-        for _ in evaluate.infer(model, batches_of(4)):
+        for _ in evaluate.infer(model, batches_of(4, device)):
             assert not model.training
         assert model.training is training
 

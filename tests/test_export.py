@@ -70,7 +70,14 @@ def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
     assert models.load_checkpoint(checkpoint)
     assert command(checkpoint, tmp_path / "model.onnx", "--data-dir", tmp_path) == 2
     errors = capsys.readouterr().err
-    for text in ("not a checkpoint", "No checkpoint at", "Cannot write", "no pictures", "should end in .onnx", "checkpoint itself"):
+    for text in (
+        "not a checkpoint",
+        "No checkpoint at",
+        "Cannot write",
+        "no pictures",
+        "should end in .onnx",
+        "checkpoint itself",
+    ):
         assert text in errors
 
 

@@ -1,12 +1,12 @@
 import json
 import os
-import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ import main
 import models
 import settings
 import train
-from dataset import splits
+from dataset import splits, synthetic
 from dataset import table as tables
 from dataset.csvfile import read_back
 from dataset.table import CLASSES
@@ -121,9 +121,11 @@ def test_two_runs_with_one_seed_agree_to_the_last_digit(whole_run, demo_folder, 
 
 def test_the_demo_makes_its_data_and_says_so_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main.synthetic.write_dataset, "__defaults__", (42, dict.fromkeys(CLASSES, 4)))
+    few = partial(synthetic.write_dataset, lesions=dict.fromkeys(CLASSES, 4))
+    monkeypatch.setattr(synthetic, "write_dataset", few)
     assert main.main(["--demo", *QUICK, "--tasks", "segmentation"]) == 0
     assert main.main(["--demo", *QUICK, "--tasks", "segmentation", "--resume"]) == 0  # on the same data
+    assert "Synthetic" in (tmp_path / "demo_data" / "README.txt").read_text()
     outputs = tmp_path / "outputs_demo"
     for name in ("config.json", "segmentation/metrics.json"):
         assert json.loads((outputs / name).read_text())["data"] == "synthetic demo data"
@@ -678,7 +680,7 @@ def test_a_batch_too_large_for_the_gpu_gets_a_size_to_try(demo_folder, tmp_path,
 def test_ctrl_c_is_one_line_and_exit_code_130(demo_folder, tmp_path):
     flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "classification", "--classification-epochs", "500"]
     running = start(flags, tmp_path)
-    wait_for(tmp_path / "outputs" / "classification" / "last.pth", running)
+    wait_for(lambda: n_epochs(tmp_path / "outputs" / "classification") == 1, running)
     running.send_signal(signal.SIGINT)
     _, error = running.communicate(timeout=60)
     assert running.returncode == 130
@@ -692,28 +694,36 @@ def start(flags, cwd):
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heeds)
 
 
-def wait_for(path, running, seconds=120):
+def wait_for(holds, running, seconds=120):
     deadline = time.time() + seconds
-    while not path.exists():
+    while not holds():
         assert running.poll() is None, running.communicate()[1]
         assert time.time() < deadline
         time.sleep(0.02)
 
 
-def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_weights(demo_folder, tmp_path):
+def n_epochs(folder):
+    """How many whole epochs a training's history lists."""
+    path = folder / "history.csv"
+    return len(pd.read_csv(path)) if path.exists() else 0
+
+
+def test_a_run_killed_three_times_and_resumed_ends_with_the_same_weights(demo_folder, tmp_path):
+    """While it prepares, and within an epoch, twice; test_train.py stops between any two files."""
     flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "multitask", "--multitask-epochs", "6"]
     whole = program(*flags, "--output-dir", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    outputs, kills = tmp_path / "killed", 0
-    for attempt in range(3):
+    outputs = tmp_path / "killed"
+    for moment in (
+        lambda: (outputs / "record.json").exists(),
+        lambda: n_epochs(outputs / "multitask") >= 1,
+        lambda: n_epochs(outputs / "multitask") >= 3,
+    ):
         running = start([*flags, "--output-dir", "killed", "--resume"], tmp_path)
-        if attempt == 0:
-            wait_for(outputs / "multitask" / "last.pth", running)
-        time.sleep(random.uniform(0, 6 if attempt else 1))
-        kills += running.poll() is None
+        wait_for(moment, running)
         running.kill()
         running.communicate()
-    assert kills
+        assert running.returncode == -signal.SIGKILL
     last = program(*flags, "--output-dir", "killed", "--resume", cwd=tmp_path)
     assert last.returncode == 0, last.stderr
     best = [models.load_checkpoint(tmp_path / name / "best_multitask_model.pth") for name in ("whole", "killed")]

@@ -28,26 +28,26 @@ def checkpoint_of(task, model):
 
 @pytest.mark.parametrize("task", MODELS)
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (75, 101)])
-def test_every_model_gives_logits_of_the_promised_shape_at_any_size(task, size):
-    output = MODELS[task]().eval()(torch.randn(2, 3, *size))
+def test_every_model_gives_logits_of_the_promised_shape_at_any_size(task, size, device):
+    output = MODELS[task]().to(device).eval()(torch.randn(2, 3, *size, device=device))
     assert set(output) == HEADS[task]
     shapes = {"label": (2, 7), "mask": (2, 1, *size)}
     assert all(logits.shape == shapes[name] for name, logits in output.items())
 
 
-def test_the_encoder_gives_one_map_per_stride():
-    features = Encoder()(torch.randn(2, 3, 64, 96))
+def test_the_encoder_gives_one_map_per_stride(device):
+    features = Encoder().to(device)(torch.randn(2, 3, 64, 96, device=device))
     for feature, channels, stride in zip(features, Encoder.channels, Encoder.strides, strict=True):
         assert feature.shape == (2, channels, 64 // stride, 96 // stride)
 
 
-def test_the_encoder_is_torchvisions_resnet18():
-    reference = resnet18()
-    encoder = Encoder()
+def test_the_encoder_is_torchvisions_resnet18(device):
+    reference = resnet18().to(device)
+    encoder = Encoder().to(device)
     weights = {name: value for name, value in reference.state_dict().items() if not name.startswith("fc.")}
     encoder.load_state_dict(weights)
     reference.fc = torch.nn.Identity()
-    image = torch.randn(2, 3, 64, 64)
+    image = torch.randn(2, 3, 64, 64, device=device)
     with torch.no_grad():
         torch.testing.assert_close(encoder.eval()(image)[-1].mean((2, 3)), reference.eval()(image))
 
@@ -58,9 +58,9 @@ def test_encoder_weights_move_between_the_models():
         model.encoder.load_state_dict(source.encoder.state_dict())
 
 
-def test_gradients_reach_every_parameter():
-    model = MultiTask()
-    output = model(torch.randn(2, 3, 64, 64))
+def test_gradients_reach_every_parameter(device):
+    model = MultiTask().to(device)
+    output = model(torch.randn(2, 3, 64, 64, device=device))
     sum(logits.square().mean() for logits in output.values()).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
 
@@ -80,11 +80,11 @@ def test_models_is_importable_alone():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_labels_are_computed_in_float32_under_autocast():
+def test_labels_are_computed_in_float32_under_autocast(device):
     """In bfloat16, with its three digits, the logits of two classes tie."""
     torch.manual_seed(0)
-    head, features = models.LabelHead(512, 7), [torch.rand(300, 512, 7, 7).bfloat16()]
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    head, features = models.LabelHead(512, 7).to(device), [torch.rand(300, 512, 7, 7).bfloat16().to(device)]
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
         logits = head(features, (224, 224))
         heat = head.heat_map(features[0], logits.argmax(dim=1))
     assert logits.dtype == heat.dtype == torch.float32
@@ -92,8 +92,8 @@ def test_labels_are_computed_in_float32_under_autocast():
     torch.testing.assert_close(logits.double(), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_one_pass_gives_logits_and_the_heat_map_of_the_likeliest_class():
-    model, image = MultiTask().eval(), torch.randn(2, 3, 64, 96)
+def test_one_pass_gives_logits_and_the_heat_map_of_the_likeliest_class(device):
+    model, image = MultiTask().to(device).eval(), torch.randn(2, 3, 64, 96, device=device)
     with torch.inference_mode():
         found, logits = model.explain(image), model(image)
     torch.testing.assert_close(found, logits | {"heat": model.heat_map(image)})
@@ -195,13 +195,13 @@ def test_threads_that_explain_at_once_do_not_disturb_each_other():
 
 
 @pytest.mark.parametrize("task", MODELS)
-def test_load_model_rebuilds_the_network_from_the_file_alone(task, tmp_path):
+def test_load_model_rebuilds_the_network_from_the_file_alone(task, device, tmp_path):
     torch.manual_seed(0)
-    model = MODELS[task]().eval()
+    model = MODELS[task]().to(device, memory_format=torch.channels_last).eval()
     torch.save(checkpoint_of(task, model), tmp_path / "model.pth")
-    loaded = load_model(tmp_path / "model.pth")
+    loaded = load_model(tmp_path / "model.pth", device)
     assert not loaded.training
-    image = torch.randn(1, 3, 64, 64)
+    image = torch.randn(1, 3, 64, 64, device=device)
     with torch.no_grad():
         for name, logits in model(image).items():
             torch.testing.assert_close(loaded(image)[name], logits)

@@ -23,22 +23,22 @@ LEARNED = np.repeat(np.arange(7), (11, 67, 5, 3, 11, 1, 2))  # labels of 100 tra
 
 
 @pytest.fixture(scope="module")
-def measured(demo_folder, tmp_path_factory):
+def measured(demo_folder, tmp_path_factory, device):
     """An untrained multi-task model on all demo images, with what `assess` returned and wrote."""
-    model, batches = untrained(demo_folder, tmp_path_factory.mktemp("cache"))
+    model, batches = untrained(demo_folder, tmp_path_factory.mktemp("cache"), device)
     calibration = results.calibrate(model, batches, "fp32", LEARNED)
     folder = RunFolder(tmp_path_factory.mktemp("run"), "synthetic demo data")
     found = results.assess(model, batches, calibration, folder, task="multitask", precision="fp32")
     return model, batches, calibration, found, folder.path
 
 
-def untrained(folder, place):
+def untrained(folder, place, device="cpu"):
     table, pixels = cache.decode_table(read_table(folder), folder, 64, place)
     table["age"] = np.resize([35.0, 40.0, 85.0, np.nan], len(table))
     table["sex"] = np.resize(["female", "male"], len(table))
     table["localization"] = np.resize(["back", None, "face"], len(table))
     torch.manual_seed(0)
-    return models.MultiTask().eval(), data.Batches(pixels, table, 16)
+    return models.MultiTask().to(device).eval(), data.Batches(pixels, table, 16, device=device)
 
 
 def probabilities_in(written):
@@ -240,12 +240,12 @@ def test_what_a_checkpoint_keeps_of_the_test_set_is_plain_and_from_the_metrics(m
 
 
 def test_a_model_of_masks_has_nothing_to_calibrate(measured):
-    assert results.calibrate(models.Segmenter(), measured[1], "fp32", LEARNED) == {}
+    assert results.calibrate(models.Segmenter().to(measured[1].device), measured[1], "fp32", LEARNED) == {}
 
 
 def assess_rows(measured, rows, calibration=None):
     model, batches, known, _, written = measured
-    some = data.Batches(batches.pixels, rows, 16)
+    some = data.Batches(batches.pixels, rows, 16, device=batches.device)
     folder = RunFolder(written.with_name("some"))
     return results.assess(model, some, calibration or known, folder, task="multitask", precision="fp32")
 
@@ -266,7 +266,8 @@ def test_nothing_is_perfect_about_a_class_without_images(measured):
 def test_a_threshold_that_could_not_be_fitted_scores_nothing(measured):
     model, batches, *_ = measured
     rows = batches.table[batches.table["label"] != CLASSES.index("MEL")]
-    calibration = results.calibrate(model, data.Batches(batches.pixels, rows, 16), "fp32", LEARNED)
+    some = data.Batches(batches.pixels, rows, 16, device=batches.device)
+    calibration = results.calibrate(model, some, "fp32", LEARNED)
     assert calibration["thresholds"]["melanoma"] is None and calibration["thresholds"]["malignant"] is not None
     found = assess_rows(measured, batches.table, calibration)
     nothing = dict.fromkeys(("sensitivity", "specificity", "ppv", "threshold"))
@@ -314,10 +315,10 @@ def test_ages_fall_into_bands():
     assert bands.where(bands.notna(), None).tolist() == expected
 
 
-def test_the_heat_map_is_grad_cam(measured):
+def test_the_heat_map_is_grad_cam(measured, device):
     """At the coarse map's cells it agrees with gradients taken by autograd, up to the scaling to one."""
     model = measured[0]
-    image = torch.randn(2, 3, 64, 64)
+    image = torch.randn(2, 3, 64, 64, device=device)
     features = model.encoder(image)
     features[-1].retain_grad()
     logits = model.heads["label"](features, (64, 64))
@@ -330,13 +331,15 @@ def test_the_heat_map_is_grad_cam(measured):
     for ours, theirs in zip(found[:, 0, ::32, ::32], expected):
         torch.testing.assert_close(ours / ours.max(), theirs / theirs.max())
     with pytest.raises(ValueError, match="only outlines"):
-        models.Segmenter().heat_map(image)
+        models.Segmenter().to(device).heat_map(image)
 
 
 def test_numbers_do_not_depend_on_the_batch_size(measured):
     model, batches, *_ = measured
-    one = collect(model, data.Batches(batches.pixels, batches.table, 1), "fp32")
-    many = collect(model, data.Batches(batches.pixels, batches.table, 16), "fp32")
+    one, many = (
+        collect(model, data.Batches(batches.pixels, batches.table, size, device=batches.device), "fp32")
+        for size in (1, 16)
+    )
     assert one._fields == ("label", "heat", "mask", "native", "surface")
     for name, a, b in zip(one._fields, one, many):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2 if name in ("label", "heat") else 3)
@@ -373,6 +376,8 @@ def numbers_in(nested):
 
 
 def test_two_processes_measure_what_one_does_and_the_first_writes_it(measured, demo_folder, tmp_path):
+    if measured[1].device.type != "cpu":
+        pytest.skip("the two processes measure on the CPU")
     (tmp_path / "measure.py").write_text(MEASURE)
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [*TORCHRUN, tmp_path / "measure.py", tmp_path, demo_folder]

@@ -1,4 +1,5 @@
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -26,9 +27,9 @@ class Line(nn.Module):
 class Toy:
     """Batches of random images whose first channel tells label and mask."""
 
-    def __init__(self, n=12, size=4, seed=0):
+    def __init__(self, n=12, size=4, seed=0, device="cpu"):
         generator = torch.Generator().manual_seed(seed)
-        self.image = torch.randn(n, 3, 4, 4, generator=generator)
+        self.image = torch.randn(n, 3, 4, 4, generator=generator).to(device)
         self.label = (self.image[:, 0].mean(dim=(1, 2)) > 0).long()
         self.mask = (self.image[:, :1] > 0).float()
         self.n_images, self.size = n, size
@@ -38,7 +39,7 @@ class Toy:
         return len(self.sizes)
 
     def epoch(self, epoch=0):
-        order = torch.from_numpy(np.random.default_rng(epoch).permutation(self.n_images))
+        order = torch.from_numpy(np.random.default_rng(epoch).permutation(self.n_images)).to(self.image.device)
         for chosen in order.split(self.size):
             yield {"image": self.image[chosen], "label": self.label[chosen], "mask": self.mask[chosen]}
 
@@ -48,8 +49,10 @@ STRONG = {"weight_decay": 0.05, "schedule": "cosine", "warm_up": 0.1, "ema": 0.9
 
 
 def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batches=None, lr=0.05, shares=None, **recipe):
+    """A model trained on the device of its batches, and its history."""
     torch.manual_seed(0)
-    model = Line()
+    batches = batches or Toy()
+    model = Line().to(batches.image.device)
     checkpoints = train.Checkpoints(
         tmp_path / "best.pth",
         tmp_path / "task",
@@ -64,7 +67,7 @@ def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batche
         "precision": "fp32",
         "checkpoints": checkpoints,
     }
-    history = fit(model, batches or Toy(), shares or Toy(seed=1), **options)
+    history = fit(model, batches, shares or Toy(seed=1, device=batches.image.device), **options)
     return model, history
 
 
@@ -72,30 +75,30 @@ def same_weights(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_training_lowers_the_loss(tmp_path):
-    _, history = run(tmp_path, epochs=20)
+def test_training_lowers_the_loss(tmp_path, device):
+    _, history = run(tmp_path, epochs=20, batches=Toy(device=device))
     assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
 
 
-def test_one_epoch_is_plain_adam_on_the_summed_losses(tmp_path):
+def test_one_epoch_is_plain_adam_on_the_summed_losses(tmp_path, device):
     torch.manual_seed(0)
-    reference = Line()
+    reference = Line().to(device)
     optimizer = torch.optim.Adam(reference.parameters(), lr=0.05)
-    for batch in Toy().epoch(1):
+    for batch in Toy(device=device).epoch(1):
         output = reference(batch["image"])
         loss = nn.CrossEntropyLoss()(output["label"], batch["label"])
         loss = loss + nn.BCEWithLogitsLoss()(output["mask"], batch["mask"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    model, _ = run(tmp_path, epochs=1)
+    model, _ = run(tmp_path, epochs=1, batches=Toy(device=device))
     for ours, theirs in zip(model.parameters(), reference.parameters()):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_validation_does_not_depend_on_the_batch_size():
-    model = Line()
-    one, five = (train.validate(model, Toy(size=size), PLAIN, "fp32") for size in (1, 5))
+def test_validation_does_not_depend_on_the_batch_size(device):
+    model = Line().to(device)
+    one, five = (train.validate(model, Toy(size=size, device=device), PLAIN, "fp32") for size in (1, 5))
     assert one == pytest.approx(five)
     assert one["val_loss"] == pytest.approx(one["val_label_loss"] + one["val_mask_loss"])
 
@@ -108,19 +111,28 @@ def test_the_history_file_has_the_promised_columns(tmp_path):
     assert set(columns.split()) <= set(history.columns)
 
 
-def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path):
-    _, history = run(tmp_path, epochs=6, lr=0.8)
+def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path, device):
+    _, history = run(tmp_path, epochs=6, lr=0.8, batches=Toy(device=device))
     best = torch.load(tmp_path / "best.pth", weights_only=True)
     losses = [row["val_loss"] for row in history]
     assert best["epoch"] == 1 + losses.index(min(losses))
     assert best["scores"]["val_loss"] == min(losses) and best["task"] == "toy"
-    model = Line()
+    model = Line().to(device)
     model.load_state_dict(best["weights"])
-    assert train.validate(model, Toy(seed=1), PLAIN, "fp32")["val_loss"] == pytest.approx(min(losses))
+    found = train.validate(model, Toy(seed=1, device=device), PLAIN, "fp32")
+    assert found["val_loss"] == pytest.approx(min(losses))
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, device):
+    whole, _ = run(tmp_path / "whole", epochs=5, batches=Toy(device=device))
+    with pytest.raises(Stop):
+        run(tmp_path / "parts", epochs=5, batches=Stops(in_epoch=3, device=device))
+    parts, _ = run(tmp_path / "parts", epochs=5, resume=True, batches=Toy(device=device))
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict())
 
 
 @pytest.mark.parametrize("recipe", [{}, STRONG])
-def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, recipe):
+def test_on_a_cpu_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, recipe):
     whole, history = run(tmp_path / "whole", epochs=5, **recipe)
     with pytest.raises(Stop):
         run(tmp_path / "parts", epochs=5, batches=Stops(in_epoch=3), **recipe)
@@ -136,11 +148,32 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.parametrize("at", range(11))
+def test_a_training_cut_off_at_any_change_on_the_disk_goes_on_to_the_same_weights(tmp_path, monkeypatch, at):
+    """The first of three epochs puts three files into place, and each other one four."""
+    whole, history = run(tmp_path / "whole", epochs=3)
+    rename, count = os.replace, iter(range(100))
+
+    def cut_off(*places):
+        if next(count) == at:
+            raise Stop
+        rename(*places)
+
+    monkeypatch.setattr(os, "replace", cut_off)
+    with pytest.raises(Stop):
+        run(tmp_path / "parts", epochs=3)
+    monkeypatch.undo()
+    parts, resumed = run(tmp_path / "parts", epochs=3, resume=True)
+    assert same_weights(whole, parts)
+    assert [row["val_loss"] for row in resumed] == [row["val_loss"] for row in history]
+    assert len(pd.read_csv(tmp_path / "parts" / "task" / "history.csv")) == 3
+
+
 class Stops(Toy):
     """Fails in the middle of an epoch."""
 
-    def __init__(self, in_epoch):
-        super().__init__()
+    def __init__(self, in_epoch, **options):
+        super().__init__(**options)
         self.in_epoch = in_epoch
 
     def epoch(self, epoch=0):
@@ -219,31 +252,31 @@ def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path):
         run(tmp_path, epochs=1, resume=True, identity={"LR": 0.2, "data": "xyz"})
 
 
-def test_a_loss_that_is_not_finite_stops_early_and_keeps_earlier_epochs(tmp_path):
+def test_a_loss_that_is_not_finite_stops_early_and_keeps_earlier_epochs(tmp_path, device):
     class Breaks(Toy):
         def epoch(self, epoch=0):
             for batch in super().epoch(epoch):
                 yield batch if epoch < 3 else {**batch, "image": batch["image"] * float("inf")}
 
     with pytest.raises(FloatingPointError, match="epoch 3"):
-        run(tmp_path, epochs=5, batches=Breaks())
+        run(tmp_path, epochs=5, batches=Breaks(device=device))
     assert len(pd.read_csv(tmp_path / "task" / "history.csv")) == 2
     assert torch.load(tmp_path / "best.pth", weights_only=True)["epoch"] <= 2
 
 
-def test_a_validation_loss_that_is_not_finite_stops_too(tmp_path):
+def test_a_validation_loss_that_is_not_finite_stops_too(tmp_path, device):
     class Breaks(Toy):
         def epoch(self, epoch=0):
             for batch in super().epoch(epoch):
                 yield {**batch, "image": batch["image"] * float("nan")}
 
     with pytest.raises(FloatingPointError, match="epoch 1, on the validation images"):
-        run(tmp_path, shares=Breaks())
+        run(tmp_path, batches=Toy(device=device), shares=Breaks(device=device))
 
 
-def test_bf16_and_fp32_agree_within_rounding():
-    model, batch = Line(), next(Toy().epoch())
-    with train.autocast(torch.device("cpu"), "bf16"):
+def test_bf16_and_fp32_agree_within_rounding(device):
+    model, batch = Line().to(device), next(Toy(device=device).epoch())
+    with train.autocast(device, "bf16"):
         rough = model(batch["image"])
     exact = model(batch["image"])
     assert rough["mask"].dtype == torch.bfloat16
