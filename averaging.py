@@ -109,8 +109,9 @@ def build(checkpoints: dict[Path, dict], device: str | torch.device = "cpu", tta
 
 def refuse_different(checkpoints: dict[Path, dict]) -> None:
     """Raises ValueError if two are of different classes or image sizes; names both."""
-    (first, reference), *others = checkpoints.items()
-    for path, checkpoint in others:
+    first = next(iter(checkpoints), None)
+    for path, checkpoint in checkpoints.items():
+        reference = checkpoints[first]
         for name in ("classes", "image_size"):
             if checkpoint[name] != reference[name]:
                 what = f"{name.replace('_', ' ')} {checkpoint[name]} and {reference[name]}"

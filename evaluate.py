@@ -1,13 +1,12 @@
 """Logits -> numbers: pure functions on tensors and arrays, usable on any model's output.
 
-Shapes: N images, L lesions, K classes, H x W pixels, B bootstrap resamples. The scores of a data set take weights
-(B, N), how often each image counts, and return values (B,): with weights of one they are the point estimates, with
-blocks of `resample_lesions` a bootstrap, so that both are one piece of code. NaN means "not defined here", such as the
-recall of a class without images; means over classes leave it out.
+Shapes: N images, K classes, H x W pixels, B resamples. The scores of a data set take weights (B, N), how often each
+image counts, and return values (B,): with weights of one they are the point estimates, with report/bootstrap.py's their
+spread, so that both are one piece of code. NaN means "not defined here", such as the recall of a class without images;
+means over classes leave it out.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,11 +19,9 @@ from torch import Tensor, nn
 FAILURE = 0.65  # a Jaccard index below it counts as a failed outline, and as 0 in the official score
 LOCALISING = 0.55  # share of the heat inside the true outline, below which heat maps are said not to localise
 SENSITIVITY = 0.9  # that operating points are set to reach on the validation set
-N_RESAMPLES = 2000  # of the bootstrap that gives the intervals
 TAUS = np.arange(31) / 20  # 0, 0.05, ..., 1.5: how far the balanced rule may lean towards rare classes
 CALLED = 0.5  # probability above which the official scores call a class, against the rest
 N_BINS = 15  # of confidence, for the calibration error
-BLOCK = 2**22  # weights that are handed out at a time, 32 MB
 Scores = dict[str, np.ndarray]
 
 
@@ -102,83 +99,6 @@ SCORES: dict[str, dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
         "iou": lambda logits, mask: iou(mask_counts(logits, mask)),
     },
 }
-
-
-@dataclass(frozen=True)
-class Resamples:
-    """A bootstrap of lesions: how often each image counts when lesions are drawn with replacement, whole.
-
-    The draws are kept, and weights of images are handed out a block of resamples at a time: all of them together take
-    8 B N bytes, 1.6 GB for 100,000 images.
-
-    Parameters
-    ----------
-    draws : (B, L) uint8, how often each lesion was drawn. Its mean is 1: more than 255 does not happen.
-    lesion : (N,) int in [0, L), each image's lesion.
-    """
-
-    draws: np.ndarray
-    lesion: np.ndarray
-
-    def of(self, images: np.ndarray) -> "Resamples":
-        """The same draws for some of the images, given by positions or as (N,) bool."""
-        return Resamples(self.draws, self.lesion[images])
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Weights (b, N) of the resamples in turn, float."""
-        n_rows = max(1, BLOCK // max(1, len(self.lesion)))
-        for start in range(0, len(self.draws), n_rows):
-            yield np.take(self.draws[start : start + n_rows], self.lesion, axis=1).astype(float)
-
-
-def resample_lesions(lesions: Sequence, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Resamples:
-    """Draw lesions with replacement, as many as there are.
-
-    Photographs of one lesion are not independent, so drawing images would give intervals that are too narrow.
-
-    Parameters
-    ----------
-    lesions : (N,) lesion of each image.
-    """
-    _, lesion = np.unique(np.asarray(lesions), return_inverse=True)
-    n, rng = int(lesion.max()) + 1, np.random.default_rng(seed)
-    draws = np.empty((n_resamples, n), np.uint8)
-    for draw in draws:  # one at a time, for all at once would be 8 bytes each
-        draw[:] = rng.multinomial(n, np.full(n, 1 / n))
-    return Resamples(draws, lesion)
-
-
-def with_intervals(score: Callable[[np.ndarray], Scores], resamples: Resamples) -> tuple[dict, dict]:
-    """Point estimates, and 95 % percentile intervals (Efron 1979) of a score that takes weights.
-
-    Returns two dicts, nested along the dots of the score's names: of numbers, and of [low, high]. A number that is not
-    defined is None.
-    """
-    point = score(np.ones((1, len(resamples.lesion))))
-    drawn = [score(weights) for weights in resamples.blocks()]
-    intervals = {}
-    for name in point:
-        values = np.concatenate([block[name] for block in drawn])
-        defined = values[~np.isnan(values)]
-        low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
-        intervals[name] = [_number(low), _number(high)] if not np.isnan(point[name][0]) else None
-    return _nested({name: _number(values[0]) for name, values in point.items()}), _nested(intervals)
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _nested(flat: dict) -> dict:
-    """{"a.b": 1} to {"a": {"b": 1}}."""
-    nested: dict = {}
-    for name, value in flat.items():
-        *path, last = name.split(".")
-        place = nested
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return nested
 
 
 def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -482,19 +402,6 @@ def _surface(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask.astype(bool), 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return padded[1:-1, 1:-1] & ~inner
-
-
-def paired_difference(
-    score: Callable[[int, np.ndarray], np.ndarray], resamples: Resamples
-) -> dict[str, float | list[float] | None]:
-    """Second minus first model on the same images, with a 95 % interval from resamples that both share.
-
-    Parameters
-    ----------
-    score : (model 0 or 1, weights (B, N)) -> (B,).
-    """
-    numbers, intervals = with_intervals(lambda weights: {"": score(1, weights) - score(0, weights)}, resamples)
-    return {"difference": numbers[""], "interval": intervals[""]}
 
 
 def best_median_worst(scores: np.ndarray, n_each: int = 2) -> list[int]:

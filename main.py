@@ -25,7 +25,7 @@ from dataset import table as tables
 from dataset.cache import PixelFile, decode_table
 from report import comparison, page
 from report.folder import RunFolder
-from report.measure import OtherSet, measure
+from report.measure import OtherSet, load_named, measure, refuse_seen
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
 DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
@@ -118,14 +118,6 @@ class DataSet(NamedTuple):
     by_image: pd.Series | None  # the parts of a split by image; None if that is not possible
 
 
-class External(NamedTuple):
-    """Another data set, to be measured whole."""
-
-    table: pd.DataFrame
-    pixels: PixelFile
-    left_out: str  # how many images show what was learned from, in words
-
-
 class Job(NamedTuple):
     """One model to be trained and measured."""
 
@@ -168,7 +160,7 @@ def run(config: SimpleNamespace) -> None:
         # All that can be refused is refused before the first file is written.
         data_set = prepare_data(config)
         external = prepare_external(config, data_set) if config.EXTERNAL_DIR else None
-        named = load_named(config, folder, data_set.table) if config.CHECKPOINTS else {}
+        named = load_named(config.CHECKPOINTS, folder, config.IMAGE_SIZE, data_set.table)
         tasks = [] if named else choose_tasks(config, folder, data_set.table)
         weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED)
         say("" if config.EVALUATE_ONLY else start)
@@ -244,7 +236,7 @@ def draw_demo(config: SimpleNamespace) -> None:
         synthetic.write_dataset(config.DATA_DIR, seed=config.SPLIT_SEED)
 
 
-def prepare_external(config: SimpleNamespace, data_set: DataSet) -> External:
+def prepare_external(config: SimpleNamespace, data_set: DataSet) -> OtherSet:
     """Read, check and decode the other data set, and leave out what shows the same as the images learned from."""
     table = tables.read_table(config.EXTERNAL_DIR)
     table, pixels = decode_table(table, config.EXTERNAL_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
@@ -256,7 +248,7 @@ def prepare_external(config: SimpleNamespace, data_set: DataSet) -> External:
     say(f"\n{config.EXTERNAL_DIR}: {tables.describe_table(table)}\n{left_out}")
     if tables.usable(table).empty:
         raise ValueError(f"--external-dir {config.EXTERNAL_DIR} has no image that can be measured. {left_out}")
-    return External(table, pixels, left_out)
+    return OtherSet(config.EXTERNAL_DIR, table, pixels, left_out)
 
 
 def choose_tasks(config: SimpleNamespace, folder: RunFolder, table: pd.DataFrame) -> list[str]:
@@ -322,7 +314,7 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
     """Make the folder this run's, or refuse: go on in it, measure in it, or else start anew in an empty one."""
     about = settings.plain(config) | ({"data": synthetic.NOTE} if config.DEMO else {})
     if config.EVALUATE_ONLY and not config.CHECKPOINTS:
-        return begin_measuring(config, folder, tasks, shared["split_hash"], about, environment, table)
+        return begin_measuring(config, folder, tasks, about, environment, table)
     if config.RESUME and machine.from_first(folder.holds_a_run):
         folder.go_on()
         for task in models.MODELS:
@@ -335,14 +327,12 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
         folder.write_json("environment.json", environment)
 
 
-def begin_measuring(
-    config, folder: RunFolder, tasks, split_hash: str, about: dict, environment: dict, table: pd.DataFrame
-) -> None:
+def begin_measuring(config, folder: RunFolder, tasks, about: dict, environment: dict, table: pd.DataFrame) -> None:
     """Take over the checkpoints that are there; the configuration that they were trained with stays."""
     folder.go_on()
     checkpoints = {task: machine.from_first(models.load_checkpoint, folder.best_path(task)) for task in tasks}
     for task, checkpoint in checkpoints.items():
-        refuse_seen(config, folder.best_path(task), checkpoint, split_hash, table)
+        refuse_seen(folder.best_path(task), checkpoint, config.IMAGE_SIZE, table)
     for task, checkpoint in checkpoints.items():
         folder.note_task(task, trained=True, measured=None, identity=checkpoint.get("identity", {}))
     folder.write_json("evaluation.json", {"config": about, "environment": environment})
@@ -350,22 +340,7 @@ def begin_measuring(
         folder.write_json("config.json", checkpoint["config"])
 
 
-def refuse_seen(config, path: Path, checkpoint: dict, split_hash: str, table: pd.DataFrame) -> None:
-    """Refuse to measure a checkpoint on images that it may have been trained on."""
-    if checkpoint["image_size"] != config.IMAGE_SIZE:
-        raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {config.IMAGE_SIZE}.")
-    if checkpoint["split_hash"] == split_hash:
-        return
-    seen, test = checkpoint.get("trained_on", {"images": [], "lesions": []}), table[table["split"] == "test"]
-    leaking = test.loc[test["image"].isin(seen["images"]) | test["lesion_id"].isin(seen["lesions"]), "image"]
-    examples = f", such as {', '.join(leaking[:5])}" if len(leaking) else ""
-    raise ValueError(
-        f"{path} was trained on another split or other data: {len(leaking)} of today's {len(test)} test images show "
-        f"lesions that it was trained on{examples}. Use the settings it was trained with, or train again."
-    )
-
-
-def write_data(folder: RunFolder, data_set: DataSet, external: External | None) -> None:
+def write_data(folder: RunFolder, data_set: DataSet, external: OtherSet | None) -> None:
     """What became of each row, and the split."""
     columns, table = ["image", "status", "reason"], data_set.table
     folder.write_table("data_report.csv", table[columns])
@@ -434,36 +409,9 @@ def measured_as(config: SimpleNamespace) -> str:
 
 def measure_models(config, folder: RunFolder, name: str, checkpoints: dict, parts: dict, external, precision) -> None:
     """Measure one checkpoint, or the average of several, on the test set, and on another data set if one is named."""
-    other = None
-    if external:
-        heads = averaging.heads_of(checkpoints)
-        rows = external.table[tables.targets(external.table)[heads].any(axis=1)]
-        test = parts["test"]
-        other = OtherSet(config.EXTERNAL_DIR, data.Batches(external.pixels, rows, max(test.sizes), device=test.device))
-        if rows.empty:
-            say(f"{name}: {config.EXTERNAL_DIR} has no masks to measure it with.")
     options = {"precision": precision, "tta": config.TTA, "keep": not config.CHECKPOINTS}
-    measure(folder, name, checkpoints, parts, other, **options)
-    if other:
-        folder.note(external={"folder": config.EXTERNAL_DIR, "left_out": external.left_out})
-        folder.note_task(name, external=bool(other.batches.n_images))
+    measure(folder, name, checkpoints, parts, external, **options)
     folder.note_task(name, measured=measured_as(config))
-
-
-def load_named(config, folder: RunFolder, table: pd.DataFrame) -> dict[Path, dict]:
-    """The checkpoints that --checkpoints names.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError : as `models.load_checkpoint` and `refuse_seen`; the outputs would go into a run.
-    """
-    if machine.from_first(folder.holds_a_run):
-        raise ValueError(f"{folder.path} holds a run of its own. Name another --output-dir for these measurements.")
-    found = {Path(name): machine.from_first(models.load_checkpoint, Path(name)) for name in config.CHECKPOINTS}
-    for path, checkpoint in found.items():
-        refuse_seen(config, path, checkpoint, splits.split_hash(table), table)
-    averaging.refuse_different(found)
-    return found
 
 
 def measure_named(config, folder, named: dict[Path, dict], table, pixels, external, device, precision: str) -> None:
@@ -471,7 +419,7 @@ def measure_named(config, folder, named: dict[Path, dict], table, pixels, extern
     name = "average" if len(named) > 1 else next(iter(named.values()))["task"]
     rows = table[tables.targets(table)[averaging.heads_of(named)].all(axis=1)]
     size = config.MULTITASK_BATCH_SIZE
-    parts = {split: data.Batches(pixels, rows[rows["split"] == split], size, device=device) for split in tables.SPLITS}
+    parts = {part: data.Batches(pixels, rows[rows["split"] == part], size, device=device) for part in tables.SPLITS}
     say(f"\n=== {name} ===")
     folder.note_task(name, trained=True, identity={"checkpoints": list(map(str, named)), "tta": config.TTA})
     measure_models(config, folder, name, named, parts, external, precision)

@@ -31,7 +31,7 @@ import visualize
 from benchmarks.speed import cpu_name
 from dataset.csvfile import as_csv
 from dataset.table import CLASSES, USED
-from report import results
+from report import bootstrap, results
 from report.collect import Collected
 
 SHARES = np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])  # HAM10000's, in the order of CLASSES
@@ -61,7 +61,7 @@ def probe(n: int) -> dict[str, float]:
     true = rows["label"].to_numpy()
     calibration = results.fit_calibration(true, collected.label, true)
     found: dict[str, float] = {"mb_before": peak_mb()}
-    resamples = timed(found, "resamples", lambda: evaluate.resample_lesions(rows["lesion_id"]))
+    resamples = timed(found, "resamples", lambda: bootstrap.resample_lesions(rows["lesion_id"]))
     timed(found, "labels", lambda: results.label_numbers(rows, collected.label, resamples, calibration))
     timed(found, "masks", lambda: results.mask_numbers(rows, collected, resamples))
     timed(found, "subgroups", lambda: results.subgroup_numbers(rows, collected, resamples))

@@ -11,6 +11,7 @@ import evaluate
 from dataset.csvfile import TEXT, read_back
 from dataset.table import CLASSES, usable
 from machine import is_first
+from report import bootstrap
 from report.folder import RunFolder
 
 
@@ -147,7 +148,7 @@ def compare(head: str, first: pd.DataFrame, second: pd.DataFrame, lesions: pd.Se
         raise ValueError(f"No lesion is known of {unknown[0]!r}." if unknown else "The tables have no image in common.")
     tables = [table.set_index("image").loc[images] for table in (first, second)]
     of_images = lesions[images]
-    resamples = evaluate.resample_lesions(of_images)
+    resamples = bootstrap.resample_lesions(of_images)
     found: dict = {"n_images": len(images), "n_lesions": int(of_images.nunique())}
     for key, score in SCORES[head].items():
         found[key] = _difference(score, tables, resamples)
@@ -158,6 +159,6 @@ def compare(head: str, first: pd.DataFrame, second: pd.DataFrame, lesions: pd.Se
     return found
 
 
-def _difference(score: Score, tables: list[pd.DataFrame], resamples: evaluate.Resamples) -> dict:
-    found = evaluate.paired_difference(lambda i, weights: score.of(tables[i], weights), resamples)
+def _difference(score: Score, tables: list[pd.DataFrame], resamples: bootstrap.Resamples) -> dict:
+    found = bootstrap.paired_difference(lambda i, weights: score.of(tables[i], weights), resamples)
     return found if None not in (found["interval"] or []) else found | {"interval": None}

@@ -1,20 +1,62 @@
 """Checkpoints -> their numbers on the test set and on another data set; what is fitted for them comes from neither."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 import averaging
 import data
+import machine
+import models
+from dataset.cache import PixelFile
+from dataset.splits import split_hash
+from dataset.table import targets
 from report import results
 from report.folder import RunFolder
 from train import save
 
 
 class OtherSet(NamedTuple):
-    """Images of another data set that a model can be measured on, which may be none."""
+    """Another data set, to be measured whole."""
 
     name: str
-    batches: data.Batches
+    table: pd.DataFrame
+    pixels: PixelFile
+    left_out: str  # how many images show what was learned from, in words
+
+
+def load_named(names: Sequence[str], folder: RunFolder, image_size: int, table: pd.DataFrame) -> dict[Path, dict]:
+    """The checkpoints of these files, which are to be measured as one model into `folder`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `models.load_checkpoint`, `refuse_seen` and `averaging.refuse_different`; the
+        folder holds a run.
+    """
+    if names and machine.from_first(folder.holds_a_run):
+        raise ValueError(f"{folder.path} holds a run of its own. Name another --output-dir for these measurements.")
+    found = {Path(name): machine.from_first(models.load_checkpoint, Path(name)) for name in names}
+    for path, checkpoint in found.items():
+        refuse_seen(path, checkpoint, image_size, table)
+    averaging.refuse_different(found)
+    return found
+
+
+def refuse_seen(path: Path, checkpoint: dict, image_size: int, table: pd.DataFrame) -> None:
+    """Raises ValueError for a checkpoint of another image size, or one that may have been trained on test images."""
+    if checkpoint["image_size"] != image_size:
+        raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {image_size}.")
+    if checkpoint["split_hash"] == split_hash(table):
+        return
+    seen, test = checkpoint.get("trained_on", {"images": [], "lesions": []}), table[table["split"] == "test"]
+    leaking = test.loc[test["image"].isin(seen["images"]) | test["lesion_id"].isin(seen["lesions"]), "image"]
+    examples = f", such as {', '.join(leaking[:5])}" if len(leaking) else ""
+    raise ValueError(
+        f"{path} was trained on another split or other data: {len(leaking)} of today's {len(test)} test images show "
+        f"lesions that it was trained on{examples}. Use the settings it was trained with, or train again."
+    )
 
 
 def measure(
@@ -62,5 +104,13 @@ def measure(
         kept = averaging.kept(tta, calibration, results.tested_points(found))
         if keep and any(checkpoint.get(name) != value for name, value in kept.items()):
             save(path, checkpoint | kept)
-    if other and other.batches.n_images:
-        assess(other.batches, folder.below("external").below(task), other.name)
+    if other:
+        rows = other.table[targets(other.table)[averaging.heads_of(checkpoints)].any(axis=1)]
+        if len(rows):
+            test = parts["test"]
+            batches = data.Batches(other.pixels, rows, max(test.sizes), device=test.device)
+            assess(batches, folder.below("external").below(task), other.name)
+        elif machine.is_first():
+            print(f"{task}: {other.name} has no masks to measure it with.")
+        folder.note(external={"folder": other.name, "left_out": other.left_out})
+        folder.note_task(task, external=bool(len(rows)))

@@ -13,6 +13,7 @@ import pandas as pd
 import evaluate
 from dataset.csvfile import read_back
 from dataset.table import CLASS_NAMES, CLASSES, SPLITS
+from report import bootstrap
 
 TASKS = ("classification", "segmentation", "multitask", "average")
 FEW = 30  # test images of a class, below which its numbers are called uncertain
@@ -141,7 +142,7 @@ def _values(run: Run) -> dict:
         "sensitivity": evaluate.SENSITIVITY,
         "failure": evaluate.FAILURE,
         "localising": evaluate.LOCALISING,
-        "n_resamples": evaluate.N_RESAMPLES,
+        "n_resamples": bootstrap.N_RESAMPLES,
         "called": evaluate.CALLED,
         "classes": {code: CLASS_NAMES[code] for code in CLASSES},
         "note": run.note,

@@ -9,6 +9,7 @@ import machine
 from dataset.table import CLASSES, has_mask
 from decision import OPERATING_POINTS, SCALE
 from models import Model
+from report import bootstrap
 from report.collect import Collected, collect, gather_rows, run_over_share
 from report.folder import RunFolder
 from report.pictures import Pictures
@@ -53,7 +54,7 @@ def assess(
     if not masked.any():
         collected = collected._replace(mask=None)
     outlined, outlines = rows[masked], collected.of(masked)
-    resamples = evaluate.resample_lesions(rows["lesion_id"])
+    resamples = bootstrap.resample_lesions(rows["lesion_id"])
     found: dict = ({"data": folder.caption} if folder.caption else {}) | (about or {})
     found |= {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
     pictures = Pictures(model, batches, collected, calibration, task, precision)
@@ -124,7 +125,7 @@ def one_against_rest(true: np.ndarray, probabilities: np.ndarray, codes) -> tupl
 
 
 def label_numbers(
-    rows: pd.DataFrame, logits: np.ndarray, resamples: evaluate.Resamples, calibration: dict
+    rows: pd.DataFrame, logits: np.ndarray, resamples: bootstrap.Resamples, calibration: dict
 ) -> tuple[dict, dict]:
     """All scores of the labels with intervals, for metrics.json; from calibrated probabilities.
 
@@ -150,7 +151,7 @@ def label_numbers(
             found |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
         return found
 
-    numbers, intervals = evaluate.with_intervals(scores, resamples)
+    numbers, intervals = bootstrap.with_intervals(scores, resamples)
     for k, code in enumerate(CLASSES):
         numbers["per_class"][code]["support"] = int((true == k).sum())
     numbers["calibration"] |= {name: calibration[name] for name in ("temperature", "scale", "tau")}
@@ -176,7 +177,7 @@ def heat_numbers(heat: np.ndarray) -> dict | None:
     return {"energy_in_mask": inside, "mask_area": area, "n_images": len(heat)}
 
 
-def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: evaluate.Resamples) -> tuple[dict, dict]:
+def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
     """All scores of the masks with intervals: at the network's size, `native` at the mask's, and by diagnosis."""
     members = {code: np.flatnonzero(rows["label"] == k) for k, code in enumerate(CLASSES)}
 
@@ -191,13 +192,13 @@ def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: evaluate.R
             found |= under(f"by_class.{code}", native(images, weights[:, images]))
         return found
 
-    numbers, intervals = evaluate.with_intervals(scores, resamples)
+    numbers, intervals = bootstrap.with_intervals(scores, resamples)
     for code, images in members.items():
         numbers["by_class"][code]["n_images"] = len(images)
     return numbers | {"n_images": len(rows)}, intervals
 
 
-def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: evaluate.Resamples) -> list[dict]:
+def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> list[dict]:
     """For each age band, sex and site that the table knows: images, lesions, and the heads' main scores."""
     groups = {name: rows[name] for name in ("age", "sex", "localization") if name in rows}
     if "age" in groups:
@@ -214,7 +215,7 @@ def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: evalua
     return found
 
 
-def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: evaluate.Resamples) -> tuple[dict, dict]:
+def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
     """Accuracy and balanced accuracy of the likeliest class, and mean Dice, as far as there are heads for them."""
     numbers, intervals, masked = {}, {}, has_mask(rows)
     if collected.label is not None:
@@ -224,10 +225,10 @@ def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: evaluate.R
             found = evaluate.label_scores(true, likeliest, CLASSES, weights)
             return {name: found[name] for name in ("accuracy", "balanced_accuracy")}
 
-        numbers, intervals = evaluate.with_intervals(scores, resamples)
+        numbers, intervals = bootstrap.with_intervals(scores, resamples)
     if collected.mask is not None:
         dice = evaluate.dice(collected.mask[masked])
-        found = evaluate.with_intervals(
+        found = bootstrap.with_intervals(
             lambda weights: {"mean_dice": evaluate.weighted_mean(weights, dice)}, resamples.of(masked)
         )
         numbers, intervals = numbers | found[0], intervals | found[1]

@@ -10,6 +10,7 @@ import pandas as pd
 import evaluate
 import visualize
 from dataset.csvfile import printable
+from report import bootstrap
 from report.comparison import SCORES, compare
 from report.folder import RECORD, RunFolder
 from report.page import TEMPLATES, score_at
@@ -46,7 +47,7 @@ def side_by_side(runs: Sequence[Finished]) -> dict:
     return {
         "n_images": len(runs[0].test),
         "n_lesions": int(runs[0].test["lesion_id"].nunique()),
-        "n_resamples": evaluate.N_RESAMPLES,
+        "n_resamples": bootstrap.N_RESAMPLES,
         "note": next((run.files.note for run in runs if run.files.note), ""),
         "models": [_model(run, task, head) for head in SCORES for run, task in _with_head(runs, head)],
         "differences": [_difference(*pair) for pair in _pairs(runs)],

@@ -5,6 +5,7 @@ from sklearn import metrics
 
 import evaluate
 from dataset.table import CLASSES
+from report import bootstrap
 from report.comparison import SCORES, compare
 
 LESIONS = pd.Series({name: f"L{name}" for name in "abcd"})
@@ -92,7 +93,7 @@ def test_the_interval_holds_95_of_100_resamples_of_lesions():
     first, second = rng.uniform(size=(2, 30))
     found = compare("mask", outlines(images, first), outlines(images, second), pd.Series(lesion, images))
     dice = [2 * iou / (1 + iou) for iou in (first, second)]
-    draws = evaluate.resample_lesions(lesion).draws
+    draws = bootstrap.resample_lesions(lesion).draws
     drawn = [np.repeat(dice[1] - dice[0], np.repeat(draw, 3)).mean() for draw in draws]
     np.testing.assert_allclose(found["mean_dice"]["interval"], np.percentile(drawn, [2.5, 97.5]))
 

@@ -280,7 +280,7 @@ def test_evaluate_only_fits_a_tau_to_a_checkpoint_that_has_none(demo_folder, tmp
 def test_evaluate_only_refuses_test_images_that_the_model_has_seen(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path) == 0
     learned = pd.read_csv(tmp_path / "outputs" / "splits.csv")
-    assert quick(demo_folder, tmp_path, "--evaluate-only", "--seed", "7") == 2
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--split-seed", "7") == 2
     today = tables.read_table(demo_folder)
     today["split"] = splits.split_table(today, 0.15, 0.15, seed=7)
     learned = set(learned.loc[learned["split"] == "train", "lesion_id"])

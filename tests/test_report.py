@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import evaluate
-from report import page
+from report import bootstrap, page
 from report.__main__ import main
 from report.comparison import SCORES, read_head
 
@@ -146,7 +146,7 @@ def test_names_from_the_data_are_shown_as_they_are(copy):
 def test_the_fixed_numbers_are_those_of_evaluate(outputs, monkeypatch):
     shown = text_of(page.build(outputs))
     assert "2,000 bootstrap resamples" in shown and "reach 90 % sensitivity" in shown and "index below 0.65." in shown
-    monkeypatch.setattr(evaluate, "N_RESAMPLES", 12345)
+    monkeypatch.setattr(bootstrap, "N_RESAMPLES", 12345)
     monkeypatch.setattr(evaluate, "SENSITIVITY", 0.825)
     monkeypatch.setattr(evaluate, "FAILURE", 0.7)
     shown = text_of(page.build(outputs))

@@ -15,7 +15,7 @@ import evaluate
 import models
 from dataset import cache, images
 from dataset.table import CLASSES, LABEL_ONLY, read_table
-from report import results
+from report import bootstrap, results
 from report.collect import collect, native_overlap
 from report.folder import RunFolder
 
@@ -164,7 +164,7 @@ def both_rules():
     true, logits = labels_and_logits()
     rows = pd.DataFrame({"image": [f"i{i}" for i in range(len(true))], "label": true})
     calibration = results.fit_calibration(true, logits, LEARNED) | {"tau": 0.5}
-    resamples = evaluate.resample_lesions(np.arange(len(true)) // 2, 200)
+    resamples = bootstrap.resample_lesions(np.arange(len(true)) // 2, 200)
     numbers, intervals = results.label_numbers(rows, logits, resamples, calibration)
     return results.prediction_table(rows, logits, calibration), calibration, resamples, numbers, intervals
 
@@ -206,7 +206,7 @@ def test_the_likeliest_classes_scores_stand_where_they_stood(both_rules):
 def test_what_the_balanced_rule_changes_is_paired_by_lesion(both_rules, name):
     table, _, resamples, numbers, intervals = both_rules
     true, *called = (pd.Categorical(table[key], CLASSES).codes.astype(int) for key in ("true", "predicted", "balanced"))
-    expected = evaluate.paired_difference(
+    expected = bootstrap.paired_difference(
         lambda i, weights: evaluate.label_scores(true, called[i], CLASSES, weights)[name], resamples
     )
     assert numbers["balanced_less_likeliest"][name] == pytest.approx(expected["difference"])
