@@ -21,21 +21,22 @@ from PIL import Image
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
+import decision
 import machine
 import predict
 from dataset.table import CLASS_NAMES, find_files
-from predict import Predictor
+from predict import Prediction, Predictor
 
 CAUTION = "**Research software, not a medical device.** It errs often: never base a diagnosis or a treatment on it."
 MAX_BYTES = 50_000_000  # of an uploaded file
 VIEW = 600  # pixels: the longest side of a picture that is shown, at least
 SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio's own would be fetched from the network
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
-NOTHING = ("", None, "", "")  # what the page shows of no picture
+NOTHING = ("", None, "", "", "")  # what the page shows of no picture
 
 
-def look(path: str | None, predictor: Predictor) -> tuple[str, dict[str, float] | None, str, str]:
-    """What the page shows of a picture: what is wrong with it, probability by class name, overlay and heat map.
+def look(path: str | None, predictor: Predictor) -> tuple[str, dict[str, float] | None, str, str, str]:
+    """What the page shows of a picture: what is wrong, probability by class name, decisions, overlay and heat map.
 
     Of a picture that cannot be used nothing but the first is there, so that no other's result stays beside its name. An
     uploaded file is deleted, and the pictures travel inside the page: nothing is kept.
@@ -58,21 +59,33 @@ def look(path: str | None, predictor: Predictor) -> tuple[str, dict[str, float] 
     return f'<p role="alert"><b>{html.escape(problem)}</b></p>', *NOTHING[1:]
 
 
-def see(name: str, content: bytes, predictor: Predictor) -> tuple[dict[str, float] | None, str, str]:
-    """Probability by class name, overlay and heat map as HTML; raises ValueError with what is wrong with the file."""
+def see(name: str, content: bytes, predictor: Predictor) -> tuple[dict[str, float] | None, str, str, str]:
+    """Probability by class name; decisions, overlay and heat map as HTML; ValueError with what is wrong with a file."""
     if len(content) > MAX_BYTES:
         raise ValueError(f"it has {len(content) / 1e6:.0f} MB, and the most is {MAX_BYTES / 1e6:.0f} MB")
     (found,) = predictor.predict([predictor.read(content)])
     enlarged = max(1, VIEW / max(found.size))
     view = predict.view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
-    labels, heat = None, ""
+    labels, decisions, heat = None, "", ""
     if found.probabilities is not None:
         names = [CLASS_NAMES[code] for code in predictor.classes]
         labels = dict(zip(names, map(float, found.probabilities)))
+        decisions = decisions_of(found, names)
     if found.heat is not None:
         title = f"Where the likeliest class is seen on {name} (Grad-CAM)"
         heat = as_html(predict.heat_map(view, found, predictor.classes), title)
-    return labels, as_html(predict.overlay(view, found, predictor.classes), f"Outline on {name}"), heat
+    return labels, decisions, as_html(predict.overlay(view, found, predictor.classes), f"Outline on {name}"), heat
+
+
+def decisions_of(found: Prediction, names: list[str]) -> str:
+    """Both rules' classes, and each group of classes to find against its threshold, as HTML."""
+    balanced = decision.NO_TAU if found.balanced is None else f"Balanced rule: <b>{names[found.balanced]}</b>."
+    lines = [f"Likeliest class: <b>{names[found.probabilities.argmax()]}</b>.", balanced]
+    for finding in found.findings:
+        verdict = "" if finding.verdict is None else f"<b>{finding.verdict}</b> the "
+        about = f"{finding.probability:.4f}, {verdict}{finding.point.describe()}"
+        lines.append(f"Probability of {decision.NAMES[finding.point.name][0]}: {about}.")
+    return "".join(f"<p>{line}</p>" for line in lines)
 
 
 def is_upload(path: str) -> bool:
@@ -103,10 +116,13 @@ def build(predictor: Predictor, examples: list[str]) -> gr.Blocks:
                 samples, thumbnail = [[path] for path in examples], gr.Image(visible=False)
                 shown = gr.Dataset(components=[thumbnail], samples=samples, type="index", label="Examples")
                 shown.visible = bool(samples)
-            labels = gr.Label(label="Calibrated probability of each class", visible="label" in predictor.model.heads)
+            with gr.Column():
+                visible = "label" in predictor.model.heads
+                labels = gr.Label(label="Calibrated probability of each class", visible=visible)
+                decisions = gr.HTML(label="Decisions", visible=visible)
         problem = gr.HTML()
         with gr.Row():
-            outputs = [problem, labels, gr.HTML(label="Outline"), gr.HTML(label="Heat map")]
+            outputs = [problem, labels, decisions, gr.HTML(label="Outline"), gr.HTML(label="Heat map")]
         gr.Markdown(f"Model: {', '.join(facts)}. Pictures are processed on this machine and not kept.")
         options = {"api_visibility": "private"}
         upload.upload(lambda path: look(path, predictor), upload, outputs, **options)
@@ -126,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     """Serve the page until stopped."""
     machine.print_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="outputs/best_..._model.pth")
+    parser.add_argument("--checkpoint", type=Path, action="append", help=predict.CHECKPOINT_HELP)
     parser.add_argument("--examples", type=Path, default=Path("demo_data"), help="data folder to show [demo_data]")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for the network [127.0.0.1]")
     parser.add_argument("--port", type=int, default=7860, help="[7860]")
@@ -139,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, OverflowError) as error:
         parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {error}. Name another --port or --host.\n")
     try:
-        predictor = Predictor(options.checkpoint, device=options.device, explain=True)
+        predictor = Predictor(*predict.choose_checkpoints(options.checkpoint), device=options.device, explain=True)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     images = sorted(find_files(options.examples)[0].values())

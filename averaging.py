@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import Model, build_model
+from models import MODELS, build_model
 
 
 class Turned(nn.Module):
@@ -98,22 +98,75 @@ def build(checkpoints: dict[Path, dict], device: str | torch.device = "cpu", tta
     ------
     ValueError : two are of different classes or image sizes; names both.
     """
+    refuse_different(checkpoints)
+    members = [build_model(checkpoint, device) for checkpoint in checkpoints.values()]
+    members = [Turned(member) for member in members] if tta else members
+    if len(members) == 1:
+        return members[0].eval()
+    known = [fitted(checkpoint, tta)["calibration"] for checkpoint in checkpoints.values()]
+    return Average(members, [found.get("temperature", 1.0) for found in known]).eval()
+
+
+def refuse_different(checkpoints: dict[Path, dict]) -> None:
+    """Raises ValueError if two are of different classes or image sizes; names both."""
     (first, reference), *others = checkpoints.items()
     for path, checkpoint in others:
         for name in ("classes", "image_size"):
             if checkpoint[name] != reference[name]:
-                what = name.replace("_", " ")
-                raise ValueError(
-                    f"{path} and {first} cannot be averaged: {what} {checkpoint[name]} and {reference[name]}."
-                )
-    members: list[Model] = [build_model(checkpoint, device) for checkpoint in checkpoints.values()]
-    members = [Turned(member) for member in members] if tta else members
-    if not others:
-        return members[0].eval()
-    fitted = [calibration_of(checkpoint, tta) for checkpoint in checkpoints.values()]
-    return Average(members, [found.get("temperature", 1.0) for found in fitted]).eval()
+                what = f"{name.replace('_', ' ')} {checkpoint[name]} and {reference[name]}"
+                raise ValueError(f"{path} and {first} cannot be averaged: they have {what}.")
 
 
-def calibration_of(checkpoint: dict, tta: bool = False) -> dict:
-    """What main.py has fitted for a checkpoint on its validation set, alone or over turns; {} if nothing."""
-    return checkpoint.get("calibration_tta" if tta else "calibration", {})
+def heads_of(checkpoints: dict[Path, dict]) -> list[str]:
+    """The names of the heads that any of them has."""
+    return sorted({head for checkpoint in checkpoints.values() for head in MODELS[checkpoint["task"]].outputs})
+
+
+def _keys(tta: bool) -> dict[str, str]:
+    """Where a checkpoint keeps what was fitted for its network, alone or over turns."""
+    return {name: f"{name}_tta" if tta else name for name in ("calibration", "tested")}
+
+
+def fitted(checkpoint: dict, tta: bool) -> dict:
+    """The checkpoint with the ``calibration`` and ``tested`` of the network as it is used, alone or over turns.
+
+    Over turns, where main.py has not fitted anything for them, the network's own temperature is all there is.
+    """
+    found = {name: checkpoint.get(key, {}) for name, key in _keys(tta).items()}
+    alone = checkpoint.get("calibration", {})
+    if tta and not found["calibration"] and "temperature" in alone:
+        found["calibration"] = {"temperature": alone["temperature"]}
+    return checkpoint | found
+
+
+def kept(tta: bool, calibration: dict, tested: dict) -> dict:
+    """What a checkpoint keeps of this, where `fitted` finds it."""
+    return dict(zip(_keys(tta).values(), (calibration, tested)))
+
+
+def shared(checkpoints: dict[Path, dict], tta: bool = False) -> dict:
+    """What is known of `build`'s network, as one checkpoint without weights; `fitted` is done for it.
+
+    Of several, whose probabilities are calibrated before they are averaged, no tau and no threshold is known.
+    """
+    found = [fitted(checkpoint, tta) for checkpoint in checkpoints.values()]
+    if len(found) == 1:
+        return found[0]
+    with_labels = [one for one in found if one["task"] != "segmentation"]
+    is_calibrated = all("temperature" in one.get("calibration", {}) for one in with_labels)
+    notes = sorted({one["note"] for one in found if one.get("note")})
+    return {name: found[0][name] for name in ("classes", "image_size")} | {
+        "task": f"average of {len(found)} models",
+        "calibration": {"temperature": 1.0} if is_calibrated else {},
+        "note": ", ".join(notes),
+    }
+
+
+def about(checkpoints: dict[Path, dict], tta: bool) -> dict:
+    """What metrics.json says of the network: what it started from, its epoch, its views, and what is averaged."""
+    first = next(iter(checkpoints.values()))
+    starts = {checkpoint.get("initial_weights", "unknown") for checkpoint in checkpoints.values()}
+    found = {"initial_weights": starts.pop() if len(starts) == 1 else "mixed", "views": 8 if tta else 1}
+    if len(checkpoints) == 1:
+        return found | {"epoch": first.get("epoch", "unknown")}
+    return found | {"averaged": list(map(str, checkpoints))}

@@ -6,7 +6,6 @@ blocks of `resample_lesions` a bootstrap, so that both are one piece of code. Na
 recall of a class without images; means over classes leave it out.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +18,10 @@ from sklearn import metrics
 from torch import Tensor, nn
 
 FAILURE = 0.65  # a Jaccard index below it counts as a failed outline, and as 0 in the official score
+LOCALISING = 0.55  # share of the heat inside the true outline, below which heat maps are said not to localise
 SENSITIVITY = 0.9  # that operating points are set to reach on the validation set
 N_RESAMPLES = 2000  # of the bootstrap that gives the intervals
+TAUS = np.arange(31) / 20  # 0, 0.05, ..., 1.5: how far the balanced rule may lean towards rare classes
 CALLED = 0.5  # probability above which the official scores call a class, against the rest
 N_BINS = 15  # of confidence, for the calibration error
 BLOCK = 2**22  # weights that are handed out at a time, 32 MB
@@ -53,26 +54,6 @@ def infer(
             yield batch, {name: logits.float() for name, logits in output.items()}
     finally:
         model.train(was_training)
-
-
-def over_turns(forward: Callable[[Tensor], dict[str, Tensor]]) -> Callable[[Tensor], dict[str, Tensor]]:
-    """A forward pass that gives the mean over the eight flips and quarter turns of square images (N, 3, S, S).
-
-    Maps (N, C, S, S) among the outputs are turned back before.
-    """
-
-    def averaged(image: Tensor) -> dict[str, Tensor]:
-        outputs = []
-        for quarter, flip in itertools.product(range(4), (False, True)):
-            view = torch.rot90(image, quarter, (2, 3))
-            output = forward(view.flip(3) if flip else view)
-            for name, values in output.items():
-                if values.ndim == 4:
-                    output[name] = torch.rot90(values.flip(3) if flip else values, -quarter, (2, 3))
-            outputs.append(output)
-        return {name: torch.stack([output[name] for output in outputs]).mean(dim=0) for name in outputs[0]}
-
-    return averaged
 
 
 def label_accuracy(logits: Tensor, label: Tensor) -> Tensor:
@@ -218,31 +199,30 @@ def _class_mean(values: np.ndarray) -> np.ndarray:
     return _divide(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def label_scores(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], weights: np.ndarray) -> Scores:
-    """Accuracy, balanced accuracy, macro means and per-class precision, recall and F1, from the likeliest class.
+def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], weights: np.ndarray) -> Scores:
+    """Accuracy, balanced accuracy, macro means and per-class precision, recall and F1 of called classes.
 
-    The precision of a class that is never predicted is 0; a class without images has no scores.
+    The precision of a class that is never called is 0; a class without images has no scores.
 
     Parameters
     ----------
-    true : (N,) int in [0, K).
-    probabilities : (N, K).
+    true, called : (N,) int in [0, K).
     weights : (B, N).
 
     Examples
     --------
-    >>> found = label_scores(np.array([0, 0, 1]), np.array([[.9, .1], [.2, .8], [.3, .7]]), "ab", np.ones((1, 3)))
+    >>> found = label_scores(np.array([0, 0, 1]), np.array([0, 1, 1]), "ab", np.ones((1, 3)))
     >>> found["balanced_accuracy"].item(), found["per_class.a.recall"].item(), found["per_class.b.precision"].item()
     (0.75, 0.5, 0.5)
     """
-    confusion = weighted_confusion(true, probabilities.argmax(axis=1), len(classes), weights)
+    confusion = weighted_confusion(true, called, len(classes), weights)
     hits, support, predicted = np.einsum("bkk->bk", confusion), confusion.sum(axis=2), confusion.sum(axis=1)
     absent = np.where(support > 0, 0, np.nan)
     recall = _divide(hits, support)
     precision = hits / np.maximum(predicted, 1e-12) + absent
     f1 = 2 * hits / np.maximum(support + predicted, 1e-12) + absent
     found = {
-        "accuracy": weighted_mean(weights, (probabilities.argmax(axis=1) == true).astype(float)),
+        "accuracy": weighted_mean(weights, (called == true).astype(float)),
         "balanced_accuracy": _class_mean(recall),
         "macro_precision": _class_mean(precision),
         "macro_recall": _class_mean(recall),
@@ -268,8 +248,13 @@ def official_label_scores(
     Balanced accuracy: mean recall of the likeliest class, a tie for the maximum counting as wrong. Per class against
     the rest, called where the probability exceeds 0.5: accuracy, sensitivity, specificity, F1, PPV, NPV, each 1 for
     0 / 0; AUC and average precision. `macro` holds the organisers' means, over all classes, in which a class without
-    images has a sensitivity of 1; `macro_present` the means over the classes that have images. Parameters as
-    `label_scores`.
+    images has a sensitivity of 1; `macro_present` the means over the classes that have images.
+
+    Parameters
+    ----------
+    true : (N,) int in [0, K).
+    probabilities : (N, K).
+    weights : (B, N).
     """
     largest = probabilities.max(axis=1, keepdims=True)
     tied = (probabilities == largest).sum(axis=1) > 1
@@ -350,6 +335,49 @@ def fit_temperature(true: np.ndarray, logits: np.ndarray) -> float:
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Probabilities (N, K) from logits."""
     return torch.as_tensor(logits / temperature, dtype=torch.float64).softmax(dim=1).numpy()
+
+
+def call_balanced(probabilities: np.ndarray, prior: Sequence[float], tau: float) -> np.ndarray:
+    """The class (N,) at which log p - tau log prior is largest, the first among equals (Menon et al. 2020).
+
+    At tau 0 it is the likeliest class, at 1 the one whose probability has grown most over its share of the training
+    images. A class that had none of them is left as it is, as if its prior were 1: no class is favoured less, so it is
+    called only where it is also the likeliest.
+
+    Parameters
+    ----------
+    probabilities : (N, K), calibrated.
+    prior : (K,) share of each class among the training images.
+
+    Examples
+    --------
+    >>> p, prior = np.array([[.6, .3, .1]]), [.9, .1, 0]  # p / prior is .67, 3 and, as it is, .1
+    >>> call_balanced(p, prior, 0).item(), call_balanced(p, prior, 1).item()
+    (0, 1)
+    """
+    known = np.asarray(prior, float)
+    return (probabilities / np.where(known > 0, known, 1) ** tau).argmax(axis=1)
+
+
+def by_rule(probabilities: np.ndarray, prior: Sequence[float], tau: float) -> dict[str, np.ndarray]:
+    """The class (N,) that each of the two rules calls."""
+    return {"likeliest": probabilities.argmax(axis=1), "balanced": call_balanced(probabilities, prior, tau)}
+
+
+def fit_tau(true: np.ndarray, probabilities: np.ndarray, prior: Sequence[float]) -> float:
+    """The smallest tau among the `TAUS` with the highest mean of accuracy and balanced accuracy of `call_balanced`.
+
+    Balanced accuracy alone would choose a tau near 1 for every model, at which a weak one loses more accuracy than it
+    gains in balanced accuracy. With the mean of both tau rises only as long as a point of the one costs less than a
+    point of the other. It is one number for all classes, because a threshold for each would be fitted to the few
+    validation images of the rare ones. Parameters as `call_balanced`, with `true` (N,).
+    """
+    classes, weights = list(map(str, range(len(prior)))), np.ones((1, len(true)))
+    scores = []
+    for tau in TAUS:
+        found = label_scores(true, call_balanced(probabilities, prior, tau), classes, weights)
+        scores.append((found["accuracy"] + found["balanced_accuracy"]).item() / 2)
+    return float(TAUS[np.argmax(np.array(scores) > max(scores) - 1e-9)])  # equal but for rounding is equal
 
 
 def calibration_scores(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Scores:
@@ -476,6 +504,6 @@ def best_median_worst(scores: np.ndarray, n_each: int = 2) -> list[int]:
     return list(dict.fromkeys([*order[:n_each], *order[middle : middle + n_each], *order[-n_each:]]))
 
 
-def confusion_matrix(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Test images (K, K) by true class (rows) and predicted class (columns)."""
-    return metrics.confusion_matrix(true, probabilities.argmax(axis=1), labels=range(probabilities.shape[1]))
+def confusion_matrix(true: np.ndarray, called: np.ndarray, n_classes: int) -> np.ndarray:
+    """Test images (K, K) by true class (rows) and called class (columns)."""
+    return metrics.confusion_matrix(true, called, labels=range(n_classes))

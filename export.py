@@ -1,6 +1,7 @@
-"""Write a trained model as ONNX, and check that it says the same there.
+"""Write a trained model as ONNX, and check that it says the same there; or as a checkpoint of half the size.
 
 python export.py outputs/best_multitask_model.pth model.onnx
+python export.py outputs/best_multitask_model.pth model.pth
 """
 
 import argparse
@@ -17,6 +18,7 @@ from torch import nn
 import data
 import machine
 import models
+import train
 from dataset.table import find_files
 
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
@@ -34,9 +36,7 @@ class Logits(nn.Module):
         return tuple(self.model(image).values())
 
 
-def export(
-    checkpoint: str | Path, target: str | Path, data_dir: str | Path | None = None, overwrite: bool = False
-) -> dict[str, float]:
+def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | None = None) -> dict[str, float]:
     """Write `target` and return the largest difference from PyTorch's logits, on random and on real pictures.
 
     The input is ``image`` (N, 3, S, S) as `data.normalise` gives it, for any N; the outputs are the heads' logits.
@@ -49,13 +49,8 @@ def export(
     Raises
     ------
     FileNotFoundError, ValueError : as `models.load_checkpoint`; or a difference above `TOLERANCE`. Nothing is kept.
-    FileExistsError : `target` is there, and `overwrite` is not set.
     ImportError : the optional packages are not installed.
     """
-    if Path(target).suffix != ".onnx":
-        raise ValueError(f"{target} should end in .onnx: it will be an ONNX file.")
-    if Path(target).exists() and not overwrite:
-        raise FileExistsError(f"{target} is there already. Name another file, or pass --overwrite.")
     about = models.load_checkpoint(checkpoint)
     model = models.build_model(about)
     size = about["image_size"]
@@ -76,6 +71,30 @@ def export(
         return differences
     finally:
         partial.unlink(missing_ok=True)
+
+
+def halve(checkpoint: str | Path, target: str | Path) -> None:
+    """Write a checkpoint with weights in half precision, as models are passed on; `models.load_checkpoint` reads it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `models.load_checkpoint`; or a weight is too large for half precision.
+    """
+    about = models.load_checkpoint(checkpoint)
+    weights = {name: value.half() if value.is_floating_point() else value for name, value in about["weights"].items()}
+    if large := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f"{checkpoint} cannot be halved: {large[0]} is too large for half precision.")
+    train.save(Path(target), about | {"weights": weights})
+
+
+def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:
+    """Raises ValueError for a kind that is not written or the checkpoint; FileExistsError for what is there already."""
+    if target.suffix not in (".onnx", ".pth"):
+        raise ValueError(f"{target} should end in .onnx for an ONNX file, or in .pth for a checkpoint.")
+    if target.exists() and target.samefile(checkpoint):
+        raise ValueError(f"{target} is the checkpoint itself. Name another file.")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} is there already. Name another file, or pass --overwrite.")
 
 
 def export_network(network: nn.Module, heads: list[str], about: dict, path: Path) -> None:
@@ -130,12 +149,17 @@ def main(argv: list[str] | None = None) -> None:
     machine.print_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("target", metavar="FILE.onnx")
+    parser.add_argument("target", type=Path, metavar="FILE", help="ends in .onnx, or in .pth for half precision")
     parser.add_argument("--data-dir", help="pictures to compare on [those the model was trained on, if they are there]")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE.onnx")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     options = parser.parse_args(argv)
+    differences = {}
     try:
-        differences = export(options.checkpoint, options.target, options.data_dir, options.overwrite)
+        refuse(options.checkpoint, options.target, options.overwrite)
+        if options.target.suffix == ".pth":
+            halve(options.checkpoint, options.target)
+        else:
+            differences = export(options.checkpoint, options.target, options.data_dir)
     except ImportError as error:
         parser.exit(2, f"{error}. Exporting needs: pip install -r requirements-export.txt\n")
     except OSError as error:
@@ -148,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
         print(
             "The pictures that the model was trained on are not here: name some with --data-dir to compare on them too."
         )
-    print(f"{options.target}: {Path(options.target).stat().st_size / 1e6:.1f} MB")
+    print(f"{options.target}: {options.target.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+import averaging
 import data
 import machine
 import models
@@ -22,8 +23,9 @@ import visualize
 from dataset import leakage, splits, synthetic
 from dataset import table as tables
 from dataset.cache import PixelFile, decode_table
-from report import comparison, page, results
+from report import comparison, page
 from report.folder import RunFolder
+from report.measure import OtherSet, measure
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
 DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
@@ -45,6 +47,8 @@ DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME = False  # continue the run in OUTPUT_DIR where it stopped
 EVALUATE_ONLY = False  # measure the models in OUTPUT_DIR instead of training new ones
+CHECKPOINTS = ()  # with EVALUATE_ONLY: measure these files instead, several as the average of their probabilities
+TTA = False  # measure the average over the eight flips and quarter turns of each image: eight times slower
 EXTERNAL_DIR = ""  # another folder like DATA_DIR, measured whole after the test set
 KEEP_FREED_MEMORY = True  # reuse freed memory instead of handing it back to Linux: a faster step
 
@@ -164,7 +168,8 @@ def run(config: SimpleNamespace) -> None:
         # All that can be refused is refused before the first file is written.
         data_set = prepare_data(config)
         external = prepare_external(config, data_set) if config.EXTERNAL_DIR else None
-        tasks = choose_tasks(config, folder, data_set.table)
+        named = load_named(config, folder, data_set.table) if config.CHECKPOINTS else {}
+        tasks = [] if named else choose_tasks(config, folder, data_set.table)
         weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED)
         say("" if config.EVALUATE_ONLY else start)
         shared = {
@@ -176,7 +181,7 @@ def run(config: SimpleNamespace) -> None:
         pixels = data.to_device(data_set.pixels, device)
         batches = {task: make_batches(config, task, data_set.table, pixels, device, rank, n_ranks) for task in tasks}
         begin(config, folder, tasks, shared, environment, data_set.table)
-        if folder.is_finished(tasks, config.EXTERNAL_DIR):
+        if folder.is_finished(tasks, measured_as(config)):
             return say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
         write_data(folder, data_set, external)
@@ -185,8 +190,12 @@ def run(config: SimpleNamespace) -> None:
             say(f"\n=== {task} ===")
             if not folder.facts(task).get("trained"):
                 train_model(config, folder, job, weights, environment)
-            if folder.facts(task).get("measured") != config.EXTERNAL_DIR:
-                measure_model(config, folder, job, external)
+            if folder.facts(task).get("measured") != measured_as(config):
+                path = folder.best_path(task)
+                trained = {path: machine.from_first(models.load_checkpoint, path)}
+                measure_models(config, folder, task, trained, job.batches, external, precision)
+        if named:
+            measure_named(config, folder, named, data_set.table, pixels, external, device, precision)
         audit_leakage(folder, data_set)
         folder.note(comparison=comparison.compare_tasks(folder, data_set.table))
         if machine.is_first():
@@ -280,11 +289,6 @@ def learnable(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return table[tables.targets(table)[list(models.MODELS[task].outputs)].all(axis=1)]
 
 
-def measurable(table: pd.DataFrame, task: str) -> pd.DataFrame:
-    """The rows of another data set that a task is measured on: with a target for any of its model's heads."""
-    return table[tables.targets(table)[list(models.MODELS[task].outputs)].any(axis=1)]
-
-
 def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: int, n_ranks: int) -> dict:
     """Batches by part of the split. Training is shuffled and augmented.
 
@@ -317,7 +321,7 @@ def identity(config: SimpleNamespace, task: str, shared: dict) -> dict:
 def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, table: pd.DataFrame) -> None:
     """Make the folder this run's, or refuse: go on in it, measure in it, or else start anew in an empty one."""
     about = settings.plain(config) | ({"data": synthetic.NOTE} if config.DEMO else {})
-    if config.EVALUATE_ONLY:
+    if config.EVALUATE_ONLY and not config.CHECKPOINTS:
         return begin_measuring(config, folder, tasks, shared["split_hash"], about, environment, table)
     if config.RESUME and machine.from_first(folder.holds_a_run):
         folder.go_on()
@@ -326,7 +330,7 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
             train.refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
-    if not folder.is_finished(tasks, config.EXTERNAL_DIR):
+    if not folder.is_finished(tasks, measured_as(config)):
         folder.write_json("config.json", about)
         folder.write_json("environment.json", environment)
 
@@ -423,33 +427,54 @@ def describe_model(config, job: Job, model: models.Model) -> dict:
     }
 
 
-def measure_model(config, folder: RunFolder, job: Job, external: External | None) -> None:
-    """Measure the best epoch's model on the test set, and on another data set if one is named."""
-    path, test, precision = folder.best_path(job.task), job.batches["test"], job.identity["precision"]
-    checkpoint = machine.from_first(models.load_checkpoint, path)
-    model = models.build_model(checkpoint, test.device)
-    if "calibration" not in checkpoint or not results.is_current(checkpoint["calibration"]):
-        checkpoint["calibration"] = results.calibrate(model, job.batches["val"].whole(), precision)
-        if machine.is_first():
-            train.save(path, checkpoint)
-    about = {name: checkpoint.get(name, "unknown") for name in ("initial_weights", "epoch")}
+def measured_as(config: SimpleNamespace) -> str:
+    """How a model was measured, for the record: a run that goes on does it again if that differs."""
+    return config.EXTERNAL_DIR + (" over turns" if config.TTA else "")
 
-    def measure(batches: data.Batches, place: RunFolder, images: str) -> None:
-        options = {"task": job.task, "precision": precision, "about": about}
-        if found := results.assess(model, batches, checkpoint["calibration"], place, **options):
-            say(results.console_table(f"{job.task}, {images}", found))
 
-    measure(test, folder.below(job.task), "test set")
+def measure_models(config, folder: RunFolder, name: str, checkpoints: dict, parts: dict, external, precision) -> None:
+    """Measure one checkpoint, or the average of several, on the test set, and on another data set if one is named."""
+    other = None
     if external:
-        rows = measurable(external.table, job.task)
-        if len(rows):
-            other = data.Batches(external.pixels, rows, max(test.sizes), device=test.device)
-            measure(other, folder.below("external").below(job.task), config.EXTERNAL_DIR)
-        else:
-            say(f"{job.task}: {config.EXTERNAL_DIR} has no masks to measure it with.")
+        heads = averaging.heads_of(checkpoints)
+        rows = external.table[tables.targets(external.table)[heads].any(axis=1)]
+        test = parts["test"]
+        other = OtherSet(config.EXTERNAL_DIR, data.Batches(external.pixels, rows, max(test.sizes), device=test.device))
+        if rows.empty:
+            say(f"{name}: {config.EXTERNAL_DIR} has no masks to measure it with.")
+    options = {"precision": precision, "tta": config.TTA, "keep": not config.CHECKPOINTS}
+    measure(folder, name, checkpoints, parts, other, **options)
+    if other:
         folder.note(external={"folder": config.EXTERNAL_DIR, "left_out": external.left_out})
-        folder.note_task(job.task, external=bool(len(rows)))
-    folder.note_task(job.task, measured=config.EXTERNAL_DIR)
+        folder.note_task(name, external=bool(other.batches.n_images))
+    folder.note_task(name, measured=measured_as(config))
+
+
+def load_named(config, folder: RunFolder, table: pd.DataFrame) -> dict[Path, dict]:
+    """The checkpoints that --checkpoints names.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `models.load_checkpoint` and `refuse_seen`; the outputs would go into a run.
+    """
+    if machine.from_first(folder.holds_a_run):
+        raise ValueError(f"{folder.path} holds a run of its own. Name another --output-dir for these measurements.")
+    found = {Path(name): machine.from_first(models.load_checkpoint, Path(name)) for name in config.CHECKPOINTS}
+    for path, checkpoint in found.items():
+        refuse_seen(config, path, checkpoint, splits.split_hash(table), table)
+    averaging.refuse_different(found)
+    return found
+
+
+def measure_named(config, folder, named: dict[Path, dict], table, pixels, external, device, precision: str) -> None:
+    """Measure the checkpoints that were named, as one model."""
+    name = "average" if len(named) > 1 else next(iter(named.values()))["task"]
+    rows = table[tables.targets(table)[averaging.heads_of(named)].all(axis=1)]
+    size = config.MULTITASK_BATCH_SIZE
+    parts = {split: data.Batches(pixels, rows[rows["split"] == split], size, device=device) for split in tables.SPLITS}
+    say(f"\n=== {name} ===")
+    folder.note_task(name, trained=True, identity={"checkpoints": list(map(str, named)), "tta": config.TTA})
+    measure_models(config, folder, name, named, parts, external, precision)
 
 
 def audit_leakage(folder: RunFolder, data_set: DataSet) -> None:

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models.resnet import BasicBlock
 
 N_CLASSES = 7
 MAX_SIZE = 4096  # pixels, of an image that a checkpoint may ask for
 DECODER_CHANNELS = (128, 64, 64, 32)  # at strides 16, 8, 4, 2
+HEAT_CELLS = 14  # a side, with fewer of which at stride 16 a heat map is taken to stride 8: images below 209 pixels
 IMAGENET = ResNet18_Weights.IMAGENET1K_V1
 
 
@@ -42,6 +44,39 @@ class Encoder(nn.Module):
             features.append(x)
         return features
 
+    def refine(self, features: list[Tensor]) -> tuple[Tensor, int]:
+        """The deepest of the maps that `forward` gave, on a finer grid: (N, 512, H/s, W/s) and its stride s.
+
+        The last stages run again without their strides, on what `forward` put into them: at every second cell, or
+        every fourth at stride 8, they give what they gave there, and fill in what lies between. The encoder should be
+        in eval mode.
+        """
+        n_opened = 1 if min(features[-2].shape[-2:]) >= HEAT_CELLS else 2
+        x, dilation = features[-1 - n_opened], 1
+        for stage in (self.layer3, self.layer4)[-n_opened:]:
+            for block in stage:
+                x = without_stride(block, x, dilation)
+                dilation *= block.stride
+        return x, self.strides[-1 - n_opened]
+
+
+def without_stride(block: BasicBlock, x: Tensor, dilation: int) -> Tensor:
+    """`block` at every cell of x (N, C, h, w), where each cell's neighbours are those `dilation` cells away.
+
+    What stands behind the block's stride skips as many cells more ("a trous"): Chen et al. 2018, arXiv:1606.00915.
+    """
+
+    def at_every_cell(conv: nn.Conv2d, x: Tensor, dilation: int) -> Tensor:
+        return F.conv2d(x, conv.weight, conv.bias, padding=dilation * (conv.kernel_size[0] // 2), dilation=dilation)
+
+    identity = x
+    if block.downsample is not None:
+        conv, norm = block.downsample
+        identity = norm(at_every_cell(conv, x, 1))
+    x = block.relu(block.bn1(at_every_cell(block.conv1, x, dilation)))
+    x = block.bn2(at_every_cell(block.conv2, x, dilation * block.stride))
+    return block.relu(x + identity)
+
 
 class LabelHead(nn.Module):
     """Global average of the deepest feature map, then one linear layer: logits (N, K).
@@ -57,12 +92,23 @@ class LabelHead(nn.Module):
         with torch.autocast(features[-1].device.type, enabled=False):
             return self.linear(features[-1].float().mean(dim=(2, 3)))
 
-    def heat_map(self, features: list[Tensor], size: tuple[int, int], label: Tensor) -> Tensor:
-        """Grad-CAM of the classes `label` (N,): (N, 1, H, W), as `Model.heat_map`."""
-        with torch.autocast(features[-1].device.type, enabled=False):
-            heat = torch.einsum("nchw,nc->nhw", features[-1].float(), self.linear.weight[label]).relu()
-        heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
-        return F.interpolate(heat[:, None], size=size, mode="bilinear", align_corners=False)
+    def heat_map(self, deepest: Tensor, label: Tensor) -> Tensor:
+        """Grad-CAM of the classes `label` (N,) in each cell of a deepest feature map (N, C, h, w): (N, 1, h, w)."""
+        with torch.autocast(deepest.device.type, enabled=False):
+            heat = torch.einsum("nchw,nc->nhw", deepest.float(), self.linear.weight[label]).relu()
+        return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6))[:, None]
+
+
+def spread_cells(cells: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Upsample cells (N, C, h, w) at `stride` bilinearly to images (N, C, H, W) of `size`.
+
+    Cell i lies at pixel i * stride: every kernel of the encoder is odd and centred, so that is what it looks at. As
+    areas (`align_corners=False`) the cells would lie half a stride further to the lower right. Behind the last cell its
+    value goes on.
+    """
+    within = [stride * (n - 1) + 1 for n in cells.shape[-2:]]  # from the first cell's pixel to the last one's
+    spread = F.interpolate(cells, size=within, mode="bilinear", align_corners=True)
+    return F.pad(spread, (0, size[1] - within[1], 0, size[0] - within[0]), mode="replicate")
 
 
 class DecoderBlock(nn.Module):
@@ -132,7 +178,8 @@ class Model(nn.Module):
         """Where a class is seen: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the deepest feature map.
 
         Behind a global average and one linear layer the gradient is that layer's row of weights, so nothing is
-        differentiated. The model should be in eval mode.
+        differentiated. The map has a cell every 16 pixels, in small images every 8, in place of the 32 that the logits
+        are made from (`Encoder.refine`). The model should be in eval mode.
 
         Parameters
         ----------
@@ -152,14 +199,18 @@ class Model(nn.Module):
         features, size = self.encoder(image), image.shape[-2:]
         if label is None:
             label = self.heads["label"](features, size).argmax(dim=1)
-        return self.heads["label"].heat_map(features, size, label)
+        return self._heat_map(features, size, label)
 
     def explain(self, image: Tensor) -> dict[str, Tensor]:
         """The logits, and as ``"heat"`` the `heat_map` of the likeliest class, from one pass through the encoder."""
         features, size = self.encoder(image), image.shape[-2:]
         output = {name: head(features, size) for name, head in self.heads.items()}
-        label = output["label"].argmax(dim=1)
-        return output | {"heat": self.heads["label"].heat_map(features, size, label)}
+        return output | {"heat": self._heat_map(features, size, output["label"].argmax(dim=1))}
+
+    @torch.no_grad()
+    def _heat_map(self, features: list[Tensor], size: tuple[int, int], label: Tensor) -> Tensor:
+        deepest, stride = self.encoder.refine(features)
+        return spread_cells(self.heads["label"].heat_map(deepest, label), stride, size)
 
 
 class Classifier(Model):
@@ -276,6 +327,7 @@ def load_checkpoint(path: str | Path) -> dict:
         raise ValueError(f"{path} is not a checkpoint of this project, or is damaged ({reason}).") from error
     if wrong:
         raise ValueError(f"{path} is not a checkpoint of this project: {', '.join(wrong)} is not what it should be.")
+    checkpoint["weights"] = {name: _widened(value) for name, value in checkpoint["weights"].items()}
     if checkpoint["task"] not in MODELS:
         raise ValueError(f"{path} holds a model of the unknown task {checkpoint['task']!r}.")
     if not 32 <= checkpoint["image_size"] <= MAX_SIZE:
@@ -283,6 +335,11 @@ def load_checkpoint(path: str | Path) -> dict:
     if problem := _find_mismatch(**{name: checkpoint[name] for name in ("task", "arguments", "classes", "weights")}):
         raise ValueError(f"{path} is not a checkpoint of this project: {problem}.")
     return checkpoint
+
+
+def _widened(value):
+    """Half precision, in which models are passed on, becomes single; anything else stays."""
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
 
 
 def _find_mismatch(task: str, arguments: dict, classes: list, weights: dict) -> str:

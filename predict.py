@@ -21,7 +21,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+import averaging
 import data
+import decision
 import evaluate
 import machine
 import models
@@ -33,6 +35,8 @@ SUFFIXES = (*SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; 
 KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
 STRIP = 1 << 22  # pixels of a mask that are computed at a time
 VIEW = 1600  # pixels: the longest side of an overlay
+SHIPPED = Path(__file__).parent / "pretrained" / "ham10000.pth"  # comes with the repository
+CHECKPOINT_HELP = "outputs/best_..._model.pth; several, each after its own --checkpoint, are averaged [the shipped one]"
 
 
 class Picture(NamedTuple):
@@ -49,6 +53,8 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray | None  # (K,), calibrated
     mask: np.ndarray | None  # (S, S) logits
     heat: np.ndarray | None  # (S, S) in [0, 1], for the likeliest class
+    balanced: int | None = None  # class that the balanced rule calls; None also if the checkpoint has no tau
+    findings: tuple[decision.Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
 
 
 class Predictor:
@@ -56,26 +62,34 @@ class Predictor:
 
     Parameters
     ----------
-    checkpoint : any of the three that main.py writes.
+    checkpoints : any of those that main.py writes; of several the probabilities are averaged.
     tta : average the logits of the eight flips and quarter turns.
     explain : compute heat maps of the likeliest class, if the model has labels.
 
     Raises
     ------
-    FileNotFoundError, ValueError : no such file; not a checkpoint; no such device.
+    FileNotFoundError, ValueError : no such file; not a checkpoint; of other classes or sizes; no such device.
     """
 
     def __init__(
-        self, checkpoint: str | Path, *, device: str = "auto", tta: bool = False, explain: bool = False
+        self, *checkpoints: str | Path, device: str = "auto", tta: bool = False, explain: bool = False
     ) -> None:
         self.device = machine.choose_device(device)
         self.precision = machine.choose_precision("auto", self.device)
-        self.about = models.load_checkpoint(checkpoint)
-        self.model = models.build_model(self.about, self.device)
-        self.tta, self.explain = tta, explain and "label" in self.model.heads
+        found = {Path(path): models.load_checkpoint(path) for path in checkpoints}
+        self.about, self.model = averaging.shared(found, tta), averaging.build(found, self.device, tta)
+        self.explain = explain and "label" in self.model.heads
         self.classes, self.size = self.about["classes"], self.about["image_size"]
-        self.temperature = self.about.get("calibration", {}).get("temperature", 1.0)
-        self.is_calibrated = "label" not in self.model.heads or "temperature" in self.about.get("calibration", {})
+        has_labels, self.calibration = "label" in self.model.heads, self.about.get("calibration", {})
+        self.temperature = self.calibration.get("temperature", 1.0)
+        self.is_calibrated = not has_labels or "temperature" in self.calibration
+        self.has_balanced = has_labels and "tau" in self.calibration
+        self.points = decision.points_of(self.about) if has_labels else []
+
+    def remarks(self) -> list[str]:
+        """What a reader must know of the decisions: each threshold and what it did in the test set, and what lacks."""
+        left_out = [decision.NO_TAU] if self.points and not self.has_balanced else []
+        return [f"{point.name}: {point.describe()}." for point in self.points] + left_out
 
     def read(self, source: str | Path | bytes) -> Picture:
         """Decode a file, or its content, as for training. Raises as `images.read_image`."""
@@ -86,18 +100,23 @@ class Predictor:
         """What the model says of each picture, in one batch."""
         pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
         image = data.normalise(pixels.to(self.device))
-        forward = evaluate.over_turns(self.model) if self.tta else self.model
+        forward = self.model.explain if self.explain else None
         ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
         output = {name: logits.cpu() for name, logits in output.items()}
         nothing = [None] * len(pictures)
-        probabilities, masks, heat = nothing, nothing, nothing
+        probabilities, masks, heat, balanced, findings = nothing, nothing, nothing, nothing, [()] * len(pictures)
         if "label" in output:
             probabilities = evaluate.softmax(output["label"].double().numpy(), self.temperature)
+            findings = [decision.findings(of_picture, self.points) for of_picture in probabilities]
+        if self.has_balanced:
+            rule = self.calibration["prior"], self.calibration["tau"]
+            balanced = evaluate.call_balanced(probabilities, *rule).tolist()
         if "mask" in output:
             masks = output["mask"][:, 0].numpy()
         if self.explain:
-            heat = self.model.heat_map(image, output["label"].argmax(dim=1).to(self.device))[:, 0].cpu().numpy()
-        return [Prediction(p.size, *found) for p, *found in zip(pictures, probabilities, masks, heat)]
+            heat = output["heat"][:, 0].numpy()
+        found = zip(pictures, probabilities, masks, heat, balanced, findings)
+        return [Prediction(picture.size, *of_picture) for picture, *of_picture in found]
 
 
 def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -206,7 +225,10 @@ class Outputs:
         self.table = folder / "predictions.csv"
         self.header = ["file", "output"]
         if "label" in heads:
-            self.header += ["predicted", "confidence", *predictor.classes]
+            self.header += ["predicted", "confidence"] + ["balanced"] * predictor.has_balanced
+            for point in predictor.points:
+                self.header += [f"p_{point.name}"] + [point.name] * (point.threshold is not None)
+            self.header += predictor.classes
         if "mask" in heads:
             self.header.append("lesion_share")
 
@@ -242,7 +264,11 @@ class Outputs:
         classes = self.predictor.classes
         if prediction.probabilities is not None:
             best = prediction.probabilities.argmax()
-            row += [classes[best], *(f"{p:.4f}" for p in (prediction.probabilities[best], *prediction.probabilities))]
+            row += [classes[best], f"{prediction.probabilities[best]:.4f}"]
+            row += [] if prediction.balanced is None else [classes[prediction.balanced]]
+            for finding in prediction.findings:
+                row += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
+            row += [f"{p:.4f}" for p in prediction.probabilities]
         if prediction.mask is not None:
             mask = mask_at(prediction.mask, prediction.size)
             _save(Image.fromarray(mask), paths["masks"], compress_level=1)
@@ -318,9 +344,11 @@ def predict_all(options: argparse.Namespace) -> int:
         print(f"skipped {text}: {reason}", file=sys.stderr)
     if not files:
         raise FileNotFoundError(f"There is no image to predict on. Name images ({' '.join(SUFFIXES)}) or folders.")
-    predictor = Predictor(options.checkpoint, device=options.device, tta=options.tta, explain=options.explain)
+    checkpoints = choose_checkpoints(options.checkpoint)
+    predictor = Predictor(*checkpoints, device=options.device, tta=options.tta, explain=options.explain)
+    used = " and ".join(map(str, checkpoints))
     if options.explain and not predictor.explain:
-        raise ValueError(f"Heat maps explain labels, and the model of {options.checkpoint} only outlines.")
+        raise ValueError(f"Heat maps explain labels, and the model of {used} only outlines.")
     refuse_data_folder(options.output_dir)
     names, outputs = output_names(files), Outputs(options.output_dir, predictor)
     refuse_existing(outputs, files, names, options.overwrite)
@@ -331,11 +359,28 @@ def predict_all(options: argparse.Namespace) -> int:
         ", ".join([str(outputs.table), *(f"{kind}/" for kind in outputs.paths(""))]) if n_done else "nothing written"
     )
     print(f"{n_done} predicted, {n_skipped} skipped: {places}")
+    for line in predictor.remarks():
+        print(line)
     if not predictor.is_calibrated:
-        print(f"{options.checkpoint} is not calibrated, so its confidence may be far off; main.py calibrates.")
+        print(f"{used} is not calibrated, so its confidence may be far off; main.py calibrates.")
     if predictor.about.get("note"):
         print(f"The model was trained on {predictor.about['note']}: it knows nothing of real lesions.")
     return 2 if not n_done else 1 if n_skipped else 0
+
+
+def choose_checkpoints(named: list[Path] | None) -> list[Path]:
+    """The checkpoints that were named, or else the one that comes with the repository, which is said.
+
+    Raises
+    ------
+    FileNotFoundError : none was named, and that one is missing.
+    """
+    if named:
+        return named
+    if not SHIPPED.is_file():
+        raise FileNotFoundError(f"Name a --checkpoint: the one of this repository is missing from {SHIPPED.parent}.")
+    print(f"Using the model that comes with the repository: {SHIPPED.name}, for non-commercial use only.")
+    return [SHIPPED]
 
 
 def refuse_data_folder(folder: Path) -> None:
@@ -363,7 +408,7 @@ def main(argv: list[str] | None = None) -> int:
     machine.print_anything()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder (with all below it) or glob")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="outputs/best_..._model.pth")
+    parser.add_argument("--checkpoint", type=Path, action="append", help=CHECKPOINT_HELP)
     parser.add_argument("--output-dir", type=Path, default=Path("predictions"), help="[predictions]")
     parser.add_argument("--explain", action="store_true", help="heat maps of where the class is seen")
     parser.add_argument("--tta", action="store_true", help="average over the eight flips and turns; eight times slower")

@@ -102,6 +102,8 @@ def find_problem(config: SimpleNamespace, choices: dict[str, tuple]) -> str:
         return "LIMIT, SEED and SPLIT_SEED must not be negative, and the seeds must be below 2 to the 32nd"
     if config.RESUME and config.EVALUATE_ONLY:
         return "RESUME trains and EVALUATE_ONLY does not: choose one"
+    if config.CHECKPOINTS and not config.EVALUATE_ONLY:
+        return "CHECKPOINTS are measured, not trained: pass --evaluate-only too"
     return _misplaced(config)
 
 

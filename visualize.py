@@ -226,6 +226,38 @@ def heat_maps(images: np.ndarray, true: np.ndarray, heat: np.ndarray, titles: Se
     return figure
 
 
+def differences(groups: Sequence[tuple[Sequence[str], dict[str, Sequence]]], heading: str) -> Figure:
+    """Differences with their intervals, a panel a score; grey where the interval holds 0.
+
+    Parameters
+    ----------
+    groups : each a row of panels: the names of the R models, and by score their (R, 3) difference, low and high, NaN
+        for what is not defined.
+    """
+    n_rows, n_columns = [len(names) for names, _ in groups], max(len(scores) for _, scores in groups)
+    figure = Figure(figsize=(2.4 * n_columns + 2, sum(0.45 * n + 1.1 for n in n_rows)), layout="constrained")
+    figure.suptitle(_as_text(heading), fontsize=11, parse_math=False)
+    heights = [0.45 * n + 0.6 for n in n_rows]
+    grid = figure.subplots(len(groups), n_columns, sharey="row", squeeze=False, height_ratios=heights)
+    for axes, (names, scores) in zip(grid, groups):
+        for axis, (title, values) in zip(axes, scores.items()):
+            for y, (difference, low, high) in enumerate(values):
+                colour = BLUE if low > 0 or high < 0 else GRAY
+                axis.plot([low, high], [y, y], color=colour, lw=2)
+                axis.plot(difference, y, "o", color=colour, ms=5)
+            axis.axvline(0, color="black", lw=0.8, ls=":")
+            axis.set_title(title.replace(", ", "\n"), fontsize=9)
+            axis.locator_params(axis="x", nbins=4)
+            axis.tick_params(axis="x", labelsize=8)
+            axis.grid(axis="x", alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0].set_yticks(range(len(names)), [_as_text(name) for name in names], fontsize=8, parse_math=False)
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
+        for axis in axes[len(scores) :]:
+            axis.set_axis_off()
+    return figure
+
+
 def _as_text(title: str) -> str:
     """A title that may hold any file's name: lines of printable characters, none too long to draw.
 

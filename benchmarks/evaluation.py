@@ -58,13 +58,14 @@ def probe(n: int) -> dict[str, float]:
     """Seconds of each part, and this process's peak memory before and after."""
     machine.keep_freed_memory()
     rows, collected = synthetic(n)
-    calibration = results.fit_calibration(rows["label"].to_numpy(), collected.label)
+    true = rows["label"].to_numpy()
+    calibration = results.fit_calibration(true, collected.label, true)
     found: dict[str, float] = {"mb_before": peak_mb()}
     resamples = timed(found, "resamples", lambda: evaluate.resample_lesions(rows["lesion_id"]))
     timed(found, "labels", lambda: results.label_numbers(rows, collected.label, resamples, calibration))
     timed(found, "masks", lambda: results.mask_numbers(rows, collected, resamples))
     timed(found, "subgroups", lambda: results.subgroup_numbers(rows, collected, resamples))
-    timed(found, "tables", lambda: tables(rows, collected, calibration["temperature"]))
+    timed(found, "tables", lambda: tables(rows, collected, calibration))
     timed(found, "figures", lambda: figures(rows, collected, calibration["temperature"]))
     return {"seconds": sum(found.values()) - found["mb_before"], "mb": peak_mb(), **found}
 
@@ -76,8 +77,8 @@ def timed(found: dict[str, float], name: str, function):
     return result
 
 
-def tables(rows: pd.DataFrame, collected: Collected, temperature: float) -> None:
-    as_csv(results.prediction_table(rows, collected.label, temperature))
+def tables(rows: pd.DataFrame, collected: Collected, calibration: dict) -> None:
+    as_csv(results.prediction_table(rows, collected.label, calibration))
     as_csv(results.mask_table(rows, collected.native, collected.surface))
 
 

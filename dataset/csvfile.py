@@ -11,7 +11,7 @@ MAX_BYTES = 1_000_000_000  # of a file that is read
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MAX_HEADER = 100_000  # characters
 # What is text in this project's own files, whatever it looks like: a name may be 001 or NA.
-TEXT = {"image", "lesion_id", "label", "split", "status", "reason", "true", "predicted", "kind"}
+TEXT = {"image", "lesion_id", "label", "split", "status", "reason", "true", "predicted", "balanced", "kind"}
 TEXT |= {f"{name}_{side}" for name in ("image", "lesion", "split") for side in "ab"}
 
 

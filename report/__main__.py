@@ -1,23 +1,39 @@
-"""Write the report of a run again.
+"""Write the report of a run again, or compare runs that were measured on the same test images with the first of them.
 
 python -m report OUTPUT_DIR
+python -m report compare RUN RUN ... [--output-dir comparison]
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from machine import print_anything
 from report.page import build
+from report.sidebyside import compare_runs
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write report.html; a user's mistake ends in one message."""
+    """Write report.html, or comparison.html and what belongs to it; a user's mistake ends in one message."""
     print_anything()
-    parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR")
-    folder = parser.parse_args(argv).folder
+    argv = sys.argv[1:] if argv is None else argv
+    is_comparison = argv[:1] == ["compare"]  # a folder of that name can be given as ./compare
+    parser = argparse.ArgumentParser(
+        prog="python -m report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if is_comparison:
+        parser.add_argument("compare", choices=["compare"], metavar="compare")
+        parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
+        parser.add_argument("--output-dir", type=Path, default=Path("comparison"), help="folder to write [comparison]")
+    else:
+        parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR")
+    options = parser.parse_args(argv)
     try:
-        (folder / "report.html").write_text(build(folder), encoding="utf-8")
+        if is_comparison:
+            print(compare_runs(options.runs, options.output_dir))
+            print(f"\nThis, as a page and as JSON, is in {options.output_dir}; open comparison.html there")
+        else:
+            (options.folder / "report.html").write_text(build(options.folder), encoding="utf-8")
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
 

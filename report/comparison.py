@@ -1,62 +1,163 @@
 """Two models on the same images -> how much they differ, and how surely."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
 import evaluate
-from dataset.csvfile import read_back
+from dataset.csvfile import TEXT, read_back
 from dataset.table import CLASSES, usable
 from machine import is_first
 from report.folder import RunFolder
 
 
+class Score(NamedTuple):
+    """A number that models are compared by."""
+
+    title: str
+    path: tuple[str, ...]  # where it stands in a head's part of metrics.json
+    of: Callable[[pd.DataFrame, np.ndarray], np.ndarray]  # (`read_head`'s table, weights (B, N)) -> (B,)
+
+
+def called(name: str, column: str = "predicted") -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
+    """A score of `evaluate.label_scores`, from the classes that a column names."""
+
+    def score(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+        return evaluate.label_scores(_codes(table["true"]), _codes(table[column]), CLASSES, weights)[name]
+
+    return score
+
+
+def mean_auc(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+    found = evaluate.official_label_scores(_codes(table["true"]), table[list(CLASSES)].to_numpy(), CLASSES, weights)
+    return found["macro.auc"]
+
+
+def nll(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+    return evaluate.calibration_scores(_codes(table["true"]), table[list(CLASSES)].to_numpy(), weights)["nll"]
+
+
+def mean_of(column: str) -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
+    return lambda table, weights: evaluate.weighted_mean(weights, table[column].to_numpy())
+
+
+def failure_rate(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+    return evaluate.weighted_mean(weights, (table["iou_native"] < evaluate.FAILURE).to_numpy(float))
+
+
+def _codes(names: pd.Series) -> np.ndarray:
+    return pd.Categorical(names, CLASSES).codes.astype(int)
+
+
+# By head and key in comparison.json. A further score is a further row.
+SCORES = {
+    "label": {
+        "accuracy": Score("Accuracy", ("accuracy",), called("accuracy")),
+        "balanced_accuracy": Score("Balanced accuracy", ("balanced_accuracy",), called("balanced_accuracy")),
+        "balanced_rule": Score(
+            "Balanced accuracy, balanced rule",
+            ("rules", "balanced", "balanced_accuracy"),
+            called("balanced_accuracy", "balanced"),
+        ),
+        "mean_auc": Score("Mean AUC", ("official", "macro", "auc"), mean_auc),
+        "nll": Score("NLL, less is better", ("calibration", "after", "nll"), nll),
+        "melanoma_recall": Score("Melanoma recall", ("per_class", "MEL", "recall"), called("per_class.MEL.recall")),
+    },
+    "mask": {
+        "mean_dice": Score("Mean Dice", ("mean_dice",), mean_of("dice")),
+        "native_dice": Score("Mean Dice, native size", ("native", "mean_dice"), mean_of("dice_native")),
+        "threshold_iou": Score(
+            "Thresholded Jaccard, native size", ("native", "mean_threshold_iou"), mean_of("threshold_iou")
+        ),
+        "failure_rate": Score("Failure rate, less is better", ("native", "failure_rate"), failure_rate),
+    },
+}
+
+
+def read_head(folder: Path, head: str) -> pd.DataFrame:
+    """What a task's folder says of each test image: of its diagnosis, or of its outline at both sizes.
+
+    Raises
+    ------
+    ValueError : a name stands twice, a value is missing or no class, or the two tables of outlines have other images.
+    """
+    if head == "label":
+        table = _read(folder / "predictions.csv", ["true", "predicted", "balanced", *CLASSES])
+        for column in ("true", "predicted", "balanced"):
+            if strange := sorted(set(table[column]) - set(CLASSES)):
+                raise ValueError(f"predictions.csv has the class {strange[0]!r}; expected {', '.join(CLASSES)}.")
+        return table
+    network = _read(folder / "per_image.csv", ["iou", "dice"])
+    native = _read(folder / "per_image_native.csv", ["iou", "dice", "threshold_iou"])
+    if set(network["image"]) != set(native["image"]):
+        raise ValueError("per_image.csv and per_image_native.csv have different images.")
+    return network.merge(native, on="image", suffixes=("", "_native"))
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table of images that has these columns, each filled; those that are no text with finite numbers."""
+    table = read_back(path)
+    for column in ["image", *columns]:
+        if column not in table:
+            raise ValueError(f"{path.name} lacks the column {column}.")
+        if column not in TEXT and not np.isfinite(pd.to_numeric(table[column], errors="coerce")).all():
+            raise ValueError(f"{path.name} lacks a number in the column {column}.")
+    _refuse_repeated(table["image"])
+    return table
+
+
+def _refuse_repeated(names: pd.Series | pd.Index) -> None:
+    names = pd.Index(names)
+    if names.has_duplicates:
+        raise ValueError(f"{names[names.duplicated()][0]!r} stands twice; expected each image name once.")
+
+
 def compare_tasks(folder: RunFolder, table: pd.DataFrame) -> bool:
     """Write how a run's multi-task model differs from its single-task ones, and return whether there are any."""
     found = {}
-    for task, file in (("classification", "predictions.csv"), ("segmentation", "per_image.csv")):
+    for task, head in (("classification", "label"), ("segmentation", "mask")):
         if is_first() and all("measured" in folder.facts(name) for name in (task, "multitask")):
-            pair = [read_back(folder.path / name / file) for name in (task, "multitask")]
-            found[task] = compare(*pair, usable(table).set_index("image")["lesion_id"])
+            pair = [read_head(folder.path / name, head) for name in (task, "multitask")]
+            found[task] = compare(head, *pair, usable(table).set_index("image")["lesion_id"])
     if found:
         folder.write_json("comparison.json", found)
     return bool(found)
 
 
-def compare(single: pd.DataFrame, multi: pd.DataFrame, lesions: pd.Series) -> dict:
-    """Multi-task less single-task on the images both have, by a paired bootstrap of lesions.
+def compare(head: str, first: pd.DataFrame, second: pd.DataFrame, lesions: pd.Series) -> dict:
+    """Second less first model in each of the head's scores on the images both have, by a paired bootstrap of lesions.
 
     Parameters
     ----------
-    single, multi : two prediction tables, or two per-image mask tables, as `assess` writes them.
+    first, second : of two models, as `read_head` gives them.
     lesions : lesion by image name.
 
     Raises
     ------
     ValueError : a name stands twice in one of the three, has no lesion, or the tables have none in common.
     """
-    for names in map(pd.Index, (single["image"], multi["image"], lesions.index)):
-        if names.has_duplicates:
-            raise ValueError(f"{names[names.duplicated()][0]!r} stands twice; expected each image name once.")
-    both = single.merge(multi, on="image", suffixes=("_0", "_1"))
-    unknown = both.loc[~both["image"].isin(lesions.index), "image"].tolist()
-    if both.empty or unknown:
+    for names in (first["image"], second["image"], lesions.index):
+        _refuse_repeated(names)
+    images = first.loc[first["image"].isin(second["image"]), "image"]
+    unknown = images[~images.isin(lesions.index)].tolist()
+    if images.empty or unknown:
         raise ValueError(f"No lesion is known of {unknown[0]!r}." if unknown else "The tables have no image in common.")
-    resamples = evaluate.resample_lesions(lesions[both["image"]])
-    if "dice_0" in both:
-        dice = [both[f"dice_{i}"].to_numpy() for i in (0, 1)]
-        difference = evaluate.paired_difference(lambda i, w: evaluate.weighted_mean(w, dice[i]), resamples)
-        return {"n_images": len(both), "mean_dice": difference}
-    true = pd.Categorical(both["true_0"], CLASSES).codes.astype(int)
-    called = [pd.Categorical(both[f"predicted_{i}"], CLASSES).codes for i in (0, 1)]
-    right, one_hot = [codes == true for codes in called], [np.eye(len(CLASSES))[codes] for codes in called]
+    tables = [table.set_index("image").loc[images] for table in (first, second)]
+    of_images = lesions[images]
+    resamples = evaluate.resample_lesions(of_images)
+    found: dict = {"n_images": len(images), "n_lesions": int(of_images.nunique())}
+    for key, score in SCORES[head].items():
+        found[key] = _difference(score, tables, resamples)
+    if head == "label":
+        right = [(table["predicted"] == table["true"]).to_numpy() for table in tables]
+        found["only_first_right"] = int((right[0] & ~right[1]).sum())
+        found["only_second_right"] = int((right[1] & ~right[0]).sum())
+    return found
 
-    def scores(i: int, weights: np.ndarray) -> evaluate.Scores:
-        return evaluate.label_scores(true, one_hot[i], CLASSES, weights)
 
-    return {
-        "n_images": len(both),
-        "balanced_accuracy": evaluate.paired_difference(lambda i, w: scores(i, w)["balanced_accuracy"], resamples),
-        "accuracy": evaluate.paired_difference(lambda i, w: scores(i, w)["accuracy"], resamples),
-        "only_first_right": int((right[0] & ~right[1]).sum()),
-        "only_second_right": int((right[1] & ~right[0]).sum()),
-    }
+def _difference(score: Score, tables: list[pd.DataFrame], resamples: evaluate.Resamples) -> dict:
+    found = evaluate.paired_difference(lambda i, weights: score.of(tables[i], weights), resamples)
+    return found if None not in (found["interval"] or []) else found | {"interval": None}

@@ -14,14 +14,17 @@ import evaluate
 from dataset.csvfile import read_back
 from dataset.table import CLASS_NAMES, CLASSES, SPLITS
 
-TASKS = ("classification", "segmentation", "multitask")
+TASKS = ("classification", "segmentation", "multitask", "average")
 FEW = 30  # test images of a class, below which its numbers are called uncertain
 GAP = 1.3  # validation loss by training loss at the saved epoch, from which a model is called overfitted
 N_PAIRS = 20  # pairs of images across the split that are named
 HEADLINE = (  # column, head, path in metrics.json
     ("Accuracy", "label", ("accuracy",)),
+    ("Accuracy, balanced rule", "label", ("rules", "balanced", "accuracy")),
     ("Balanced accuracy", "label", ("balanced_accuracy",)),
+    ("Balanced accuracy, balanced rule", "label", ("rules", "balanced", "balanced_accuracy")),
     ("Melanoma sensitivity", "label", ("per_class", "MEL", "recall")),
+    ("Melanoma sensitivity, balanced rule", "label", ("rules", "balanced", "per_class", "MEL", "recall")),
     ("Mean AUC", "label", ("official", "macro", "auc")),
     ("Mean Dice", "mask", ("mean_dice",)),
     ("Mean Jaccard, native size", "mask", ("native", "mean_iou")),
@@ -96,8 +99,14 @@ def cautions_of(run: Run) -> list[str]:
     for task, metrics in run.metrics.items():
         recall = _at(metrics, ("label", "per_class", "MEL", "recall"))
         if recall is not None and recall < 0.5:
-            missed = "more than half of the melanomas are missed"
-            found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}.")
+            missed = "by the likeliest class more than half of the melanomas are missed"
+            balanced = _at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
+            by_other = "" if balanced is None else f" (by the balanced rule it is {balanced:.2f})"
+            found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}{by_other}.")
+        heat = _heat(metrics)
+        if heat and not heat["localises"]:
+            shares = "{energy_in_mask:.1%} of their energy lies inside the true outline, which covers {mask_area:.1%}"
+            found.append(f"{task}: the heat maps do not localise; {shares.format(**heat)} of the picture.")
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in CLASSES if 0 < test.get(code, 0) < FEW]
@@ -131,6 +140,7 @@ def _values(run: Run) -> dict:
     return {
         "sensitivity": evaluate.SENSITIVITY,
         "failure": evaluate.FAILURE,
+        "localising": evaluate.LOCALISING,
         "n_resamples": evaluate.N_RESAMPLES,
         "called": evaluate.CALLED,
         "classes": {code: CLASS_NAMES[code] for code in CLASSES},
@@ -151,7 +161,7 @@ def _values(run: Run) -> dict:
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     """The models' numbers on one set of images: side by side, and each in full."""
     shown = [column for column in HEADLINE if any(column[1] in found for found in metrics.values())]
-    rows = {task: [_score(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
+    rows = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
     names = [name for name, _, _ in shown]
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in rows.items() for name, cell in zip(names, cells)]
     in_words = [f"{name} {value:.3f}" for name, value in pairs if value is not None]
@@ -163,25 +173,32 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
 
 def _model(folder: Path, found: dict) -> dict:
     heads = {head: _scores(found, (head,)) if head in found else None for head in ("label", "mask")}
-    heat, subgroups = _at(found, ("label", "heat_map")), _subgroups(found.get("subgroups") or [])
-    return heads | {"heat": heat, "subgroups": subgroups, "pictures": _pictures(folder)}
+    subgroups = _subgroups(found.get("subgroups") or [])
+    return heads | {"heat": _heat(found), "subgroups": subgroups, "pictures": _pictures(folder)}
+
+
+def _heat(found: dict) -> dict | None:
+    """What was measured of the heat maps, and whether they localise; None without labels or masks."""
+    heat = _at(found, ("label", "heat_map"))
+    return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
 
 
 def _subgroups(groups: list[dict]) -> dict:
     keys = [key for key in OF_SUBGROUPS if groups and key in groups[0]]
-    rows = [group | {"scores": [_score(group, (key,)) for key in keys]} for group in groups]
+    rows = [group | {"scores": [score_at(group, (key,)) for key in keys]} for group in groups]
     return {"columns": [key.replace("_", " ").capitalize() for key in keys], "rows": rows}
 
 
 def _scores(found: dict, path: tuple[str, ...]) -> dict:
-    """The part of metrics.json at `path`, each number in it replaced by its `_score`."""
+    """The part of metrics.json at `path`, each number in it replaced by its `score_at`."""
     return {
-        name: _scores(found, (*path, name)) if isinstance(value, dict) else _score(found, (*path, name))
+        name: _scores(found, (*path, name)) if isinstance(value, dict) else score_at(found, (*path, name))
         for name, value in _at(found, path).items()
     }
 
 
-def _score(found: dict, path: tuple[str, ...]) -> dict:
+def score_at(found: dict, path: tuple[str, ...]) -> dict:
+    """A number of metrics.json, and its interval if both ends are known."""
     return _cell(_at(found, path), _at(found, ("intervals", *path)))
 
 

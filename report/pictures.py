@@ -21,19 +21,20 @@ class Pictures:
         self.names, self.true = batches.table["image"].to_numpy(), batches.table["label"].to_numpy()
 
     def of_labels(self) -> dict[str, visualize.Figure | None]:
-        """Confusion, ROC and precision-recall, reliability, risk and coverage, confident errors, heat maps."""
+        """Confusion of both rules, ROC and precision-recall, reliability, risk by coverage, errors, heat maps."""
         before = evaluate.softmax(self.collected.label)
         probabilities = evaluate.softmax(self.collected.label, self.calibration["temperature"])
-        right = probabilities.argmax(axis=1) == self.true
-        matrix = evaluate.confusion_matrix(self.true, probabilities)
-        kept = evaluate.risk_coverage(right, probabilities.max(axis=1))
+        called = evaluate.by_rule(probabilities, self.calibration["prior"], self.calibration["tau"])
+        matrix = {rule: evaluate.confusion_matrix(self.true, codes, len(CLASSES)) for rule, codes in called.items()}
+        kept = evaluate.risk_coverage(called["likeliest"] == self.true, probabilities.max(axis=1))
         return {
-            "confusion_matrix": visualize.confusion(matrix, CLASSES, self.task),
+            "confusion_matrix": visualize.confusion(matrix["likeliest"], CLASSES, self.task),
+            "confusion_matrix_balanced": visualize.confusion(matrix["balanced"], CLASSES, f"{self.task}, balanced"),
             "roc_and_precision_recall": visualize.ranking_curves(self.true, probabilities, CLASSES, self.task),
             "reliability": visualize.reliability(self.true, before, probabilities, evaluate.N_BINS, self.task),
             "risk_coverage": visualize.risk_coverage(*kept, self.task),
             "confident_errors": self._confident_errors(probabilities),
-            "heat_maps": self._heat_maps(probabilities.argmax(axis=1)),
+            "heat_maps": self._heat_maps(called["likeliest"]),
         }
 
     def of_masks(self) -> dict[str, visualize.Figure]:

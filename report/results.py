@@ -7,14 +7,15 @@ import data
 import evaluate
 import machine
 from dataset.table import CLASSES, has_mask
+from decision import OPERATING_POINTS, SCALE
 from models import Model
 from report.collect import Collected, collect, gather_rows, run_over_share
 from report.folder import RunFolder
 from report.pictures import Pictures
 
-OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": ("MEL", "BCC", "AKIEC")}  # classes to find, against the rest
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # years, from which each begins
-SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
+CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
+BY_RULE = ("accuracy", "balanced_accuracy", "macro_f1")  # that the console shows by both rules
 
 
 def assess(
@@ -41,10 +42,10 @@ def assess(
 
     Raises
     ------
-    ValueError : the calibration's thresholds are of another scale, as those of earlier versions.
+    ValueError : the calibration is one of an earlier version.
     """
     if not is_current(calibration):
-        raise ValueError(f"The thresholds are of the scale {calibration.get('scale')}, not {SCALE}: calibrate again.")
+        raise ValueError(f"This calibration has no tau, or thresholds of another scale than {SCALE}: calibrate again.")
     collected = collect(model, batches, precision)
     if collected is None:
         return None
@@ -59,7 +60,7 @@ def assess(
     if collected.label is not None:
         found["label"], found["intervals"]["label"] = label_numbers(rows, collected.label, resamples, calibration)
         found["label"]["heat_map"] = heat_numbers(outlines.heat)
-        folder.write_table("predictions.csv", prediction_table(rows, collected.label, calibration["temperature"]))
+        folder.write_table("predictions.csv", prediction_table(rows, collected.label, calibration))
         folder.draw_all(pictures.of_labels())
     if collected.mask is not None:
         found["mask"], found["intervals"]["mask"] = mask_numbers(outlined, outlines, resamples.of(masked))
@@ -71,37 +72,49 @@ def assess(
     return found
 
 
-def calibrate(model: Model, batches: data.Batches, precision: str) -> dict:
+def calibrate(model: Model, batches: data.Batches, precision: str, learned: np.ndarray) -> dict:
     """What is fitted on the validation set and applied unchanged elsewhere; {} for a model without labels.
 
     Under torchrun every process calls this with the same images, runs over its share and gets the result.
+
+    Parameters
+    ----------
+    batches : the validation set.
+    learned : (M,) labels of the images that the model was trained on.
 
     Returns
     -------
     temperature : divides the logits.
     thresholds : of the summed calibrated probability of each operating point's classes; None if no image has them.
     scale : which probabilities the thresholds are of, for `is_current`.
+    prior : share of each class among the images that the model was trained on.
+    tau : of the balanced rule, for these probabilities.
     """
     if "label" not in model.heads:
         return {}
     logits = [output["label"].cpu().numpy() for _, output in run_over_share(model, batches, precision)]
     whole = gather_rows(np.concatenate([np.empty((0, len(CLASSES))), *logits]))
-    return machine.from_first(fit_calibration, batches.table["label"].to_numpy(), whole)
+    return machine.from_first(fit_calibration, batches.table["label"].to_numpy(), whole, learned)
 
 
-def fit_calibration(true: np.ndarray, logits: np.ndarray) -> dict:
-    """The temperature first, then thresholds on the probabilities that it gives; as `calibrate`."""
+def fit_calibration(true: np.ndarray, logits: np.ndarray, learned: np.ndarray) -> dict:
+    """The temperature first, then thresholds and tau on the probabilities that it gives; as `calibrate`."""
     temperature = evaluate.fit_temperature(true, logits)
     probabilities, thresholds = evaluate.softmax(logits, temperature), {}
     for name, codes in OPERATING_POINTS.items():
         positive, score = one_against_rest(true, probabilities, codes)
         thresholds[name] = evaluate.operating_threshold(positive, score) if positive.any() else None
-    return {"temperature": temperature, "thresholds": thresholds, "scale": SCALE}
+    prior = (np.bincount(learned, minlength=len(CLASSES)) / len(learned)).tolist()
+    tau = evaluate.fit_tau(true, probabilities, prior)
+    return {"temperature": temperature, "thresholds": thresholds, "scale": SCALE, "prior": prior, "tau": tau}
 
 
 def is_current(calibration: dict) -> bool:
-    """Whether a calibration's thresholds are of today's scale; earlier versions fitted them before the temperature."""
-    return not calibration or calibration.get("scale") == SCALE
+    """Whether a calibration has all that `calibrate` gives today, with thresholds of today's scale.
+
+    Earlier versions fitted no tau, and still earlier ones their thresholds before the temperature.
+    """
+    return not calibration or (calibration.get("scale") == SCALE and "tau" in calibration)
 
 
 def one_against_rest(true: np.ndarray, probabilities: np.ndarray, codes) -> tuple[np.ndarray, np.ndarray]:
@@ -113,12 +126,22 @@ def one_against_rest(true: np.ndarray, probabilities: np.ndarray, codes) -> tupl
 def label_numbers(
     rows: pd.DataFrame, logits: np.ndarray, resamples: evaluate.Resamples, calibration: dict
 ) -> tuple[dict, dict]:
-    """All scores of the labels with intervals, for metrics.json; from calibrated probabilities."""
+    """All scores of the labels with intervals, for metrics.json; from calibrated probabilities.
+
+    `rules` holds the scores of the classes that each rule calls, `balanced_less_likeliest` what the second changes, on
+    the same resamples; those of the likeliest class also stand outside.
+    """
     true, thresholds = rows["label"].to_numpy(), calibration["thresholds"]
     before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
+    called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
-        found = evaluate.label_scores(true, probabilities, CLASSES, weights)
+        rules = {rule: evaluate.label_scores(true, classes, CLASSES, weights) for rule, classes in called.items()}
+        found = dict(rules["likeliest"])
+        for rule, of_rule in rules.items():
+            found |= under(f"rules.{rule}", of_rule)
+        for name in BY_RULE[:2]:
+            found[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
         found |= under("official", evaluate.official_label_scores(true, probabilities, CLASSES, weights))
         found |= under("calibration.before", evaluate.calibration_scores(true, before, weights))
         found |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
@@ -130,7 +153,7 @@ def label_numbers(
     numbers, intervals = evaluate.with_intervals(scores, resamples)
     for k, code in enumerate(CLASSES):
         numbers["per_class"][code]["support"] = int((true == k).sum())
-    numbers["calibration"] |= {"temperature": calibration["temperature"], "scale": calibration["scale"]}
+    numbers["calibration"] |= {name: calibration[name] for name in ("temperature", "scale", "tau")}
     for name, threshold in thresholds.items():
         numbers["operating_points"][name]["threshold"] = threshold
     return numbers | {"n_images": len(true)}, intervals
@@ -192,13 +215,13 @@ def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: evalua
 
 
 def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: evaluate.Resamples) -> tuple[dict, dict]:
-    """Accuracy, balanced accuracy and mean Dice, as far as the model has the heads, with intervals."""
+    """Accuracy and balanced accuracy of the likeliest class, and mean Dice, as far as there are heads for them."""
     numbers, intervals, masked = {}, {}, has_mask(rows)
     if collected.label is not None:
-        true, probabilities = rows["label"].to_numpy(), evaluate.softmax(collected.label)
+        true, likeliest = rows["label"].to_numpy(), collected.label.argmax(axis=1)
 
         def scores(weights: np.ndarray) -> evaluate.Scores:
-            found = evaluate.label_scores(true, probabilities, CLASSES, weights)
+            found = evaluate.label_scores(true, likeliest, CLASSES, weights)
             return {name: found[name] for name in ("accuracy", "balanced_accuracy")}
 
         numbers, intervals = evaluate.with_intervals(scores, resamples)
@@ -216,16 +239,19 @@ def age_bands(ages: pd.Series) -> pd.Series:
     return pd.cut(ages, [*AGE_BANDS.values(), np.inf], right=False, labels=list(AGE_BANDS)).astype(object)
 
 
-def prediction_table(rows: pd.DataFrame, logits: np.ndarray, temperature: float) -> pd.DataFrame:
-    """image, true, predicted, and the calibrated probability of each class: softmax(logits / temperature).
+def prediction_table(rows: pd.DataFrame, logits: np.ndarray, calibration: dict) -> pd.DataFrame:
+    """image, true, predicted, balanced, and the calibrated probability of each class: softmax(logits / temperature).
 
-    They are of the scale that `calibrate`'s thresholds and predict.py's table are of.
+    `predicted` is the likeliest class, `balanced` the one of the balanced rule. The probabilities are of the scale that
+    `calibrate`'s thresholds and predict.py's table are of.
     """
-    classes, probabilities = np.array(CLASSES), evaluate.softmax(logits, temperature)
+    classes, probabilities = np.array(CLASSES), evaluate.softmax(logits, calibration["temperature"])
+    called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
     table = pd.DataFrame(probabilities, columns=classes)
     table.insert(0, "image", rows["image"].to_numpy())
     table.insert(1, "true", classes[rows["label"]])
-    table.insert(2, "predicted", classes[probabilities.argmax(axis=1)])
+    table.insert(2, "predicted", classes[called["likeliest"]])
+    table.insert(3, "balanced", classes[called["balanced"]])
     return table
 
 
@@ -239,21 +265,43 @@ def console_table(title: str, found: dict) -> str:
     """The main numbers with their intervals, as a table for the console."""
     lines = [title]
     if label := found.get("label"):
-        lines.append(f"  {'':6}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}")
-        for code, row in label["per_class"].items():
-            values = "".join(f"{'-' if row[k] is None else f'{row[k]:.3f}':>10}" for k in ("precision", "recall", "f1"))
-            lines.append(f"  {code:6}{values}{row['support']:>10}")
-        lines += [with_interval(found, "label", name) for name in ("accuracy", "balanced_accuracy", "macro_f1")]
+        lines += rule_lines(label, found["intervals"]["label"])
     if "mask" in found:
         lines += [
-            with_interval(found, "mask", name) for name in ("mean_dice", "mean_iou", "pooled_dice", "failure_rate")
+            f"  {name.replace('_', ' '):18} {with_interval(found['mask'], found['intervals']['mask'], name)}"
+            for name in ("mean_dice", "mean_iou", "pooled_dice", "failure_rate")
         ]
     return "\n".join(lines)
 
 
-def with_interval(found: dict, head: str, name: str) -> str:
-    low, high = found["intervals"][head][name]
-    return f"  {name.replace('_', ' '):18} {found[head][name]:.3f}  (95 % interval {low:.3f} to {high:.3f})"
+def rule_lines(label: dict, intervals: dict) -> list[str]:
+    """Both rules side by side: by class, their main scores with 95 % intervals, and what the second one costs."""
+    rules, keys = label["rules"], ("precision", "recall", "f1")
+    lines = ["  " + " " * 6 + "".join(f"{rule:>30}" for rule in rules)]
+    lines.append(f"  {'':6}" + f"{'precision':>10}{'recall':>10}{'F1':>10}" * len(rules) + f"{'images':>10}")
+    for code, row in label["per_class"].items():
+        values = [rules[rule]["per_class"][code][key] for rule in rules for key in keys]
+        shown = "".join(f"{'-' if value is None else f'{value:.3f}':>10}" for value in values)
+        lines.append(f"  {code:6}{shown}{row['support']:>10}")
+    for name in BY_RULE:
+        shown = ", ".join(f"{rule} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules)
+        lines.append(f"  {name.replace('_', ' '):18} {shown}")
+    one, other = (with_interval(label[CHANGE], intervals[CHANGE], name, "+") for name in BY_RULE[:2])
+    lines.append(f"  The balanced rule (tau {label['calibration']['tau']:.2f}) changes accuracy by {one}")
+    return [*lines, f"  and balanced accuracy by {other}."]
+
+
+def with_interval(numbers: dict, intervals: dict, name: str, sign: str = "-") -> str:
+    """A number and its 95 % interval; `sign` "+" also writes the sign of what is not negative."""
+    low, high = intervals[name]
+    return f"{numbers[name]:{sign}.3f} (95 % interval {low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def tested_points(found: dict) -> dict:
+    """For the checkpoint: what each operating point's threshold reached on the images that `found` is of."""
+    points = found["label"]["operating_points"] if "label" in found else {}
+    keys = ("threshold", "sensitivity", "specificity")
+    return {name: {key: point[key] for key in keys} | {"n_images": found["n_images"]} for name, point in points.items()}
 
 
 def under(prefix: str, scores: evaluate.Scores) -> evaluate.Scores:

@@ -8,9 +8,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import ROOT, picture
 from test_report import CHROMIUM
+
+import predict
+from dataset.table import CLASS_NAMES
+from decision import Finding, Point
 
 gradio = pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
@@ -78,7 +83,10 @@ def test_a_picture_is_shown_with_classes_outline_and_heat_map(visit, page_addres
     page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.jpg")
     page.locator("figure img").nth(1).wait_for()
     assert [("mine.jpg" in text) for text in results_of(page)] == [True, True]
-    assert re.search(r"(Melanoma|Nevus|Lesion|Carcinoma|Keratosis|Dermatofibroma)\s*\d+%", page.inner_text("body"))
+    shown = page.inner_text("body")
+    assert re.search(r"(Melanoma|Nevus|Lesion|Carcinoma|Keratosis|Dermatofibroma)\s*\d+%", shown)
+    assert "Likeliest class: " in shown and "Balanced rule: " in shown
+    assert re.search(r"Probability of a malignant lesion: [01]\.\d{4}, (above|below) the threshold", shown)
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     shutil.copy(tmp_path / "page.png", os.environ.get("APP_SCREENSHOT", tmp_path / "copy.png"))
     assert not list(page_address[1].rglob("mine.jpg"))  # the examples may stay
@@ -100,7 +108,7 @@ def test_after_a_broken_file_nothing_of_the_picture_before_stays_but_the_explana
     page.get_by_role("alert").get_by_text("text.jpg cannot be used: not an image").wait_for()
     page.wait_for_timeout(1000)
     assert results_of(page) == [] and page.get_by_role("alert").count() == 1
-    assert not re.search(r"\d+%", page.inner_text("body"))
+    assert not re.search(r"\d+%|Likeliest|threshold", page.inner_text("body"))
 
 
 @needs_chromium
@@ -153,3 +161,28 @@ def test_whatever_fails_nothing_is_shown_but_that_it_failed(tmp_path, monkeypatc
     for path, reason in ((tmp_path / "<b>.png", "could not be processed"), (tmp_path / "gone.png", "no longer there")):
         problem, *rest = app.look(str(path), Breaks())
         assert reason in problem and "<b>." not in problem and tuple(rest) == app.NOTHING[1:]
+
+
+def test_the_decisions_name_both_classes_and_both_thresholds_in_words():
+    import app
+
+    point = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
+    findings = (Finding(point, 0.25), Finding(Point("malignant", (0, 2, 3), 0.4, None, None, None), 0.3))
+    found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=findings)
+    assert app.decisions_of(found, list(CLASS_NAMES.values())) == (
+        "<p>Likeliest class: <b>Nevus</b>.</p><p>Balanced rule: <b>Melanoma</b>.</p>"
+        "<p>Probability of a melanoma: 0.2500, <b>above</b> the threshold 0.2000, which found 93 % of the melanomas "
+        "and passed over 66 % of the rest in the test set (1,499 images).</p>"
+        "<p>Probability of a malignant lesion: 0.3000, <b>below</b> the threshold 0.4000, fitted on the validation "
+        "set; what it finds elsewhere is not known.</p>"
+    )
+
+
+def test_decisions_of_an_older_checkpoint_leave_out_what_it_lacks():
+    import app
+
+    findings = (Finding(Point("melanoma", (0,), None, None, None, None), 0.25),)
+    found = predict.Prediction((8, 8), np.eye(7)[1], None, None, findings=findings)
+    shown = app.decisions_of(found, list(CLASS_NAMES.values()))
+    assert "<b>Nevus</b>" in shown and "The balanced rule is left out: this checkpoint has no tau" in shown
+    assert "Probability of a melanoma: 0.2500, no threshold is known." in shown and "%" not in shown

@@ -1,38 +1,110 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics
 
-from report.comparison import compare
+import evaluate
+from dataset.table import CLASSES
+from report.comparison import SCORES, compare
 
 LESIONS = pd.Series({name: f"L{name}" for name in "abcd"})
-SINGLE = pd.DataFrame(
-    {"image": list("abcd"), "true": ["MEL", "MEL", "NV", "NV"], "predicted": ["MEL", "NV", "NV", "NV"]}
-)
+
+
+def labels(images, true, predicted, seed=0):
+    """A table like predictions.csv, with drawn probabilities."""
+    probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(CLASSES)), len(images))
+    called = {"predicted": list(predicted), "balanced": list(reversed(predicted))}
+    table = pd.DataFrame({"image": list(images), "true": list(true), **called})
+    return table.join(pd.DataFrame(probabilities, columns=list(CLASSES)))
+
+
+def outlines(images, iou):
+    """per_image.csv and per_image_native.csv in one, as `read_head` gives them."""
+    iou = np.asarray(iou, float)
+    dice = 2 * iou / (1 + iou)
+    threshold_iou = np.where(iou < evaluate.FAILURE, 0, iou)
+    values = {"iou": iou, "dice": dice, "iou_native": iou, "dice_native": dice, "threshold_iou": threshold_iou}
+    return pd.DataFrame({"image": list(images), **values})
+
+
+SINGLE = labels("abcd", ["MEL", "MEL", "NV", "NV"], ["MEL", "NV", "NV", "NV"])
 
 
 def test_comparing_two_models_counts_the_images_that_both_have():
     multi = SINGLE.assign(predicted=["MEL", "MEL", "NV", "NV"]).iloc[:3]
-    found = compare(SINGLE, multi, LESIONS)
-    assert found["n_images"] == 3
+    found = compare("label", SINGLE, multi, LESIONS)
+    assert (found["n_images"], found["n_lesions"]) == (3, 3)
     assert found["balanced_accuracy"]["difference"] == pytest.approx(1 - (0.5 + 1) / 2)
     assert found["accuracy"]["difference"] == pytest.approx(1 - 2 / 3)
     assert (found["only_first_right"], found["only_second_right"]) == (0, 1)
-    dice = compare(
-        pd.DataFrame({"image": list("ab"), "dice": [0.5, 0.7]}),
-        pd.DataFrame({"image": list("ab"), "dice": [0.6, 0.9]}),
-        LESIONS,
-    )
-    assert dice["mean_dice"]["difference"] == pytest.approx(0.15)
+
+
+def test_the_images_may_stand_in_any_order():
+    assert compare("label", SINGLE, SINGLE[::-1], LESIONS)["nll"]["difference"] == pytest.approx(0)
+
+
+def test_the_differences_of_labels_are_scikit_learns():
+    true = np.array(["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"] * 4)
+    images, pair = [f"i{i}" for i in range(len(true))], []
+    for seed in (1, 2):
+        table = labels(images, true, true, seed)
+        likeliest = np.array(CLASSES)[table[list(CLASSES)].to_numpy().argmax(axis=1)]
+        pair.append(table.assign(predicted=likeliest, balanced=np.roll(likeliest, seed)))
+
+    def expected(score):
+        return score(pair[1]) - score(pair[0])
+
+    def mean_auc(table):
+        return np.mean([metrics.roc_auc_score(true == code, table[code]) for code in CLASSES])
+
+    def nll(table):
+        return metrics.log_loss([CLASSES.index(code) for code in true], table[list(CLASSES)], labels=range(7))
+
+    found = compare("label", *pair, pd.Series(np.arange(28), images))
+    assert {key for key in found if not key.startswith(("n_", "only_"))} == set(SCORES["label"])
+    for key, score in {
+        "accuracy": lambda table: metrics.accuracy_score(true, table["predicted"]),
+        "balanced_accuracy": lambda table: metrics.balanced_accuracy_score(true, table["predicted"]),
+        "balanced_rule": lambda table: metrics.balanced_accuracy_score(true, table["balanced"]),
+        "mean_auc": mean_auc,
+        "nll": nll,
+        "melanoma_recall": lambda t: metrics.recall_score(true, t["predicted"], labels=["MEL"], average="macro"),
+    }.items():
+        assert found[key]["difference"] == pytest.approx(expected(score)), key
+
+
+def test_the_differences_of_outlines_are_those_of_the_means():
+    """Jaccard 0.5, 0.8 and 1 against 0.6, 0.7 and 1; 0.5 and 0.6 are failures."""
+    found = compare("mask", outlines("abc", [0.5, 0.8, 1]), outlines("abc", [0.6, 0.7, 1]), LESIONS)
+    dice = (2 * 0.6 / 1.6 + 2 * 0.7 / 1.7) - (2 * 0.5 / 1.5 + 2 * 0.8 / 1.8)
+    assert found["mean_dice"]["difference"] == pytest.approx(dice / 3)
+    assert found["native_dice"]["difference"] == pytest.approx(dice / 3)
+    assert found["threshold_iou"]["difference"] == pytest.approx(-0.1 / 3)
+    assert found["failure_rate"]["difference"] == 0
+    worse = compare("mask", outlines("abc", [0.5, 0.8, 1]), outlines("abc", [0.6, 0.64, 0.64]), LESIONS)
+    assert worse["failure_rate"]["difference"] == pytest.approx(2 / 3)
+
+
+def test_the_interval_holds_95_of_100_resamples_of_lesions():
+    """Against a bootstrap that repeats the rows of each lesion as often as it was drawn."""
+    rng = np.random.default_rng(5)
+    images, lesion = [f"i{i}" for i in range(30)], np.arange(30) // 3
+    first, second = rng.uniform(size=(2, 30))
+    found = compare("mask", outlines(images, first), outlines(images, second), pd.Series(lesion, images))
+    dice = [2 * iou / (1 + iou) for iou in (first, second)]
+    draws = evaluate.resample_lesions(lesion).draws
+    drawn = [np.repeat(dice[1] - dice[0], np.repeat(draw, 3)).mean() for draw in draws]
+    np.testing.assert_allclose(found["mean_dice"]["interval"], np.percentile(drawn, [2.5, 97.5]))
 
 
 def test_photographs_of_one_lesion_say_no_more_about_two_models_than_one_does():
     """Four photographs of each of 40 lesions: the interval is that of 40 images, twice as wide as of 160 lesions."""
     n = 160
     names, sibling = [f"i{i}" for i in range(n)], np.arange(n) // 4
-    single = pd.DataFrame({"image": names, "true": "NV", "predicted": np.where(sibling % 4 == 0, "MEL", "NV")})
+    single = labels(names, ["NV"] * n, np.where(sibling % 4 == 0, "MEL", "NV"))
     multi = single.assign(predicted=np.where(sibling % 4 == 1, "MEL", "NV"))
     by_image, by_lesion = (
-        np.diff(compare(single, multi, pd.Series(lesions, names))["accuracy"]["interval"])
+        np.diff(compare("label", single, multi, pd.Series(lesions, names))["accuracy"]["interval"])
         for lesions in (np.arange(n), sibling)
     )
     assert by_lesion / by_image == pytest.approx(2, abs=0.3)
@@ -45,8 +117,8 @@ def test_a_name_that_stands_twice_or_has_no_lesion_is_refused_by_name():
         (SINGLE, SINGLE.iloc[[0, 1, 1]], LESIONS),
     ):
         with pytest.raises(ValueError, match="'b' stands twice"):
-            compare(*arguments)
+            compare("label", *arguments)
     with pytest.raises(ValueError, match="No lesion is known of 'd'"):
-        compare(SINGLE, SINGLE, LESIONS["a":"c"])
+        compare("label", SINGLE, SINGLE, LESIONS["a":"c"])
     with pytest.raises(ValueError, match="no image in common"):
-        compare(SINGLE.iloc[:2], SINGLE.iloc[2:], LESIONS)
+        compare("label", SINGLE.iloc[:2], SINGLE.iloc[2:], LESIONS)

@@ -29,7 +29,7 @@ def test_label_scores_agree_with_scikit_learn(weighted):
     true, probabilities = random_labels(0)
     predicted = probabilities.argmax(axis=1)
     weights = np.random.default_rng(1).integers(0, 4, 200).astype(float) if weighted else ONE[0]
-    found = evaluate.label_scores(true, probabilities, "abcdefg", weights[None])
+    found = evaluate.label_scores(true, predicted, "abcdefg", weights[None])
     same = {"sample_weight": weights}
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted, **same))
     assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(true, predicted, **same))
@@ -42,14 +42,14 @@ def test_label_scores_agree_with_scikit_learn(weighted):
 
 
 def test_an_absent_class_has_no_value_and_leaves_the_means_alone():
-    found = evaluate.label_scores(np.array([0, 0, 1, 1]), np.eye(3)[[0, 1, 1, 2]], "abc", np.ones((1, 4)))
+    found = evaluate.label_scores(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 2]), "abc", np.ones((1, 4)))
     assert np.isnan(found["per_class.c.recall"]) and np.isnan(found["per_class.c.precision"])
     assert found["balanced_accuracy"] == pytest.approx((0.5 + 0.5) / 2)
     assert found["macro_precision"] == pytest.approx((1 + 0.5) / 2)
 
 
 def test_a_class_never_predicted_has_precision_zero():
-    found = evaluate.label_scores(np.array([0, 1]), np.eye(2)[[0, 0]], "ab", np.ones((1, 2)))
+    found = evaluate.label_scores(np.array([0, 1]), np.array([0, 0]), "ab", np.ones((1, 2)))
     assert [found[f"per_class.b.{name}"].item() for name in ("precision", "recall", "f1")] == [0, 0, 0]
 
 
@@ -168,6 +168,72 @@ def test_an_operating_threshold_just_reaches_the_sensitivity():
     assert np.isnan(evaluate.operating_threshold(np.zeros(3), np.ones(3)))
 
 
+def test_the_balanced_rule_is_the_argmax_of_log_p_less_tau_log_prior():
+    rng = np.random.default_rng(0)
+    logits, prior = rng.normal(0, 2, (500, 7)), rng.dirichlet(np.ones(7))
+    for tau in (0.35, 1, 1.5):
+        expected = (log_softmax(logits, axis=1) - tau * np.log(prior)).argmax(axis=1)
+        found = evaluate.call_balanced(evaluate.softmax(logits), prior, tau)
+        assert (found == expected).all() and (found != logits.argmax(axis=1)).any()
+
+
+def test_the_balanced_rule_by_hand():
+    """0.6 / 0.8 ** 0.5 = 0.671 and 0.4 / 0.2 ** 0.5 = 0.894; 0.7 / 0.8 ** 0.5 = 0.783 and 0.3 / 0.2 ** 0.5 = 0.671."""
+    probabilities, prior = np.array([[0.6, 0.4], [0.7, 0.3]]), [0.8, 0.2]
+    assert evaluate.call_balanced(probabilities, prior, 0.5).tolist() == [1, 0]
+    assert evaluate.call_balanced(probabilities, prior, 1).tolist() == [1, 1]
+    called = evaluate.by_rule(probabilities, prior, 0.5)
+    assert {rule: classes.tolist() for rule, classes in called.items()} == {"likeliest": [0, 0], "balanced": [1, 0]}
+
+
+def test_at_tau_zero_the_balanced_rule_is_the_likeliest_class_ties_and_all():
+    _, probabilities = random_labels(0, decimals=1)
+    prior = [0.5, 0.2, 0.2, 0.1, 0, 0, 0]
+    np.testing.assert_array_equal(evaluate.call_balanced(probabilities, prior, 0), probabilities.argmax(axis=1))
+
+
+@pytest.mark.parametrize("tau", [0.5, 1, 1.5])
+def test_a_class_without_training_images_is_called_only_where_it_is_the_likeliest(tau):
+    probabilities = np.random.default_rng(1).dirichlet(np.full(7, 0.1), 200)
+    with np.errstate(all="raise"):
+        called = evaluate.call_balanced(probabilities, [0.6, 0.2, 0.1, 0.05, 0.05, 0, 0], tau)
+    unseen = called >= 5
+    assert unseen.any() and (called[unseen] == probabilities.argmax(axis=1)[unseen]).all()
+
+
+def test_a_class_of_probability_zero_is_not_called_however_rare():
+    assert evaluate.call_balanced(np.array([[1.0, 0.0]]), [0.999999, 0.000001], 1.5).tolist() == [0]
+
+
+def test_tau_is_the_smallest_of_the_best_by_the_mean_of_both_accuracies():
+    """Class b is called where p_a / p_b < (prior_a / prior_b) ** tau = 9 ** tau.
+
+    The one image of b has p_a / p_b = 3, so that tau > 0.5 finds it: balanced accuracy rises from 1/2 to 1, and
+    accuracy from 9/10 to 1, until tau > log 7 / log 9 = 0.886, where images of a are called b.
+    """
+    true = np.array([0] * 9 + [1])
+    probabilities = np.array([[7 / 8, 1 / 8]] * 9 + [[3 / 4, 1 / 4]])
+    assert evaluate.fit_tau(true, probabilities, [0.9, 0.1]) == 0.55
+
+
+def test_tau_does_not_buy_balanced_accuracy_for_more_accuracy():
+    """From 0.55 on the one image of b is found, and 9 of the 20 of a are lost.
+
+    The mean of accuracy and balanced accuracy is (20/21 + 1/2) / 2 = 0.726 before, (12/21 + 31/40) / 2 = 0.673 then.
+    """
+    true = np.array([0] * 20 + [1])
+    probabilities = np.array([[7 / 8, 1 / 8]] * 11 + [[3 / 4, 1 / 4]] * 10)
+    assert evaluate.fit_tau(true, probabilities, [0.9, 0.1]) == 0
+
+
+def test_tau_is_zero_where_nothing_is_gained():
+    assert evaluate.fit_tau(np.array([0, 1]), np.eye(2), [0.9, 0.1]) == 0
+
+
+def test_the_grid_of_tau_goes_from_zero_to_three_halves_in_twentieths():
+    assert evaluate.TAUS.tolist() == pytest.approx([0.05 * i for i in range(31)])
+
+
 def test_risk_and_coverage_by_hand():
     coverage, risk = evaluate.risk_coverage(np.array([True, False, True]), np.array([0.5, 0.7, 0.9]))
     assert coverage.tolist() == pytest.approx([1 / 3, 2 / 3, 1])
@@ -175,7 +241,7 @@ def test_risk_and_coverage_by_hand():
 
 
 def test_the_confusion_matrix_has_true_classes_in_rows():
-    matrix = evaluate.confusion_matrix(np.array([0, 0, 2]), np.eye(3)[[0, 1, 2]])
+    matrix = evaluate.confusion_matrix(np.array([0, 0, 2]), np.array([0, 1, 2]), 3)
     assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 

@@ -66,10 +66,18 @@ def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
     checkpoint = whole_run[0] / "best_classification_model.pth"
     assert command(checkpoint, tmp_path / "no" / "model.onnx") == 2
     assert command(checkpoint, checkpoint, "--overwrite") == 2
+    assert command(checkpoint, tmp_path / "model.pt") == 2
     assert models.load_checkpoint(checkpoint)
     assert command(checkpoint, tmp_path / "model.onnx", "--data-dir", tmp_path) == 2
     errors = capsys.readouterr().err
-    for text in ("not a checkpoint", "No checkpoint at", "Cannot write", "no pictures", "should end in .onnx"):
+    for text in (
+        "not a checkpoint",
+        "No checkpoint at",
+        "Cannot write",
+        "no pictures",
+        "should end in .onnx",
+        "checkpoint itself",
+    ):
         assert text in errors
 
 

@@ -33,7 +33,8 @@ classification/confusion_matrix.png classification/training_curves.png classific
 segmentation/history.csv segmentation/metrics.json segmentation/per_image.csv
 segmentation/masks.png segmentation/training_curves.png
 multitask/history.csv multitask/metrics.json multitask/predictions.csv multitask/per_image.csv
-multitask/confusion_matrix.png multitask/masks.png multitask/training_curves.png"""
+multitask/confusion_matrix.png multitask/masks.png multitask/training_curves.png
+classification/confusion_matrix_balanced.png multitask/confusion_matrix_balanced.png"""
 
 
 def quick(folder, place, *flags):
@@ -64,7 +65,7 @@ def test_the_files_that_others_read_have_their_fixed_form(whole_run):
     assert set(metrics["label"]["per_class"]["MEL"]) == {"precision", "recall", "f1", "support"}
     assert {"mean_iou", "mean_dice", "pooled_iou", "pooled_dice", "n_images"} <= set(metrics["mask"])
     predictions = pd.read_csv(outputs / "classification" / "predictions.csv")
-    assert list(predictions.columns) == ["image", "true", "predicted", *CLASSES]
+    assert list(predictions.columns) == ["image", "true", "predicted", "balanced", *CLASSES]
     np.testing.assert_allclose(predictions[list(CLASSES)].sum(axis=1), 1, atol=1e-5)
     assert list(pd.read_csv(outputs / "segmentation" / "per_image.csv").columns) == ["image", "iou", "dice"]
     assert list(pd.read_csv(outputs / "splits.csv").columns) == ["image", "label", "lesion_id", "split"]
@@ -249,6 +250,33 @@ def test_evaluate_only_measures_the_saved_models_again(demo_folder, tmp_path):
     assert (tmp_path / "outputs" / "best_classification_model.pth").stat().st_mtime_ns == trained
 
 
+def test_a_checkpoint_keeps_what_its_thresholds_did_on_the_test_set(whole_run):
+    outputs, _ = whole_run
+    for task in ("classification", "multitask"):
+        checkpoint = models.load_checkpoint(outputs / f"best_{task}_model.pth")
+        found = json.loads((outputs / task / "metrics.json").read_text())
+        assert checkpoint["tested"] == {
+            name: {key: point[key] for key in ("threshold", "sensitivity", "specificity")}
+            | {"n_images": found["n_images"]}
+            for name, point in found["label"]["operating_points"].items()
+        }
+        labels = pd.read_csv(outputs / "splits.csv").query("split == 'train'")["label"].value_counts(normalize=True)
+        assert checkpoint["calibration"]["prior"] == pytest.approx(labels.reindex(CLASSES).tolist())
+    assert "tested" not in models.load_checkpoint(outputs / "best_segmentation_model.pth")
+
+
+def test_evaluate_only_fits_a_tau_to_a_checkpoint_that_has_none(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    path = tmp_path / "outputs" / "best_classification_model.pth"
+    whole = models.load_checkpoint(path)
+    old = {name: value for name, value in whole.items() if name != "tested"}
+    old["calibration"] = {name: whole["calibration"][name] for name in ("temperature", "thresholds", "scale")}
+    torch.save(old, path)
+    assert quick(demo_folder, tmp_path, "--evaluate-only") == 0
+    again = models.load_checkpoint(path)
+    assert again["calibration"] == whole["calibration"] and again["tested"] == whole["tested"]
+
+
 def test_evaluate_only_refuses_test_images_that_the_model_has_seen(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path) == 0
     learned = pd.read_csv(tmp_path / "outputs" / "splits.csv")
@@ -325,6 +353,57 @@ def test_grouped_duplicates_stay_in_one_part(demo_folder, tmp_path):
         pairs = pd.read_csv(tmp_path / "outputs" / "leakage.csv")
         crossing.append(pairs.loc[pairs["kind"] == "same file", "crosses"].sum())
     assert crossing[0] > 0 == crossing[1]
+
+
+# Averages
+
+
+def measured(place, name="average"):
+    return json.loads((place / "outputs" / name / "metrics.json").read_text())
+
+
+def test_several_checkpoints_are_measured_as_their_average_and_stay_as_they_are(whole_run, demo_folder, tmp_path):
+    paths = [whole_run[0] / f"best_{task}_model.pth" for task in models.MODELS]
+    before = [path.read_bytes() for path in paths]
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", *map(str, paths)) == 0
+    found = measured(tmp_path)
+    assert found["averaged"] == list(map(str, paths)) and {"label", "mask"} <= set(found)
+    assert [path.read_bytes() for path in paths] == before
+    assert "average" in (tmp_path / "outputs" / "report.html").read_text()
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", *map(str, paths)) == 0
+    assert measured(tmp_path) == found
+
+
+def test_one_named_checkpoint_is_measured_where_it_lies(whole_run, demo_folder, tmp_path):
+    path = whole_run[0] / "best_classification_model.pth"
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(path)) == 0
+    assert measured(tmp_path, "classification") == json.loads(
+        (whole_run[0] / "classification" / "metrics.json").read_text()
+    )
+
+
+def test_averages_over_turns_are_fitted_and_kept_beside_the_networks_own(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    alone = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta") == 0
+    both = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert both["calibration"] == alone["calibration"] and both["calibration_tta"] != alone["calibration"]
+    assert {"calibration_tta", "tested_tta"} == set(both) - set(alone)
+    assert measured(tmp_path, "classification")["views"] == 8
+
+
+def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder, tmp_path, capsys):
+    path = whole_run[0] / "best_classification_model.pth"
+    other = models.load_checkpoint(path)
+    train.save(tmp_path / "other.pth", other | {"classes": [*other["classes"][:6], "SCC"]})
+    command = ["--evaluate-only", "--checkpoints", str(path), str(tmp_path / "other.pth")]
+    assert quick(demo_folder, tmp_path, *command) == 2
+    assert "other.pth" in capsys.readouterr().err and not (tmp_path / "outputs" / "average").exists()
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "no.pth")) == 2
+    assert "No checkpoint at" in capsys.readouterr().err
+    own = ["--output-dir", str(whole_run[0]), "--evaluate-only", "--checkpoints", str(path)]
+    assert quick(demo_folder, tmp_path, *own) == 2
+    assert "holds a run of its own" in capsys.readouterr().err
 
 
 # Settings
@@ -413,6 +492,7 @@ def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_fol
         (["--image-size", "1000000"], "at most 4096"),
         (["--seed", "4294967296"], "below 2 to the 32nd"),
         (["--resume", "--evaluate-only"], "choose one"),
+        (["--checkpoints", "a.pth"], "pass --evaluate-only too"),
     ],
 )
 def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):

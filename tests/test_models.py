@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_labels_are_computed_in_float32_under_autocast(device):
     head, features = models.LabelHead(512, 7).to(device), [torch.rand(300, 512, 7, 7).bfloat16().to(device)]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
         logits = head(features, (224, 224))
-        heat = head.heat_map(features, (14, 14), logits.argmax(dim=1))
+        heat = head.heat_map(features[0], logits.argmax(dim=1))
     assert logits.dtype == heat.dtype == torch.float32
     expected = features[0].double().mean(dim=(2, 3)) @ head.linear.weight.double().T + head.linear.bias.double()
     torch.testing.assert_close(logits.double(), expected, atol=1e-6, rtol=1e-6)
@@ -96,6 +97,98 @@ def test_one_pass_gives_logits_and_the_heat_map_of_the_likeliest_class(device):
     with torch.inference_mode():
         found, logits = model.explain(image), model(image)
     torch.testing.assert_close(found, logits | {"heat": model.heat_map(image)})
+    assert all(torch.equal(found[name], logits[name]) for name in logits)
+
+
+# Heat maps
+
+
+def lively(model):
+    """In eval mode, with batch norms that do something, as those of a trained model."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    return model.eval()
+
+
+COARSE = {(64, 64): (2, 2), (128, 128): (4, 4), (224, 224): (7, 7), (200, 200): (7, 7), (256, 256): (8, 8)}
+COARSE |= {(320, 320): (10, 10), (448, 448): (14, 14), (75, 101): (3, 4), (96, 250): (3, 8), (32, 32): (1, 1)}
+
+
+@pytest.mark.parametrize("stride", [16, 8])
+@pytest.mark.parametrize("size", COARSE)
+@torch.inference_mode()
+def test_the_finer_map_holds_the_coarse_one_in_every_second_or_fourth_cell(size, stride, monkeypatch):
+    monkeypatch.setattr(models, "HEAT_CELLS", {16: 1, 8: 1000}[stride])
+    encoder = lively(Encoder())
+    features = encoder(torch.randn(1, 3, *size))
+    fine, found = encoder.refine(features)
+    assert found == stride and features[-1].shape[-2:] == COARSE[size]
+    assert fine.shape == (1, 512, -(-size[0] // stride), -(-size[1] // stride))
+    step = 32 // stride
+    # Up to rounding, of values up to 18.
+    torch.testing.assert_close(fine[..., ::step, ::step], features[-1], rtol=1e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize(("size", "stride"), [((32, 32), 8), ((208, 400), 8), ((209, 209), 16), ((224, 224), 16)])
+def test_small_images_get_the_finest_map(size, stride):
+    encoder = Encoder().eval()
+    shapes = zip(Encoder.channels, Encoder.strides)
+    features = [torch.zeros(1, n, *(-(-pixels // s) for pixels in size)) for n, s in shapes]
+    with torch.inference_mode():
+        assert encoder.refine(features)[1] == stride
+
+
+def test_cells_lie_at_multiples_of_their_stride():
+    found = models.spread_cells(torch.tensor([[[[0.0, 1.0]]]]), 4, (3, 7))
+    assert found[0, 0].tolist() == [[0, 0.25, 0.5, 0.75, 1, 1, 1]] * 3
+
+
+@pytest.mark.parametrize("size", [(128, 160), (224, 256)])
+def test_the_heat_of_a_spot_is_largest_at_the_spot(size):
+    """Of a network that only blurs, which shows where its cells look."""
+    model = Classifier().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+    torch.nn.init.ones_(model.heads["label"].linear.weight)
+    image = torch.zeros(1, 3, *size)
+    image[..., 64, 96] = 1
+    assert model.heat_map(image)[0, 0].argmax() == 64 * size[1] + 96
+
+
+def test_heat_maps_under_autocast_are_those_of_float32():
+    model = lively(MultiTask())
+    image = torch.randn(2, 3, 64, 96)
+    expected = model.heat_map(image, torch.tensor([0, 1]))
+    model, image = (each.to(memory_format=torch.channels_last) for each in (model, image))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.heat_map(image, torch.tensor([0, 1]))
+        explained, logits = model.explain(image), model(image)
+    assert found.shape == (2, 1, 64, 96) and found.dtype == torch.float32 and found.amax() == 1
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
+    assert all(torch.equal(explained[name], logits[name]) for name in logits)
+
+
+def test_explaining_differentiates_nothing_and_changes_nothing():
+    model, image = lively(Classifier()), torch.randn(1, 3, 32, 32)
+    before, weights = repr(model), {name: value.clone() for name, value in model.state_dict().items()}
+    found = model.explain(image)
+    assert not found["heat"].requires_grad and found["label"].requires_grad
+    assert repr(model) == before
+    torch.testing.assert_close(dict(model.state_dict()), weights, rtol=0, atol=0)
+
+
+def test_threads_that_explain_at_once_do_not_disturb_each_other():
+    model, images = lively(Classifier()), torch.randn(8, 1, 3, 64, 64)
+    expected = [model.heat_map(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(model.heat_map, images))
+    torch.testing.assert_close(found, expected)
 
 
 # Checkpoints

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import resource
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from conftest import ROOT, picture
 from PIL import Image
 
+import export
 import models
 import predict
 from dataset import images
@@ -277,3 +279,113 @@ def test_a_checkpoint_that_was_never_calibrated_is_called_so(tmp_path, capsys):
     command = [str(tmp_path / "a.png"), "--checkpoint", str(tmp_path / "a.pth"), "--output-dir", str(tmp_path / "out")]
     assert predict.main([*command, "--device", "cpu"]) == 0
     assert "a.pth is not calibrated" in capsys.readouterr().out
+
+
+def changed(checkpoint, path, change):
+    """A copy of a checkpoint after `change` of its content."""
+    content = torch.load(checkpoint, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    return path
+
+
+def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tmp_path, capsys):
+    """With a tau, thresholds and measured values by hand; every cell follows from the row's probabilities."""
+    prior = [0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02]
+
+    def change(content):
+        content["calibration"] |= {"prior": prior, "tau": 1.0, "thresholds": {"melanoma": 0.1, "malignant": 0.9}}
+        content["tested"] = {
+            "melanoma": {"threshold": 0.1, "sensitivity": 0.93, "specificity": 0.66, "n_images": 1499},
+            "malignant": {"threshold": 0.9, "sensitivity": 0.5, "specificity": 0.75, "n_images": 1499},
+        }
+
+    path, out = changed(checkpoints["classification"], tmp_path / "a.pth", change), tmp_path / "out"
+    assert run(photos, "--checkpoint", path, "--output-dir", out) == 0
+    rows = rows_of(out)
+    found = ["balanced", "p_melanoma", "melanoma", "p_malignant", "malignant"]
+    assert list(rows[0]) == ["file", "output", "predicted", "confidence", *found, *CLASSES]
+    for row in rows:
+        p = np.array([float(row[code]) for code in CLASSES])
+        assert row["balanced"] == CLASSES[(np.log(p) - np.log(prior)).argmax()]
+        assert float(row["p_melanoma"]) == p[0]
+        assert float(row["p_malignant"]) == pytest.approx(p[0] + p[2] + p[3], abs=2e-4)
+        assert row["melanoma"] == ("above" if p[0] >= 0.1 else "below")
+        assert row["malignant"] == ("above" if float(row["p_malignant"]) >= 0.9 else "below")
+    shown = capsys.readouterr().out
+    assert "melanoma: threshold 0.1000, which found 93 % of the melanomas and passed over 66 % of the rest" in shown
+    assert "malignant: threshold 0.9000, which found 50 % of the malignant lesions" in shown
+    assert "left out" not in shown
+
+
+def test_what_main_stored_is_what_is_said(checkpoints, photos, tmp_path, capsys, whole_run):
+    """The checkpoint's measured sensitivity is the one in the metrics of the same run."""
+    found = json.loads((whole_run[0] / "classification" / "metrics.json").read_text())
+    point = found["label"]["operating_points"]["malignant"]
+    run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out")
+    shown = capsys.readouterr().out
+    expected = f"malignant: threshold {point['threshold']:.4f}, which found {100 * point['sensitivity']:.0f} %"
+    assert f"{expected} of the malignant lesions and passed over {100 * point['specificity']:.0f} %" in shown
+    assert f"in the test set ({found['n_images']} images)" in shown
+
+
+def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkpoints, photos, tmp_path, capsys):
+    def change(content):
+        del content["tested"], content["calibration"]["tau"], content["calibration"]["prior"]
+        content["calibration"]["thresholds"] = {"melanoma": None, "malignant": 0.5}
+
+    path, out = changed(checkpoints["multitask"], tmp_path / "a.pth", change), tmp_path / "out"
+    assert run(photos, "--checkpoint", path, "--output-dir", out) == 0
+    found = ["p_melanoma", "p_malignant", "malignant"]
+    assert list(rows_of(out)[0]) == ["file", "output", "predicted", "confidence", *found, *CLASSES, "lesion_share"]
+    shown = capsys.readouterr().out
+    assert "The balanced rule is left out: no tau was fitted" in shown
+    assert "melanoma: no threshold is known." in shown and "malignant: threshold 0.5000, fitted on the val" in shown
+    assert "%" not in shown
+    predictor = predict.Predictor(path, device="cpu")
+    (found,) = predictor.predict([predict.Picture(np.asarray(picture(3, (32, 32))), (32, 32))])
+    assert found.balanced is None and [finding.verdict is None for finding in found.findings] == [True, False]
+
+
+def test_a_model_of_outlines_decides_nothing(checkpoints, photos, tmp_path, capsys):
+    run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", tmp_path / "out")
+    assert list(rows_of(tmp_path / "out")[0]) == ["file", "output", "lesion_share"]
+    assert "threshold" not in (shown := capsys.readouterr().out) and "balanced" not in shown
+
+
+def test_several_checkpoints_are_averaged_and_say_what_they_cannot(checkpoints, photos, tmp_path, capsys):
+    names = [("--checkpoint", checkpoints[task]) for task in ("classification", "multitask")]
+    alone = []
+    for name, path in names:
+        out = tmp_path / path.stem
+        assert run(photos, name, path, "--output-dir", out) == 0
+        alone.append(rows_of(out))
+    capsys.readouterr()
+    assert run(photos, *names[0], *names[1], "--output-dir", tmp_path / "out", "--explain") == 0
+    for ours, a, b in zip(rows_of(tmp_path / "out"), *alone):
+        expected = [(float(a[code]) + float(b[code])) / 2 for code in CLASSES]
+        assert [float(ours[code]) for code in CLASSES] == pytest.approx(expected, abs=2e-4)
+        assert "balanced" not in ours and ours["lesion_share"] == b["lesion_share"]
+    assert "The balanced rule is left out" in capsys.readouterr().out
+
+
+def test_without_a_checkpoint_the_shipped_one_is_used_and_said(checkpoints, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "SHIPPED", tmp_path / "ham10000.pth")
+    assert run(photos, "--output-dir", tmp_path / "out") == 2
+    assert "Name a --checkpoint" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    export.halve(checkpoints["multitask"], predict.SHIPPED)
+    assert run(photos, "--output-dir", tmp_path / "out") == 0
+    assert "the model that comes with the repository: ham10000.pth" in capsys.readouterr().out
+    predict.SHIPPED.write_bytes(predict.SHIPPED.read_bytes()[:-1000])
+    assert run(photos, "--output-dir", tmp_path / "other") == 2
+    error = capsys.readouterr().err
+    assert "is damaged" in error and "Traceback" not in error
+
+
+def test_half_precision_halves_the_file_and_hardly_changes_what_it_says(checkpoints, tmp_path):
+    export.halve(checkpoints["multitask"], tmp_path / "half.pth")
+    assert (tmp_path / "half.pth").stat().st_size < 0.52 * checkpoints["multitask"].stat().st_size
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole, half = (models.load_model(path)(image) for path in (checkpoints["multitask"], tmp_path / "half.pth"))
+    assert all(torch.allclose(whole[name], half[name], atol=0.02) for name in whole)

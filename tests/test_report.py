@@ -6,15 +6,17 @@ import re
 import shutil
 import subprocess
 import threading
-from functools import partial
+from functools import partial, reduce
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import evaluate
 from report import page
 from report.__main__ import main
+from report.comparison import SCORES, read_head
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +74,31 @@ def edit(path: Path, change) -> None:
 def test_cautions_follow_from_the_files(copy):
     def blind(metrics):
         metrics["label"]["per_class"]["MEL"]["recall"] = 0.3
+        metrics["label"]["rules"]["balanced"]["per_class"]["MEL"]["recall"] = 0.45
 
     edit(copy / "classification" / "metrics.json", blind)
     edit(copy / "config.json", lambda config: config.update(data="synthetic demo data"))
     cautions = " ".join(page.cautions_of(page.Run(copy)))
     assert "drawn by a program" in cautions
-    assert "classification: melanoma sensitivity is 0.30" in cautions
+    assert (
+        "classification: melanoma sensitivity is 0.30" in cautions and "(by the balanced rule it is 0.45)" in cautions
+    )
     assert "classification, segmentation, multitask: started from scratch" in cautions
     assert "fewer than 30 test images" in cautions and "not a medical device" in cautions
+
+
+@pytest.mark.parametrize(("energy", "does_localise"), [(0.549, False), (0.55, True)])
+def test_heat_maps_that_do_not_localise_are_called_so(copy, energy, does_localise):
+    """Among the cautions and beside the numbers, with both of them."""
+    tasks, numbers = ("classification", "multitask"), {"energy_in_mask": energy, "mask_area": 0.273, "n_images": 1499}
+    for task in tasks:
+        edit(copy / task / "metrics.json", lambda found: found["label"].update(heat_map=numbers))
+    shown, cautions = text_of(page.build(copy)), " ".join(page.cautions_of(page.Run(copy)))
+    shares = f"{energy:.1%} of their energy lies inside the true outline, which covers 27.3% of the picture."
+    for task in tasks:
+        assert (f"{task}: the heat maps do not localise; {shares}" in cautions) != does_localise
+    assert shown.count(f"energy, {energy:.1%} lies inside the true outline, which covers 27.3% of the picture") == 2
+    assert shown.count("less than 55 %: the maps do not localise") == (0 if does_localise else 2)
 
 
 def test_an_overfitted_model_is_called_so(copy):
@@ -135,6 +154,36 @@ def test_the_fixed_numbers_are_those_of_evaluate(outputs, monkeypatch):
     assert "index below 0.7." in shown
 
 
+def test_every_table_of_labels_shows_both_rules_and_the_page_says_what_the_second_changes(copy):
+    def differ(metrics):
+        label, intervals = metrics["label"], metrics["intervals"]["label"]
+        label["rules"]["balanced"] |= {"accuracy": 0.1111, "balanced_accuracy": 0.2222}
+        label["rules"]["balanced"]["per_class"]["MEL"] |= {"precision": 0.3333, "recall": 0.4444, "f1": 0.5556}
+        label["balanced_less_likeliest"] = {"accuracy": -0.0491, "balanced_accuracy": 0.0902}
+        intervals["balanced_less_likeliest"] = {"accuracy": [-0.06, -0.04], "balanced_accuracy": [0.05, 0.13]}
+        label["calibration"]["tau"] = 0.45
+
+    edit(copy / "classification" / "metrics.json", differ)
+    html = page.build(copy)
+    headline = re.search(r"<tr><th>classification</th>(.*?)</tr>", html)[1]
+    by_class = re.search(r"<tr><th>MEL <span[^>]*>Melanoma</span></th>(?:(?!</tr>).)*0\.333.*?</tr>", html)[0]
+    assert all(value in headline for value in ("0.111<", "0.222<", "0.444<"))
+    assert all(value in by_class for value in ("0.333<", "0.444<", "0.556<"))
+    shown = text_of(html)
+    assert (
+        "The balanced rule changes accuracy by -0.049 (95 % interval -0.060 to -0.040) and balanced accuracy by"
+        in shown
+    )
+    assert "by +0.090 (95 % interval +0.050 to +0.130) against the likeliest class" in shown
+    assert "τ = 0.45, fitted on the validation set." in shown and "Accuracies of the likeliest class." in shown
+    assert "classification: Accuracy, balanced rule 0.111" in shown
+
+
+def test_at_tau_zero_the_page_says_that_the_rules_are_the_same(copy):
+    edit(copy / "classification" / "metrics.json", lambda found: found["label"]["calibration"].update(tau=0.0))
+    assert "τ = 0.00, fitted on the validation set: at 0 both rules call the same." in text_of(page.build(copy))
+
+
 def test_numbers_that_are_not_defined_are_dashes_without_an_interval(copy):
     def undefine(metrics):
         metrics["label"]["accuracy"], metrics["intervals"]["label"]["accuracy"] = None, None
@@ -143,7 +192,7 @@ def test_numbers_that_are_not_defined_are_dashes_without_an_interval(copy):
     edit(copy / "classification" / "metrics.json", undefine)
     balanced = json.loads((copy / "classification" / "metrics.json").read_text())["label"]["balanced_accuracy"]
     row = re.search(r"<tr><th>classification</th>(.*?)</tr>", page.build(copy))[1]
-    assert row.startswith(f"<td>–</td><td>{balanced:.3f}</td><td>")
+    assert re.match(rf"<td>–</td><td>[^<]*<small>[^<]*</small></td><td>{balanced:.3f}</td><td>", row)
 
 
 def test_the_links_at_the_top_lead_to_all_sections(outputs):
@@ -168,6 +217,28 @@ def test_the_command_writes_the_page_that_the_run_wrote(copy):
     (copy / "report.html").unlink()
     main([str(copy)])
     assert (copy / "report.html").read_bytes() == written
+
+
+def test_the_scores_that_runs_are_compared_by_are_those_of_the_runs_files(outputs):
+    for task, heads in {"classification": ["label"], "segmentation": ["mask"], "multitask": ["label", "mask"]}.items():
+        found = json.loads((outputs / task / "metrics.json").read_text())
+        for head in heads:
+            table = read_head(outputs / task, head)
+            for score in SCORES[head].values():
+                (value,) = score.of(table, np.ones((1, len(table))))
+                assert value == pytest.approx(reduce(dict.get, score.path, found[head])), (task, score.title)
+
+
+def test_a_run_is_compared_with_itself_under_another_seed_without_a_difference(outputs, copy, tmp_path):
+    edit(copy / "config.json", lambda config: config.update(SEED=43))
+    edit(copy / "record.json", lambda record: record.update(started="later"))
+    main(["compare", str(outputs), str(copy), "--output-dir", str(tmp_path / "comparison")])
+    found = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    assert len(found["models"]) == 8 and len(found["seeds"]) == 4
+    for row in found["differences"]:
+        assert row["run"] == str(copy) and row["task"] == row["less_task"]
+        for key in SCORES[row["head"]]:
+            assert row[key]["difference"] in (0, None) and row[key]["interval"] in ([0, 0], None)
 
 
 def test_the_command_ends_in_one_message_without_a_run(tmp_path, capsys):

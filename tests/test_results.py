@@ -19,12 +19,14 @@ from report import results
 from report.collect import collect, native_overlap
 from report.folder import RunFolder
 
+LEARNED = np.repeat(np.arange(7), (11, 67, 5, 3, 11, 1, 2))  # labels of 100 training images
+
 
 @pytest.fixture(scope="module")
 def measured(demo_folder, tmp_path_factory, device):
     """An untrained multi-task model on all demo images, with what `assess` returned and wrote."""
     model, batches = untrained(demo_folder, tmp_path_factory.mktemp("cache"), device)
-    calibration = results.calibrate(model, batches, "fp32")
+    calibration = results.calibrate(model, batches, "fp32", LEARNED)
     folder = RunFolder(tmp_path_factory.mktemp("run"), "synthetic demo data")
     found = results.assess(model, batches, calibration, folder, task="multitask", precision="fp32")
     return model, batches, calibration, found, folder.path
@@ -47,8 +49,10 @@ def probabilities_in(written):
 def test_everything_is_written_and_drawn(measured):
     written = measured[-1]
     tables = {"metrics.json", "predictions.csv", "per_image.csv", "per_image_native.csv"}
-    figures = "confusion_matrix roc_and_precision_recall reliability risk_coverage confident_errors heat_maps masks"
-    figures += " dice_by_class"
+    figures = (
+        "confusion_matrix confusion_matrix_balanced roc_and_precision_recall reliability risk_coverage confident_errors"
+    )
+    figures += " heat_maps masks dice_by_class"
     assert {path.name for path in written.iterdir()} == tables | {f"{name}.png" for name in figures.split()}
     assert all((written / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in figures.split())
 
@@ -61,7 +65,7 @@ def test_every_point_estimate_has_an_interval_that_holds_it(measured):
             if isinstance(value, dict) and name not in ("heat_map",):
                 check(value, intervals[name], f"{path}.{name}")
             elif (
-                name not in ("n_images", "support", "temperature", "threshold", "scale", "heat_map")
+                name not in ("n_images", "support", "temperature", "tau", "threshold", "scale", "heat_map")
                 and value is not None
             ):
                 low, high = intervals[name]
@@ -123,14 +127,120 @@ def test_probabilities_thresholds_and_scores_are_all_of_the_calibrated_scale(mea
 
 def test_thresholds_of_earlier_versions_are_known_and_not_used(measured):
     model, batches, calibration, *_ = measured
-    old = {name: calibration[name] for name in ("temperature", "thresholds")}
-    assert results.is_current(calibration) and results.is_current({}) and not results.is_current(old)
-    with pytest.raises(ValueError, match="calibrate again"):
-        results.assess(model, batches, old, RunFolder("nowhere"), task="multitask", precision="fp32")
+    assert results.is_current(calibration) and results.is_current({})
+    for lacking in ("scale", "tau"):
+        old = {name: value for name, value in calibration.items() if name != lacking}
+        assert not results.is_current(old)
+        with pytest.raises(ValueError, match="calibrate again"):
+            results.assess(model, batches, old, RunFolder("nowhere"), task="multitask", precision="fp32")
+
+
+def test_the_prior_is_of_the_training_images_and_tau_is_fitted_after_the_temperature():
+    true, logits = labels_and_logits()
+    calibration = results.fit_calibration(true, logits, LEARNED)
+    assert calibration["prior"] == pytest.approx([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])
+    after = evaluate.softmax(logits, calibration["temperature"])
+    assert calibration["tau"] == evaluate.fit_tau(true, after, calibration["prior"]) > 0
+    assert type(calibration["tau"]) is float and {type(share) for share in calibration["prior"]} == {float}
+
+
+def test_a_class_that_was_not_learned_has_a_prior_of_zero_and_the_rule_still_holds():
+    true, logits = labels_and_logits()
+    calibration = results.fit_calibration(true, logits, LEARNED[LEARNED < 6])
+    assert calibration["prior"][6] == 0 and sum(calibration["prior"]) == pytest.approx(1)
+    assert 0 <= calibration["tau"] <= 1.5
+
+
+def labels_and_logits(n=300):
+    """Labels as frequent as in `LEARNED`, and logits that lean towards them and towards the frequent ones."""
+    rng = np.random.default_rng(0)
+    true = rng.choice(LEARNED, n)
+    return true, rng.normal(size=(n, 7)) + 2 * np.eye(7)[true] + np.log(np.bincount(LEARNED) / 100)
+
+
+@pytest.fixture(scope="module")
+def both_rules():
+    """The table of labels and what is written of them, with a tau at which the rules differ."""
+    true, logits = labels_and_logits()
+    rows = pd.DataFrame({"image": [f"i{i}" for i in range(len(true))], "label": true})
+    calibration = results.fit_calibration(true, logits, LEARNED) | {"tau": 0.5}
+    resamples = evaluate.resample_lesions(np.arange(len(true)) // 2, 200)
+    numbers, intervals = results.label_numbers(rows, logits, resamples, calibration)
+    return results.prediction_table(rows, logits, calibration), calibration, resamples, numbers, intervals
+
+
+def test_the_table_says_what_both_rules_call(both_rules):
+    table, calibration, *_ = both_rules
+    assert list(table) == ["image", "true", "predicted", "balanced", *CLASSES]
+    scores = np.log(table[list(CLASSES)]) - 0.5 * np.log(calibration["prior"])
+    assert (table["balanced"] == np.array(CLASSES)[scores.to_numpy().argmax(axis=1)]).all()
+    assert (table["predicted"] == table[list(CLASSES)].idxmax(axis=1)).all()
+    assert 0 < (table["predicted"] != table["balanced"]).mean() < 1
+
+
+@pytest.mark.parametrize(("rule", "column"), [("likeliest", "predicted"), ("balanced", "balanced")])
+def test_the_scores_of_each_rule_agree_with_scikit_learn_on_the_table(both_rules, rule, column):
+    table, _, _, numbers, intervals = both_rules
+    found, pair = numbers["rules"][rule], (table["true"], table[column])
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(*pair))
+    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(*pair))
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(*pair, average="macro"))
+    by_class = metrics.precision_recall_fscore_support(*pair, labels=list(CLASSES), zero_division=0)
+    for k, code in enumerate(CLASSES):
+        expected = [values[k] for values in by_class[:3]]
+        assert [found["per_class"][code][key] for key in ("precision", "recall", "f1")] == pytest.approx(expected)
+    low, high = intervals["rules"][rule]["accuracy"]
+    assert low < found["accuracy"] < high
+
+
+def test_the_likeliest_classes_scores_stand_where_they_stood(both_rules):
+    numbers = both_rules[3]
+    likeliest = numbers["rules"]["likeliest"]
+    assert all(numbers[key] == value for key, value in likeliest.items() if key != "per_class")
+    for code in CLASSES:
+        own = {key: value for key, value in numbers["per_class"][code].items() if key != "support"}
+        assert own == likeliest["per_class"][code]
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy"])
+def test_what_the_balanced_rule_changes_is_paired_by_lesion(both_rules, name):
+    table, _, resamples, numbers, intervals = both_rules
+    true, *called = (pd.Categorical(table[key], CLASSES).codes.astype(int) for key in ("true", "predicted", "balanced"))
+    expected = evaluate.paired_difference(
+        lambda i, weights: evaluate.label_scores(true, called[i], CLASSES, weights)[name], resamples
+    )
+    assert numbers["balanced_less_likeliest"][name] == pytest.approx(expected["difference"])
+    assert intervals["balanced_less_likeliest"][name] == pytest.approx(expected["interval"])
+
+
+def test_the_console_shows_both_rules_and_what_the_second_changes(both_rules):
+    *_, numbers, intervals = both_rules
+    shown = results.console_table("a", {"label": numbers, "intervals": {"label": intervals}})
+    lines = {line.split("  ")[1].strip(): line for line in shown.splitlines()[1:]}
+    rules = [numbers["rules"][rule] for rule in ("likeliest", "balanced")]
+    values = [rule["per_class"]["MEL"][key] for rule in rules for key in ("precision", "recall", "f1")]
+    support = numbers["per_class"]["MEL"]["support"]
+    mel = next(line for line in shown.splitlines() if line.startswith("  MEL"))
+    assert mel.split() == ["MEL", *(f"{value:.3f}" for value in values), str(support)]
+    assert all(f"{rule['accuracy']:.3f} (95 % interval" in lines["accuracy"] for rule in rules)
+    change = numbers["balanced_less_likeliest"]
+    assert f"\n  The balanced rule (tau 0.50) changes accuracy by {change['accuracy']:+.3f} (95 % interval" in shown
+    assert f"\n  and balanced accuracy by {change['balanced_accuracy']:+.3f} (95 % interval" in shown
+
+
+def test_what_a_checkpoint_keeps_of_the_test_set_is_plain_and_from_the_metrics(measured):
+    found = measured[3]
+    tested = results.tested_points(found)
+    assert list(tested) == ["melanoma", "malignant"] and results.tested_points({"mask": {}}) == {}
+    for name, point in tested.items():
+        source = found["label"]["operating_points"][name]
+        expected = {key: source[key] for key in ("threshold", "sensitivity", "specificity")}
+        assert point == expected | {"n_images": found["n_images"]}
+        assert [type(value) for value in point.values()] == [float, float, float, int]
 
 
 def test_a_model_of_masks_has_nothing_to_calibrate(measured):
-    assert results.calibrate(models.Segmenter().to(measured[1].device), measured[1], "fp32") == {}
+    assert results.calibrate(models.Segmenter().to(measured[1].device), measured[1], "fp32", LEARNED) == {}
 
 
 def assess_rows(measured, rows, calibration=None):
@@ -156,7 +266,9 @@ def test_nothing_is_perfect_about_a_class_without_images(measured):
 def test_a_threshold_that_could_not_be_fitted_scores_nothing(measured):
     model, batches, *_ = measured
     rows = batches.table[batches.table["label"] != CLASSES.index("MEL")]
-    calibration = results.calibrate(model, data.Batches(batches.pixels, rows, 16, device=batches.device), "fp32")
+    calibration = results.calibrate(
+        model, data.Batches(batches.pixels, rows, 16, device=batches.device), "fp32", LEARNED
+    )
     assert calibration["thresholds"]["melanoma"] is None and calibration["thresholds"]["malignant"] is not None
     found = assess_rows(measured, batches.table, calibration)
     nothing = dict.fromkeys(("sensitivity", "specificity", "ppv", "threshold"))
@@ -205,7 +317,7 @@ def test_ages_fall_into_bands():
 
 
 def test_the_heat_map_is_grad_cam(measured, device):
-    """The closed form agrees with gradients taken by autograd, up to the scaling to one."""
+    """At the coarse map's cells it agrees with gradients taken by autograd, up to the scaling to one."""
     model = measured[0]
     image = torch.randn(2, 3, 64, 64, device=device)
     features = model.encoder(image)
@@ -216,10 +328,9 @@ def test_the_heat_map_is_grad_cam(measured, device):
     expected = (weights * features[-1]).sum(dim=1).relu().detach()
     found = model.heat_map(image)
     assert found.shape == (2, 1, 64, 64)
-    for ours, theirs in zip(found[:, 0, 16::32, 16::32], expected):
-        if theirs.max() > 0:
-            small = torch.nn.functional.interpolate(theirs[None, None] / theirs.max(), 64, mode="bilinear")[0, 0]
-            torch.testing.assert_close(ours, small[16::32, 16::32])
+    assert expected.amax(dim=(1, 2)).all()
+    for ours, theirs in zip(found[:, 0, ::32, ::32], expected):
+        torch.testing.assert_close(ours / ours.max(), theirs / theirs.max())
     with pytest.raises(ValueError, match="only outlines"):
         models.Segmenter().to(device).heat_map(image)
 
@@ -242,16 +353,17 @@ import torch
 import data, machine
 from report import results
 from report.folder import RunFolder
-from test_results import untrained
+from test_results import LEARNED, untrained
 
 _, rank, n_ranks = machine.join_processes(torch.device("cpu"))
 assert n_ranks == 2
 place = pathlib.Path(sys.argv[1])
 model, batches = untrained(pathlib.Path(sys.argv[2]), place / "cache")
-calibration, options = results.calibrate(model, batches, "fp32"), {"task": "multitask", "precision": "fp32"}
+calibration, options = results.calibrate(model, batches, "fp32", LEARNED), {"task": "multitask", "precision": "fp32"}
 found = results.assess(model, batches, calibration, RunFolder(place / f"of{rank}", "synthetic demo data"), **options)
 one = data.Batches(batches.pixels, batches.table.iloc[:1], 16)  # which leaves nothing for the second process
-alone = results.assess(model, one, results.calibrate(model, one, "fp32"), RunFolder(place / f"one{rank}"), **options)
+calibration_of_one = results.calibrate(model, one, "fp32", LEARNED)
+alone = results.assess(model, one, calibration_of_one, RunFolder(place / f"one{rank}"), **options)
 assert (found is None) == (alone is None) == (not (place / f"of{rank}").exists()) == (rank > 0)
 (place / f"rank{rank}.json").write_text(json.dumps({"calibration": calibration, "found": found, "alone": alone}))
 """

@@ -120,6 +120,19 @@ def test_the_dice_figure_shows_every_image_and_the_median_of_each_diagnosis():
     assert medians == [0.6, 0.5] and "n = 3" in texts(axis) and "NV" not in texts(axis)
 
 
+def test_differences_are_dots_on_their_intervals_grey_where_these_hold_0():
+    values = {"Accuracy": [[0.1, 0.05, 0.2], [0.1, -0.05, 0.2], [np.nan] * 3], "NLL, less": [[-0.1, -0.2, 0.0]] * 3}
+    groups = [(["a", "b", "c"], values), (["d"], {"Dice": [[0.1, 0.1, 0.2]]})]
+    accuracy, nll, dice, empty = visualize.differences(groups, "less x").axes
+    dots = [line for line in accuracy.lines if line.get_marker() == "o"]
+    assert [line.get_color() for line in dots] == [visualize.BLUE, visualize.GRAY, visualize.GRAY]
+    np.testing.assert_array_equal([line.get_xydata()[0] for line in dots], [[0.1, 0], [0.1, 1], [np.nan, 2]])
+    np.testing.assert_array_equal(accuracy.lines[0].get_xdata(), [0.05, 0.2])
+    assert {line.get_color() for line in nll.lines if line.get_marker() == "o"} == {visualize.GRAY}
+    assert [label.get_text() for label in accuracy.get_yticklabels()] == ["a", "b", "c"] and accuracy.yaxis_inverted()
+    assert "Dice" in texts(dice) and not empty.axison
+
+
 ODD_NAMES = [
     "$x^2$",
     "$\\frac{$",
@@ -131,6 +144,15 @@ ODD_NAMES = [
     "\x00\x07",
     "",
 ]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_folders_name_is_drawn_as_text(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = visualize.differences([([f"{name}\nmultitask"], {"Dice": [[0.1, 0.0, 0.2]]})], f"from\n{name}")
+        assert opened(figure).width < 2000
+    assert "multitask" in texts(figure)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

@@ -1,0 +1,163 @@
+"""Finished runs -> what is known of each, and whether they may be compared: only on the same test images."""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from dataset.csvfile import printable
+from report.comparison import SCORES, read_head
+from report.page import Run
+from report.results import is_current
+
+AGAIN = "Measure again: main.py --evaluate-only."
+N_NAMES = 5  # images that are named of those that differ
+# Settings that say where and when something ran, not what; and the seed, which a setting may be run with several of.
+NOT_OF_A_SETTING = {
+    *("SEED", "TASKS", "DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR", "DEVICE"),
+    *("RESUME", "EVALUATE_ONLY", "KEEP_FREED_MEMORY"),
+}
+
+
+class Finished(NamedTuple):
+    """A finished run.
+
+    Attributes
+    ----------
+    name : its folder, as it was named.
+    test : the test images' label and lesion_id, by image.
+    tables : `read_head`'s, by task and head.
+    """
+
+    name: str
+    files: Run
+    test: pd.DataFrame
+    tables: dict[str, dict[str, pd.DataFrame]]
+
+    @property
+    def seed(self) -> int | None:
+        return self.files.config.get("SEED")
+
+    def setting(self, task: str) -> str:
+        """What a task's runs with several seeds have in common: all settings but the seed and places, and the start."""
+        config = {name: value for name, value in self.files.config.items() if name not in NOT_OF_A_SETTING}
+        identity = self.files.record["tasks"][task].get("identity", {})
+        shared = {name: value for name, value in identity.items() if name != "seed"}
+        return json.dumps([task, config, shared], sort_keys=True)
+
+    def is_copy_of(self, other: "Finished") -> bool:
+        """Whether both folders are one, or hold the same run: of one start, with one setting and seed."""
+        if self.files.folder.resolve() == other.files.folder.resolve():
+            return True
+        mine, theirs = (
+            [run.files.record.get("started"), {task: run.files.record["tasks"][task].get("identity") for task in tasks}]
+            for run, tasks in ((self, self.tables), (other, other.tables))
+        )
+        return bool(mine[0]) and mine == theirs
+
+
+def read_runs(folders: Sequence[Path]) -> list[Finished]:
+    """Read the runs, the first of which is what the others are compared with.
+
+    Raises
+    ------
+    ValueError : all that speaks against comparing them, a line each: fewer than two, one that is not finished or is
+        named twice, other test images, labels or lesions.
+    """
+    runs, problems = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # a damaged file may be anything
+            is_own = type(error) is ValueError
+            problems.append(f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error}).")
+    if len(folders) < 2:
+        problems.append("One run alone cannot be compared: name two or more.")
+    for first, second in combinations(runs, 2):
+        if second.is_copy_of(first):
+            problems.append(f"{second.name} is the same run as {first.name}: name each once.")
+    for run in runs[1:]:
+        problems += disagreements(runs[0], run)
+    if problems:
+        raise ValueError("\n".join(map(printable, dict.fromkeys(problems))))
+    return runs
+
+
+def read_run(folder: Path) -> Finished:
+    """Read one run.
+
+    Raises
+    ------
+    ValueError : the folder holds none that is finished, or its files lack something or contradict each other.
+    """
+    run = Run(folder)
+    if not (run.record.get("finished") and run.metrics):
+        raise ValueError("holds no finished run. Let main.py, or main.py --resume, come to its end first.")
+    if run.splits is None:
+        raise ValueError("has no splits.csv, so its test images are not known.")
+    test = run.splits[run.splits["split"] == "test"].set_index("image")[["label", "lesion_id"]]
+    if test.index.has_duplicates:
+        raise ValueError(f"splits.csv has {test.index[test.index.duplicated()][0]!r} twice.")
+    tables = {}
+    for task, metrics in run.metrics.items():
+        heads = [head for head in SCORES if head in (metrics or {})]
+        if not heads:
+            raise ValueError(f"has no scores in {task}/metrics.json. {AGAIN}")
+        for path in ((head, *score.path) for head in heads for score in SCORES[head].values()):
+            if _lacks(metrics, path):
+                raise ValueError(f"{task}/metrics.json lacks {'.'.join(path)}. {AGAIN}")
+        if "label" in heads and not is_current(metrics["label"]["calibration"]):
+            raise ValueError(f"{task}/predictions.csv is of an earlier version, not calibrated. {AGAIN}")
+        tables[task] = {head: read_head(folder / task, head) for head in heads}
+        for table in tables[task].values():
+            _refuse_strangers(task, table, test)
+    return Finished(str(folder), run, test, tables)
+
+
+def _lacks(found: dict, path: tuple[str, ...]) -> bool:
+    for name in path:
+        if name not in (found or {}):
+            return True
+        found = found[name]
+    return False
+
+
+def _refuse_strangers(task: str, table: pd.DataFrame, test: pd.DataFrame) -> None:
+    """Refuse a table of images that are no test images, or have another label than in splits.csv."""
+    if strange := set(table["image"]) - set(test.index):
+        raise ValueError(f"{task} was measured on images that are not in splits.csv's test set: {some(strange)}.")
+    if "true" in table:
+        other = table["true"].to_numpy() != test["label"].loc[table["image"]].to_numpy()
+        if other.any():
+            raise ValueError(f"{task}/predictions.csv and splits.csv disagree on {some(table.loc[other, 'image'])}.")
+
+
+def disagreements(first: Finished, second: Finished) -> list[str]:
+    """Why two runs were not measured on the same images, in words; [] if they were."""
+    if problem := _other_images(first.test.index, second.test.index, first.name, second.name):
+        return [f"{second.name}: its test images are not those of {first.name}: {problem}."]
+    found, test = [], second.test.loc[first.test.index]
+    for column, words in (("label", "have another true label"), ("lesion_id", "belong to another lesion")):
+        other = test.index[test[column].to_numpy() != first.test[column].to_numpy()]
+        if len(other):
+            found.append(f"{second.name}: {len(other):,} test images {words} than in {first.name} ({some(other)}).")
+    for task in first.tables.keys() & second.tables.keys():
+        for head in first.tables[task].keys() & second.tables[task].keys():
+            images = [run.tables[task][head]["image"] for run in (first, second)]
+            if problem := _other_images(*images, first.name, second.name):
+                found.append(f"{second.name}: {task} was measured on other images than in {first.name}: {problem}.")
+    return found
+
+
+def _other_images(first: Iterable[str], second: Iterable[str], name: str, other_name: str) -> str:
+    only = {name: set(first) - set(second), other_name: set(second) - set(first)}
+    return ", ".join(f"{len(names):,} only in {where} ({some(names)})" for where, names in only.items() if names)
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names."""
+    names = sorted(names)
+    return ", ".join(names[:N_NAMES]) + (", …" if len(names) > N_NAMES else "")

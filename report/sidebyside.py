@@ -1,0 +1,180 @@
+"""Several finished runs side by side -> comparison.html, comparison.json and a figure, and tables for the console."""
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import evaluate
+import visualize
+from dataset.csvfile import printable
+from report.comparison import SCORES, compare
+from report.folder import RECORD, RunFolder
+from report.page import TEMPLATES, score_at
+from report.runs import Finished, read_runs
+
+HEADS = {"label": "Diagnoses", "mask": "Outlines"}
+RunTask = tuple[Finished, str]
+
+
+def compare_runs(folders: Sequence[Path], output_dir: Path) -> str:
+    """Compare every run with the first one, write what is found, and return it as text.
+
+    Raises
+    ------
+    ValueError : the runs cannot be compared, or `output_dir` is the folder of a run; nothing is written.
+    """
+    if (output_dir / RECORD).exists():
+        raise ValueError(f"{output_dir} holds a run, with a comparison.json of its own. Name another --output-dir.")
+    found = side_by_side(read_runs(folders))
+    kinds = _kinds(found)
+    picture = visualize.png(_figure(kinds), found["note"]) if found["differences"] else b""
+    content = {"kinds": kinds, "picture": base64.b64encode(picture).decode(), "failure": evaluate.FAILURE}
+    page = TEMPLATES.get_template("comparison.html").render(found | content)
+    folder = RunFolder(output_dir)
+    folder.write_json("comparison.json", found)
+    if picture:
+        folder.write("comparison.png", picture)
+    folder.write("comparison.html", page)
+    return as_text(found, kinds)
+
+
+def side_by_side(runs: Sequence[Finished]) -> dict:
+    """The main scores, the differences from the first run and the spread over seeds, as comparison.json holds them."""
+    return {
+        "n_images": len(runs[0].test),
+        "n_lesions": int(runs[0].test["lesion_id"].nunique()),
+        "n_resamples": evaluate.N_RESAMPLES,
+        "note": next((run.files.note for run in runs if run.files.note), ""),
+        "models": [_model(run, task, head) for head in SCORES for run, task in _with_head(runs, head)],
+        "differences": [_difference(*pair) for pair in _pairs(runs)],
+        "seeds": [_spread(*group) for group in _repeated(runs)],
+    }
+
+
+def _with_head(runs: Sequence[Finished], head: str) -> list[RunTask]:
+    """Each run and task of it that has this head."""
+    return [(run, task) for run in runs for task in run.tables if head in run.tables[task]]
+
+
+def _model(run: Finished, task: str, head: str) -> dict:
+    """The main scores of a run's task, as its metrics.json has them."""
+    images = run.tables[task][head]["image"]
+    scores = {key: score_at(run.files.metrics[task], (head, *score.path)) for key, score in SCORES[head].items()}
+    about = {"head": head, "run": run.name, "task": task, "seed": run.seed, "n_images": len(images)}
+    return about | {"n_lesions": int(run.test.loc[images, "lesion_id"].nunique()), "scores": scores}
+
+
+def _pairs(runs: Sequence[Finished]) -> Iterator[tuple[str, RunTask, RunTask]]:
+    """By head, the first run's task of the same name, or else of the same kind, and each later run's."""
+    for head in SCORES:
+        of_first = [task for _, task in _with_head(runs[:1], head)]
+        for run, task in _with_head(runs[1:], head) if of_first else ():
+            yield head, (runs[0], task if task in of_first else of_first[0]), (run, task)
+
+
+def _difference(head: str, first: RunTask, second: RunTask) -> dict:
+    tables = [run.tables[task][head] for run, task in (first, second)]
+    names = {"head": head, "run": second[0].name, "task": second[1], "less_run": first[0].name, "less_task": first[1]}
+    return names | compare(head, *tables, first[0].test["lesion_id"])
+
+
+def _repeated(runs: Sequence[Finished]) -> Iterator[tuple[str, str, list[Finished]]]:
+    """Head, task and runs of each setting that was run with several seeds; of runs with equal seeds the first."""
+    for head in SCORES:
+        groups: dict[tuple[str, str], dict] = {}
+        for run, task in _with_head(runs, head):
+            groups.setdefault((task, run.setting(task)), {}).setdefault(run.seed, run)
+        yield from ((head, task, list(group.values())) for (task, _), group in groups.items() if len(group) > 1)
+
+
+def _spread(head: str, task: str, runs: list[Finished]) -> dict:
+    """Mean and standard deviation (n - 1) over the seeds; None where a run's score is not defined."""
+    models, scores = [_model(run, task, head)["scores"] for run in runs], {}
+    for key in SCORES[head]:
+        values = [model[key]["value"] for model in models]
+        scores[key] = {"mean": None, "std": None}
+        if None not in values:
+            scores[key] = {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
+    about = {"head": head, "task": task, "runs": [run.name for run in runs], "seeds": [run.seed for run in runs]}
+    return about | {"n_seeds": len(runs), "scores": scores}
+
+
+def _kinds(found: dict) -> list[dict]:
+    """What was found by head, with the words that page, figure and console share."""
+    kinds = []
+    for head, title in HEADS.items():
+        models, differences, seeds = (
+            [row for row in found[name] if row["head"] == head] for name in ("models", "differences", "seeds")
+        )
+        if models:
+            kind = {"title": title, "columns": {key: score.title for key, score in SCORES[head].items()}}
+            kind["models"] = models
+            kind["differences"] = [row | {"pair": _pair_of(row)} for row in differences]
+            kinds.append(kind | {"seeds": seeds})
+    return kinds
+
+
+def _pair_of(row: dict) -> str:
+    return row["task"] if row["task"] == row["less_task"] else f"{row['task']} less {row['less_task']}"
+
+
+def _figure(kinds: list[dict]) -> visualize.Figure:
+    groups = []
+    for kind in kinds:
+        if rows := kind["differences"]:
+            values = {title: [_ends(row[key]) for row in rows] for key, title in kind["columns"].items()}
+            groups.append(([f"{row['run']}\n{row['pair']}" for row in rows], values))
+    return visualize.differences(groups, f"Differences from\n{kinds[0]['models'][0]['run']}")
+
+
+def _ends(found: dict) -> list[float]:
+    """Difference, low and high; NaN for what is not defined."""
+    values = [found["difference"], *(found["interval"] or [None, None])]
+    return [np.nan if value is None else value for value in values]
+
+
+def as_text(found: dict, kinds: list[dict]) -> str:
+    """The scores, the differences and the spread over seeds, as tables for the console."""
+    blocks = [f"{found['n_images']:,} test images of {found['n_lesions']:,} lesions; in brackets the 95 % interval"]
+    for kind in kinds:
+        models = [(f"{row['run']} {row['task']}", row["scores"]) for row in kind["models"]]
+        differences = [(f"{row['run']} {row['pair']}", row) for row in kind["differences"]]
+        seeds = [(f"{row['task']}, {_seeds(row)}", row["scores"]) for row in kind["seeds"]]
+        for title, rows, shown in (
+            (kind["title"], models, _value),
+            (f"{kind['title']}, differences from {found['models'][0]['run']}", differences, _change),
+            (f"{kind['title']}, mean and standard deviation over seeds", seeds, _mean),
+        ):
+            if rows:
+                blocks.append(f"{printable(title)}\n{_table(kind['columns'], rows, shown)}")
+    return "\n\n".join(blocks)
+
+
+def _table(columns: dict[str, str], rows: list[tuple[str, dict]], shown: Callable[[dict], str]) -> str:
+    cells = [[shown(scores[key]) for key in columns] for _, scores in rows]
+    return pd.DataFrame(cells, [printable(name) for name, _ in rows], list(columns.values())).to_string()
+
+
+def _seeds(row: dict) -> str:
+    return f"{row['runs'][0]} and like it, n = {row['n_seeds']}: seeds {', '.join(map(str, row['seeds']))}"
+
+
+def _value(score: dict) -> str:
+    return _with_interval(score["value"], score["interval"], ".3f")
+
+
+def _change(score: dict) -> str:
+    return _with_interval(score["difference"], score["interval"], "+.3f")
+
+
+def _mean(score: dict) -> str:
+    return "-" if score["mean"] is None else f"{score['mean']:.3f} ± {score['std']:.3f}"
+
+
+def _with_interval(value: float | None, interval: list | None, form: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value:{form}}" + (f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else "")

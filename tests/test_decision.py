@@ -1,0 +1,77 @@
+"""What a checkpoint stores to decide by, complete, older and in part."""
+
+import numpy as np
+import pytest
+
+import decision
+from dataset.table import CLASSES
+
+TESTED = {
+    "melanoma": {"threshold": 0.2, "sensitivity": 0.931, "specificity": 0.658, "n_images": 1499},
+    "malignant": {"threshold": 0.4, "sensitivity": 0.9, "specificity": 0.75, "n_images": 1499},
+}
+CALIBRATION = {"thresholds": {"melanoma": 0.2, "malignant": 0.4}, "scale": "calibrated"}
+CHECKPOINT = {"classes": list(CLASSES), "calibration": CALIBRATION, "tested": TESTED}
+PROBABILITIES = np.array([0.2, 0.5, 0.1, 0.05, 0.05, 0.05, 0.05])
+
+
+def test_melanoma_is_one_class_and_malignant_the_sum_of_three():
+    melanoma, malignant = decision.findings(PROBABILITIES, decision.points_of(CHECKPOINT))
+    assert melanoma.probability == 0.2 and malignant.probability == pytest.approx(0.2 + 0.1 + 0.05)
+
+
+def test_at_the_threshold_is_above_as_in_the_scores():
+    assert [finding.verdict for finding in decision.findings(PROBABILITIES, decision.points_of(CHECKPOINT))] == [
+        "above",
+        "below",
+    ]
+
+
+def test_the_order_of_the_classes_is_the_checkpoints():
+    points = decision.points_of(CHECKPOINT | {"classes": list(CLASSES[::-1])})
+    assert [finding.probability for finding in decision.findings(PROBABILITIES[::-1], points)] == pytest.approx(
+        [0.2, 0.35]
+    )
+
+
+def test_the_words_say_what_the_threshold_did_in_the_test_set():
+    melanoma, malignant = decision.points_of(CHECKPOINT)
+    assert melanoma.describe() == (
+        "threshold 0.2000, which found 93 % of the melanomas and passed over 66 % of the rest in the test set "
+        "(1,499 images)"
+    )
+    assert "found 90 % of the malignant lesions and passed over 75 % of the rest" in malignant.describe()
+
+
+@pytest.mark.parametrize(
+    "tested",
+    [
+        None,
+        {},
+        {"melanoma": TESTED["melanoma"] | {"threshold": 0.21}},
+        {"melanoma": TESTED["melanoma"] | {"sensitivity": None}},
+        {"melanoma": TESTED["melanoma"] | {"specificity": None}},
+    ],
+    ids=["older checkpoint", "nothing measured", "another threshold", "no melanoma in test", "nothing else in test"],
+)
+def test_no_sensitivity_is_claimed_that_was_not_measured(tested):
+    checkpoint = {name: value for name, value in CHECKPOINT.items() if name != "tested"}
+    melanoma = decision.points_of(checkpoint | ({} if tested is None else {"tested": tested}))[0]
+    assert melanoma.describe() == "threshold 0.2000, fitted on the validation set; what it finds elsewhere is not known"
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        None,
+        {"thresholds": {"melanoma": None, "malignant": 0.4}, "scale": "calibrated"},
+        {"thresholds": {"melanoma": 0.2, "malignant": 0.4}},
+    ],
+    ids=["never calibrated", "no melanoma in validation", "thresholds of another scale"],
+)
+def test_without_a_threshold_nothing_is_above_or_below(calibration):
+    checkpoint = {name: value for name, value in CHECKPOINT.items() if name != "calibration"}
+    points = decision.points_of(checkpoint | ({} if calibration is None else {"calibration": calibration}))
+    melanoma = decision.findings(PROBABILITIES, points)[0]
+    assert melanoma.probability == 0.2 and melanoma.verdict is None
+    assert melanoma.point.describe() == "no threshold is known"
