@@ -100,7 +100,7 @@ DEMO = {  # what --demo sets instead; flags still win
     "DATA_DIR": "demo_data",
     "OUTPUT_DIR": "outputs_demo",
     "IMAGE_SIZE": 64,
-    "CLASSIFICATION_EPOCHS": 5,
+    "CLASSIFICATION_EPOCHS": 4,
     "CLASSIFICATION_LR": 1e-3,
     "SEGMENTATION_EPOCHS": 3,
     "SEGMENTATION_LR": 1e-3,
