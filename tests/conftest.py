@@ -23,9 +23,9 @@ QUICK = [
 
 torch.set_num_threads(min(torch.get_num_threads(), 2))
 
-# Files and names of what runs the program, another process, a browser or a notebook; the other tests are quick.
+# Files and names of what trains, or runs the program, another process, a browser or a notebook; other tests are quick.
 SLOW_FILES = {f"test_{name}.py" for name in ("app", "benchmarks", "distributed", "export", "fuzz", "notebook")}
-SLOW_NAMES = {"QUICK", "measured", "program", "quick", "subprocess", "whole_run"}
+SLOW_NAMES = {"QUICK", "fit", "measured", "program", "quick", "run", "subprocess", "whole_run"}
 
 
 def pytest_ignore_collect(collection_path, config):
