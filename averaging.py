@@ -1,4 +1,4 @@
-"""Trained networks, or one network's views of a picture, as one network: their probabilities are averaged.
+"""Several trained networks as one, by the mean of their probabilities; views of a picture, by the mean of their logits.
 
 `Turned` and `Average` are used like a `models.Model`: logits by head's name, and heat maps for labels.
 """
@@ -140,12 +140,12 @@ def fitted(checkpoint: dict, tta: bool) -> dict:
     return checkpoint | found
 
 
-def kept(tta: bool, calibration: dict, tested: dict) -> dict:
+def to_keep(tta: bool, calibration: dict, tested: dict) -> dict:
     """What a checkpoint keeps of this, where `fitted` finds it."""
     return dict(zip(_keys(tta).values(), (calibration, tested)))
 
 
-def shared(checkpoints: dict[Path, dict], tta: bool = False) -> dict:
+def combined(checkpoints: dict[Path, dict], tta: bool = False) -> dict:
     """What is known of `build`'s network, as one checkpoint without weights; `fitted` is done for it.
 
     Of several, whose probabilities are calibrated before they are averaged, no tau and no threshold is known.
@@ -153,7 +153,7 @@ def shared(checkpoints: dict[Path, dict], tta: bool = False) -> dict:
     found = [fitted(checkpoint, tta) for checkpoint in checkpoints.values()]
     if len(found) == 1:
         return found[0]
-    with_labels = [one for one in found if one["task"] != "segmentation"]
+    with_labels = [one for one in found if "label" in MODELS[one["task"]].outputs]
     is_calibrated = all("temperature" in one.get("calibration", {}) for one in with_labels)
     notes = sorted({one["note"] for one in found if one.get("note")})
     return {name: found[0][name] for name in ("classes", "image_size")} | {
@@ -163,7 +163,7 @@ def shared(checkpoints: dict[Path, dict], tta: bool = False) -> dict:
     }
 
 
-def about(checkpoints: dict[Path, dict], tta: bool) -> dict:
+def provenance(checkpoints: dict[Path, dict], tta: bool) -> dict:
     """What metrics.json says of the network: what it started from, its epoch, its views, and what is averaged."""
     first = next(iter(checkpoints.values()))
     starts = {checkpoint.get("initial_weights", "unknown") for checkpoint in checkpoints.values()}

@@ -34,8 +34,11 @@ __all__ = [
     "STD",
     "Batches",
     "crop",
+    "draw_boxes",
+    "draw_tones",
     "load_image",
     "normalise",
+    "tint",
     "to_device",
     "turn",
 ]
@@ -139,29 +142,35 @@ class Batches:
 
     def epoch(self, epoch: int = 0) -> Iterator[dict[str, torch.Tensor]]:
         """All images once; with several ranks, this one's share of each batch."""
-        n = self.n_images
-        order, codes, boxes, tones = torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.empty(n), torch.empty(n)
-        if self.seed is not None:
-            rng = np.random.default_rng((self.seed, epoch))
-            order = torch.from_numpy(rng.permutation(n))
-            codes = torch.from_numpy(rng.integers(8, size=n))
-            if self.augment == "crops":
-                boxes, tones = draw_boxes(rng, n), draw_tones(rng, n)
-        rows = [part[self.rank :: self.n_ranks] for part in self.rows[order.to(self.rows.device)].split(self.sizes)]
+        drawn = self._draw(epoch)
+        rows = self.rows[drawn["order"].to(self.rows.device)].split(self.sizes)
         # What was drawn goes to the device once an epoch: a copy a step would make it wait.
-        drawn = [values.to(self.device).split(self.sizes) for values in (order, codes, boxes, tones)]
-        for pixels, *parts in zip(self._read_ahead(rows), *drawn):
-            chosen, code, box, tone = (part[self.rank :: self.n_ranks] for part in parts)
-            if self.augment != "none":
-                pixels = turn(pixels, code)
-            if self.augment == "crops":
-                pixels = crop(pixels, box)
+        parts = zip(*(values.to(self.device).split(self.sizes) for values in drawn.values()))
+        mine = slice(self.rank, None, self.n_ranks)
+        for pixels, values in zip(self._read_ahead([part[mine] for part in rows]), parts):
+            part = {name: value[mine] for name, value in zip(drawn, values)}
+            if "code" in part:
+                pixels = turn(pixels, part["code"])
+            if "box" in part:
+                pixels = crop(pixels, part["box"])
             image = normalise(pixels[..., :3])
             yield {
-                "image": tint(image, tone) if self.augment == "crops" else image,
-                "label": self.labels[chosen],
+                "image": tint(image, part["tone"]) if "tone" in part else image,
+                "label": self.labels[part["order"]],
                 "mask": pixels[..., 3].gt(0).float().unsqueeze(1),
             }
+
+    def _draw(self, epoch: int) -> dict[str, torch.Tensor]:
+        """The order of an epoch's images, and what changes each of them; as long as there are images."""
+        if self.seed is None:
+            return {"order": torch.arange(self.n_images)}
+        n, rng = self.n_images, np.random.default_rng((self.seed, epoch))
+        drawn = {"order": torch.from_numpy(rng.permutation(n))}
+        if self.augment != "none":
+            drawn["code"] = torch.from_numpy(rng.integers(8, size=n))
+        if self.augment == "crops":
+            drawn |= {"box": draw_boxes(rng, n), "tone": draw_tones(rng, n)}
+        return drawn
 
     def _read_ahead(self, parts: list[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Gather each part's pixels, two steps ahead in a thread where they come from the disk."""

@@ -1,4 +1,4 @@
-"""What a checkpoint stores to decide by, and deciding by it: classes by two rules, and above or below a threshold."""
+"""The thresholds that a checkpoint stores, and what they say of a picture."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,10 @@ import numpy as np
 OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": ("MEL", "BCC", "AKIEC")}  # classes to find, against the rest
 NAMES = {"melanoma": ("a melanoma", "melanomas"), "malignant": ("a malignant lesion", "malignant lesions")}
 SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
-NO_TAU = "The balanced rule is left out: no tau was fitted for what is used here; main.py --evaluate-only fits it for "
-NO_TAU += "one checkpoint, and with --tta for its average over turns."
+NO_TAU = (
+    "The balanced rule is left out: no tau was fitted for what is used here; main.py --evaluate-only fits it for "
+    "one checkpoint, and with --tta for its average over turns."
+)
 
 
 class Point(NamedTuple):

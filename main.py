@@ -172,7 +172,7 @@ def run(config: SimpleNamespace) -> None:
         }
         pixels = data.to_device(data_set.pixels, device)
         batches = {task: make_batches(config, task, data_set.table, pixels, device, rank, n_ranks) for task in tasks}
-        begin(config, folder, tasks, shared, environment, data_set.table)
+        loaded = begin(config, folder, tasks, shared, environment, data_set.table)
         if folder.is_finished(tasks, measured_as(config)):
             return say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
@@ -184,8 +184,8 @@ def run(config: SimpleNamespace) -> None:
                 train_model(config, folder, job, weights, environment)
             if folder.facts(task).get("measured") != measured_as(config):
                 path = folder.best_path(task)
-                trained = {path: machine.from_first(models.load_checkpoint, path)}
-                measure_models(config, folder, task, trained, job.batches, external, precision)
+                checkpoint = loaded.get(task) or machine.from_first(models.load_checkpoint, path)
+                measure_models(config, folder, task, {path: checkpoint}, job.batches, external, precision)
         if named:
             measure_named(config, folder, named, data_set.table, pixels, external, device, precision)
         audit_leakage(folder, data_set)
@@ -208,9 +208,8 @@ def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
         "segmentation": (config.SEGMENTATION_EPOCHS, config.SEGMENTATION_BATCH_SIZE, config.SEGMENTATION_LR),
         "multitask": (config.MULTITASK_EPOCHS, config.MULTITASK_BATCH_SIZE, config.MULTITASK_LR),
     }
-    common = ("weight_decay", "schedule", "warm_up", "ema", "mask_loss")
-    options = {name: getattr(config, name.upper()) for name in common}
-    return {task: train.Recipe(*values, **options) for task, values in found.items()}
+    common = (config.WEIGHT_DECAY, config.SCHEDULE, config.WARM_UP, config.EMA, config.MASK_LOSS)
+    return {task: train.Recipe(*values, *common) for task, values in found.items()}
 
 
 def prepare_data(config: SimpleNamespace) -> DataSet:
@@ -255,14 +254,14 @@ def choose_tasks(config: SimpleNamespace, folder: RunFolder, table: pd.DataFrame
     """The tasks that there are masks for, and a checkpoint if nothing is trained; the others are named and left out."""
 
     def is_possible(task: str) -> bool:
-        return set(learnable(table, task)["split"]) >= set(tables.SPLITS)
+        return set(learnable(table, models.MODELS[task].outputs)["split"]) >= set(tables.SPLITS)
 
     possible = [task for task in config.TASKS if is_possible(task)]
-    problem = f"Too few masks in {config.DATA_DIR} for {{}}: each part of the split needs some."
-    go_on_with(possible, config.TASKS, problem, "Put them into masks/ as <image>_segmentation.png.")
+    advice = "Each part of the split needs some: put them into masks/ as <image>_segmentation.png."
+    go_on_with(possible, config.TASKS, f"Too few masks in {config.DATA_DIR} for", advice)
     if config.EVALUATE_ONLY:
         there = machine.from_first(lambda: [task for task in possible if folder.best_path(task).exists()])
-        go_on_with(there, possible, f"No checkpoint in {folder.path} for {{}}.", "Train it first.")
+        go_on_with(there, possible, f"No checkpoint in {folder.path} for", "Train it first.")
         return there
     return possible
 
@@ -270,15 +269,15 @@ def choose_tasks(config: SimpleNamespace, folder: RunFolder, table: pd.DataFrame
 def go_on_with(some: Sequence[str], tasks: Sequence[str], problem: str, advice: str) -> None:
     """Say which of the tasks are left out; raises ValueError if none is left."""
     if missing := [task for task in tasks if task not in some]:
-        message = problem.format(", ".join(missing))
+        message = f"{problem} {', '.join(missing)}."
         if not some:
             raise ValueError(f"{message} {advice}")
         say(f"{message} Going on without.")
 
 
-def learnable(table: pd.DataFrame, task: str) -> pd.DataFrame:
-    """The rows that a task can learn from, and is compared on: with a target for each of its model's heads."""
-    return table[tables.targets(table)[list(models.MODELS[task].outputs)].all(axis=1)]
+def learnable(table: pd.DataFrame, heads: Sequence[str]) -> pd.DataFrame:
+    """The rows that a model can learn from, and is compared on: with a target for each of its heads."""
+    return table[tables.targets(table)[list(heads)].all(axis=1)]
 
 
 def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: int, n_ranks: int) -> dict:
@@ -288,7 +287,7 @@ def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: i
     ------
     ValueError : a batch is too small for the processes, or for batch normalisation.
     """
-    rows, size = learnable(table, task), recipes(config)[task].batch_size
+    rows, size = learnable(table, models.MODELS[task].outputs), recipes(config)[task].batch_size
     options: dict = {split: {"rank": rank, "n_ranks": n_ranks} for split in ("train", "val")} | {"test": {}}
     options["train"] |= {"seed": config.SEED, "augment": config.AUGMENT}
     found = {
@@ -310,8 +309,11 @@ def identity(config: SimpleNamespace, task: str, shared: dict) -> dict:
     return own | recipes(config)[task]._asdict() | shared
 
 
-def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, table: pd.DataFrame) -> None:
-    """Make the folder this run's, or refuse: go on in it, measure in it, or else start anew in an empty one."""
+def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, table: pd.DataFrame) -> dict[str, dict]:
+    """Make the folder this run's, or refuse: go on in it, measure in it, or else start anew in an empty one.
+
+    Returns the checkpoints that are only to be measured, by task.
+    """
     about = settings.plain(config) | ({"data": synthetic.NOTE} if config.DEMO else {})
     if config.EVALUATE_ONLY and not config.CHECKPOINTS:
         return begin_measuring(config, folder, tasks, about, environment, table)
@@ -325,9 +327,12 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
     if not folder.is_finished(tasks, measured_as(config)):
         folder.write_json("config.json", about)
         folder.write_json("environment.json", environment)
+    return {}
 
 
-def begin_measuring(config, folder: RunFolder, tasks, about: dict, environment: dict, table: pd.DataFrame) -> None:
+def begin_measuring(
+    config, folder: RunFolder, tasks, about: dict, environment: dict, table: pd.DataFrame
+) -> dict[str, dict]:
     """Take over the checkpoints that are there; the configuration that they were trained with stays."""
     folder.go_on()
     checkpoints = {task: machine.from_first(models.load_checkpoint, folder.best_path(task)) for task in tasks}
@@ -337,7 +342,8 @@ def begin_measuring(config, folder: RunFolder, tasks, about: dict, environment: 
         folder.note_task(task, trained=True, measured=None, identity=checkpoint.get("identity", {}))
     folder.write_json("evaluation.json", {"config": about, "environment": environment})
     if not machine.from_first((folder.path / "config.json").exists):
-        folder.write_json("config.json", checkpoint["config"])
+        folder.write_json("config.json", next(iter(checkpoints.values()))["config"])
+    return checkpoints
 
 
 def write_data(folder: RunFolder, data_set: DataSet, external: OtherSet | None) -> None:
@@ -402,23 +408,22 @@ def describe_model(config, job: Job, model: models.Model) -> dict:
     }
 
 
-def measured_as(config: SimpleNamespace) -> str:
+def measured_as(config: SimpleNamespace) -> dict:
     """How a model was measured, for the record: a run that goes on does it again if that differs."""
-    return config.EXTERNAL_DIR + (" over turns" if config.TTA else "")
+    return {"external": config.EXTERNAL_DIR, "tta": config.TTA}
 
 
 def measure_models(config, folder: RunFolder, name: str, checkpoints: dict, parts: dict, external, precision) -> None:
     """Measure one checkpoint, or the average of several, on the test set, and on another data set if one is named."""
-    options = {"precision": precision, "tta": config.TTA, "keep": not config.CHECKPOINTS}
-    measure(folder, name, checkpoints, parts, external, **options)
+    keep = not config.CHECKPOINTS
+    measure(folder, name, checkpoints, parts, external, precision=precision, tta=config.TTA, keep=keep)
     folder.note_task(name, measured=measured_as(config))
 
 
 def measure_named(config, folder, named: dict[Path, dict], table, pixels, external, device, precision: str) -> None:
     """Measure the checkpoints that were named, as one model."""
     name = "average" if len(named) > 1 else next(iter(named.values()))["task"]
-    rows = table[tables.targets(table)[averaging.heads_of(named)].all(axis=1)]
-    size = config.MULTITASK_BATCH_SIZE
+    rows, size = learnable(table, averaging.heads_of(named)), config.MULTITASK_BATCH_SIZE  # nothing depends on the size
     parts = {part: data.Batches(pixels, rows[rows["split"] == part], size, device=device) for part in tables.SPLITS}
     say(f"\n=== {name} ===")
     folder.note_task(name, trained=True, identity={"checkpoints": list(map(str, named)), "tta": config.TTA})

@@ -7,6 +7,7 @@ import argparse
 import csv
 import glob
 import io
+import itertools
 import os
 import sys
 from collections import Counter
@@ -77,7 +78,7 @@ class Predictor:
         self.device = machine.choose_device(device)
         self.precision = machine.choose_precision("auto", self.device)
         found = {Path(path): models.load_checkpoint(path) for path in checkpoints}
-        self.about, self.model = averaging.shared(found, tta), averaging.build(found, self.device, tta)
+        self.about, self.model = averaging.combined(found, tta), averaging.build(found, self.device, tta)
         self.explain = explain and "label" in self.model.heads
         self.classes, self.size = self.about["classes"], self.about["image_size"]
         has_labels, self.calibration = "label" in self.model.heads, self.about.get("calibration", {})
@@ -326,14 +327,13 @@ def process_all(outputs: Outputs, files: Sequence[Path], names: Sequence[str], b
         progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
         table = stack.enter_context(outputs.open_table())
         done = machine.map_ahead(pool, lambda b: process(outputs, files[b], names[b]), batches, 2 * n_workers)
-        for batch, rows in zip(batches, done):
-            for file, row in zip(files[batch], rows):
-                if isinstance(row, str):
-                    tqdm.write(f"skipped {file}: {row}", file=sys.stderr)
-                else:
-                    table.writerow(row)
-                    n_done += 1
-                progress.update()
+        for file, row in zip(files, itertools.chain.from_iterable(done)):
+            if isinstance(row, str):
+                tqdm.write(f"skipped {file}: {row}", file=sys.stderr)
+            else:
+                table.writerow(row)
+                n_done += 1
+            progress.update()
     return n_done
 
 
@@ -428,10 +428,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         parser.exit(2, f"{error}\n")
     except OSError as error:
-        cannot_write = (
-            f"Cannot write {error.filename or options.output_dir}: {error.strerror}. Make room, or name another"
-        )
-        parser.exit(2, f"{error if error.errno is None else f'{cannot_write} --output-dir.'}\n")
+        where = f"{error.filename or options.output_dir}: {error.strerror}"
+        advice = "Make room, or name another --output-dir."
+        parser.exit(2, f"{error}\n" if error.errno is None else f"Cannot write {where}. {advice}\n")
 
 
 if __name__ == "__main__":

@@ -258,12 +258,12 @@ class Learner:
         self.optimizer = make_optimizer(model, recipe)
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         self.watched = self.average.module if recipe.ema else model
-        self.shared, self.losses = _shared(model), recipe.losses()
+        self.parallel, self.losses = _parallel(model), recipe.losses()
 
     def step(self, batch: dict[str, Tensor], number: int, weight: float = 1.0) -> dict[str, Tensor]:
         """Take training step `number`, counted from 0, and return the losses; `weight` multiplies the gradient."""
         with autocast(batch["image"].device, self.precision):
-            output = self.shared(batch["image"])
+            output = self.parallel(batch["image"])
 
         losses = head_losses(output, batch, self.losses)
         loss = sum(losses.values())
@@ -306,7 +306,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 
-def _shared(model: nn.Module) -> nn.Module:
+def _parallel(model: nn.Module) -> nn.Module:
     """The model with its gradients averaged over the processes; itself where there is one process."""
     if not is_distributed():
         return model

@@ -77,9 +77,9 @@ class RunFolder:
         """Whether an earlier run has left anything here that took time to make."""
         return any(any(self.path.glob(kind)) for kind in ("best_*_model.pth", "*/last.pth", "*/previous.pth"))
 
-    def set_aside(self, name: str = "") -> Path:
-        """Rename the folder, or one in it, after the time of its last change; returns its new path."""
-        return from_first(self._set_aside, self.path.resolve() / name)
+    def set_aside(self) -> Path:
+        """Rename the folder after the time of its last change; returns its new path."""
+        return from_first(self._set_aside, self.path.resolve())
 
     @staticmethod
     def _set_aside(old: Path) -> Path:
@@ -100,10 +100,10 @@ class RunFolder:
         """Take over the record that is there. Raises ValueError if it is damaged."""
         self.record = from_first(self.read_record)
 
-    def is_finished(self, tasks: Sequence[str], external: str) -> bool:
-        """Whether all of these tasks were measured, on that other data set too, and reported."""
-        measured = all(self.facts(task).get("measured") == external for task in tasks)
-        return measured and self.record.get("finished", False)
+    def is_finished(self, tasks: Sequence[str], measured: dict) -> bool:
+        """Whether all of these tasks were measured in this way, and reported."""
+        are_measured = all(self.facts(task).get("measured") == measured for task in tasks)
+        return are_measured and self.record.get("finished", False)
 
     def note(self, **facts) -> None:
         """Add to the record, and write it."""

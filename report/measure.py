@@ -92,16 +92,16 @@ def measure(
     if not calibration or not results.is_current(calibration):
         learned = parts["train"].table["label"].to_numpy()
         calibration = results.calibrate(model, parts["val"].whole(), precision, learned)
-    about = averaging.about(checkpoints, tta)
+    about = averaging.provenance(checkpoints, tta)
 
-    def assess(batches: data.Batches, place: RunFolder, images: str) -> dict | None:
+    def assess_on(batches: data.Batches, place: RunFolder, images: str) -> dict | None:
         found = results.assess(model, batches, calibration, place, task=task, precision=precision, about=about)
         if found:
             print(results.console_table(f"{task}, {images}", found), flush=True)
         return found
 
-    if found := assess(parts["test"], folder.below(task), "test set"):
-        kept = averaging.kept(tta, calibration, results.tested_points(found))
+    if found := assess_on(parts["test"], folder.below(task), "test set"):
+        kept = averaging.to_keep(tta, calibration, results.tested_points(found))
         if keep and any(checkpoint.get(name) != value for name, value in kept.items()):
             save(path, checkpoint | kept)
     if other:
@@ -109,7 +109,7 @@ def measure(
         if len(rows):
             test = parts["test"]
             batches = data.Batches(other.pixels, rows, max(test.sizes), device=test.device)
-            assess(batches, folder.below("external").below(task), other.name)
+            assess_on(batches, folder.below("external").below(task), other.name)
         elif machine.is_first():
             print(f"{task}: {other.name} has no masks to measure it with.")
         folder.note(external={"folder": other.name, "left_out": other.left_out})

@@ -98,6 +98,8 @@ def cautions_of(run: Run) -> list[str]:
     if scratch:
         found.append(f"{', '.join(scratch)}: started from scratch, not from ImageNet weights, which costs accuracy.")
     for task, metrics in run.metrics.items():
+        if metrics.get("views", 1) > 1:
+            found.append(f"{task}: measured as the average over {metrics['views']} views of each image.")
         recall = _at(metrics, ("label", "per_class", "MEL", "recall"))
         if recall is not None and recall < 0.5:
             missed = "by the likeliest class more than half of the melanomas are missed"
@@ -147,7 +149,8 @@ def _values(run: Run) -> dict:
         "classes": {code: CLASS_NAMES[code] for code in CLASSES},
         "note": run.note,
         "cautions": cautions_of(run),
-        "epochs": {task: run.epochs(task) for task in run.metrics},
+        "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
+        "averaged": [path for found in run.metrics.values() for path in found.get("averaged", [])],
         "models": _models(run.folder, run.metrics),
         "comparison": {task: _comparison(found) for task, found in (run.comparison or {}).items()},
         "external": run.external and run.record["external"] | _models(run.folder / "external", run.external),

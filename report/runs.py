@@ -15,11 +15,9 @@ from report.results import is_current
 
 AGAIN = "Measure again: main.py --evaluate-only."
 N_NAMES = 5  # images that are named of those that differ
-# Settings that say where and when something ran, not what; and the seed, which a setting may be run with several of.
-NOT_OF_A_SETTING = {
-    *("SEED", "TASKS", "DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR", "DEVICE"),
-    *("RESUME", "EVALUATE_ONLY", "KEEP_FREED_MEMORY"),
-}
+# Settings that do not make another one: the seed, places, the device, and how a run was started.
+PLACES = {"DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR", "DEVICE"}
+NOT_OF_A_SETTING = PLACES | {"SEED", "TASKS", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"}
 
 
 class Finished(NamedTuple):
@@ -42,10 +40,11 @@ class Finished(NamedTuple):
         return self.files.config.get("SEED")
 
     def setting(self, task: str) -> str:
-        """What a task's runs with several seeds have in common: all settings but the seed and places, and the start."""
+        """What a task's runs with several seeds have in common: settings but seed and places, the start, the views."""
         config = {name: value for name, value in self.files.config.items() if name not in NOT_OF_A_SETTING}
         identity = self.files.record["tasks"][task].get("identity", {})
         shared = {name: value for name, value in identity.items() if name != "seed"}
+        shared["views"] = self.files.metrics[task].get("views", 1)
         return json.dumps([task, config, shared], sort_keys=True)
 
     def is_copy_of(self, other: "Finished") -> bool:

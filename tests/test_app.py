@@ -15,7 +15,7 @@ from test_report import CHROMIUM
 
 import predict
 from dataset.table import CLASS_NAMES
-from decision import Finding, Point
+from decision import NO_TAU, Finding, Point
 
 gradio = pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
@@ -184,5 +184,5 @@ def test_decisions_of_an_older_checkpoint_leave_out_what_it_lacks():
     findings = (Finding(Point("melanoma", (0,), None, None, None, None), 0.25),)
     found = predict.Prediction((8, 8), np.eye(7)[1], None, None, findings=findings)
     shown = app.decisions_of(found, list(CLASS_NAMES.values()))
-    assert "<b>Nevus</b>" in shown and "The balanced rule is left out: this checkpoint has no tau" in shown
+    assert "<b>Nevus</b>" in shown and NO_TAU in shown
     assert "Probability of a melanoma: 0.2500, no threshold is known." in shown and "%" not in shown

@@ -73,13 +73,13 @@ def test_over_turns_what_was_fitted_for_them_counts_and_else_the_temperature_alo
     one = checkpoints["multitask"] | {"calibration": {"temperature": 2.0, "tau": 0.5}}
     assert averaging.fitted(one, tta=False)["calibration"] == {"temperature": 2.0, "tau": 0.5}
     assert averaging.fitted(one, tta=True)["calibration"] == {"temperature": 2.0}
-    both = one | averaging.kept(True, {"temperature": 3.0, "tau": 0.25}, {"melanoma": {}})
+    both = one | averaging.to_keep(True, {"temperature": 3.0, "tau": 0.25}, {"melanoma": {}})
     assert averaging.fitted(both, tta=True)["calibration"] == {"temperature": 3.0, "tau": 0.25}
     assert averaging.fitted(both, tta=False)["calibration"] == one["calibration"]
 
 
 def test_of_an_average_no_tau_and_no_threshold_is_known(checkpoints):
-    found = averaging.shared(checkpoints)
+    found = averaging.combined(checkpoints)
     assert found["calibration"] == {"temperature": 1.0} and found["classes"] == list("abc")
     uncalibrated = checkpoints | {"b": checkpoints["multitask"] | {"calibration": {}}}
-    assert averaging.shared(uncalibrated)["calibration"] == {}
+    assert averaging.combined(uncalibrated)["calibration"] == {}

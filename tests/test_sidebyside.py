@@ -40,7 +40,7 @@ def write_run(folder: Path, seed=1, tasks=("classification", "segmentation"), im
         if task != "segmentation":
             write(folder / task / "predictions.csv", labels(images, TRUE[:n], rng.choice(CLASSES, n), seed))
             found["label"], found["intervals"]["label"] = drawn_scores("label", rng)
-            found["label"]["calibration"]["scale"] = SCALE
+            found["label"]["calibration"] |= {"scale": SCALE, "tau": 0.5}
         if task != "classification":
             table = outlines(images, rng.uniform(0.3, 1, n))
             write(folder / task / "per_image.csv", table[["image", "iou", "dice"]])
