@@ -228,7 +228,7 @@ def crop(pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     grid = F.affine_grid(matrix, list(source.shape), align_corners=False)
     found = F.grid_sample(source, grid, padding_mode="border", align_corners=False)
     found[:, 3] = 255 * (found[:, 3] > 127.5)
-    return found.round_().to(torch.uint8).permute(0, 2, 3, 1)
+    return found.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def tint(image: torch.Tensor, tones: torch.Tensor) -> torch.Tensor:

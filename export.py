@@ -91,7 +91,7 @@ def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:
     """Raises ValueError for a kind that is not written or the checkpoint; FileExistsError for what is there already."""
     if target.suffix not in (".onnx", ".pth"):
         raise ValueError(f"{target} should end in .onnx for an ONNX file, or in .pth for a checkpoint.")
-    if target.exists() and target.samefile(checkpoint):
+    if os.path.realpath(target) == os.path.realpath(checkpoint):
         raise ValueError(f"{target} is the checkpoint itself. Name another file.")
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} is there already. Name another file, or pass --overwrite.")

@@ -180,7 +180,7 @@ def run(config: SimpleNamespace) -> None:
         for task in tasks:
             job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared))
             say(f"\n=== {task} ===")
-            if not folder.facts(task).get("trained"):
+            if not (config.EVALUATE_ONLY or folder.facts(task).get("trained")):
                 train_model(config, folder, job, weights, environment)
             if folder.facts(task).get("measured") != measured_as(config):
                 path = folder.best_path(task)
@@ -317,11 +317,12 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
     about = settings.plain(config) | ({"data": synthetic.NOTE} if config.DEMO else {})
     if config.EVALUATE_ONLY and not config.CHECKPOINTS:
         return begin_measuring(config, folder, tasks, about, environment, table)
-    if config.RESUME and machine.from_first(folder.holds_a_run):
+    if config.RESUME and machine.from_first(folder.holds_a_training):
         folder.go_on()
         for task in models.MODELS:
             mine = identity(config, task, shared)
-            train.refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
+            before = train.Recipe._field_defaults | folder.facts(task).get("identity", mine)  # of earlier versions
+            train.refuse_other(before, mine, folder.best_path(task))
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
     if not folder.is_finished(tasks, measured_as(config)):
@@ -339,7 +340,8 @@ def begin_measuring(
     for task, checkpoint in checkpoints.items():
         refuse_seen(folder.best_path(task), checkpoint, config.IMAGE_SIZE, table)
     for task, checkpoint in checkpoints.items():
-        folder.note_task(task, trained=True, measured=None, identity=checkpoint.get("identity", {}))
+        trained = folder.facts(task).get("trained", True)  # an interrupted training may go on afterwards
+        folder.note_task(task, trained=trained, measured=None, identity=checkpoint.get("identity", {}))
     folder.write_json("evaluation.json", {"config": about, "environment": environment})
     if not machine.from_first((folder.path / "config.json").exists):
         folder.write_json("config.json", next(iter(checkpoints.values()))["config"])
@@ -366,7 +368,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
     if weights:
         model.encoder.load_state_dict(weights)
     model.to(job.batches["train"].device, memory_format=torch.channels_last)
-    folder.note_task(job.task, identity=job.identity, trained=False)
+    folder.note_task(job.task, identity=job.identity, trained=False, measured=None)
     checkpoints = train.Checkpoints(
         folder.best_path(job.task),
         folder.path / job.task,
@@ -426,7 +428,8 @@ def measure_named(config, folder, named: dict[Path, dict], table, pixels, extern
     rows, size = learnable(table, averaging.heads_of(named)), config.MULTITASK_BATCH_SIZE  # nothing depends on the size
     parts = {part: data.Batches(pixels, rows[rows["split"] == part], size, device=device) for part in tables.SPLITS}
     say(f"\n=== {name} ===")
-    folder.note_task(name, trained=True, identity={"checkpoints": list(map(str, named)), "tta": config.TTA})
+    own = next(iter(named.values())).get("identity", {}) if len(named) == 1 else {}
+    folder.note_task(name, trained=True, identity=own | {"checkpoints": list(map(str, named))})
     measure_models(config, folder, name, named, parts, external, precision)
 
 

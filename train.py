@@ -57,8 +57,8 @@ class Recipe(NamedTuple):
         2019, arXiv:1711.05101); not of norms and biases.
     schedule : of the learning rate; "constant", or "cosine", which ends at 0.
     warm_up : share of all steps in which the rate rises in a line from 0.
-    ema : share of the weights' exponential moving average that a step keeps; 0 for no average. The average is validated
-        and saved in the weights' place.
+    ema : share of the weights' exponential moving average that a step keeps, less in the first steps, so that their
+        start is soon forgotten; 0 for no average. The average is validated and saved in the weights' place.
     mask_loss : the name of one of `LOSSES`.
     """
 
@@ -256,7 +256,7 @@ class Learner:
     def __init__(self, model: nn.Module, recipe: Recipe, precision: str, n_steps: int) -> None:
         self.model, self.recipe, self.precision, self.n_steps = model, recipe, precision, n_steps
         self.optimizer = make_optimizer(model, recipe)
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.average = AveragedModel(model, use_buffers=True)
         self.watched = self.average.module if recipe.ema else model
         self.parallel, self.losses = _parallel(model), recipe.losses()
 
@@ -276,6 +276,7 @@ class Learner:
         self.optimizer.step()
 
         if self.recipe.ema:
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(min(self.recipe.ema, (1 + number) / (10 + number)))
             self.average.update_parameters(self.model)
 
         return {"loss": loss.detach()} | {f"{name}_loss": value.detach() for name, value in losses.items()}

@@ -117,10 +117,15 @@ def _refuse_repeated(names: pd.Series | pd.Index) -> None:
 
 
 def compare_tasks(folder: RunFolder, table: pd.DataFrame) -> bool:
-    """Write how a run's multi-task model differs from its single-task ones, and return whether there are any."""
+    """Write how a run's multi-task model differs from its single-task ones, and return whether there are any.
+
+    Models of which only one was measured over turns are not compared.
+    """
     found = {}
     for task, head in (("classification", "label"), ("segmentation", "mask")):
-        if is_first() and all("measured" in folder.facts(name) for name in (task, "multitask")):
+        ways = [folder.facts(name).get("measured") for name in (task, "multitask")]
+        over_turns = {bool(way) and way["tta"] for way in ways}  # a record of an earlier version has "" there
+        if is_first() and None not in ways and len(over_turns) == 1:
             pair = [read_head(folder.path / name, head) for name in (task, "multitask")]
             found[task] = compare(head, *pair, usable(table).set_index("image")["lesion_id"])
     if found:

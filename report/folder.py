@@ -23,7 +23,7 @@ class RunFolder:
     Attributes
     ----------
     record : what was done, kept in record.json as it is done. ``started`` (ISO time); ``tasks``, a dict of facts by
-        task: ``identity``, ``trained`` and ``measured``; ``external`` and ``comparison``, once they are measured;
+        task: ``identity``, ``trained`` and ``measured`` (how); ``external`` and ``comparison``, once they are measured;
         ``finished``, once everything is.
     caption : stands in every figure.
     """
@@ -73,9 +73,13 @@ class RunFolder:
             pass
         raise ValueError(f"{path} is damaged. Start anew without --resume, or name another folder.")
 
+    def holds_a_training(self) -> bool:
+        """Whether an earlier run has left a model here, or the state of one."""
+        return any(any(self.path.glob(kind)) for kind in ("best_*_model.pth", "*/last.pth", "*/previous.pth"))
+
     def holds_a_run(self) -> bool:
         """Whether an earlier run has left anything here that took time to make."""
-        return any(any(self.path.glob(kind)) for kind in ("best_*_model.pth", "*/last.pth", "*/previous.pth"))
+        return self.holds_a_training() or any(self.path.glob("*/metrics.json"))
 
     def set_aside(self) -> Path:
         """Rename the folder after the time of its last change; returns its new path."""
@@ -101,9 +105,10 @@ class RunFolder:
         self.record = from_first(self.read_record)
 
     def is_finished(self, tasks: Sequence[str], measured: dict) -> bool:
-        """Whether all of these tasks were measured in this way, and reported."""
-        are_measured = all(self.facts(task).get("measured") == measured for task in tasks)
-        return are_measured and self.record.get("finished", False)
+        """Whether all of these tasks were trained, measured in this way, and reported."""
+        facts = [self.facts(task) for task in tasks]
+        is_done = all(found.get("trained") and found.get("measured") == measured for found in facts)
+        return is_done and self.record.get("finished", False)
 
     def note(self, **facts) -> None:
         """Add to the record, and write it."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from torch import nn
 
 import averaging
 import data
@@ -35,7 +36,7 @@ def load_named(names: Sequence[str], folder: RunFolder, image_size: int, table: 
     FileNotFoundError, ValueError : as `models.load_checkpoint`, `refuse_seen` and `averaging.refuse_different`; the
         folder holds a run.
     """
-    if names and machine.from_first(folder.holds_a_run):
+    if names and machine.from_first(folder.holds_a_training):
         raise ValueError(f"{folder.path} holds a run of its own. Name another --output-dir for these measurements.")
     found = {Path(name): machine.from_first(models.load_checkpoint, Path(name)) for name in names}
     for path, checkpoint in found.items():
@@ -48,7 +49,7 @@ def refuse_seen(path: Path, checkpoint: dict, image_size: int, table: pd.DataFra
     """Raises ValueError for a checkpoint of another image size, or one that may have been trained on test images."""
     if checkpoint["image_size"] != image_size:
         raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {image_size}.")
-    if checkpoint["split_hash"] == split_hash(table):
+    if checkpoint.get("split_hash") == split_hash(table):
         return
     seen, test = checkpoint.get("trained_on", {"images": [], "lesions": []}), table[table["split"] == "test"]
     leaking = test.loc[test["image"].isin(seen["images"]) | test["lesion_id"].isin(seen["lesions"]), "image"]
@@ -86,12 +87,20 @@ def measure(
     ------
     ValueError : as `averaging.build`.
     """
-    model = averaging.build(checkpoints, parts["test"].device, tta)
     (path, checkpoint), *others = checkpoints.items()
-    calibration = {} if others else averaging.fitted(checkpoint, tta)["calibration"]
-    if not calibration or not results.is_current(calibration):
+
+    def calibrated(tta: bool) -> tuple[nn.Module, dict]:
+        """The model, and what was fitted for it, or is now."""
+        model = averaging.build(checkpoints, parts["test"].device, tta)
+        known = {} if others else averaging.fitted(checkpoint, tta)["calibration"]
+        if known and results.is_current(known):
+            return model, known
         learned = parts["train"].table["label"].to_numpy()
-        calibration = results.calibrate(model, parts["val"].whole(), precision, learned)
+        return model, results.calibrate(model, parts["val"].whole(), precision, learned)
+
+    if keep and tta:  # predict.py needs the network's own as well
+        checkpoint["calibration"] = calibrated(tta=False)[1]
+    model, calibration = calibrated(tta)
     about = averaging.provenance(checkpoints, tta)
 
     def assess_on(batches: data.Batches, place: RunFolder, images: str) -> dict | None:
@@ -102,8 +111,9 @@ def measure(
 
     if found := assess_on(parts["test"], folder.below(task), "test set"):
         kept = averaging.to_keep(tta, calibration, results.tested_points(found))
-        if keep and any(checkpoint.get(name) != value for name, value in kept.items()):
+        if keep and (tta or any(checkpoint.get(name) != value for name, value in kept.items())):
             save(path, checkpoint | kept)
+    folder.note_task(task, external=False)
     if other:
         rows = other.table[targets(other.table)[averaging.heads_of(checkpoints)].any(axis=1)]
         if len(rows):

@@ -65,7 +65,7 @@ class Run:
         self.record = self._json("record.json") or {"tasks": {}}
         self.config, self.environment = self._json("config.json") or {}, self._json("environment.json") or {}
         self.evaluation = self._json("evaluation.json") or {}
-        done = [task for task in TASKS if "measured" in self.record["tasks"].get(task, {})]
+        done = [task for task in TASKS if self.record["tasks"].get(task, {}).get("measured") is not None]
         self.metrics = {task: self._json(f"{task}/metrics.json") for task in done}
         self.comparison = self._json("comparison.json") if self.record.get("comparison") else None
         elsewhere = [task for task in done if self.record["tasks"][task].get("external")]
@@ -87,6 +87,12 @@ class Run:
     def epochs(self, task: str) -> int | str:
         """That a task was to be trained for."""
         return self.record["tasks"][task].get("identity", {}).get("epochs", "?")
+
+    @property
+    def seed(self) -> int | None:
+        """That the models were trained with; None where it is not one."""
+        seeds = {self.record["tasks"][task].get("identity", {}).get("seed") for task in self.metrics}
+        return seeds.pop() if len(seeds) == 1 else None
 
 
 def cautions_of(run: Run) -> list[str]:
@@ -150,6 +156,7 @@ def _values(run: Run) -> dict:
         "note": run.note,
         "cautions": cautions_of(run),
         "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
+        "seed": run.seed,
         "averaged": [path for found in run.metrics.values() for path in found.get("averaged", [])],
         "models": _models(run.folder, run.metrics),
         "comparison": {task: _comparison(found) for task, found in (run.comparison or {}).items()},

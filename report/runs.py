@@ -37,7 +37,7 @@ class Finished(NamedTuple):
 
     @property
     def seed(self) -> int | None:
-        return self.files.config.get("SEED")
+        return self.files.seed
 
     def setting(self, task: str) -> str:
         """What a task's runs with several seeds have in common: settings but seed and places, the start, the views."""
@@ -52,7 +52,7 @@ class Finished(NamedTuple):
         if self.files.folder.resolve() == other.files.folder.resolve():
             return True
         mine, theirs = (
-            [run.files.record.get("started"), {task: run.files.record["tasks"][task].get("identity") for task in tasks}]
+            [run.files.record.get("started"), {task: run.files.record["tasks"][task] for task in tasks}]
             for run, tasks in ((self, self.tables), (other, other.tables))
         )
         return bool(mine[0]) and mine == theirs

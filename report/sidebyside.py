@@ -31,7 +31,7 @@ def compare_runs(folders: Sequence[Path], output_dir: Path) -> str:
         raise ValueError(f"{output_dir} holds a run, with a comparison.json of its own. Name another --output-dir.")
     found = side_by_side(read_runs(folders))
     kinds = _kinds(found)
-    picture = visualize.png(_figure(kinds), found["note"]) if found["differences"] else b""
+    picture = visualize.png(_figure(kinds, found["first"]), found["note"]) if found["differences"] else b""
     content = {"kinds": kinds, "picture": base64.b64encode(picture).decode(), "failure": evaluate.FAILURE}
     page = TEMPLATES.get_template("comparison.html").render(found | content)
     folder = RunFolder(output_dir)
@@ -45,6 +45,7 @@ def compare_runs(folders: Sequence[Path], output_dir: Path) -> str:
 def side_by_side(runs: Sequence[Finished]) -> dict:
     """The main scores, the differences from the first run and the spread over seeds, as comparison.json holds them."""
     return {
+        "first": runs[0].name,
         "n_images": len(runs[0].test),
         "n_lesions": int(runs[0].test["lesion_id"].nunique()),
         "n_resamples": bootstrap.N_RESAMPLES,
@@ -122,13 +123,13 @@ def _pair_of(row: dict) -> str:
     return row["task"] if row["task"] == row["less_task"] else f"{row['task']} less {row['less_task']}"
 
 
-def _figure(kinds: list[dict]) -> visualize.Figure:
+def _figure(kinds: list[dict], first: str) -> visualize.Figure:
     groups = []
     for kind in kinds:
         if rows := kind["differences"]:
             values = {title: [_ends(row[key]) for row in rows] for key, title in kind["columns"].items()}
             groups.append(([f"{row['run']}\n{row['pair']}" for row in rows], values))
-    return visualize.differences(groups, f"Differences from\n{kinds[0]['models'][0]['run']}")
+    return visualize.differences(groups, f"Differences from\n{first}")
 
 
 def _ends(found: dict) -> list[float]:
@@ -146,7 +147,7 @@ def as_text(found: dict, kinds: list[dict]) -> str:
         seeds = [(f"{row['task']}, {_seeds(row)}", row["scores"]) for row in kind["seeds"]]
         for title, rows, shown in (
             (kind["title"], models, _value),
-            (f"{kind['title']}, differences from {found['models'][0]['run']}", differences, _change),
+            (f"{kind['title']}, differences from {found['first']}", differences, _change),
             (f"{kind['title']}, mean and standard deviation over seeds", seeds, _mean),
         ):
             if rows:

@@ -153,6 +153,12 @@ def test_a_tint_changes_brightness_by_a_share_of_white_and_contrast_about_the_me
     torch.testing.assert_close(found, data.normalise(expected.view(1, 1, 2, 1).repeat(1, 1, 1, 3)))
 
 
+@pytest.mark.parametrize("augment", data.AUGMENTS)
+def test_images_lie_channels_last_however_they_are_changed(batches, augment):
+    batch = next(batches(seed=1, augment=augment).epoch(1))
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_crops_depend_on_seed_and_epoch_alone(batches):
     def images(seed, epoch):
         return torch.cat([batch["image"] for batch in batches(seed=seed, augment="crops").epoch(epoch)])

@@ -392,6 +392,75 @@ def test_averages_over_turns_are_fitted_and_kept_beside_the_networks_own(demo_fo
     assert measured(tmp_path, "classification")["views"] == 8
 
 
+def test_a_run_over_turns_also_calibrates_the_network_alone(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--tta") == 0
+    checkpoint = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert checkpoint["calibration"]["temperature"] != checkpoint["calibration_tta"]["temperature"]
+
+
+def test_an_interrupted_training_that_was_measured_still_goes_on(demo_folder, tmp_path, monkeypatch):
+    epochs = ["--classification-epochs", "2"]
+    with monkeypatch.context() as patch:
+        validate, calls = train.validate, []
+
+        def breaks(*arguments):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return validate(*arguments)
+
+        patch.setattr(train, "validate", breaks)
+        assert quick(demo_folder, tmp_path, *epochs) == 130
+    assert quick(demo_folder, tmp_path, *epochs, "--evaluate-only") == 0
+    assert quick(demo_folder, tmp_path, *epochs, "--resume") == 0
+    outputs = tmp_path / "outputs"
+    assert len(pd.read_csv(outputs / "classification" / "history.csv")) == 2
+    assert not list(outputs.rglob("last.pth")) and RunFolder(outputs).read_record()["finished"]
+
+
+def test_a_model_over_turns_is_not_compared_with_one_without(whole_run, demo_folder, tmp_path):
+    shutil.copytree(whole_run[0], tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta", "--tasks", "multitask") == 0
+    assert RunFolder(tmp_path / "outputs").read_record()["comparison"] is True
+    both = json.loads((tmp_path / "outputs" / "comparison.json").read_text())
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta", "--tasks", "multitask", "classification") == 0
+    assert set(json.loads((tmp_path / "outputs" / "comparison.json").read_text())) == {"classification"} != set(both)
+
+
+def test_measuring_anew_forgets_another_data_set_that_was_measured_otherwise(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    record = RunFolder(tmp_path / "outputs")
+    record.go_on()
+    record.note_task("classification", external=True)
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta") == 0
+    assert not RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]["external"]
+
+
+def test_a_folder_of_measurements_is_moved_aside_like_any_run(whole_run, demo_folder, tmp_path):
+    both = [str(whole_run[0] / f"best_{task}_model.pth") for task in ("segmentation", "multitask")]
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", *both) == 0
+    labels = [str(whole_run[0] / f"best_{task}_model.pth") for task in ("classification", "multitask")]
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", *labels) == 0
+    assert len(list(tmp_path.glob("outputs-*"))) == 1
+    assert quick(demo_folder, tmp_path) == 0
+    assert len(list(tmp_path.glob("outputs-*"))) == 2 and not (tmp_path / "outputs" / "average").exists()
+
+
+def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--seed", "43") == 0
+    path = (tmp_path / "outputs").rename(tmp_path / "first") / "best_classification_model.pth"
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(path)) == 0
+    report = (tmp_path / "outputs" / "report.html").read_text()
+    assert "classification 1 epochs" in report and "seed 43" in report and "seed 42" not in report
+
+
+def test_a_checkpoint_without_a_split_is_refused_in_words(whole_run, demo_folder, tmp_path, capsys):
+    checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
+    train.save(tmp_path / "a.pth", {name: value for name, value in checkpoint.items() if name != "split_hash"})
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
+    assert "trained on another split or other data" in capsys.readouterr().err
+
+
 def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder, tmp_path, capsys):
     path = whole_run[0] / "best_classification_model.pth"
     other = models.load_checkpoint(path)
@@ -502,6 +571,14 @@ def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):
 
 
 # Bad input
+
+
+def test_braces_in_the_name_of_a_folder_are_text(folder, tmp_path, capsys):
+    folder.fill()
+    shutil.rmtree(folder.path / "masks")
+    named = folder.path.rename(tmp_path / "a{b}")
+    assert quick(named, tmp_path, "--tasks", "segmentation") == 2
+    assert "a{b} for segmentation" in capsys.readouterr().err
 
 
 def test_a_missing_data_folder_is_one_message_and_exit_code_2(tmp_path):

@@ -337,3 +337,17 @@ def test_a_folder_named_compare_is_reported_by_its_path(place, capsys):
     with pytest.raises(SystemExit):
         main(["./compare"])
     assert capsys.readouterr().err == "No metrics.json in compare: run main.py first.\n"
+
+
+def test_the_first_run_is_named_also_where_it_has_no_labels(place, capsys):
+    write_run(place / "c", 3, tasks=["segmentation"])
+    found = compared("c", "a")
+    assert found["first"] == "c" and {row["less_run"] for row in found["differences"]} == {"c"}
+    assert "differences from c" in capsys.readouterr().out
+    assert "Differences from <code>c</code>" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+
+
+def test_runs_over_turns_are_another_setting(place):
+    path = place / "b" / "classification" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"views": 8}))
+    assert {row["task"] for row in compared("a", "b")["seeds"]} == {"segmentation"}

@@ -321,8 +321,8 @@ def test_the_moving_average_is_validated_and_saved_in_the_weights_place(tmp_path
     learner = train.Learner(line, train.Recipe(1, 4, 0.05), "fp32", 3)
     for number, batch in enumerate(Toy().epoch(1)):
         learner.step(batch, number)
-        now = line.label.weight.detach().clone()
-        averaged = now if averaged is None else 0.75 * averaged + 0.25 * now
+        now, kept = line.label.weight.detach().clone(), min(0.75, (1 + number) / (10 + number))
+        averaged = now if averaged is None else kept * averaged + (1 - kept) * now
     saved = torch.load(tmp_path / "best.pth", weights_only=True)["weights"]
     torch.testing.assert_close(saved["label.weight"], averaged)
     assert not torch.equal(saved["label.weight"], model.label.weight)
@@ -338,3 +338,17 @@ def test_the_dice_loss_is_one_less_dice_where_probabilities_are_sure():
     assert train.dice_loss(logits, mask).item() == pytest.approx(by_hand)
     both = train.LOSSES["mask"]["bce+dice"](logits, mask) - F.binary_cross_entropy_with_logits(logits, mask)
     assert both.item() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_the_moving_average_soon_forgets_where_the_weights_started():
+    """After 27 steps a plain average of 0.99 would still be three quarters of the first step's weights."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    learner = train.Learner(model, train.Recipe(1, 4, 0.0, ema=0.99), "fp32", 100)
+    learner.parallel = lambda image: {"label": image[:, :, 0, 0] @ model.weight.T.repeat(3, 2)}
+    batch = next(Toy().epoch(1))
+    for number in range(27):
+        with torch.no_grad():
+            model.weight.fill_(1.0 if number == 0 else 0.0)
+        learner.step(batch, number)
+    assert 0 < learner.watched.weight.item() < 0.01
