@@ -230,8 +230,12 @@ def test_the_scores_that_runs_are_compared_by_are_those_of_the_runs_files(output
 
 
 def test_a_run_is_compared_with_itself_under_another_seed_without_a_difference(outputs, copy, tmp_path):
-    edit(copy / "config.json", lambda config: config.update(SEED=43))
-    edit(copy / "record.json", lambda record: record.update(started="later"))
+    def another(record):
+        record["started"] = "later"
+        for facts in record["tasks"].values():
+            facts["identity"]["seed"] = 43
+
+    edit(copy / "record.json", another)
     main(["compare", str(outputs), str(copy), "--output-dir", str(tmp_path / "comparison")])
     found = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert len(found["models"]) == 8 and len(found["seeds"]) == 4
