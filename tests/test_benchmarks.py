@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
-from benchmarks import near_duplicates, peers, speed
+import models
+from benchmarks import heat_maps, near_duplicates, peers, speed
 
 
 @pytest.fixture
@@ -101,3 +102,14 @@ def test_our_own_rates_are_those_recorded_in_the_table_and_the_readme():
         ratios = " | ".join(f"{RECORDED[task, figure, 'ours']['ratio']:.2f}" for task in tasks)
         (line,) = [line for line in SPEED.splitlines() if line.startswith(f"| {start}")]
         assert line.endswith(f"| {ratios} |")
+
+
+def test_the_benchmark_of_heat_maps_shows_every_grid_and_placement(
+    whole_run, demo_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(models, "HEAT_CELLS", models.HEAT_CELLS)
+    checkpoint = str(whole_run[0] / "best_multitask_model.pth")
+    heat_maps.main([checkpoint, "--data-dir", str(demo_folder), "--cache-dir", str(tmp_path)])
+    rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| stride")]
+    grids = [(stride.strip(), cells.strip()) for stride, cells in rows]
+    assert grids == [(f"stride {stride}", cells) for stride in (32, 16, 8) for cells in ("areas", "pixels")]
