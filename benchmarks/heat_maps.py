@@ -4,8 +4,11 @@ python benchmarks/heat_maps.py CHECKPOINT --data-dir data
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
