@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -38,9 +39,13 @@ classification/confusion_matrix_balanced.png multitask/confusion_matrix_balanced
 
 
 def quick(folder, place, *flags):
-    """The exit code of main in this process, one epoch of classification unless flags say otherwise."""
+    """The exit code of main in this process, one epoch of classification unless flags say otherwise.
+
+    Its figures are made and not drawn, which would take more than half of the time; `whole_run` draws them.
+    """
     places = ["--data-dir", str(folder), "--output-dir", str(place / "outputs"), "--cache-dir", str(place / "cache")]
-    return main.main([*places, *QUICK, "--tasks", "classification", *flags])
+    with mock.patch("visualize.png", return_value=b"not drawn"):
+        return main.main([*places, *QUICK, "--tasks", "classification", *flags])
 
 
 def test_one_run_writes_everything_that_is_promised(whole_run):
