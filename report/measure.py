@@ -60,6 +60,17 @@ def refuse_seen(path: Path, checkpoint: dict, image_size: int, table: pd.DataFra
     )
 
 
+def calibrated(checkpoints: dict[Path, dict], parts: dict, precision: str, tta: bool) -> tuple[nn.Module, dict]:
+    """The network of one checkpoint, or the average of several, and what was fitted for it, or is now."""
+    model = averaging.build(checkpoints, parts["test"].device, tta)
+    first, *others = checkpoints.values()
+    known = {} if others else averaging.fitted(first, tta)["calibration"]
+    if known and results.is_current(known):
+        return model, known
+    learned = parts["train"].table["label"].to_numpy()
+    return model, results.calibrate(model, parts["val"].whole(), precision, learned)
+
+
 def measure(
     folder: RunFolder,
     task: str,
@@ -87,31 +98,22 @@ def measure(
     ------
     ValueError : as `averaging.build`.
     """
-    (path, checkpoint), *others = checkpoints.items()
-
-    def calibrated(tta: bool) -> tuple[nn.Module, dict]:
-        """The model, and what was fitted for it, or is now."""
-        model = averaging.build(checkpoints, parts["test"].device, tta)
-        known = {} if others else averaging.fitted(checkpoint, tta)["calibration"]
-        if known and results.is_current(known):
-            return model, known
-        learned = parts["train"].table["label"].to_numpy()
-        return model, results.calibrate(model, parts["val"].whole(), precision, learned)
-
-    if keep and tta:  # predict.py needs the network's own as well
-        checkpoint["calibration"] = calibrated(tta=False)[1]
-    model, calibration = calibrated(tta)
-    about = averaging.provenance(checkpoints, tta)
+    if keep and tta:  # predict.py needs what is fitted for the network alone as well
+        (checkpoint,) = checkpoints.values()
+        checkpoint["calibration"] = calibrated(checkpoints, parts, precision, tta=False)[1]
+    model, calibration = calibrated(checkpoints, parts, precision, tta)
+    options = {"task": task, "precision": precision, "about": averaging.provenance(checkpoints, tta)}
 
     def assess_on(batches: data.Batches, place: RunFolder, images: str) -> dict | None:
-        found = results.assess(model, batches, calibration, place, task=task, precision=precision, about=about)
+        found = results.assess(model, batches, calibration, place, **options)
         if found:
             print(results.console_table(f"{task}, {images}", found), flush=True)
         return found
 
-    if found := assess_on(parts["test"], folder.below(task), "test set"):
+    if (found := assess_on(parts["test"], folder.below(task), "test set")) and keep:
+        ((path, checkpoint),) = checkpoints.items()
         kept = averaging.to_keep(tta, calibration, results.tested_points(found))
-        if keep and (tta or any(checkpoint.get(name) != value for name, value in kept.items())):
+        if tta or any(checkpoint.get(name) != value for name, value in kept.items()):
             save(path, checkpoint | kept)
     folder.note_task(task, external=False)
     if other:
