@@ -24,7 +24,8 @@ from starlette.middleware.base import BaseHTTPMiddleware
 import decision
 import machine
 import predict
-from dataset.table import CLASS_NAMES, find_files
+from dataset.classes import name_of
+from dataset.layout import find_files
 from predict import Prediction, Predictor
 
 CAUTION = "**Research software, not a medical device.** It errs often: never base a diagnosis or a treatment on it."
@@ -68,7 +69,7 @@ def see(name: str, content: bytes, predictor: Predictor) -> tuple[dict[str, floa
     view = predict.view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
     labels, decisions, heat = None, "", ""
     if found.probabilities is not None:
-        names = [CLASS_NAMES[code] for code in predictor.classes]
+        names = [name_of(code) for code in predictor.classes]
         labels = dict(zip(names, map(float, found.probabilities)))
         decisions = decisions_of(found, names)
     if found.heat is not None:

@@ -1,12 +1,12 @@
 """Rows and pixels -> batches on the device.
 
-A batch is a dict, here and everywhere else (N images, H x W pixels):
+A batch is a dict, here and everywhere else (N images, K classes, H x W pixels):
 
 =======  ============  ==================================================================
 key      shape         dtype, range
 =======  ============  ==================================================================
 image    (N, 3, H, W)  float, (pixel / 255 - MEAN) / STD by channel, channels_last memory
-label    (N,)          int64 in [0, 7), in the order of `CLASSES`
+label    (N,)          int64 in [0, K), position among the table's classes, or -1 for none
 mask     (N, 1, H, W)  float in {0, 1}
 =======  ============  ==================================================================
 """
@@ -22,14 +22,12 @@ import torch
 import torch.nn.functional as F
 
 from dataset.cache import PixelFile
+from dataset.classes import positions_of
 from dataset.images import read_image
-from dataset.table import CLASS_NAMES, CLASSES
 from machine import map_ahead
 
 __all__ = [
     "AUGMENTS",
-    "CLASSES",
-    "CLASS_NAMES",
     "MEAN",
     "STD",
     "Batches",
@@ -116,7 +114,7 @@ class Batches:
         self.pixels, self.table, self.device = pixels, table, torch.device(device)
         rows = torch.tensor(table["row"].to_numpy(np.int64))
         self.rows = rows.to(pixels.device) if isinstance(pixels, torch.Tensor) else rows
-        self.labels = torch.tensor(table["label"].to_numpy(np.int64)).to(device)
+        self.labels = torch.tensor(positions_of(table)).to(device)
         self.seed, self.augment, self.rank, self.n_ranks = seed, augment, rank, n_ranks
         self.n_images = len(self.rows)
         n_batches = -(-self.n_images // batch_size)

@@ -1,10 +1,13 @@
 """The thresholds that a checkpoint stores, and what they say of a picture."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": ("MEL", "BCC", "AKIEC")}  # classes to find, against the rest
+from dataset.classes import MALIGNANT
+
+OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": MALIGNANT}  # classes to find, against the rest
 NAMES = {"melanoma": ("a melanoma", "melanomas"), "malignant": ("a malignant lesion", "malignant lesions")}
 SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
 NO_TAU = (
@@ -49,6 +52,24 @@ class Finding(NamedTuple):
         return "above" if self.probability >= self.point.threshold else "below"
 
 
+def points_among(classes: Sequence[str]) -> dict[str, list[int]]:
+    """Positions of the classes of each of the `OPERATING_POINTS`, where there are such classes and others beside them.
+
+    Without other malignant classes than melanoma the two points are one.
+
+    Examples
+    --------
+    >>> points_among(["NV", "MEL", "SCC"]), points_among(["NV", "MEL"]), points_among(["DF", "VASC"])
+    ({'melanoma': [1], 'malignant': [1, 2]}, {'melanoma': [1]}, {})
+    """
+    found: dict[str, list[int]] = {}
+    for name, codes in OPERATING_POINTS.items():
+        members = [position for position, code in enumerate(classes) if code in codes]
+        if 0 < len(members) < len(classes) and members not in found.values():
+            found[name] = members
+    return found
+
+
 def points_of(checkpoint: dict) -> list[Point]:
     """The operating points of a checkpoint with labels; without thresholds where they are missing or of another scale.
 
@@ -56,12 +77,13 @@ def points_of(checkpoint: dict) -> list[Point]:
     """
     calibration, found = checkpoint.get("calibration", {}), []
     thresholds = calibration.get("thresholds", {}) if calibration.get("scale") == SCALE else {}
-    for name, codes in OPERATING_POINTS.items():
+    for name, members in points_among(checkpoint["classes"]).items():
         threshold, tested = thresholds.get(name), checkpoint.get("tested", {}).get(name, {})
         if threshold is None or tested.get("threshold") != threshold:
             tested = {}
-        members = tuple(checkpoint["classes"].index(code) for code in codes)
-        found.append(Point(name, members, threshold, *map(tested.get, ("sensitivity", "specificity", "n_images"))))
+        found.append(
+            Point(name, tuple(members), threshold, *map(tested.get, ("sensitivity", "specificity", "n_images")))
+        )
     return found
 
 

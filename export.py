@@ -19,7 +19,7 @@ import data
 import machine
 import models
 import train
-from dataset.table import find_files
+from dataset.layout import find_files
 
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
 N_REAL = 16  # pictures that the two are compared on

@@ -23,6 +23,8 @@ import visualize
 from dataset import leakage, splits, synthetic
 from dataset import table as tables
 from dataset.cache import PixelFile, decode_table
+from dataset.classes import classes_of, code_of
+from dataset.layout import find
 from report import comparison, page
 from report.folder import RunFolder
 from report.measure import OtherSet, load_named, measure, refuse_seen
@@ -32,6 +34,7 @@ DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
 OUTPUT_DIR = "outputs"  # folder for models, numbers and pictures
 CACHE_DIR = "cache"  # folder for decoded images, shared by all runs
 TASKS = ("classification", "segmentation", "multitask")  # models to train
+CLASSES = ()  # diagnoses to learn, in this order: () for those of the data, else some of their codes
 RECIPE = "paper"  # how models learn: paper (the constants below), strong (RECIPES' values in their place)
 SEED = 42  # of the initial weights, the order of images and their augmentation
 SPLIT_SEED = 42  # of the split: runs of several seeds share one test set
@@ -217,9 +220,11 @@ def prepare_data(config: SimpleNamespace) -> DataSet:
     if config.DEMO:
         machine.from_first(draw_demo, config)
     fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION, "seed": config.SPLIT_SEED}
-    table = splits.limit_table(tables.read_table(config.DATA_DIR), config.LIMIT, config.SPLIT_SEED)
+    layout = find(config.DATA_DIR, chosen := tuple(map(code_of, config.CLASSES)))
+    say(f"\n{config.DATA_DIR}: {layout.describe()}.")
+    table = splits.limit_table(tables.read_table(layout, chosen), config.LIMIT, config.SPLIT_SEED)
     table, pixels = decode_table(table, config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
-    say(f"\n{tables.describe_table(table)}")
+    say(tables.describe_table(table))
     if config.GROUP_DUPLICATES:
         usable = tables.usable(table)
         table.loc[usable.index, "lesion_id"] = leakage.merge_lesions(usable, leakage.find_pairs(usable, pixels))
@@ -237,7 +242,7 @@ def draw_demo(config: SimpleNamespace) -> None:
 
 def prepare_external(config: SimpleNamespace, data_set: DataSet) -> OtherSet:
     """Read, check and decode the other data set, and leave out what shows the same as the images learned from."""
-    table = tables.read_table(config.EXTERNAL_DIR)
+    table = tables.read_table(config.EXTERNAL_DIR, classes_of(data_set.table), complete=False)
     table, pixels = decode_table(table, config.EXTERNAL_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
     learned = data_set.table[data_set.table["split"].isin(["train", "val"])]
     overlap = leakage.overlap(tables.usable(table), pixels, learned, data_set.pixels)
@@ -254,6 +259,8 @@ def choose_tasks(config: SimpleNamespace, folder: RunFolder, table: pd.DataFrame
     """The tasks that there are masks for, and a checkpoint if nothing is trained; the others are named and left out."""
 
     def is_possible(task: str) -> bool:
+        if "label" in models.MODELS[task].outputs and len(classes_of(table)) < 2:
+            return False
         return set(learnable(table, models.MODELS[task].outputs)["split"]) >= set(tables.SPLITS)
 
     possible = [task for task in config.TASKS if is_possible(task)]
@@ -353,8 +360,8 @@ def write_data(folder: RunFolder, data_set: DataSet, external: OtherSet | None) 
     columns, table = ["image", "status", "reason"], data_set.table
     folder.write_table("data_report.csv", table[columns])
     used = table[table["split"] != ""].sort_values("image")
-    codes = used["label"].map(dict(enumerate(tables.CLASSES)))
-    folder.write_table("splits.csv", used.assign(label=codes)[["image", "label", "lesion_id", "split"]])
+    folder.note(classes=list(classes_of(table)))
+    folder.write_table("splits.csv", used[["image", "label", "lesion_id", "split"]])
     counts = splits.class_table(table)
     folder.draw("class_distribution.png", visualize.class_distribution(counts, "Images per class and part"))
     if external:
@@ -364,7 +371,9 @@ def write_data(folder: RunFolder, data_set: DataSet, external: OtherSet | None) 
 def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
     torch.manual_seed(config.SEED)
-    model = models.MODELS[job.task]()
+    kind = models.MODELS[job.task]
+    options = {"n_classes": len(classes_of(job.batches["train"].table))} if "label" in kind.outputs else {}
+    model = kind(**options)
     if weights:
         model.encoder.load_state_dict(weights)
     model.to(job.batches["train"].device, memory_format=torch.channels_last)
@@ -396,7 +405,7 @@ def describe_model(config, job: Job, model: models.Model) -> dict:
     return {
         "task": job.task,
         "arguments": model.arguments,
-        "classes": list(tables.CLASSES),
+        "classes": list(classes_of(rows)),
         "image_size": config.IMAGE_SIZE,
         "mean": list(data.MEAN),
         "std": list(data.STD),

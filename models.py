@@ -367,6 +367,7 @@ def build_model(checkpoint: dict, device: str | torch.device = "cpu") -> Model:
     """The trained network of what `load_checkpoint` returned, in eval mode."""
     model = MODELS[checkpoint["task"]](**checkpoint["arguments"])
     model.load_state_dict(checkpoint["weights"])
+    model.classes = tuple(checkpoint["classes"])
     return model.to(device, memory_format=torch.channels_last).eval()
 
 

@@ -30,7 +30,8 @@ import machine
 import models
 import visualize
 from dataset import images
-from dataset.table import CLASS_NAMES, SUFFIXES
+from dataset.classes import name_of
+from dataset.labels import SUFFIXES
 
 SUFFIXES = (*SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
 KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
@@ -151,7 +152,7 @@ def caption(prediction: Prediction, classes: Sequence[str]) -> str:
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
         confidence = prediction.probabilities[best]
-        parts.append(f"{CLASS_NAMES[classes[best]]} {'over 99%' if confidence > 0.995 else f'{confidence:.0%}'}")
+        parts.append(f"{name_of(classes[best])} {'over 99%' if confidence > 0.995 else f'{confidence:.0%}'}")
     if prediction.mask is not None:
         parts.append(f"lesion: {(prediction.mask > 0).mean():.0%} of the picture")
     return ", ".join(parts)

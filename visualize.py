@@ -137,7 +137,11 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     for k, code in enumerate(classes):
         positive, score = true == k, probabilities[:, k]
         if positive.any() and not positive.all():
-            style = {"color": CLASS_COLOURS[k], "lw": 1.6, "ls": "-" if k < 4 else "--"}
+            style = {
+                "color": CLASS_COLOURS[k % len(CLASS_COLOURS)],
+                "lw": 1.6,
+                "ls": "-" if k < 4 else "--" if k < 7 else ":",
+            }
             fpr, tpr, _ = metrics.roc_curve(positive, score)
             roc.plot(fpr, tpr, label=f"{code} {metrics.roc_auc_score(positive, score):.3f}", **style)
             precision, recall, _ = metrics.precision_recall_curve(positive, score)

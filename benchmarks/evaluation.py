@@ -29,8 +29,9 @@ import evaluate
 import machine
 import visualize
 from benchmarks.speed import cpu_name
+from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import as_csv
-from dataset.table import CLASSES, USED
+from dataset.table import USED
 from report import bootstrap, results
 from report.collect import Collected
 

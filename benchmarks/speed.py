@@ -37,7 +37,8 @@ import train
 from benchmarks.peers import PEERS
 from dataset import images, splits
 from dataset.cache import decode_table
-from dataset.table import CLASSES, USED, read_table
+from dataset.classes import HAM10000 as CLASSES
+from dataset.table import USED, read_table
 
 BATCH_SIZE = {"classification": 32, "segmentation": 16, "multitask": 16}
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dataset.images import decode_row
-from dataset.table import LABEL_ONLY, LEFT_OUT, USED, usable
+from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 from machine import map_ahead, write_file
 
 CACHE_VERSION = 4  # raise when decoding changes
@@ -121,10 +121,12 @@ def _judge(table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """Turn what decoding found into status and reason."""
     table.loc[verdicts.index, ["row", "crc"]] = verdicts[["row", "crc"]].astype("int64")
     table.loc[verdicts.index, "digest"] = verdicts["digest"]
-    for column, status in (("note", USED), ("mask_error", LABEL_ONLY), ("image_error", LEFT_OUT)):
+    for column in ("note", "mask_error", "image_error"):
         found = verdicts.index[verdicts[column] != ""]
-        table.loc[found, "status"] = status
         table.loc[found, "reason"] = verdicts.loc[found, column]
+        if column != "note":
+            without = np.where(table.loc[found, "status"] == MASK_ONLY, LEFT_OUT, LABEL_ONLY)
+            table.loc[found, "status"] = LEFT_OUT if column == "image_error" else without
     return table
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.cache import decode_table
+from dataset.classes import classes_of
+from dataset.layout import find
 from dataset.splits import describe_split, split_by_image, split_table
-from dataset.table import CLASSES, LESION_FILES, SPLITS, describe_table, find_csv, has_mask, read_table, usable
+from dataset.table import LESION_FILES, SPLITS, describe_table, has_mask, read_table, usable
 
 # What a user can do about each reason for which a row is not used as it is; keys are how the reasons begin.
 ADVICE = {
@@ -23,7 +25,9 @@ ADVICE = {
     "image is turned": "look at the overlay: a mask drawn on the stored pixels lies wrong; store both upright",
     "conflicting labels": "decide for one class in the CSV",
     "duplicate row": "nothing; the first one is used",
+    "no diagnosis": "nothing, if outlines are all that is to be learned",
     "labelled ": "nothing, if the class is not to be learned",
+    "label is empty": "write the class into the row",
     "labels are not": "put a 1 into the column of the class and 0 into the others",
     "unsafe name": "rename the image: a name without / \\ : .. and line breaks",
     "empty name": "fill in the image's name",
@@ -37,10 +41,11 @@ def check(folder: Path, image_size: int) -> str:
     ------
     FileNotFoundError, ValueError : nothing can be done with the folder; says what to do.
     """
-    table = read_table(folder)
+    layout = find(folder)
+    table = read_table(layout)
     with tempfile.TemporaryDirectory() as cache:
         table, _ = decode_table(table, folder, 32, cache)
-    lines = [f"{find_csv(folder)}", describe_table(table)]
+    lines = [f"{folder}: {layout.describe()}.", describe_table(table)]
     reasons = table.loc[table["reason"] != "", "reason"]
     for start, advice in ADVICE.items():
         if n := reasons.str.contains(rf"(?:^|; ){re.escape(start)}").sum():
@@ -62,10 +67,10 @@ def check(folder: Path, image_size: int) -> str:
 
 def _counts(used: pd.DataFrame) -> pd.DataFrame:
     """Images, lesions and masks per class."""
-    code = used["label"].map(dict(enumerate(CLASSES)))
+    code, classes = used["label"].astype(object).fillna("no diagnosis"), classes_of(used) or ("no diagnosis",)
     groups = used.assign(mask=has_mask(used)).groupby(code)
     counts = groups.agg(images=("image", "size"), lesions=("lesion_id", "nunique"), masks=("mask", "sum"))
-    counts = counts.reindex(CLASSES, fill_value=0)
+    counts = counts.reindex(classes, fill_value=0)
     counts.loc["all"] = counts.sum()
     counts.index.name = None
     return counts

@@ -18,7 +18,9 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from dataset import table
+from dataset.classes import HAM10000
+from dataset.layout import find_files
+from dataset.table import LESION_FILES
 
 LICENCE = """HAM10000 is under CC BY-NC 4.0: use it for non-commercial purposes, and cite
   Tschandl, Rosendahl, Kittler: The HAM10000 dataset. Sci Data 5:180161 (2018). doi:10.7910/DVN/DBW86T
@@ -63,7 +65,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
     OSError : the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = folder / table.LESION_FILES[0]
+    metadata = folder / LESION_FILES[0]
     if not metadata.exists():
         partial = metadata.with_name(metadata.name + ".partial")
         partial.unlink(missing_ok=True)  # small, and of no known checksum: never continued
@@ -81,7 +83,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
             get_archive(archive, folder)
             done.touch()
     check_names(folder, diagnoses)
-    one_hot = pd.get_dummies(pd.Categorical(diagnoses, table.CLASSES)).set_axis(diagnoses.index).astype(float)
+    one_hot = pd.get_dummies(pd.Categorical(diagnoses, HAM10000)).set_axis(diagnoses.index).astype(float)
     partial = folder / "GroundTruth.csv.partial"
     one_hot.rename_axis("image").to_csv(partial, lineterminator="\n")
     partial.replace(folder / "GroundTruth.csv")
@@ -97,7 +99,7 @@ def read_diagnoses(path: Path) -> pd.Series:
         problem = str(error)
     if not problem:
         codes = rows.set_index("image_id")["dx"].replace("", "nothing").str.upper()
-        unknown = sorted(set(codes) - set(table.CLASSES))
+        unknown = sorted(set(codes) - set(HAM10000))
         problem = f"dx holds {', '.join(unknown[:5])}" if unknown else ""
         problem = "an image is listed twice" if codes.index.has_duplicates else problem
         problem = "a row names no image" if (codes.index == "").any() else problem
@@ -223,10 +225,10 @@ def refuse_unsafe(member: zipfile.ZipInfo, archive: Archive) -> None:
 
 def check_names(folder: Path, diagnoses: pd.Series) -> None:
     """Raises ValueError if images and metadata do not belong together."""
-    images, _ = table.find_files(folder)
+    images, _ = find_files(folder)
     odd = sorted(set(images) ^ set(diagnoses.index))
     if odd:
         raise ValueError(
-            f"{len(images)} images and {len(diagnoses)} rows of {table.LESION_FILES[0]} do not match, for example "
+            f"{len(images)} images and {len(diagnoses)} rows of {LESION_FILES[0]} do not match, for example "
             f"{', '.join(odd[:3])}. Delete what is wrong in {folder}, and run this again."
         )

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from dataset.table import CLASS_NAMES, CLASSES, SPLITS, leave_out, usable
+from dataset.classes import classes_of, in_words, positions_of
+from dataset.table import SPLITS, leave_out, usable
 
 
 def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
@@ -20,15 +21,16 @@ def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     used = usable(table)
     if not 0 < limit < len(used):
         return table
-    counts = used["label"].value_counts().sort_index()
+    label = pd.Series(positions_of(used), index=used.index)
+    counts = label.value_counts().sort_index()
     quota = (counts * limit / len(used)).round().clip(lower=counts.clip(upper=10)).astype(int)
     quota[quota.idxmax()] -= quota.sum() - limit
     if (quota < counts.clip(upper=10)).any():
         raise ValueError(f"--limit {limit} is too few for {len(counts)} classes of ten images; use {20 * len(counts)}.")
     lesions = np.random.default_rng((seed, 1)).permutation(used["lesion_id"].unique())
     shuffled = used["lesion_id"].map(pd.Series(range(len(lesions)), index=lesions)).sort_values(kind="stable").index
-    nth = used.loc[shuffled].groupby("label").cumcount()
-    kept = shuffled[nth < used.loc[shuffled, "label"].map(quota)]
+    nth = label[shuffled].groupby(label).cumcount()
+    kept = shuffled[nth < label[shuffled].map(quota)]
     table = table.copy()
     leave_out(table, ~table.index.isin(kept), "beyond --limit")
     return table
@@ -53,13 +55,14 @@ def split_table(
             "No image can be used, for the reasons above; `python -m dataset check FOLDER` says what to do about each."
         )
     lesion = used["lesion_id"] if group_by_lesion else used["image"]
-    lesions = used.groupby(lesion)["label"].agg(label=lambda labels: labels.mode()[0], n_images="size")
+    label = pd.Series(positions_of(used), index=used.index)
+    lesions = label.groupby(lesion).agg(label=lambda labels: labels.mode()[0], n_images="size")
     lesions = lesions.sample(frac=1, random_state=seed).sort_values("n_images", ascending=False, kind="stable")
     shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
     part = pd.Series("", index=lesions.index)
-    for label, members in lesions.groupby("label"):
+    for position, members in lesions.groupby("label"):
         if len(members) < len(SPLITS):
-            raise ValueError(_too_few(CLASSES[label], len(members), used, label, group_by_lesion))
+            raise ValueError(_too_few(used, position, len(members), group_by_lesion))
         dealt = dict.fromkeys(SPLITS, 0)
         for i, name in enumerate(members.index, start=1):
             # An empty part goes first, so that the smallest classes reach all three.
@@ -69,13 +72,17 @@ def split_table(
     return lesion.map(part).reindex(table.index, fill_value="")
 
 
-def _too_few(code: str, n_lesions: int, usable: pd.DataFrame, label: int, grouped: bool) -> str:
-    n_images = int((usable["label"] == label).sum())
+def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool) -> str:
+    n_images, classes = int((positions_of(used) == position).sum()), classes_of(used)
     what = f"{n_lesions} lesion(s), {n_images} image(s)" if grouped else f"{n_images} image(s)"
+    problem = f"{what}: too few for train, validation and test, which need one each. "
     ungroup = ", pass --no-group-by-lesion (its images then leak between the parts)" if grouped and n_images > 2 else ""
+    if not classes:
+        return f"There is {problem}Add images{ungroup}."
+    others = " ".join(code for code in classes if code != classes[position])
     return (
-        f"Class {code} ({CLASS_NAMES[code]}) has {what}: too few for train, validation and test, which need one each. "
-        f"Add images, raise --limit if it is set{ungroup}, or remove the class's rows from GroundTruth.csv."
+        f"Class {in_words([classes[position]])} has {problem}"
+        f"Add images, raise --limit if it is set{ungroup}, or learn the other classes alone: --classes {others}"
     )
 
 
@@ -87,7 +94,7 @@ def n_leaked(table: pd.DataFrame, split: pd.Series) -> int:
 
 def split_hash(table: pd.DataFrame) -> str:
     """Identifies what was learned from: names, labels, parts and decoded pixels, whatever folder they lie in."""
-    rows = table.sort_values("image")[["image", "label", "split", "status", "crc"]]
+    rows = table.assign(label=positions_of(table)).sort_values("image")[["image", "label", "split", "status", "crc"]]
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
 
 
@@ -103,9 +110,9 @@ def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
     """Absent classes, what is known of lesions, and what a split by image leaks, as lines for the console."""
     used = usable(table)
     lines = [
-        f"Class {code} ({CLASS_NAMES[code]}) has no image: nothing is learned or measured for it."
-        for i, code in enumerate(CLASSES)
-        if not (used["label"] == i).any()
+        f"Class {in_words([code])} has no image: nothing is learned or measured for it."
+        for code in classes_of(used)
+        if not (used["label"] == code).any()
     ]
     n_known = int(used["lesion_known"].sum())
     if n_known < len(used):
@@ -125,10 +132,11 @@ def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
 
 
 def class_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Images per class (rows) and part (columns)."""
-    used = table[table["split"] != ""]
-    counts = pd.crosstab(used["label"].map(dict(enumerate(CLASSES))), used["split"])
-    counts = counts.reindex(index=CLASSES, columns=SPLITS, fill_value=0)
+    """Images per class (rows) and part (columns); in one row "no diagnosis", where there are no classes."""
+    used, classes = table[table["split"] != ""], classes_of(table)
+    label = used["label"].astype(object).fillna("no diagnosis")
+    counts = pd.crosstab(label, used["split"])
+    counts = counts.reindex(index=classes or ["no diagnosis"], columns=SPLITS, fill_value=0)
     return counts.rename_axis(index=None, columns=None)
 
 

@@ -1,11 +1,11 @@
 """CSV and folders -> a checked table.
 
-The table is a DataFrame with one row for each row of GroundTruth.csv, usable or not:
+The table is a DataFrame with one row for each image that the data folder names, usable or not:
 
 =================================  =======================================================================
 image                              name without extension; repeated or empty only where left out
-label                              position in `CLASSES`, -1 for none
-status, reason                     `USED`, `LABEL_ONLY` (no mask) or `LEFT_OUT`, and why
+label                              categorical, of the classes in their order; missing where there is none
+status, reason                     `USED`, `LABEL_ONLY` (no mask), `MASK_ONLY` (no diagnosis) or `LEFT_OUT`, and why
 image_path, mask_path              of the files, "" for none
 lesion_id, lesion_known            an image of no known lesion is a lesion of its own, named as the image
 age, sex, localization             in years, and as text; missing where not known
@@ -13,76 +13,59 @@ age, sex, localization             in years, and as text; missing where not know
 """
 
 import os
-import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dataset.csvfile import CONTROL, header_of, printable, read_rows
+from dataset.labels import DETAILS, IMAGE_COLUMNS, image_name, with_image_column
+from dataset.layout import Layout, csv_files, find
 
-CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-CLASS_NAMES = {
-    "MEL": "Melanoma",
-    "NV": "Nevus",
-    "BCC": "Basal Cell Carcinoma",
-    "AKIEC": "Actinic Keratosis",
-    "BKL": "Benign Keratosis",
-    "DF": "Dermatofibroma",
-    "VASC": "Vascular Lesion",
-}
-ALIASES = {"AK": "AKIEC"}  # other releases' names of classes
-NAME_COLUMNS = ("image", "image_id", "isic_id", "image_name")  # the first of them that is there names the image
-DETAILS = {  # column of the table, and its names in other files
-    "lesion_id": ("lesion_id",),
-    "age": ("age", "age_approx"),
-    "sex": ("sex",),
-    "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
-}
 SPLITS = ("train", "val", "test")
-USED, LABEL_ONLY, LEFT_OUT = "used", "classification only", "left out"
-SUFFIXES = (".jpg", ".jpeg", ".png")
-MASK_ENDINGS = ("_segmentation", "_mask")
+USED, LABEL_ONLY, MASK_ONLY, LEFT_OUT = "used", "classification only", "segmentation only", "left out"
 LESION_FILES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Training_LesionGroupings.csv")
 
 
-def read_table(data_dir: str | Path) -> pd.DataFrame:
-    """Read ``GroundTruth.csv`` and find each row's image, mask and lesion; no image is opened.
+def read_table(place: str | Path | Layout, classes: Sequence[str] = (), complete: bool = True) -> pd.DataFrame:
+    """Find each row's image, mask, class and lesion in a data folder; no image is opened.
 
-    Files are looked up by name among those that lie in the image and mask folders, so a name in the CSV can never
-    lead outside `data_dir`.
+    Parameters
+    ----------
+    place : the folder, or what `find` found it to be.
+    classes : to learn, in this order; rows of others are left out. () for those of the data.
+    complete : whether the data must have all of `classes`.
 
     Raises
     ------
-    FileNotFoundError, ValueError : no such folder or CSV; a CSV without rows or without a needed column.
+    FileNotFoundError, ValueError : as `find`; none of the images is there; a class is not.
     """
-    data_dir = Path(data_dir)
-    csv_path = find_csv(data_dir)
-    rows = _with_known_names(read_rows(csv_path), csv_path)
-    missing = [name for name in ("image", *CLASSES) if name not in rows]
-    if missing:
-        hint = " Its columns must be separated by commas." if len(rows.columns) == 1 else ""
-        raise ValueError(
-            f"{csv_path} lacks the columns {', '.join(missing)}; it has {', '.join(rows.columns[:12])}. "
-            f"Expected: image,{','.join(CLASSES)} with one row an image and 1 in the column of its class.{hint}"
-        )
-    if rows.empty:
-        raise ValueError(f"{csv_path} has no rows. Expected one row an image.")
-    table = pd.DataFrame({"image": rows["image"].map(_image_name)})
-    table["label"], table["status"], table["reason"] = -1, USED, ""
-    _check_rows(table, rows)
-    images, masks = find_files(data_dir)
+    layout = place if isinstance(place, Layout) else find(place, classes)
+    rows, labels, images = layout.rows, layout.labels, layout.images
+    if unknown := [code for code in classes if complete and code not in labels.classes]:
+        known = ", ".join(labels.classes) or "none"
+        raise ValueError(f"{layout.folder} has no class {', '.join(unknown)}; its classes are {known}.")
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"A class is named twice: {', '.join(classes)}.")
+    table = pd.DataFrame({"image": rows["image"].map(image_name)})
+    known = list(classes or labels.classes)
+    table["label"] = pd.Categorical(labels.code.where(labels.code.isin(known)), categories=known)
+    table["status"], table["reason"] = USED, ""
+    _check_names(table)
+    _check_labels(table, labels.code, labels.reason)
     table["image_path"] = [images.get(name, "") for name in table["image"]]
-    table["mask_path"] = [masks.get(name, "") for name in table["image"]]
+    table["mask_path"] = [layout.masks.get(name, "") for name in table["image"]]
     if (table["image_path"] == "").all():
         raise FileNotFoundError(
-            f"None of the images that {csv_path} names lie in a folder images/ of {os.path.abspath(data_dir)}; "
+            f"None of the images that {layout.csv} names lie in a folder images/ of {os.path.abspath(layout.folder)}; "
             f"{len(images)} image files were found there, and {table['image'].iloc[0]!r} is the first name looked for."
         )
     leave_out(table, table["image_path"] == "", "image is missing")
-    no_mask = (table["status"] == USED) & (table["mask_path"] == "")
-    table.loc[no_mask, ["status", "reason"]] = LABEL_ONLY, "mask is missing"
-    return table.join(_read_details(data_dir, rows, table["image"]))
+    no_mask = (table["status"] != LEFT_OUT) & (table["mask_path"] == "")
+    leave_out(table, no_mask & table["label"].isna(), "mask is missing")
+    table.loc[no_mask & table["label"].notna(), ["status", "reason"]] = LABEL_ONLY, "mask is missing"
+    return table.join(_read_details(layout, table["image"]))
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,79 +75,42 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
 
 def has_mask(table: pd.DataFrame) -> np.ndarray:
     """Which rows have a mask that can be used: (N,) bool."""
-    return (table["status"] == USED).to_numpy()
+    return table["status"].isin([USED, MASK_ONLY]).to_numpy()
+
+
+def has_label(table: pd.DataFrame) -> np.ndarray:
+    """Which rows have a class: (N,) bool."""
+    return table["status"].isin([USED, LABEL_ONLY]).to_numpy()
 
 
 def targets(table: pd.DataFrame) -> pd.DataFrame:
     """What each row can be learned from or compared with: columns ``label`` and ``mask`` of bool."""
-    return pd.DataFrame({"label": table["status"] != LEFT_OUT, "mask": has_mask(table)}, index=table.index)
+    return pd.DataFrame({"label": has_label(table), "mask": has_mask(table)}, index=table.index)
 
 
-def find_csv(data_dir: Path) -> Path:
-    """The ground truth of a data folder; raises FileNotFoundError with what to do."""
-    advice = (
-        "Put GroundTruth.csv, images/ and masks/ into one folder, for main.py --data-dir, or try main.py --demo. "
-        "HAM10000 is had at https://doi.org/10.7910/DVN/DBW86T"
-    )
-    try:
-        found = sorted(path for path in data_dir.iterdir() if path.name.lower().endswith("groundtruth.csv"))
-    except OSError as error:
-        place = os.path.abspath(data_dir)
-        raise FileNotFoundError(f"No data folder at {place} that can be read ({error.strerror}). {advice}") from None
-    found = [path for path in found if path.name.lower() == "groundtruth.csv"] or found
-    found = [path for path in found if not path.name.startswith("._")]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise FileNotFoundError(
-            f"Expected one GroundTruth.csv in {os.path.abspath(data_dir)}, found: {names}. {advice}"
-        )
-    return found[0]
-
-
-def _with_known_names(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Columns under this project's names; one of a class's names, and one of the image's, may be there."""
-    for other, name in ALIASES.items():
-        if {other, name} <= set(rows):
-            raise ValueError(f"{path} has the columns {other} and {name}, which mean the same class. Remove one.")
-    lower = {column.lower(): column for column in reversed(rows.columns)}
-    image = next((lower[name] for name in NAME_COLUMNS if name in lower), "image")
-    return rows.drop(columns="image" if image != "image" else [], errors="ignore").rename(
-        columns=ALIASES | {image: "image"}
-    )
-
-
-def _image_name(text: str) -> str:
-    """A name as the CSV gives it, without extension, in the Unicode form that file names are compared in."""
-    stem, suffix = os.path.splitext(text)
-    return unicodedata.normalize("NFC", stem if suffix.lower() in SUFFIXES else text)
-
-
-def _check_rows(table: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """Fill in labels; leave out rows that name no file or no class, and repeated names."""
-    labels = rows[list(CLASSES)].apply(pd.to_numeric, errors="coerce")
-    one_hot = labels.isin([0, 1]).all(axis=1) & (labels.sum(axis=1) == 1)
-    table["label"] = labels.fillna(0).to_numpy().argmax(axis=1)
-    table.loc[~one_hot, "label"] = -1
+def _check_names(table: pd.DataFrame) -> None:
+    """Leave out rows that name no file."""
     name = table["image"]
     leave_out(table, name == "", "empty name")
     # What would lead elsewhere, or what a console or a spreadsheet would obey.
     leave_out(table, name.str.contains(r"[/\\:]") | name.str.contains(CONTROL) | name.isin([".", ".."]), "unsafe name")
-    leave_out(table, labels.isna().any(axis=1), "labels are not numbers")
-    for other in _other_classes(rows):
-        labelled = (labels == 0).all(axis=1) & (pd.to_numeric(rows[other]) == 1)
-        leave_out(table, labelled, f"labelled {other}, which is not among the classes")
-    leave_out(table, ~one_hot, "labels are not one-hot")
+
+
+def _check_labels(table: pd.DataFrame, code: pd.Series, reason: pd.Series) -> None:
+    """Leave out rows that name no class, and repeated names; where no row has a diagnosis, none needs one."""
+    if not len(table["label"].cat.categories):
+        leave_out(table, table.duplicated("image"), "duplicate row")
+        table.loc[table["status"] == USED, ["status", "reason"]] = MASK_ONLY, "no diagnosis"
+        return
+    for text in reason[reason != ""].unique():
+        leave_out(table, reason == text, text)
+    for other in code[(code != "") & table["label"].isna()].unique():
+        leave_out(table, code == other, f"labelled {other}, which is not among the classes")
     valid = usable(table)
-    conflict = valid.groupby("image")["label"].transform("nunique") > 1
+    conflict = valid["label"].cat.codes.groupby(valid["image"]).transform("nunique") > 1
     leave_out(table, conflict.reindex(table.index, fill_value=False), "conflicting labels")
     repeated = valid.duplicated("image")
     leave_out(table, repeated.reindex(table.index, fill_value=False), "duplicate row")
-
-
-def _other_classes(rows: pd.DataFrame) -> list[str]:
-    """Columns of zeros and ones beside those of the classes, such as ISIC 2019's SCC."""
-    others = [name for name in rows if name not in ("image", *CLASSES)]
-    return [name for name in others if pd.to_numeric(rows[name], errors="coerce").isin([0, 1]).all()]
 
 
 def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
@@ -172,66 +118,18 @@ def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
     table.loc[chosen & (table["status"] != LEFT_OUT), ["status", "reason"]] = LEFT_OUT, reason
 
 
-def find_files(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Paths of images and of masks by image name, for the folder layouts that users have.
-
-    Of several masks of an image in one folder, <image>_segmentation comes before <image>_mask, and that before <image>.
-    What predict.py and main.py have written is passed over.
-    """
-    images: dict[str, str] = {}
-    masks: dict[str, str] = {}
-    for folder, folders, names in os.walk(data_dir, followlinks=True):
-        depth = len(Path(folder).relative_to(data_dir).parts)
-        if depth and _is_output(folder, names):
-            folders.clear()
-            continue
-        # Two levels are enough for any layout, and end a loop of links.
-        folders[:] = sorted(f for f in folders if depth < 2 and not f.startswith((".", "__MACOSX")))
-        kind = os.path.relpath(folder, data_dir).lower()
-        pictures = sorted(name for name in names if _is_picture(name))
-        if "mask" in kind or "segmentation" in kind or "groundtruth" in kind:
-            for _, stem, name in sorted((*_mask_of(_stem(name)), name) for name in pictures):
-                masks.setdefault(stem, os.path.join(folder, name))
-        elif "image" in kind or "input" in kind:
-            for name in pictures:
-                images.setdefault(_stem(name), os.path.join(folder, name))
-    return images, masks
-
-
-def _mask_of(stem: str) -> tuple[int, str]:
-    """How little a file's name says that it is a mask, and the image that it is of."""
-    for rank, ending in enumerate(MASK_ENDINGS):
-        if stem.endswith(ending):
-            return rank, stem.removesuffix(ending)
-    return len(MASK_ENDINGS), stem
-
-
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
-
-
-def _stem(name: str) -> str:
-    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
-
-
-def _is_output(folder: str, names: list[str]) -> bool:
-    """Whether predict.py or main.py writes into this folder."""
-    if "record.json" in names or {"config.json", "splits.csv"} <= set(names):
-        return True
-    return "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]
-
-
-def _read_details(data_dir: Path, rows: pd.DataFrame, images: pd.Series) -> pd.DataFrame:
-    """Lesion, age, sex and site of each row, each from the first CSV file that has it, and GroundTruth.csv last."""
-    sources = [_with_known_names(read_rows(path), path) for path in _detail_files(data_dir)]
+def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
+    """Lesion, age, sex and site of each row, each from the first CSV file that knows it, the ground truth last."""
+    sources = [with_image_column(read_rows(path)) for path in _detail_files(layout)]
     found: dict[str, pd.Series] = {}
-    for source in (*sources, rows):
-        named = source.assign(image=source["image"].map(_image_name)).drop_duplicates("image").set_index("image")
+    for source in (*sources, layout.rows):
+        named = source.assign(image=source["image"].map(image_name)).drop_duplicates("image").set_index("image")
         for name, spellings in DETAILS.items():
             column = next((column for column in named if column.lower() in spellings), None)
-            if column and name not in found:
+            if column:
                 values = images.map(named[column])
-                found[name] = values.where(~values.isin(["", "unknown"]))
+                values = values.where(~values.isin(["", "unknown"]))
+                found[name] = found[name].fillna(values) if name in found else values
     details = pd.DataFrame(found, index=images.index).reindex(columns=list(DETAILS))
     details["age"] = pd.to_numeric(details["age"], errors="coerce")
     details["lesion_known"] = details["lesion_id"].notna()
@@ -239,15 +137,15 @@ def _read_details(data_dir: Path, rows: pd.DataFrame, images: pd.Series) -> pd.D
     return details
 
 
-def _detail_files(data_dir: Path) -> list[Path]:
-    """The CSV files beside GroundTruth.csv that name images, with their lesions or more: known names come first."""
-    others = sorted(path for path in data_dir.glob("*.csv") if not path.name.startswith("."))
-    first = [data_dir / name for name in LESION_FILES if (data_dir / name).is_file()]
+def _detail_files(layout: Layout) -> list[Path]:
+    """The other CSV files that name images, with their lesions or more: known names come first."""
+    others = [path for path in csv_files(layout.folder) if path != layout.csv]
+    first = [path for name in LESION_FILES for path in others if path.name == name]
     wanted = {spelling for spellings in DETAILS.values() for spelling in spellings}
     found = []
     for path in dict.fromkeys([*first, *others]):
         header = {name.lower() for name in header_of(path)}
-        if header & set(NAME_COLUMNS) and header & wanted and not path.name.lower().endswith("groundtruth.csv"):
+        if header & set(IMAGE_COLUMNS) and header & wanted and not path.name.lower().endswith("groundtruth.csv"):
             found.append(path)
     return found
 

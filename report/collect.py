@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import data
 import evaluate
 import machine
 from dataset import images
-from dataset.table import CLASSES, has_mask
-from models import Model
+from dataset.classes import classes_of
+from dataset.table import has_mask
 
 
 class Collected(NamedTuple):
@@ -43,24 +43,37 @@ class Collected(NamedTuple):
         return Collected(*(None if values is None else values[chosen] for values in self))
 
 
-COLUMNS = {"label": {"label": len(CLASSES), "heat": 2}, "mask": {"mask": 4, "native": 4, "surface": 2}}  # by head
+def heads_of(model: nn.Module, batches: data.Batches) -> list[str]:
+    """The names of what the model gives; one that does not say them is run on an image."""
+    if hasattr(model, "heads"):
+        return list(model.heads)
+    ((_, output),) = evaluate.infer(model, batches.subset([0]).epoch())
+    return list(output)
 
 
-def collect(model: Model, batches: data.Batches, precision: str) -> Collected | None:
+def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collected | None:
     """Run the model over all images once.
 
     Under torchrun every process calls this with the same images and measures its share; the first one gets all, the
     others None.
     """
     rows = batches.table.iloc[machine.share()]
-    kept = {name: np.full((len(rows), n), np.nan) for head in model.heads for name, n in COLUMNS[head].items()}
+    heads, classes = heads_of(model, batches), classes_of(batches.table)
+    forward = getattr(model, "explain", None) if "label" in heads else None
+    widths = {"label": {"label": len(classes)}, "mask": {"mask": 4, "native": 4, "surface": 2}}
+    widths["label"] |= {"heat": 2} if forward else {}
+    kept = {name: np.full((len(rows), n), np.nan) for head in heads for name, n in widths[head].items()}
     masked, start = has_mask(rows), 0
-    forward = model.explain if "label" in model.heads else None
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for batch, output in run_over_share(model, batches, precision, forward):
             place = np.arange(start, start + len(batch["image"]))
             start += len(place)
             if "label" in output:
+                if output["label"].shape[1] != len(classes):
+                    raise ValueError(
+                        f"The model tells {output['label'].shape[1]} classes apart, and the table has {len(classes)}: "
+                        f"{', '.join(classes)}."
+                    )
                 kept["label"][place] = output["label"].cpu()
             if masked[place].any():
                 for name, values in _against_masks(batch, output, rows.iloc[place], pool).items():
@@ -69,7 +82,9 @@ def collect(model: Model, batches: data.Batches, precision: str) -> Collected | 
     return Collected(**whole) if machine.is_first() else None
 
 
-def run_over_share(model: Model, batches: data.Batches, precision: str, forward=None) -> Iterator[tuple[dict, dict]]:
+def run_over_share(
+    model: nn.Module, batches: data.Batches, precision: str, forward=None
+) -> Iterator[tuple[dict, dict]]:
     """`evaluate.infer` over this process's share of the images, which may be none."""
     rows = batches.table.iloc[machine.share()]
     if len(rows):

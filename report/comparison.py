@@ -9,10 +9,12 @@ import pandas as pd
 
 import evaluate
 from dataset.csvfile import TEXT, read_back
-from dataset.table import CLASSES, usable
+from dataset.table import usable
 from machine import is_first
 from report import bootstrap
 from report.folder import RunFolder
+
+CALLS = ("true", "predicted", "balanced")  # columns of predictions.csv that hold a class
 
 
 class Score(NamedTuple):
@@ -21,24 +23,27 @@ class Score(NamedTuple):
     title: str
     path: tuple[str, ...]  # where it stands in a head's part of metrics.json
     of: Callable[[pd.DataFrame, np.ndarray], np.ndarray]  # (`read_head`'s table, weights (B, N)) -> (B,)
+    of_class: str = ""  # not defined without it
 
 
 def called(name: str, column: str = "predicted") -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
     """A score of `evaluate.label_scores`, from the classes that a column names."""
 
     def score(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-        return evaluate.label_scores(_codes(table["true"]), _codes(table[column]), CLASSES, weights)[name]
+        found = evaluate.label_scores(_codes(table, "true"), _codes(table, column), classes_in(table), weights)
+        return found.get(name, np.full(len(weights), np.nan))
 
     return score
 
 
 def mean_auc(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-    found = evaluate.official_label_scores(_codes(table["true"]), table[list(CLASSES)].to_numpy(), CLASSES, weights)
+    classes = classes_in(table)
+    found = evaluate.official_label_scores(_codes(table, "true"), table[classes].to_numpy(), classes, weights)
     return found["macro.auc"]
 
 
 def nll(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-    return evaluate.calibration_scores(_codes(table["true"]), table[list(CLASSES)].to_numpy(), weights)["nll"]
+    return evaluate.calibration_scores(_codes(table, "true"), table[classes_in(table)].to_numpy(), weights)["nll"]
 
 
 def mean_of(column: str) -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
@@ -49,8 +54,13 @@ def failure_rate(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
     return evaluate.weighted_mean(weights, (table["iou_native"] < evaluate.FAILURE).to_numpy(float))
 
 
-def _codes(names: pd.Series) -> np.ndarray:
-    return pd.Categorical(names, CLASSES).codes.astype(int)
+def classes_in(table: pd.DataFrame) -> list[str]:
+    """The classes of predictions.csv, each of which has a column."""
+    return [name for name in table if name not in ("image", *CALLS)]
+
+
+def _codes(table: pd.DataFrame, column: str) -> np.ndarray:
+    return pd.Categorical(table[column], classes_in(table)).codes.astype(int)
 
 
 # By head and key in comparison.json. A further score is a further row.
@@ -65,7 +75,9 @@ SCORES = {
         ),
         "mean_auc": Score("Mean AUC", ("official", "macro", "auc"), mean_auc),
         "nll": Score("NLL, less is better", ("calibration", "after", "nll"), nll),
-        "melanoma_recall": Score("Melanoma recall", ("per_class", "MEL", "recall"), called("per_class.MEL.recall")),
+        "melanoma_recall": Score(
+            "Melanoma recall", ("per_class", "MEL", "recall"), called("per_class.MEL.recall"), "MEL"
+        ),
     },
     "mask": {
         "mean_dice": Score("Mean Dice", ("mean_dice",), mean_of("dice")),
@@ -86,10 +98,12 @@ def read_head(folder: Path, head: str) -> pd.DataFrame:
     ValueError : a name stands twice, a value is missing or no class, or the two tables of outlines have other images.
     """
     if head == "label":
-        table = _read(folder / "predictions.csv", ["true", "predicted", "balanced", *CLASSES])
-        for column in ("true", "predicted", "balanced"):
-            if strange := sorted(set(table[column]) - set(CLASSES)):
-                raise ValueError(f"predictions.csv has the class {strange[0]!r}; expected {', '.join(CLASSES)}.")
+        path = folder / "predictions.csv"
+        classes = classes_in(read_back(path))
+        table = _read(path, [*CALLS, *classes])
+        for column in CALLS:
+            if strange := sorted(set(table[column]) - set(classes)):
+                raise ValueError(f"predictions.csv has the class {strange[0]!r}; expected {', '.join(classes)}.")
         return table
     network = _read(folder / "per_image.csv", ["iou", "dice"])
     native = _read(folder / "per_image_native.csv", ["iou", "dice", "threshold_iou"])

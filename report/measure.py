@@ -12,6 +12,7 @@ import data
 import machine
 import models
 from dataset.cache import PixelFile
+from dataset.classes import classes_of, positions_of
 from dataset.splits import split_hash
 from dataset.table import targets
 from report import results
@@ -46,7 +47,10 @@ def load_named(names: Sequence[str], folder: RunFolder, image_size: int, table: 
 
 
 def refuse_seen(path: Path, checkpoint: dict, image_size: int, table: pd.DataFrame) -> None:
-    """Raises ValueError for a checkpoint of another image size, or one that may have been trained on test images."""
+    """Raises ValueError for a checkpoint of other classes or image size, or one that may know today's test images."""
+    if checkpoint["classes"] != list(classes_of(table)):
+        ours, theirs = ", ".join(classes_of(table)) or "none", ", ".join(checkpoint["classes"]) or "none"
+        raise ValueError(f"{path} was trained on the classes {theirs}, and the data's are {ours}. Set CLASSES alike.")
     if checkpoint["image_size"] != image_size:
         raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {image_size}.")
     if checkpoint.get("split_hash") == split_hash(table):
@@ -67,7 +71,7 @@ def calibrated(checkpoints: dict[Path, dict], parts: dict, precision: str, tta: 
     known = {} if others else averaging.fitted(first, tta)["calibration"]
     if known and results.is_current(known):
         return model, known
-    learned = parts["train"].table["label"].to_numpy()
+    learned = positions_of(parts["train"].table)
     return model, results.calibrate(model, parts["val"].whole(), precision, learned)
 
 

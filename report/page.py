@@ -11,13 +11,15 @@ import jinja2
 import pandas as pd
 
 import evaluate
+from dataset.classes import HAM10000, name_of
 from dataset.csvfile import read_back
-from dataset.table import CLASS_NAMES, CLASSES, SPLITS
+from dataset.table import SPLITS
 from report import bootstrap
 
 TASKS = ("classification", "segmentation", "multitask", "average")
 FEW = 30  # test images of a class, below which its numbers are called uncertain
 GAP = 1.3  # validation loss by training loss at the saved epoch, from which a model is called overfitted
+NO_LABEL = "no diagnosis"
 N_PAIRS = 20  # pairs of images across the split that are named
 HEADLINE = (  # column, head, path in metrics.json
     ("Accuracy", "label", ("accuracy",)),
@@ -75,6 +77,7 @@ class Run:
         if self.leakage is not None:  # an empty column has no type
             self.leakage = self.leakage.astype({"crosses": bool, "crosses_by_image": bool})
         self.note = self.config.get("data", "")
+        self.classes = tuple(self.record.get("classes", HAM10000))  # earlier versions knew no others
 
     def _json(self, name: str) -> dict | None:
         path = self.folder / name
@@ -118,10 +121,10 @@ def cautions_of(run: Run) -> list[str]:
             found.append(f"{task}: the heat maps do not localise; {shares.format(**heat)} of the picture.")
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
-    few = [f"{code} ({test[code]})" for code in CLASSES if 0 < test.get(code, 0) < FEW]
+    few = [f"{code} ({test[code]})" for code in run.classes if 0 < test.get(code, 0) < FEW]
     if few:
         found.append(f"Classes with fewer than {FEW} test images, whose own scores are uncertain: {', '.join(few)}.")
-    absent = ", ".join(code for code in CLASSES if not test.get(code, 0))
+    absent = ", ".join(code for code in run.classes if not test.get(code, 0))
     if absent:
         found.append(f"Classes without a test image: {absent}; all means but the organisers' own leave them out.")
     if run.leakage is not None:
@@ -152,7 +155,7 @@ def _values(run: Run) -> dict:
         "localising": evaluate.LOCALISING,
         "n_resamples": bootstrap.N_RESAMPLES,
         "called": evaluate.CALLED,
-        "classes": {code: CLASS_NAMES[code] for code in CLASSES},
+        "classes": {code: name_of(code) for code in run.classes},
         "note": run.note,
         "cautions": cautions_of(run),
         "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
@@ -171,7 +174,7 @@ def _values(run: Run) -> dict:
 
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     """The models' numbers on one set of images: side by side, and each in full."""
-    shown = [column for column in HEADLINE if any(column[1] in found for found in metrics.values())]
+    shown = [column for column in HEADLINE if any(_has(found, column[1:]) for found in metrics.values())]
     rows = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
     names = [name for name, _, _ in shown]
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in rows.items() for name, cell in zip(names, cells)]
@@ -219,6 +222,12 @@ def _cell(value: float | None, interval: list | None) -> dict:
     return {"value": value, "interval": interval if is_whole else None}
 
 
+def _has(found: dict, column: tuple[str, tuple[str, ...]]) -> bool:
+    """Whether metrics.json holds this column of `HEADLINE`; what is not defined stands there as None."""
+    head, path = column
+    return path[-1] in (_at(found, (head, *path[:-1])) or {})
+
+
 def _at(found: dict, path: tuple[str, ...]):
     for name in path:
         found = (found or {}).get(name)
@@ -235,7 +244,8 @@ def _comparison(found: dict) -> dict:
 
 
 def _data(run: Run) -> dict:
-    counts = pd.crosstab(run.splits["label"], run.splits["split"]).reindex(index=CLASSES, columns=SPLITS, fill_value=0)
+    labels, classes = run.splits["label"].replace("", NO_LABEL), run.classes or (NO_LABEL,)
+    counts = pd.crosstab(labels, run.splits["split"]).reindex(index=classes, columns=SPLITS, fill_value=0)
     reasons = run.report[run.report["reason"] != ""]
     kinds = reasons["reason"].str.split("(", n=1).str[0]
     lesions = run.splits["lesion_id"]

@@ -1,12 +1,13 @@
 """What a model said of a set of images -> its figures."""
 
 import numpy as np
+from torch import nn
 
 import data
 import evaluate
 import visualize
-from dataset.table import CLASSES, has_mask
-from models import Model
+from dataset.classes import classes_of, positions_of
+from dataset.table import has_mask
 from report.collect import Collected
 
 
@@ -14,23 +15,34 @@ class Pictures:
     """The figures of one model on one set of images, by file name."""
 
     def __init__(
-        self, model: Model, batches: data.Batches, collected: Collected, calibration: dict, task: str, precision: str
+        self,
+        model: nn.Module,
+        batches: data.Batches,
+        collected: Collected,
+        calibration: dict,
+        task: str,
+        precision: str,
     ) -> None:
         self.model, self.batches, self.collected, self.task, self.precision = model, batches, collected, task, precision
         self.calibration, self.masked = calibration, np.flatnonzero(has_mask(batches.table))
-        self.names, self.true = batches.table["image"].to_numpy(), batches.table["label"].to_numpy()
+        self.names, self.true = batches.table["image"].to_numpy(), positions_of(batches.table)
+        self.classes = classes_of(batches.table)
 
     def of_labels(self) -> dict[str, visualize.Figure | None]:
         """Confusion of both rules, ROC and precision-recall, reliability, risk by coverage, errors, heat maps."""
         before = evaluate.softmax(self.collected.label)
         probabilities = evaluate.softmax(self.collected.label, self.calibration["temperature"])
         called = evaluate.by_rule(probabilities, self.calibration["prior"], self.calibration["tau"])
-        matrix = {rule: evaluate.confusion_matrix(self.true, codes, len(CLASSES)) for rule, codes in called.items()}
+        matrix = {
+            rule: evaluate.confusion_matrix(self.true, codes, len(self.classes)) for rule, codes in called.items()
+        }
         kept = evaluate.risk_coverage(called["likeliest"] == self.true, probabilities.max(axis=1))
         return {
-            "confusion_matrix": visualize.confusion(matrix["likeliest"], CLASSES, self.task),
-            "confusion_matrix_balanced": visualize.confusion(matrix["balanced"], CLASSES, f"{self.task}, balanced"),
-            "roc_and_precision_recall": visualize.ranking_curves(self.true, probabilities, CLASSES, self.task),
+            "confusion_matrix": visualize.confusion(matrix["likeliest"], self.classes, self.task),
+            "confusion_matrix_balanced": visualize.confusion(
+                matrix["balanced"], self.classes, f"{self.task}, balanced"
+            ),
+            "roc_and_precision_recall": visualize.ranking_curves(self.true, probabilities, self.classes, self.task),
             "reliability": visualize.reliability(self.true, before, probabilities, evaluate.N_BINS, self.task),
             "risk_coverage": visualize.risk_coverage(*kept, self.task),
             "confident_errors": self._confident_errors(probabilities),
@@ -45,12 +57,12 @@ class Pictures:
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision)
         predicted = output["mask"][:, 0].gt(0).cpu().numpy()
-        titles = [f"{self.names[i]}\n{CLASSES[self.true[i]]}, Dice {dice[j]:.3f}" for i, j in zip(picks, chosen)]
+        titles = [f"{self.names[i]}\n{self._class(i)}, Dice {dice[j]:.3f}" for i, j in zip(picks, chosen)]
         heading = f"{self.task}: best, median and worst of {len(dice)} test images by Dice"
-        by_class = {code: dice[self.true[self.masked] == k] for k, code in enumerate(CLASSES)}
+        by_class = {code: dice[self.true[self.masked] == k] for k, code in enumerate(self.classes)}
         return {
             "masks": visualize.mask_rows(*few.pictures(), predicted, titles, heading),
-            "dice_by_class": visualize.dice_by_class(by_class, self.task),
+            "dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, self.task),
         }
 
     def _confident_errors(self, probabilities: np.ndarray) -> visualize.Figure | None:
@@ -64,14 +76,19 @@ class Pictures:
             self.batches.subset(picks).pictures()[0], titles, f"{self.task}: most confident errors"
         )
 
-    def _heat_maps(self, called: np.ndarray) -> visualize.Figure:
-        """Grad-CAM of the likeliest class on the first image of each class."""
-        picks = [int(np.flatnonzero(self.true == k)[0]) for k in range(len(CLASSES)) if (self.true == k).any()]
+    def _heat_maps(self, called: np.ndarray) -> visualize.Figure | None:
+        """Grad-CAM of the likeliest class on the first image of each class; None of a model that has none."""
+        if not hasattr(self.model, "explain"):
+            return None
+        picks = [int(np.flatnonzero(self.true == k)[0]) for k in range(len(self.classes)) if (self.true == k).any()]
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision, self.model.explain)
         titles = [self._verdict(i, called[i]) for i in picks]
         heading = f"{self.task}: where the likeliest class is seen (Grad-CAM)"
         return visualize.heat_maps(*few.pictures(), output["heat"][:, 0].cpu().numpy(), titles, heading)
 
+    def _class(self, i: int) -> str:
+        return "no diagnosis" if self.true[i] < 0 else self.classes[self.true[i]]
+
     def _verdict(self, i: int, called: int) -> str:
-        return f"{self.names[i]}\nis {CLASSES[self.true[i]]}, called {CLASSES[called]}"
+        return f"{self.names[i]}\nis {self._class(i)}, called {self.classes[called]}"

@@ -1,16 +1,19 @@
 """A trained model and a set of images -> numbers, tables and pictures in a folder."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from torch import nn
 
 import data
 import evaluate
 import machine
-from dataset.table import CLASSES, has_mask
-from decision import OPERATING_POINTS, SCALE
-from models import Model
+from dataset.classes import classes_of, positions_of
+from dataset.table import has_mask
+from decision import SCALE, points_among
 from report import bootstrap
-from report.collect import Collected, collect, gather_rows, run_over_share
+from report.collect import Collected, collect, gather_rows, heads_of, run_over_share
 from report.folder import RunFolder
 from report.pictures import Pictures
 
@@ -20,7 +23,7 @@ BY_RULE = ("accuracy", "balanced_accuracy", "macro_f1")  # that the console show
 
 
 def assess(
-    model: Model,
+    model: nn.Module,
     batches: data.Batches,
     calibration: dict,
     folder: RunFolder,
@@ -36,6 +39,8 @@ def assess(
 
     Parameters
     ----------
+    model : maps images (N, 3, H, W) to a dict of logits, ``"label"`` or ``"mask"`` or both; heat maps are measured if
+        it can `explain`, as `models.Model` does.
     batches : their table's columns age, sex and localization, where it has them, make the subgroups.
     calibration : from `calibrate`.
     folder : gets the files; its caption stands in every picture and in metrics.json.
@@ -43,7 +48,7 @@ def assess(
 
     Raises
     ------
-    ValueError : the calibration is one of an earlier version.
+    ValueError : the calibration is one of an earlier version; the model has another number of classes than the table.
     """
     if not is_current(calibration):
         raise ValueError(f"This calibration has no tau, or thresholds of another scale than {SCALE}: calibrate again.")
@@ -60,7 +65,7 @@ def assess(
     pictures = Pictures(model, batches, collected, calibration, task, precision)
     if collected.label is not None:
         found["label"], found["intervals"]["label"] = label_numbers(rows, collected.label, resamples, calibration)
-        found["label"]["heat_map"] = heat_numbers(outlines.heat)
+        found["label"]["heat_map"] = None if outlines.heat is None else heat_numbers(outlines.heat)
         folder.write_table("predictions.csv", prediction_table(rows, collected.label, calibration))
         folder.draw_all(pictures.of_labels())
     if collected.mask is not None:
@@ -73,7 +78,7 @@ def assess(
     return found
 
 
-def calibrate(model: Model, batches: data.Batches, precision: str, learned: np.ndarray) -> dict:
+def calibrate(model: nn.Module, batches: data.Batches, precision: str, learned: np.ndarray) -> dict:
     """What is fitted on the validation set and applied unchanged elsewhere; {} for a model without labels.
 
     Under torchrun every process calls this with the same images, runs over its share and gets the result.
@@ -91,21 +96,22 @@ def calibrate(model: Model, batches: data.Batches, precision: str, learned: np.n
     prior : share of each class among the images that the model was trained on.
     tau : of the balanced rule, for these probabilities.
     """
-    if "label" not in model.heads:
+    if "label" not in heads_of(model, batches):
         return {}
+    classes = classes_of(batches.table)
     logits = [output["label"].cpu().numpy() for _, output in run_over_share(model, batches, precision)]
-    whole = gather_rows(np.concatenate([np.empty((0, len(CLASSES))), *logits]))
-    return machine.from_first(fit_calibration, batches.table["label"].to_numpy(), whole, learned)
+    whole = gather_rows(np.concatenate([np.empty((0, len(classes))), *logits]))
+    return machine.from_first(fit_calibration, positions_of(batches.table), whole, learned, classes)
 
 
-def fit_calibration(true: np.ndarray, logits: np.ndarray, learned: np.ndarray) -> dict:
+def fit_calibration(true: np.ndarray, logits: np.ndarray, learned: np.ndarray, classes: Sequence[str]) -> dict:
     """The temperature first, then thresholds and tau on the probabilities that it gives; as `calibrate`."""
     temperature = evaluate.fit_temperature(true, logits)
     probabilities, thresholds = evaluate.softmax(logits, temperature), {}
-    for name, codes in OPERATING_POINTS.items():
-        positive, score = one_against_rest(true, probabilities, codes)
+    for name, members in points_among(classes).items():
+        positive, score = one_against_rest(true, probabilities, members)
         thresholds[name] = evaluate.operating_threshold(positive, score) if positive.any() else None
-    prior = (np.bincount(learned, minlength=len(CLASSES)) / len(learned)).tolist()
+    prior = (np.bincount(learned, minlength=len(classes)) / len(learned)).tolist()
     tau = evaluate.fit_tau(true, probabilities, prior)
     return {"temperature": temperature, "thresholds": thresholds, "scale": SCALE, "prior": prior, "tau": tau}
 
@@ -118,9 +124,8 @@ def is_current(calibration: dict) -> bool:
     return not calibration or (calibration.get("scale") == SCALE and "tau" in calibration)
 
 
-def one_against_rest(true: np.ndarray, probabilities: np.ndarray, codes) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each image is of one of the classes, and their summed probability."""
-    members = [CLASSES.index(code) for code in codes]
+def one_against_rest(true: np.ndarray, probabilities: np.ndarray, members: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each image is of one of the classes at these positions, and their summed probability."""
     return np.isin(true, members), probabilities[:, members].sum(axis=1)
 
 
@@ -132,27 +137,28 @@ def label_numbers(
     `rules` holds the scores of the classes that each rule calls, `balanced_less_likeliest` what the second changes, on
     the same resamples; those of the likeliest class also stand outside.
     """
-    true, thresholds = rows["label"].to_numpy(), calibration["thresholds"]
+    true, classes, thresholds = positions_of(rows), classes_of(rows), calibration["thresholds"]
     before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
     called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
-        rules = {rule: evaluate.label_scores(true, classes, CLASSES, weights) for rule, classes in called.items()}
+        rules = {rule: evaluate.label_scores(true, chosen, classes, weights) for rule, chosen in called.items()}
         found = dict(rules["likeliest"])
         for rule, of_rule in rules.items():
             found |= under(f"rules.{rule}", of_rule)
         for name in BY_RULE[:2]:
             found[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
-        found |= under("official", evaluate.official_label_scores(true, probabilities, CLASSES, weights))
+        found |= under("official", evaluate.official_label_scores(true, probabilities, classes, weights))
         found |= under("calibration.before", evaluate.calibration_scores(true, before, weights))
         found |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
-        for name, codes in OPERATING_POINTS.items():
-            positive, score = one_against_rest(true, probabilities, codes)
+        for name, members in points_among(classes).items():
+            positive, score = one_against_rest(true, probabilities, members)
             found |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
         return found
 
     numbers, intervals = bootstrap.with_intervals(scores, resamples)
-    for k, code in enumerate(CLASSES):
+    numbers.setdefault("operating_points", {})
+    for k, code in enumerate(classes):
         numbers["per_class"][code]["support"] = int((true == k).sum())
     numbers["calibration"] |= {name: calibration[name] for name in ("temperature", "scale", "tau")}
     for name, threshold in thresholds.items():
@@ -179,7 +185,7 @@ def heat_numbers(heat: np.ndarray) -> dict | None:
 
 def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
     """All scores of the masks with intervals: at the network's size, `native` at the mask's, and by diagnosis."""
-    members = {code: np.flatnonzero(rows["label"] == k) for k, code in enumerate(CLASSES)}
+    members = {code: np.flatnonzero(rows["label"] == code) for code in classes_of(rows)}
 
     def native(images: np.ndarray | slice, weights: np.ndarray) -> evaluate.Scores:
         found = evaluate.mask_scores(collected.native[images], weights)
@@ -193,6 +199,7 @@ def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
         return found
 
     numbers, intervals = bootstrap.with_intervals(scores, resamples)
+    numbers.setdefault("by_class", {})
     for code, images in members.items():
         numbers["by_class"][code]["n_images"] = len(images)
     return numbers | {"n_images": len(rows)}, intervals
@@ -219,10 +226,10 @@ def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
     """Accuracy and balanced accuracy of the likeliest class, and mean Dice, as far as there are heads for them."""
     numbers, intervals, masked = {}, {}, has_mask(rows)
     if collected.label is not None:
-        true, likeliest = rows["label"].to_numpy(), collected.label.argmax(axis=1)
+        true, likeliest, classes = positions_of(rows), collected.label.argmax(axis=1), classes_of(rows)
 
         def scores(weights: np.ndarray) -> evaluate.Scores:
-            found = evaluate.label_scores(true, likeliest, CLASSES, weights)
+            found = evaluate.label_scores(true, likeliest, classes, weights)
             return {name: found[name] for name in ("accuracy", "balanced_accuracy")}
 
         numbers, intervals = bootstrap.with_intervals(scores, resamples)
@@ -246,11 +253,11 @@ def prediction_table(rows: pd.DataFrame, logits: np.ndarray, calibration: dict) 
     `predicted` is the likeliest class, `balanced` the one of the balanced rule. The probabilities are of the scale that
     `calibrate`'s thresholds and predict.py's table are of.
     """
-    classes, probabilities = np.array(CLASSES), evaluate.softmax(logits, calibration["temperature"])
+    classes, probabilities = np.array(classes_of(rows)), evaluate.softmax(logits, calibration["temperature"])
     called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
     table = pd.DataFrame(probabilities, columns=classes)
     table.insert(0, "image", rows["image"].to_numpy())
-    table.insert(1, "true", classes[rows["label"]])
+    table.insert(1, "true", classes[positions_of(rows)])
     table.insert(2, "predicted", classes[called["likeliest"]])
     table.insert(3, "balanced", classes[called["balanced"]])
     return table

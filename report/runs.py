@@ -105,15 +105,25 @@ def read_run(folder: Path) -> Finished:
         heads = [head for head in SCORES if head in (metrics or {})]
         if not heads:
             raise ValueError(f"has no scores in {task}/metrics.json. {AGAIN}")
-        for path in ((head, *score.path) for head in heads for score in SCORES[head].values()):
+        for path in (path for head in heads for path in _expected(head, metrics[head])):
             if _lacks(metrics, path):
                 raise ValueError(f"{task}/metrics.json lacks {'.'.join(path)}. {AGAIN}")
         if "label" in heads and not is_current(metrics["label"]["calibration"]):
             raise ValueError(f"{task}/predictions.csv is of an earlier version, not calibrated. {AGAIN}")
         tables[task] = {head: read_head(folder / task, head) for head in heads}
+        if "label" in heads and (lost := set(metrics["label"]["per_class"]) - set(tables[task]["label"])):
+            raise ValueError(f"predictions.csv lacks the column {', '.join(sorted(lost))}.")
         for table in tables[task].values():
             _refuse_strangers(task, table, test)
     return Finished(str(folder), run, test, tables)
+
+
+def _expected(head: str, found: dict) -> list[tuple[str, ...]]:
+    """Where each score of a head stands in metrics.json, but for those of a class that the data do not have."""
+    scores = SCORES[head].values()
+    return [
+        (head, *score.path) for score in scores if not score.of_class or score.of_class in found.get("per_class", ())
+    ]
 
 
 def _lacks(found: dict, path: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ import evaluate
 import visualize
 from dataset.csvfile import printable
 from report import bootstrap
-from report.comparison import SCORES, compare
+from report.comparison import SCORES, Score, compare
 from report.folder import RECORD, RunFolder
 from report.page import TEMPLATES, score_at
 from report.runs import Finished, read_runs
@@ -112,11 +112,17 @@ def _kinds(found: dict) -> list[dict]:
             [row for row in found[name] if row["head"] == head] for name in ("models", "differences", "seeds")
         )
         if models:
-            kind = {"title": title, "columns": {key: score.title for key, score in SCORES[head].items()}}
+            kind = {"title": title, "columns": {key: score.title for key, score in _shown(head, models)}}
             kind["models"] = models
             kind["differences"] = [row | {"pair": _pair_of(row)} for row in differences]
             kinds.append(kind | {"seeds": seeds})
     return kinds
+
+
+def _shown(head: str, models: list[dict]) -> list[tuple[str, Score]]:
+    """The scores of a head, but for those of a class that no model knows."""
+    known = {key for row in models for key, found in row["scores"].items() if found["value"] is not None}
+    return [(key, score) for key, score in SCORES[head].items() if key in known or not score.of_class]
 
 
 def _pair_of(row: dict) -> str:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data import CLASSES
 from dataset import cache, synthetic
+from dataset.classes import HAM10000 as CLASSES
 from dataset.table import read_table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from conftest import ROOT, picture
 from test_report import CHROMIUM
 
 import predict
-from dataset.table import CLASS_NAMES
+from dataset.classes import HAM10000, name_of
 from decision import NO_TAU, Finding, Point
 
 gradio = pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
@@ -169,7 +169,7 @@ def test_the_decisions_name_both_classes_and_both_thresholds_in_words():
     point = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
     findings = (Finding(point, 0.25), Finding(Point("malignant", (0, 2, 3), 0.4, None, None, None), 0.3))
     found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=findings)
-    assert app.decisions_of(found, list(CLASS_NAMES.values())) == (
+    assert app.decisions_of(found, [name_of(code) for code in HAM10000]) == (
         "<p>Likeliest class: <b>Nevus</b>.</p><p>Balanced rule: <b>Melanoma</b>.</p>"
         "<p>Probability of a melanoma: 0.2500, <b>above</b> the threshold 0.2000, which found 93 % of the melanomas "
         "and passed over 66 % of the rest in the test set (1,499 images).</p>"
@@ -183,6 +183,6 @@ def test_decisions_of_an_older_checkpoint_leave_out_what_it_lacks():
 
     findings = (Finding(Point("melanoma", (0,), None, None, None, None), 0.25),)
     found = predict.Prediction((8, 8), np.eye(7)[1], None, None, findings=findings)
-    shown = app.decisions_of(found, list(CLASS_NAMES.values()))
+    shown = app.decisions_of(found, [name_of(code) for code in HAM10000])
     assert "<b>Nevus</b>" in shown and NO_TAU in shown
     assert "Probability of a melanoma: 0.2500, no threshold is known." in shown and "%" not in shown

@@ -4,7 +4,7 @@ import pytest
 from sklearn import metrics
 
 import evaluate
-from dataset.table import CLASSES
+from dataset.classes import HAM10000 as CLASSES
 from report import bootstrap
 from report.comparison import SCORES, compare
 

@@ -7,7 +7,8 @@ from conftest import decoded, picture
 
 import data
 from dataset.cache import decode_table
-from dataset.table import CLASSES, read_table
+from dataset.classes import HAM10000 as CLASSES
+from dataset.table import read_table
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import decision
-from dataset.table import CLASSES
+from dataset.classes import HAM10000 as CLASSES
 
 TESTED = {
     "melanoma": {"threshold": 0.2, "sensitivity": 0.931, "specificity": 0.658, "n_images": 1499},

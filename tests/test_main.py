@@ -23,8 +23,8 @@ import settings
 import train
 from dataset import splits, synthetic
 from dataset import table as tables
+from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import read_back
-from dataset.table import CLASSES
 from report.folder import RunFolder
 
 OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png report.html leakage.csv
@@ -166,7 +166,7 @@ def test_a_second_run_moves_the_first_aside_whole_and_reports_only_itself(demo_f
 def folder_of(folder, n):
     """Some sound images that no other test data hold."""
     for i in range(n):
-        folder.add(f"other_{i}", data.CLASSES[i % 7], image=picture(1000 + i, (64, 48)), mask=disc((64, 48)))
+        folder.add(f"other_{i}", CLASSES[i % 7], image=picture(1000 + i, (64, 48)), mask=disc((64, 48)))
     return folder.write()
 
 
@@ -657,7 +657,7 @@ def test_a_folder_with_every_kind_of_damage_at_once_ends_with_all_files_and_each
         folder.rows.append([name, *labels])
         expected[name] = ("left out", reason)
     folder.rows += [["", *"0100000"], ["", *"0100000"], folder.rows[0]]
-    lines = [",".join(["image", *data.CLASSES, "SCC"])]
+    lines = [",".join(["image", *CLASSES, "SCC"])]
     lines += [",".join([*map(str, row), str(int(row[0] == "scc"))]) + "," for row in folder.rows]
     (folder.path / "GroundTruth.csv").write_text("\n".join(lines), encoding="utf-8")
     done = program("--data-dir", folder.path, *QUICK, cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"}, timeout=300)

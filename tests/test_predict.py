@@ -21,7 +21,7 @@ import export
 import models
 import predict
 from dataset import images
-from dataset.table import CLASSES
+from dataset.classes import HAM10000 as CLASSES
 
 torch.set_num_threads(2)
 

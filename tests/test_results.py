@@ -14,7 +14,8 @@ import data
 import evaluate
 import models
 from dataset import cache, images
-from dataset.table import CLASSES, LABEL_ONLY, read_table
+from dataset.classes import HAM10000 as CLASSES
+from dataset.table import LABEL_ONLY, read_table
 from report import bootstrap, results
 from report.collect import collect, native_overlap
 from report.folder import RunFolder
@@ -137,7 +138,7 @@ def test_thresholds_of_earlier_versions_are_known_and_not_used(measured):
 
 def test_the_prior_is_of_the_training_images_and_tau_is_fitted_after_the_temperature():
     true, logits = labels_and_logits()
-    calibration = results.fit_calibration(true, logits, LEARNED)
+    calibration = results.fit_calibration(true, logits, LEARNED, CLASSES)
     assert calibration["prior"] == pytest.approx([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])
     after = evaluate.softmax(logits, calibration["temperature"])
     assert calibration["tau"] == evaluate.fit_tau(true, after, calibration["prior"]) > 0
@@ -146,7 +147,7 @@ def test_the_prior_is_of_the_training_images_and_tau_is_fitted_after_the_tempera
 
 def test_a_class_that_was_not_learned_has_a_prior_of_zero_and_the_rule_still_holds():
     true, logits = labels_and_logits()
-    calibration = results.fit_calibration(true, logits, LEARNED[LEARNED < 6])
+    calibration = results.fit_calibration(true, logits, LEARNED[LEARNED < 6], CLASSES)
     assert calibration["prior"][6] == 0 and sum(calibration["prior"]) == pytest.approx(1)
     assert 0 <= calibration["tau"] <= 1.5
 
@@ -163,7 +164,7 @@ def both_rules():
     """The table of labels and what is written of them, with a tau at which the rules differ."""
     true, logits = labels_and_logits()
     rows = pd.DataFrame({"image": [f"i{i}" for i in range(len(true))], "label": true})
-    calibration = results.fit_calibration(true, logits, LEARNED) | {"tau": 0.5}
+    calibration = results.fit_calibration(true, logits, LEARNED, CLASSES) | {"tau": 0.5}
     resamples = bootstrap.resample_lesions(np.arange(len(true)) // 2, 200)
     numbers, intervals = results.label_numbers(rows, logits, resamples, calibration)
     return results.prediction_table(rows, logits, calibration), calibration, resamples, numbers, intervals
@@ -252,7 +253,7 @@ def assess_rows(measured, rows, calibration=None):
 
 def test_nothing_is_perfect_about_a_class_without_images(measured):
     """Without a melanoma, what share of the melanomas is found is not known."""
-    found = assess_rows(measured, measured[1].table[measured[1].table["label"] != CLASSES.index("MEL")])
+    found = assess_rows(measured, measured[1].table[measured[1].table["label"] != "MEL"])
     point, interval = (part["operating_points"]["melanoma"] for part in (found["label"], found["intervals"]["label"]))
     assert point["sensitivity"] is None and interval["sensitivity"] is None
     assert point["specificity"] is not None and point["ppv"] in (0, None)
@@ -265,7 +266,7 @@ def test_nothing_is_perfect_about_a_class_without_images(measured):
 
 def test_a_threshold_that_could_not_be_fitted_scores_nothing(measured):
     model, batches, *_ = measured
-    rows = batches.table[batches.table["label"] != CLASSES.index("MEL")]
+    rows = batches.table[batches.table["label"] != "MEL"]
     some = data.Batches(batches.pixels, rows, 16, device=batches.device)
     calibration = results.calibrate(model, some, "fp32", LEARNED)
     assert calibration["thresholds"]["melanoma"] is None and calibration["thresholds"]["malignant"] is not None
@@ -282,7 +283,7 @@ def test_subgroups_add_up(measured):
         known = rows[group].notna()
         assert sum(row["n_images"] for row in members) == known.sum()
         weighted = sum(row["accuracy"] * row["n_images"] for row in members) / known.sum()
-        right = probabilities_in(measured[-1])[1].argmax(axis=1) == rows["label"]
+        right = probabilities_in(measured[-1])[1].argmax(axis=1) == rows["label"].cat.codes
         assert weighted == pytest.approx(right[known].mean())
 
 

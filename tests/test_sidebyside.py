@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 from test_comparison import labels, outlines
 
+from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import as_csv
-from dataset.table import CLASSES
 from report.__main__ import main
 from report.comparison import SCORES
 from report.results import SCALE
@@ -41,6 +41,7 @@ def write_run(folder: Path, seed=1, tasks=("classification", "segmentation"), im
             write(folder / task / "predictions.csv", labels(images, TRUE[:n], rng.choice(CLASSES, n), seed))
             found["label"], found["intervals"]["label"] = drawn_scores("label", rng)
             found["label"]["calibration"] |= {"scale": SCALE, "tau": 0.5}
+            found["label"]["per_class"] = {code: {} for code in CLASSES} | found["label"]["per_class"]
         if task != "classification":
             table = outlines(images, rng.uniform(0.3, 1, n))
             write(folder / task / "per_image.csv", table[["image", "iou", "dice"]])

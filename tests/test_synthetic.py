@@ -7,6 +7,7 @@ from conftest import ROOT
 from PIL import Image
 
 from dataset import synthetic
+from dataset.classes import HAM10000
 from dataset.table import USED, read_table
 
 
@@ -24,7 +25,7 @@ def test_the_same_seed_writes_the_same_files(tmp_path):
 def test_it_is_read_as_a_clean_data_set_of_seven_classes_with_lesion_ids(demo_folder):
     table = read_table(demo_folder)
     assert (table["status"] == USED).all()
-    assert set(table["label"]) == set(range(7))
+    assert set(table["label"]) == set(HAM10000)
     assert table["lesion_id"].nunique() == 35 < len(table)
 
 

@@ -4,8 +4,10 @@ import io
 import pytest
 from conftest import disc, picture, state_of
 
+from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import as_csv, read_back
-from dataset.table import CLASSES, LEFT_OUT, USED, describe_table, find_files, read_table
+from dataset.layout import find_files
+from dataset.table import LEFT_OUT, USED, describe_table, read_table
 
 
 def test_a_missing_folder_is_named_with_what_to_do(tmp_path):
@@ -25,9 +27,11 @@ def test_an_empty_csv_is_refused(folder, content, message):
         read_table(folder.path)
 
 
-def test_missing_class_columns_are_named(folder):
-    (folder.path / "GroundTruth.csv").write_text("image,MEL,NV\na,1,0\n")
-    with pytest.raises(ValueError, match=r"lacks the columns BCC, AKIEC, BKL, DF, VASC"):
+def test_a_csv_without_classes_is_refused_with_what_it_has_and_what_was_expected(folder):
+    (folder.path / "GroundTruth.csv").write_text("image,hospital\na,x\n")
+    with pytest.raises(
+        ValueError, match=r"names no classes; it has image, hospital. Expected: image,MEL,.*image,label"
+    ):
         read_table(folder.path)
 
 
@@ -80,14 +84,14 @@ def test_a_csv_from_a_spreadsheet_is_read(folder):
     (folder.path / "images" / "UPPER.jpg").rename(folder.path / "images" / "UPPER.JPG")
     table = read_table(folder.path)
     assert list(table["image"]) == ["plain", "UPPER", "with space", "naïve"]
-    assert (table["status"] == USED).all() and (table["label"] == 1).all()
+    assert (table["status"] == USED).all() and (table["label"] == "NV").all()
 
 
 def test_the_isic_2019_name_of_a_class_is_understood(folder):
     folder.add("a", "AKIEC")
     path = folder.write().path / "GroundTruth.csv"
     path.write_text(path.read_text().replace("AKIEC", "AK,SCC").replace("1.0", "1.0,0"))
-    assert read_table(folder.path)["label"].tolist() == [CLASSES.index("AKIEC")]
+    assert read_table(folder.path)["label"].tolist() == ["AKIEC"]
 
 
 def test_the_folder_layouts_of_ham10000_are_found(tmp_path):
@@ -146,7 +150,7 @@ def test_a_name_is_text_whatever_it_looks_like(folder, name):
     assert list(table["image"]) == [name] and list(table["lesion_id"]) == ["007"] and table["status"].item() == USED
     (folder.path / "out.csv").write_text(as_csv(table), encoding="utf-8")
     back = read_back(folder.path / "out.csv")
-    assert list(back["image"]) == [name] and list(back["lesion_id"]) == ["007"] and back["label"].item() == "1"
+    assert list(back["image"]) == [name] and list(back["lesion_id"]) == ["007"] and back["label"].item() == "NV"
 
 
 @pytest.mark.parametrize("name", ["a\rb", "a\tb", "a\x00b", "a\x85b", "a\x7fb"])
@@ -193,7 +197,7 @@ def test_a_file_in_another_encoding_is_one_message(folder, encoding):
 
 def test_a_csv_that_is_no_file_is_one_message(folder):
     (folder.path / "GroundTruth.csv").mkdir()
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(FileNotFoundError, match=r"Expected GroundTruth\.csv"):
         read_table(folder.path)
 
 
@@ -208,8 +212,8 @@ def test_a_data_folder_that_is_a_file_or_a_loop_of_links_is_one_message(tmp_path
 def test_a_class_that_is_not_learned_is_named_as_the_reason(folder):
     folder.add("a")
     folder.add("s")
-    table = read_table(write_csv(folder, f"{HEADER},SCC,UNK", "a,0,1,0,0,0,0,0,0,0", "s,0,0,0,0,0,0,0,1,0"))
-    assert list(table["reason"]) == ["", "labelled SCC, which is not among the classes"]
+    place = write_csv(folder, f"{HEADER},SCC,UNK", "a,0,1,0,0,0,0,0,0,0", "s,0,0,0,0,0,0,0,1,0")
+    assert list(read_table(place, CLASSES)["reason"]) == ["", "labelled SCC, which is not among the classes"]
 
 
 # Lesions, age, sex and site

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import as_csv, read_back, read_rows
-from dataset.table import CLASSES, LEFT_OUT, describe_table, read_table
+from dataset.table import LEFT_OUT, describe_table, read_table
 
 from . import refused_well
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.table import CLASSES, read_table
+from dataset.classes import HAM10000 as CLASSES
+from dataset.table import read_table
 
 from . import refused_well
 from .csvs import CELLS, damaged
