@@ -91,13 +91,14 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_mask(table: pd.DataFrame) -> np.ndarray:
-    """Which rows have a mask that can be used: (N,) bool."""
-    return (table["status"] == USED).to_numpy()
+    """Which rows have a mask that can be used: (N,) bool; all of them in a table that has no column ``status``."""
+    return (table["status"] == USED).to_numpy() if "status" in table else np.ones(len(table), bool)
 
 
 def targets(table: pd.DataFrame) -> pd.DataFrame:
     """What each row can be learned from or compared with: columns ``label`` and ``mask`` of bool."""
-    return pd.DataFrame({"label": table["status"] != LEFT_OUT, "mask": has_mask(table)}, index=table.index)
+    is_used = table["status"] != LEFT_OUT if "status" in table else True
+    return pd.DataFrame({"label": is_used & (table["label"] >= 0), "mask": has_mask(table)}, index=table.index)
 
 
 def find_csv(data_dir: Path) -> Path:
