@@ -5,19 +5,19 @@ import numpy as np
 import data
 import evaluate
 import visualize
-from dataset.table import CLASSES, has_mask
+from dataset.table import CLASSES
 from models import Model
 from report.collect import Collected
 
 
 class Pictures:
-    """The figures of one model on one set of images, by file name."""
+    """The figures of one model on one set of images, by file name; each of the images has the target that is drawn."""
 
     def __init__(
         self, model: Model, batches: data.Batches, collected: Collected, calibration: dict, task: str, precision: str
     ) -> None:
         self.model, self.batches, self.collected, self.task, self.precision = model, batches, collected, task, precision
-        self.calibration, self.masked = calibration, np.flatnonzero(has_mask(batches.table))
+        self.calibration = calibration
         self.names, self.true = batches.table["image"].to_numpy(), batches.table["label"].to_numpy()
 
     def of_labels(self) -> dict[str, visualize.Figure | None]:
@@ -39,15 +39,15 @@ class Pictures:
 
     def of_masks(self) -> dict[str, visualize.Figure]:
         """Best, median and worst masks, and Dice by diagnosis."""
-        dice = evaluate.dice(self.collected.mask[self.masked])
-        chosen = evaluate.best_median_worst(dice)
-        picks = self.masked[chosen]
+        dice = evaluate.dice(self.collected.mask)
+        picks = evaluate.best_median_worst(dice)
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision)
         predicted = output["mask"][:, 0].gt(0).cpu().numpy()
-        titles = [f"{self.names[i]}\n{CLASSES[self.true[i]]}, Dice {dice[j]:.3f}" for i, j in zip(picks, chosen)]
+        classes = ["no label" if code < 0 else CLASSES[code] for code in self.true]
+        titles = [f"{self.names[i]}\n{classes[i]}, Dice {dice[i]:.3f}" for i in picks]
         heading = f"{self.task}: best, median and worst of {len(dice)} test images by Dice"
-        by_class = {code: dice[self.true[self.masked] == k] for k, code in enumerate(CLASSES)}
+        by_class = {code: dice[self.true == k] for k, code in enumerate(CLASSES)}
         return {
             "masks": visualize.mask_rows(*few.pictures(), predicted, titles, heading),
             "dice_by_class": visualize.dice_by_class(by_class, self.task),
