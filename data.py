@@ -2,13 +2,15 @@
 
 A batch is a dict, here and everywhere else (N images, K classes, H x W pixels):
 
-=======  ============  ==================================================================
-key      shape         dtype, range
-=======  ============  ==================================================================
-image    (N, 3, H, W)  float, (pixel / 255 - MEAN) / STD by channel, channels_last memory
-label    (N,)          int64 in [0, K), position among the table's classes, or -1 for none
-mask     (N, 1, H, W)  float in {0, 1}
-=======  ============  ==================================================================
+=========  ============  ==================================================================
+key        shape         dtype, range
+=========  ============  ==================================================================
+image      (N, 3, H, W)  float, (pixel / 255 - MEAN) / STD by channel, channels_last memory
+label      (N,)          int64 in [0, K), position among the table's classes; -1 for none
+mask       (N, 1, H, W)  float in {0, 1}; 0 for none
+has_label  (N,)          bool; only where some of the data set's images have no label
+has_mask   (N,)          bool; only where some of the data set's images have no mask
+=========  ============  ==================================================================
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,7 @@ import torch.nn.functional as F
 from dataset.cache import PixelFile
 from dataset.classes import positions_of
 from dataset.images import read_image
+from dataset.table import targets
 from machine import map_ahead
 
 __all__ = [
@@ -87,12 +90,16 @@ class Batches:
     Parameters
     ----------
     pixels : (n_rows, H, W, 4) uint8, from `decode_table` (then read ahead by a thread) or `to_device`, or an array.
-    table : the rows to draw from, with columns ``row`` and ``label``.
+    table : the rows to draw from, with columns ``row`` and ``label``; `dataset.table.targets` tells what each row has.
     batch_size : images a batch at most, over all processes; an epoch's batches are equal to within one image.
     seed : shuffle and augment by it; None keeps the table's order, as evaluation needs.
     augment : one of `AUGMENTS`. With "turns" each image comes in one of its eight flips and quarter turns; with "crops"
         only a part of it comes, enlarged and a little stretched, in another brightness and contrast.
     rank, n_ranks : this process and their number; each batch is dealt out among them.
+
+    Attributes
+    ----------
+    shares : of the images that have a label, and a mask.
 
     Raises
     ------
@@ -115,6 +122,10 @@ class Batches:
         rows = torch.tensor(table["row"].to_numpy(np.int64))
         self.rows = rows.to(pixels.device) if isinstance(pixels, torch.Tensor) else rows
         self.labels = torch.tensor(positions_of(table)).to(device)
+        known = targets(table)
+        self.shares = {name: float(values.mean()) for name, values in known.items()}
+        partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
+        self.has = {name: torch.tensor(values).to(device) for name, values in partly.items()}
         self.seed, self.augment, self.rank, self.n_ranks = seed, augment, rank, n_ranks
         self.n_images = len(self.rows)
         n_batches = -(-self.n_images // batch_size)
@@ -156,6 +167,7 @@ class Batches:
                 "image": tint(image, part["tone"]) if "tone" in part else image,
                 "label": self.labels[part["order"]],
                 "mask": pixels[..., 3].gt(0).float().unsqueeze(1),
+                **{name: values[part["order"]] for name, values in self.has.items()},
             }
 
     def _draw(self, epoch: int) -> dict[str, torch.Tensor]:

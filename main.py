@@ -256,16 +256,15 @@ def prepare_external(config: SimpleNamespace, data_set: DataSet) -> OtherSet:
 
 
 def choose_tasks(config: SimpleNamespace, folder: RunFolder, table: pd.DataFrame) -> list[str]:
-    """The tasks that there are masks for, and a checkpoint if nothing is trained; the others are named and left out."""
-
-    def is_possible(task: str) -> bool:
-        if "label" in models.MODELS[task].outputs and len(classes_of(table)) < 2:
-            return False
-        return set(learnable(table, models.MODELS[task].outputs)["split"]) >= set(tables.SPLITS)
-
-    possible = [task for task in config.TASKS if is_possible(task)]
-    advice = "Each part of the split needs some: put them into masks/ as <image>_segmentation.png."
-    go_on_with(possible, config.TASKS, f"Too few masks in {config.DATA_DIR} for", advice)
+    """The tasks that there are labels and masks for, and a checkpoint if nothing is trained; the others are named."""
+    known = tables.targets(table).groupby(table["split"]).any().reindex(tables.SPLITS, fill_value=False).all()
+    known["label"] &= len(classes_of(table)) > 1
+    possible = [task for task in config.TASKS if known[list(models.MODELS[task].outputs)].all()]
+    missing = " and ".join({"label": "diagnoses", "mask": "masks"}[head] for head in known.index[~known])
+    advice = (
+        "Each part of the split needs some, of two classes or more; masks lie in masks/ as <image>_segmentation.png."
+    )
+    go_on_with(possible, config.TASKS, f"Too few {missing} in {config.DATA_DIR} for", advice)
     if config.EVALUATE_ONLY:
         there = machine.from_first(lambda: [task for task in possible if folder.best_path(task).exists()])
         go_on_with(there, possible, f"No checkpoint in {folder.path} for", "Train it first.")
@@ -283,8 +282,8 @@ def go_on_with(some: Sequence[str], tasks: Sequence[str], problem: str, advice: 
 
 
 def learnable(table: pd.DataFrame, heads: Sequence[str]) -> pd.DataFrame:
-    """The rows that a model can learn from, and is compared on: with a target for each of its heads."""
-    return table[tables.targets(table)[list(heads)].all(axis=1)]
+    """The rows that a model can learn from, and is measured on: with a target for any of its heads."""
+    return table[tables.targets(table)[list(heads)].any(axis=1)]
 
 
 def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: int, n_ranks: int) -> dict:

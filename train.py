@@ -20,7 +20,7 @@ from tqdm import tqdm
 from evaluate import SCORES, autocast, infer
 from machine import from_first, is_distributed, is_first, write_file
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the batch
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the images
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -43,6 +43,7 @@ LOSSES: dict[str, dict[str, Loss]] = {
     "label": {"cross entropy": F.cross_entropy},
     "mask": {"bce": F.binary_cross_entropy_with_logits, "bce+dice": bce_and_dice_loss},
 }
+Shares = dict[str, float] | None  # of a set's images that have the target, by head
 SCHEDULES = ("constant", "cosine")
 
 
@@ -206,7 +207,7 @@ def fit(
     Parameters
     ----------
     train_batches, val_batches : objects with ``epoch(number)``, ``len()``, ``sizes`` (images of each batch over all
-        processes) and ``n_images``, as `data.Batches`.
+        processes), ``n_images`` and, where batches say ``has_label`` or ``has_mask``, ``shares``, as `data.Batches`.
     checkpoints : where to keep the best model and each epoch's state; None keeps nothing.
 
     Raises
@@ -260,12 +261,14 @@ class Learner:
         self.watched = self.average.module if recipe.ema else model
         self.parallel, self.losses = _parallel(model), recipe.losses()
 
-    def step(self, batch: dict[str, Tensor], number: int, weight: float = 1.0) -> dict[str, Tensor]:
+    def step(
+        self, batch: dict[str, Tensor], number: int, weight: float = 1.0, shares: Shares = None
+    ) -> dict[str, Tensor]:
         """Take training step `number`, counted from 0, and return the losses; `weight` multiplies the gradient."""
         with autocast(batch["image"].device, self.precision):
             output = self.parallel(batch["image"])
 
-        losses = head_losses(output, batch, self.losses)
+        losses = head_losses(output, batch, self.losses, shares)
         loss = sum(losses.values())
 
         self.optimizer.zero_grad(set_to_none=True)
@@ -318,14 +321,14 @@ def _parallel(model: nn.Module) -> nn.Module:
 
 
 def train_epoch(learner: Learner, batches, epoch: int) -> dict:
-    """One pass over the training images; returns the mean loss per image, in all and by head."""
+    """One pass over the training images; returns each head's mean loss over those that have its target, and the sum."""
     learner.model.train()
     totals: dict[str, Tensor] = {}
     n_ranks = dist.get_world_size() if is_distributed() else 1
     for number, batch in enumerate(_progress(batches, epoch)):
         # Ranks' gradients are averaged: each counts by its share of the batch's images.
         weight = len(batch["image"]) * n_ranks / batches.sizes[number]
-        losses = learner.step(batch, (epoch - 1) * len(batches) + number, weight)
+        losses = learner.step(batch, (epoch - 1) * len(batches) + number, weight, shares_of(batches))
         _accumulate(totals, losses, batch)
         if batch["image"].device.type == "cpu" or number == len(batches) - 1:  # a look makes a GPU wait
             _check_finite(totals["loss"], f"epoch {epoch}, at or before step {number + 1}")
@@ -334,20 +337,43 @@ def train_epoch(learner: Learner, batches, epoch: int) -> dict:
 
 
 def validate(model: nn.Module, batches, head_loss: dict[str, Loss], precision: str) -> dict:
-    """Mean losses and scores over the validation images, each image counting once."""
-    totals: dict[str, Tensor] = {}
+    """Each head's mean loss and scores over the validation images that have its target, and the sum of the losses."""
+    totals, shares = {}, shares_of(batches)
     for batch, output in infer(model, batches.epoch(), precision):
-        losses = head_losses(output, batch, head_loss)
+        losses = head_losses(output, batch, head_loss, shares)
         values = {"loss": sum(losses.values())} | {f"{name}_loss": value for name, value in losses.items()}
         for head, logits in output.items():
-            values |= {f"{head}_{name}": score(logits, batch[head]).mean() for name, score in SCORES[head].items()}
+            for name, score in SCORES[head].items():
+                values[f"{head}_{name}"] = mean_of_known(score, head, logits, batch, shares)
         _accumulate(totals, values, batch)
     return _means(totals, batches, "val")
 
 
-def head_losses(output: dict[str, Tensor], batch: dict[str, Tensor], losses: dict[str, Loss]) -> dict[str, Tensor]:
-    """The loss of each head, in float32."""
-    return {name: losses[name](logits.float(), batch[name]) for name, logits in output.items()}
+def shares_of(batches) -> Shares:
+    """Of its images that have each target; None for batches all of whose images have all."""
+    return getattr(batches, "shares", None)
+
+
+def head_losses(
+    output: dict[str, Tensor], batch: dict[str, Tensor], losses: dict[str, Loss], shares: Shares = None
+) -> dict[str, Tensor]:
+    """The loss of each head, in float32; as `mean_of_known`."""
+    return {name: mean_of_known(losses[name], name, logits.float(), batch, shares) for name, logits in output.items()}
+
+
+def mean_of_known(function: Loss, head: str, logits: Tensor, batch: dict[str, Tensor], shares: Shares) -> Tensor:
+    """The mean over the batch's images that have the head's target, times their share of it by their share of the set.
+
+    So each target counts the same, however many a batch has: the mean over all images of what is returned for their
+    batches is the mean over the images that have the target. 0 for a batch without any.
+    """
+    known = batch.get(f"has_{head}")
+    if known is None:
+        return function(logits, batch[head]).mean()
+    logits, target = logits[known], batch[head][known]
+    if not len(target):
+        return logits.sum()  # 0 with a graph: under torchrun every process must have gradients of all weights
+    return function(logits, target).mean() * (len(target) / len(known) / shares[head])
 
 
 def _accumulate(totals: dict[str, Tensor], means: dict[str, Tensor], batch: dict[str, Tensor]) -> None:

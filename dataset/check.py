@@ -16,9 +16,9 @@ from dataset.table import LESION_FILES, SPLITS, describe_table, has_mask, read_t
 # What a user can do about each reason for which a row is not used as it is; keys are how the reasons begin.
 ADVICE = {
     "image is missing": "put the file into images/, under the name in the CSV",
-    "mask is missing": "put it into masks/ as <image>_segmentation.png; without, the row serves classification only",
+    "mask is missing": "put it into masks/ as <image>_segmentation.png; without, the row serves labels only",
     "image:": "get the file again",
-    "mask:": "get the mask again; without, the row serves classification only",
+    "mask:": "get the mask again; without, the row serves labels only",
     "mask is empty": "nothing, if there is no lesion to see; it counts as outline of nothing",
     "mask is full": "nothing, if the lesion fills the picture; else get the mask again",
     "mask has gray values": "nothing; they are cut at one half",

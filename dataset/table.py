@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dataset.classes import positions_of
 from dataset.csvfile import CONTROL, header_of, printable, read_rows
 from dataset.labels import DETAILS, IMAGE_COLUMNS, image_name, with_image_column
 from dataset.layout import Layout, csv_files, find
@@ -74,13 +75,14 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_mask(table: pd.DataFrame) -> np.ndarray:
-    """Which rows have a mask that can be used: (N,) bool."""
-    return table["status"].isin([USED, MASK_ONLY]).to_numpy()
+    """Which rows have a mask that can be used: (N,) bool; all of them in a table that has no column ``status``."""
+    return table["status"].isin([USED, MASK_ONLY]).to_numpy() if "status" in table else np.ones(len(table), bool)
 
 
 def has_label(table: pd.DataFrame) -> np.ndarray:
-    """Which rows have a class: (N,) bool."""
-    return table["status"].isin([USED, LABEL_ONLY]).to_numpy()
+    """Which rows have a class that can be used: (N,) bool."""
+    is_used = (table["status"] != LEFT_OUT).to_numpy() if "status" in table else True
+    return is_used & (positions_of(table) >= 0)
 
 
 def targets(table: pd.DataFrame) -> pd.DataFrame:

@@ -121,12 +121,13 @@ def measure(
             save(path, checkpoint | kept)
     folder.note_task(task, external=False)
     if other:
-        rows = other.table[targets(other.table)[averaging.heads_of(checkpoints)].any(axis=1)]
+        heads = averaging.heads_of(checkpoints)
+        rows = other.table[targets(other.table)[heads].any(axis=1)]
         if len(rows):
             test = parts["test"]
             batches = data.Batches(other.pixels, rows, max(test.sizes), device=test.device)
             assess_on(batches, folder.below("external").below(task), other.name)
         elif machine.is_first():
-            print(f"{task}: {other.name} has no masks to measure it with.")
+            print(f"{task}: {other.name} has no {' and no '.join(f'{head}s' for head in heads)} to measure it with.")
         folder.note(external={"folder": other.name, "left_out": other.left_out})
         folder.note_task(task, external=bool(len(rows)))

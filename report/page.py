@@ -22,6 +22,7 @@ GAP = 1.3  # validation loss by training loss at the saved epoch, from which a m
 NO_LABEL = "no diagnosis"
 N_PAIRS = 20  # pairs of images across the split that are named
 HEADLINE = (  # column, head, path in metrics.json
+    ("Images with a label", "label", ("n_images",)),
     ("Accuracy", "label", ("accuracy",)),
     ("Accuracy, balanced rule", "label", ("rules", "balanced", "accuracy")),
     ("Balanced accuracy", "label", ("balanced_accuracy",)),
@@ -29,10 +30,12 @@ HEADLINE = (  # column, head, path in metrics.json
     ("Melanoma sensitivity", "label", ("per_class", "MEL", "recall")),
     ("Melanoma sensitivity, balanced rule", "label", ("rules", "balanced", "per_class", "MEL", "recall")),
     ("Mean AUC", "label", ("official", "macro", "auc")),
+    ("Images with a mask", "mask", ("n_images",)),
     ("Mean Dice", "mask", ("mean_dice",)),
     ("Mean Jaccard, native size", "mask", ("native", "mean_iou")),
     ("Thresholded Jaccard, native size", "mask", ("native", "mean_threshold_iou")),
 )
+N_OF_SUBGROUPS = {"n_labels": "Images with a label", "n_masks": "Images with a mask"}  # where they are fewer
 OF_SUBGROUPS = ("accuracy", "balanced_accuracy", "mean_dice")
 OF_COMPARISON = ("balanced_accuracy", "accuracy", "mean_dice")
 HERE = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -178,7 +181,7 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     rows = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
     names = [name for name, _, _ in shown]
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in rows.items() for name, cell in zip(names, cells)]
-    in_words = [f"{name} {value:.3f}" for name, value in pairs if value is not None]
+    in_words = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
     return {
         "headline": {"columns": names, "rows": rows, "in_words": in_words},
         "by_task": {task: _model(folder / task, found) for task, found in metrics.items()},
@@ -199,8 +202,11 @@ def _heat(found: dict) -> dict | None:
 
 def _subgroups(groups: list[dict]) -> dict:
     keys = [key for key in OF_SUBGROUPS if groups and key in groups[0]]
-    rows = [group | {"scores": [score_at(group, (key,)) for key in keys]} for group in groups]
-    return {"columns": [key.replace("_", " ").capitalize() for key in keys], "rows": rows}
+    counted = [name for name in N_OF_SUBGROUPS if any(name in group for group in groups)]
+    counts = [[group.get(name, group["n_images"]) for name in counted] for group in groups]
+    scores = [[score_at(group, (key,)) for key in keys] for group in groups]
+    names = [N_OF_SUBGROUPS[name] for name in counted] + [key.replace("_", " ").capitalize() for key in keys]
+    return {"columns": names, "rows": [group | {"cells": a + b} for group, a, b in zip(groups, counts, scores)]}
 
 
 def _scores(found: dict, path: tuple[str, ...]) -> dict:

@@ -7,12 +7,11 @@ import data
 import evaluate
 import visualize
 from dataset.classes import classes_of, positions_of
-from dataset.table import has_mask
 from report.collect import Collected
 
 
 class Pictures:
-    """The figures of one model on one set of images, by file name."""
+    """The figures of one model on one set of images, by file name; each of the images has the target that is drawn."""
 
     def __init__(
         self,
@@ -24,9 +23,8 @@ class Pictures:
         precision: str,
     ) -> None:
         self.model, self.batches, self.collected, self.task, self.precision = model, batches, collected, task, precision
-        self.calibration, self.masked = calibration, np.flatnonzero(has_mask(batches.table))
+        self.calibration, self.classes = calibration, classes_of(batches.table)
         self.names, self.true = batches.table["image"].to_numpy(), positions_of(batches.table)
-        self.classes = classes_of(batches.table)
 
     def of_labels(self) -> dict[str, visualize.Figure | None]:
         """Confusion of both rules, ROC and precision-recall, reliability, risk by coverage, errors, heat maps."""
@@ -51,15 +49,14 @@ class Pictures:
 
     def of_masks(self) -> dict[str, visualize.Figure]:
         """Best, median and worst masks, and Dice by diagnosis."""
-        dice = evaluate.dice(self.collected.mask[self.masked])
-        chosen = evaluate.best_median_worst(dice)
-        picks = self.masked[chosen]
+        dice = evaluate.dice(self.collected.mask)
+        picks = evaluate.best_median_worst(dice)
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision)
         predicted = output["mask"][:, 0].gt(0).cpu().numpy()
-        titles = [f"{self.names[i]}\n{self._class(i)}, Dice {dice[j]:.3f}" for i, j in zip(picks, chosen)]
+        titles = [f"{self.names[i]}\n{self._class(i)}, Dice {dice[i]:.3f}" for i in picks]
         heading = f"{self.task}: best, median and worst of {len(dice)} test images by Dice"
-        by_class = {code: dice[self.true[self.masked] == k] for k, code in enumerate(self.classes)}
+        by_class = {code: dice[self.true == k] for k, code in enumerate(self.classes)}
         return {
             "masks": visualize.mask_rows(*few.pictures(), predicted, titles, heading),
             "dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, self.task),

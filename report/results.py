@@ -10,7 +10,7 @@ import data
 import evaluate
 import machine
 from dataset.classes import classes_of, positions_of
-from dataset.table import has_mask
+from dataset.table import targets
 from decision import SCALE, points_among
 from report import bootstrap
 from report.collect import Collected, collect, gather_rows, heads_of, run_over_share
@@ -41,7 +41,8 @@ def assess(
     ----------
     model : maps images (N, 3, H, W) to a dict of logits, ``"label"`` or ``"mask"`` or both; heat maps are measured if
         it can `explain`, as `models.Model` does.
-    batches : their table's columns age, sex and localization, where it has them, make the subgroups.
+    batches : each head is measured on those of their images that have its target. The columns age, sex and
+        localization of their table, where it has them, make the subgroups.
     calibration : from `calibrate`.
     folder : gets the files; its caption stands in every picture and in metrics.json.
     about : further plain values for metrics.json.
@@ -55,24 +56,30 @@ def assess(
     collected = collect(model, batches, precision)
     if collected is None:
         return None
-    rows, masked = batches.table, has_mask(batches.table)
-    if not masked.any():
-        collected = collected._replace(mask=None)
+    rows, known = batches.table, targets(batches.table)
+    labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
+    collected = collected._replace(**{head: None for head in known if not known[head].any()})
     outlined, outlines = rows[masked], collected.of(masked)
     resamples = bootstrap.resample_lesions(rows["lesion_id"])
     found: dict = ({"data": folder.caption} if folder.caption else {}) | (about or {})
     found |= {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
-    pictures = Pictures(model, batches, collected, calibration, task, precision)
+
+    def pictures_of(images: np.ndarray) -> Pictures:
+        some = batches.subset(np.flatnonzero(images))
+        return Pictures(model, some, collected.of(images), calibration, task, precision)
+
     if collected.label is not None:
-        found["label"], found["intervals"]["label"] = label_numbers(rows, collected.label, resamples, calibration)
+        diagnosed, logits = rows[labelled], collected.label[labelled]
+        numbers = label_numbers(diagnosed, logits, resamples.of(labelled), calibration)
+        found["label"], found["intervals"]["label"] = numbers
         found["label"]["heat_map"] = None if outlines.heat is None else heat_numbers(outlines.heat)
-        folder.write_table("predictions.csv", prediction_table(rows, collected.label, calibration))
-        folder.draw_all(pictures.of_labels())
+        folder.write_table("predictions.csv", prediction_table(diagnosed, logits, calibration))
+        folder.draw_all(pictures_of(labelled).of_labels())
     if collected.mask is not None:
         found["mask"], found["intervals"]["mask"] = mask_numbers(outlined, outlines, resamples.of(masked))
         folder.write_table("per_image.csv", mask_table(outlined, outlines.mask)[["image", "iou", "dice"]])
         folder.write_table("per_image_native.csv", mask_table(outlined, outlines.native, outlines.surface))
-        folder.draw_all(pictures.of_masks())
+        folder.draw_all(pictures_of(masked).of_masks())
     found["subgroups"] = subgroup_numbers(rows, collected, resamples)
     folder.write_json("metrics.json", found)
     return found
@@ -105,7 +112,11 @@ def calibrate(model: nn.Module, batches: data.Batches, precision: str, learned: 
 
 
 def fit_calibration(true: np.ndarray, logits: np.ndarray, learned: np.ndarray, classes: Sequence[str]) -> dict:
-    """The temperature first, then thresholds and tau on the probabilities that it gives; as `calibrate`."""
+    """The temperature first, then thresholds and tau on the probabilities that it gives; as `calibrate`.
+
+    Labels of -1 are of images that have none, and do not count.
+    """
+    true, logits, learned = true[true >= 0], logits[true >= 0], learned[learned >= 0]
     temperature = evaluate.fit_temperature(true, logits)
     probabilities, thresholds = evaluate.softmax(logits, temperature), {}
     for name, members in points_among(classes).items():
@@ -206,11 +217,14 @@ def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
 
 
 def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> list[dict]:
-    """For each age band, sex and site that the table knows: images, lesions, and the heads' main scores."""
+    """For each age band, sex and site that the table knows: images, lesions, and the heads' main scores.
+
+    Where fewer of its images have a target, `n_labels` or `n_masks` says how many the scores are of.
+    """
     groups = {name: rows[name] for name in ("age", "sex", "localization") if name in rows}
     if "age" in groups:
         groups["age"] = age_bands(groups["age"])
-    found = []
+    found, heads = [], [head for head in ("label", "mask") if getattr(collected, head) is not None]
     for name, values in groups.items():
         for value in sorted(values.dropna().unique()):
             chosen = np.flatnonzero(values.isin([value]))
@@ -218,21 +232,25 @@ def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootst
             numbers, intervals = main_numbers(members, collected.of(chosen), resamples.of(chosen))
             group = {"group": name, "value": value, "n_images": len(members)}
             group["n_lesions"] = int(members["lesion_id"].nunique())
+            n_known = targets(members)[heads].sum()
+            group |= {f"n_{head}s": int(n) for head, n in n_known.items() if n < len(members)}
             found.append(group | numbers | {"intervals": intervals})
     return found
 
 
 def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
     """Accuracy and balanced accuracy of the likeliest class, and mean Dice, as far as there are heads for them."""
-    numbers, intervals, masked = {}, {}, has_mask(rows)
+    numbers, intervals, known = {}, {}, targets(rows)
+    labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
     if collected.label is not None:
-        true, likeliest, classes = positions_of(rows), collected.label.argmax(axis=1), classes_of(rows)
+        true, likeliest = positions_of(rows)[labelled], collected.label[labelled].argmax(axis=1)
+        classes = classes_of(rows)
 
         def scores(weights: np.ndarray) -> evaluate.Scores:
             found = evaluate.label_scores(true, likeliest, classes, weights)
             return {name: found[name] for name in ("accuracy", "balanced_accuracy")}
 
-        numbers, intervals = bootstrap.with_intervals(scores, resamples)
+        numbers, intervals = bootstrap.with_intervals(scores, resamples.of(labelled))
     if collected.mask is not None:
         dice = evaluate.dice(collected.mask[masked])
         found = bootstrap.with_intervals(
@@ -273,8 +291,10 @@ def console_table(title: str, found: dict) -> str:
     """The main numbers with their intervals, as a table for the console."""
     lines = [title]
     if label := found.get("label"):
+        lines.append(f"  {label['n_images']:,} images with a label")
         lines += rule_lines(label, found["intervals"]["label"])
     if "mask" in found:
+        lines.append(f"  {found['mask']['n_images']:,} images with a mask")
         lines += [
             f"  {name.replace('_', ' '):18} {with_interval(found['mask'], found['intervals']['mask'], name)}"
             for name in ("mean_dice", "mean_iou", "pooled_dice", "failure_rate")
@@ -307,9 +327,9 @@ def with_interval(numbers: dict, intervals: dict, name: str, sign: str = "-") ->
 
 def tested_points(found: dict) -> dict:
     """For the checkpoint: what each operating point's threshold reached on the images that `found` is of."""
-    points = found["label"]["operating_points"] if "label" in found else {}
-    keys = ("threshold", "sensitivity", "specificity")
-    return {name: {key: point[key] for key in keys} | {"n_images": found["n_images"]} for name, point in points.items()}
+    label, keys = found.get("label", {}), ("threshold", "sensitivity", "specificity")
+    points = label.get("operating_points", {}).items()
+    return {name: {key: point[key] for key in keys} | {"n_images": label["n_images"]} for name, point in points}
 
 
 def under(prefix: str, scores: evaluate.Scores) -> evaluate.Scores:

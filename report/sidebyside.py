@@ -148,8 +148,8 @@ def as_text(found: dict, kinds: list[dict]) -> str:
     """The scores, the differences and the spread over seeds, as tables for the console."""
     blocks = [f"{found['n_images']:,} test images of {found['n_lesions']:,} lesions; in brackets the 95 % interval"]
     for kind in kinds:
-        models = [(f"{row['run']} {row['task']}", row["scores"]) for row in kind["models"]]
-        differences = [(f"{row['run']} {row['pair']}", row) for row in kind["differences"]]
+        models = [(f"{row['run']} {row['task']}{_of(row)}", row["scores"]) for row in kind["models"]]
+        differences = [(f"{row['run']} {row['pair']}{_of(row)}", row) for row in kind["differences"]]
         seeds = [(f"{row['task']}, {_seeds(row)}", row["scores"]) for row in kind["seeds"]]
         for title, rows, shown in (
             (kind["title"], models, _value),
@@ -164,6 +164,10 @@ def as_text(found: dict, kinds: list[dict]) -> str:
 def _table(columns: dict[str, str], rows: list[tuple[str, dict]], shown: Callable[[dict], str]) -> str:
     cells = [[shown(scores[key]) for key in columns] for _, scores in rows]
     return pd.DataFrame(cells, [printable(name) for name, _ in rows], list(columns.values())).to_string()
+
+
+def _of(row: dict) -> str:
+    return f" ({row['n_images']:,} images)"
 
 
 def _seeds(row: dict) -> str:

@@ -8,7 +8,7 @@ from conftest import decoded, picture
 import data
 from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
-from dataset.table import read_table
+from dataset.table import LABEL_ONLY, read_table
 
 
 @pytest.fixture
@@ -27,6 +27,30 @@ def test_a_batch_is_what_the_table_promises(batches, device):
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)
     assert batch["label"].tolist() == [0, 1, 2, 3][:n] and batch["label"].dtype == torch.int64
     assert batch["mask"].shape == (n, 1, 16, 16) and set(batch["mask"].unique().tolist()) == {0.0, 1.0}
+
+
+def test_batches_of_images_that_all_have_label_and_mask_say_nothing_of_it(batches):
+    one = batches()
+    assert set(next(one.epoch())) == {"image", "label", "mask"} and one.shares == {"label": 1, "mask": 1}
+    by_hand = data.Batches(one.pixels, one.table[["row", "label"]], 4)
+    assert set(next(by_hand.epoch())) == {"image", "label", "mask"}
+
+
+def test_where_some_images_lack_a_target_each_batch_says_which_have_it(batches, device):
+    """In an epoch's order, for each of two processes; three of ten images have no mask, and two no label."""
+    one = batches()
+    table = one.table.copy()
+    table.loc[[0, 3, 8], "status"], table.loc[[1, 8], "label"] = LABEL_ONLY, -1
+    order = np.random.default_rng((5, 1)).permutation(10)
+    for rank in (0, 1):
+        some = data.Batches(one.pixels, table, 4, device=device, seed=5, rank=rank, n_ranks=2)
+        mine = [image for part in np.split(order, np.cumsum(some.sizes)[:-1]) for image in part[rank::2]]
+        found = list(some.epoch(1))
+        for name, without in (("has_mask", (0, 3, 8)), ("has_label", (1, 8))):
+            has = torch.cat([batch[name] for batch in found])
+            assert has.device.type == device.type and has.dtype == torch.bool
+            assert has.tolist() == [image not in without for image in mine]
+    assert some.shares == {"label": 0.8, "mask": 0.7}
 
 
 def test_images_are_normalised_with_the_imagenet_statistics(batches):

@@ -28,26 +28,37 @@ assert n_ranks == 2
 # The first may decode or draw for hours while the others wait; the default would give up after half an hour.
 assert dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout == machine.PATIENCE
 place, epochs, resume = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
-model, _ = run(place, epochs=epochs, batches=Share(n=11), resume=resume, shares=Share(seed=1))
+n_masks = int(sys.argv[4]) if len(sys.argv) > 4 else None
+batches, val = Share(n=11, n_masks=n_masks), Share(seed=1, n_masks=n_masks)
+model, _ = run(place, epochs=epochs, batches=batches, resume=resume, shares=val)
 torch.save(model.state_dict(), place / f"rank{rank}.pth")
 """
 
 
-def fit_toy(place, epochs, resume="anew"):
+def fit_toy(place, epochs, resume="anew", n_masks=None):
     (place / "fit_toy.py").write_text(FIT_TOY)
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [*TORCHRUN, place / "fit_toy.py", place, str(epochs), resume]
+    command = [
+        *TORCHRUN,
+        place / "fit_toy.py",
+        place,
+        str(epochs),
+        resume,
+        *([] if n_masks is None else [str(n_masks)]),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     return [torch.load(place / f"rank{rank}.pth") for rank in (0, 1)]
 
 
-def test_two_processes_learn_the_same_weights_as_one_with_the_same_batches(tmp_path):
-    """Eleven images in batches of four: the shares of the two are unequal, and still count by image."""
-    first, second = fit_toy(tmp_path, epochs=3)
+@pytest.mark.parametrize("n_masks", [None, 3])
+def test_two_processes_learn_the_same_weights_as_one_with_the_same_batches(tmp_path, n_masks):
+    """Eleven images in batches of four: the shares of the two are unequal, and still count by image and by mask."""
+    first, second = fit_toy(tmp_path, epochs=3, n_masks=n_masks)
     assert all(torch.equal(first[name], second[name]) for name in first)
     (tmp_path / "one").mkdir()
-    alone, history = run(tmp_path / "one", epochs=3, batches=Toy(n=11))
+    batches, val = Toy(n=11, n_masks=n_masks), Toy(seed=1, n_masks=n_masks)
+    alone, history = run(tmp_path / "one", epochs=3, batches=batches, shares=val)
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(first[name], value)
     lines = (tmp_path / "task" / "history.csv").read_text().splitlines()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -691,6 +692,51 @@ def test_a_folder_without_masks_still_classifies(folder, tmp_path, capsys):
     assert (tmp_path / "outputs" / "best_classification_model.pth").exists()
     assert quick(folder.path, tmp_path, "--tasks", "segmentation") == 2
     assert "<image>_segmentation.png" in capsys.readouterr().err
+
+
+def test_where_some_images_lack_a_mask_each_head_learns_from_and_is_measured_on_its_own_images(
+    demo_folder, tmp_path, capsys
+):
+    place = shutil.copytree(demo_folder, tmp_path / "data")
+    for mask in sorted((place / "masks").iterdir())[::2]:
+        mask.unlink()
+    assert quick(place, tmp_path, "--tasks", *models.MODELS) == 0
+    outputs, printed = tmp_path / "outputs", capsys.readouterr().out
+    test = pd.read_csv(outputs / "splits.csv").query("split == 'test'")["image"]
+    masked = [image for image in test if (place / "masks" / f"{image}_segmentation.png").exists()]
+    assert 0 < len(masked) < len(test)
+    for task in ("classification", "multitask"):
+        assert set(pd.read_csv(outputs / task / "predictions.csv")["image"]) == set(test)
+        trained_on = models.load_checkpoint(outputs / f"best_{task}_model.pth")["trained_on"]["images"]
+        assert len(trained_on) == (pd.read_csv(outputs / "splits.csv")["split"] == "train").sum()
+    for task in ("segmentation", "multitask"):
+        assert set(pd.read_csv(outputs / task / "per_image.csv")["image"]) == set(masked)
+    assert f"{len(test)} images with a label" in printed and f"{len(masked)} images with a mask" in printed
+    found = json.loads((outputs / "comparison.json").read_text())
+    expected = {"classification": len(test), "segmentation": len(masked)}
+    assert {task: differences["n_images"] for task, differences in found.items()} == expected
+    html = (outputs / "report.html").read_text(encoding="utf-8")
+    assert f"on {len(test)} images" in html and f"on {len(masked)} images" in html
+
+
+@pytest.mark.parametrize(
+    ("without", "possible", "message"),
+    [
+        ({}, ["classification", "segmentation", "multitask"], ""),
+        ({"status": tables.LABEL_ONLY}, ["classification"], "Too few masks in here for segmentation, multitask"),
+        ({"label": -1}, ["segmentation"], "Too few labels in here for classification, multitask"),
+    ],
+)
+def test_a_task_needs_a_target_of_each_of_its_heads_in_each_part_of_the_split(without, possible, message, capsys):
+    """Of two images in a part one may lack a target, but not both."""
+    table = pd.DataFrame({"split": np.repeat(["", *tables.SPLITS], 2), "status": tables.USED, "label": 0})
+    table.loc[:1, "status"] = tables.LEFT_OUT
+    table.loc[2, "status"], table.loc[5, "label"] = tables.LABEL_ONLY, -1
+    for name, value in without.items():
+        table.loc[table["split"] == "val", name] = value
+    config = SimpleNamespace(TASKS=tuple(models.MODELS), DATA_DIR="here", EVALUATE_ONLY=False)
+    assert main.choose_tasks(config, None, table) == possible
+    assert capsys.readouterr().out.partition(".")[0] == message
 
 
 def test_a_class_of_too_few_lesions_is_one_message(folder, tmp_path, capsys):

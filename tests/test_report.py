@@ -192,7 +192,27 @@ def test_numbers_that_are_not_defined_are_dashes_without_an_interval(copy):
     edit(copy / "classification" / "metrics.json", undefine)
     balanced = json.loads((copy / "classification" / "metrics.json").read_text())["label"]["balanced_accuracy"]
     row = re.search(r"<tr><th>classification</th>(.*?)</tr>", page.build(copy))[1]
-    assert re.match(rf"<td>–</td><td>[^<]*<small>[^<]*</small></td><td>{balanced:.3f}</td><td>", row)
+    assert re.match(rf"<td>[0-9]+</td><td>–</td><td>[^<]*<small>[^<]*</small></td><td>{balanced:.3f}</td><td>", row)
+
+
+def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_on(copy):
+    def lack(metrics):
+        metrics["label"]["n_images"], metrics["mask"]["n_images"] = 2345, 1234
+        first, *_ = metrics["subgroups"]
+        first |= {"value": "of some", "n_images": 77, "n_lesions": 66, "n_masks": 55}
+
+    edit(copy / "multitask" / "metrics.json", lack)
+    edit(copy / "comparison.json", lambda found: found["segmentation"].update(n_images=1111))
+    html = page.build(copy)
+    headline = re.search(r"<tr><th>multitask</th>(.*?)</tr>", html)[1]
+    assert headline.startswith("<td>2,345</td><td>0.") and "<td>1,234</td><td>0." in headline
+    assert re.search(r"of some</th><td>77</td><td>66</td><td>55</td><td>0\.", html)
+    shown = text_of(html)
+    assert "Diagnoses of 2,345 images" in shown and "Outlines of 1,234 images" in shown
+    assert re.search(
+        r"Against segmentation, the multi-task model's mean dice differs by \S+ on 1,111 images \(95", shown
+    )
+    assert "multitask: Mean Dice 0." in shown and "multitask: Images" not in shown
 
 
 def test_the_links_at_the_top_lead_to_all_sections(outputs):

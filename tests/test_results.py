@@ -310,6 +310,39 @@ def test_images_without_a_mask_count_for_labels_alone(measured):
     assert found["label"]["n_images"] == len(rows) and found["mask"]["n_images"] == len(rows) // 2
 
 
+def test_each_head_is_measured_on_the_images_that_have_its_target(measured):
+    """Numbers, tables, subgroups and the console; every second image has no label, and ten have no mask."""
+    rows = measured[1].table.copy()
+    rows.loc[rows.index[::2], "label"] = -1
+    rows.loc[rows.index[:10], "status"] = LABEL_ONLY
+    found, written = assess_rows(measured, rows), measured[-1].with_name("some")
+    labelled, masked = rows[rows["label"] >= 0], rows[rows["status"] != LABEL_ONLY]
+    assert list(pd.read_csv(written / "predictions.csv")["image"]) == list(labelled["image"])
+    assert list(pd.read_csv(written / "per_image.csv")["image"]) == list(masked["image"])
+    assert (found["label"]["n_images"], found["mask"]["n_images"]) == (len(labelled), len(masked))
+    assert found["label"]["accuracy"] == measured_accuracy(measured, labelled["image"])
+    assert {point["n_images"] for point in results.tested_points(found).values()} == {len(labelled)}
+    women, men = (group for group in found["subgroups"] if group["group"] == "sex")  # in turn, from the first row on
+    assert women["n_labels"] == 0 and women["accuracy"] is None
+    assert "n_labels" not in men and men["accuracy"] == found["label"]["accuracy"]
+    assert [group["n_masks"] for group in (women, men)] == [(masked["sex"] == sex).sum() for sex in ("female", "male")]
+    shown = results.console_table("a", found)
+    assert f"{len(labelled)} images with a label" in shown and f"{len(masked)} images with a mask" in shown
+
+
+def measured_accuracy(measured, images):
+    """By the table that was written of all images."""
+    table = pd.read_csv(measured[-1] / "predictions.csv").set_index("image").loc[images]
+    return pytest.approx((table["predicted"] == table["true"]).mean())
+
+
+def test_images_without_a_label_do_not_count_where_probabilities_are_calibrated():
+    true, logits = labels_and_logits()
+    of_all = results.fit_calibration(true, logits, LEARNED)
+    more = np.concatenate([true, [-1, -1]]), np.concatenate([logits, np.full((2, 7), 9.0)])
+    assert results.fit_calibration(*more, np.append(LEARNED, -1)) == of_all
+
+
 def test_ages_fall_into_bands():
     bands = results.age_bands(pd.Series([0, 35, 40.0, 59.5, 60, 85, np.nan]))
     expected = ["under 40", "under 40", "40 to 59", "40 to 59", "60 and over", "60 and over", None]

@@ -147,7 +147,7 @@ def test_a_score_that_is_not_defined_is_a_dash_and_has_no_mean(place, capsys):
     found = compared("a", "b")
     assert found["models"][0]["scores"]["accuracy"] == {"value": None, "interval": None}
     assert found["seeds"][0]["scores"]["accuracy"] == {"mean": None, "std": None}
-    assert re.search(r"a classification +- ", capsys.readouterr().out)
+    assert re.search(r"a classification \(4 images\) +- ", capsys.readouterr().out)
 
 
 def edit(path, change):

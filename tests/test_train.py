@@ -25,15 +25,17 @@ class Line(nn.Module):
 
 
 class Toy:
-    """Batches of random images whose first channel tells label and mask."""
+    """Batches of random images whose first channel tells label and mask; only the first `n_masks` have a mask."""
 
-    def __init__(self, n=12, size=4, seed=0, device="cpu"):
+    def __init__(self, n=12, size=4, seed=0, device="cpu", n_masks=None):
         generator = torch.Generator().manual_seed(seed)
         self.image = torch.randn(n, 3, 4, 4, generator=generator).to(device)
         self.label = (self.image[:, 0].mean(dim=(1, 2)) > 0).long()
         self.mask = (self.image[:, :1] > 0).float()
         self.n_images, self.size = n, size
         self.sizes = [min(size, n - start) for start in range(0, n, size)]
+        self.has = {} if n_masks is None else {"has_mask": torch.arange(n, device=device) < n_masks}
+        self.shares = {"label": 1.0, "mask": (n if n_masks is None else n_masks) / n}
 
     def __len__(self):
         return len(self.sizes)
@@ -41,7 +43,8 @@ class Toy:
     def epoch(self, epoch=0):
         order = torch.from_numpy(np.random.default_rng(epoch).permutation(self.n_images)).to(self.image.device)
         for chosen in order.split(self.size):
-            yield {"image": self.image[chosen], "label": self.label[chosen], "mask": self.mask[chosen]}
+            has = {name: values[chosen] for name, values in self.has.items()}
+            yield {"image": self.image[chosen], "label": self.label[chosen], "mask": self.mask[chosen], **has}
 
 
 PLAIN = {"label": F.cross_entropy, "mask": F.binary_cross_entropy_with_logits}
@@ -103,6 +106,60 @@ def test_validation_does_not_depend_on_the_batch_size(device):
     assert one["val_loss"] == pytest.approx(one["val_label_loss"] + one["val_mask_loss"])
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_where_some_images_lack_a_mask_validation_is_the_mean_over_those_that_have_one(size, device):
+    model, batches = Line().to(device), Toy(size=size, device=device, n_masks=3)
+    found, whole = (
+        train.validate(model, batches, PLAIN, "fp32"),
+        train.validate(model, Toy(device=device), PLAIN, "fp32"),
+    )
+    logits, mask = model(batches.image[:3])["mask"], batches.mask[:3]
+    assert found["val_mask_loss"] == pytest.approx(F.binary_cross_entropy_with_logits(logits, mask).item())
+    predicted, true = (values.flatten(1) > 0 for values in (logits, mask))
+    dice = 2 * (predicted & true).sum(dim=1) / (predicted.sum(dim=1) + true.sum(dim=1))
+    assert found["val_mask_dice"] == pytest.approx(dice.mean().item())
+    assert found["val_label_loss"] == pytest.approx(whole["val_label_loss"])
+    assert found["val_loss"] == pytest.approx(found["val_label_loss"] + found["val_mask_loss"])
+
+
+def test_where_some_images_lack_a_mask_every_mask_weighs_the_same_in_an_epoch(tmp_path, device):
+    """Three masks among twelve images, in batches of four that hold none, one and two of them."""
+    torch.manual_seed(0)
+    reference, batches = Line().to(device), Toy(device=device, n_masks=3)
+    assert sorted(batch["has_mask"].sum().item() for batch in batches.epoch(1)) == [0, 1, 2]
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.05)
+    for batch in batches.epoch(1):
+        output = reference(batch["image"])
+        by_pixel = F.binary_cross_entropy_with_logits(output["mask"], batch["mask"], reduction="none")
+        of_masks = by_pixel.mean(dim=(1, 2, 3)) * batch["has_mask"]
+        loss = F.cross_entropy(output["label"], batch["label"]) + of_masks.sum() / (4 * 3 / 12)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model, history = run(tmp_path, epochs=1, batches=batches)
+    for ours, theirs in zip(model.parameters(), reference.parameters()):
+        torch.testing.assert_close(ours, theirs)
+    assert history[0]["train_loss"] == pytest.approx(history[0]["train_label_loss"] + history[0]["train_mask_loss"])
+
+
+@pytest.mark.parametrize("head", ["label", "mask"])
+def test_what_stands_in_the_place_of_a_missing_target_changes_nothing(tmp_path, head):
+    weights = []
+    for nothing in (0, 1) if head == "mask" else (-1, 1):
+        batches = Toy()
+        batches.has, batches.shares = {f"has_{head}": torch.arange(12) < 7}, {head: 7 / 12}
+        getattr(batches, head)[7:] = nothing
+        weights.append(run(tmp_path / str(nothing), epochs=2, batches=batches)[0])
+    assert same_weights(*weights)
+
+
+def test_a_batch_without_any_target_of_a_head_has_a_gradient_of_zero_for_all_its_weights():
+    model, batch = Line(), next(Toy(n_masks=0).epoch(1))
+    loss = train.head_losses(model(batch["image"]), batch, PLAIN, {"label": 1.0, "mask": 0.25})["mask"]
+    loss.backward()
+    assert loss == 0 and all((parameter.grad == 0).all() for parameter in model.mask.parameters())
+
+
 def test_the_history_file_has_the_promised_columns(tmp_path):
     run(tmp_path, epochs=2)
     history = pd.read_csv(tmp_path / "task" / "history.csv")
@@ -131,12 +188,12 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, device):
     torch.testing.assert_close(parts.state_dict(), whole.state_dict())
 
 
-@pytest.mark.parametrize("recipe", [{}, STRONG])
-def test_on_a_cpu_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, recipe):
-    whole, history = run(tmp_path / "whole", epochs=5, **recipe)
+@pytest.mark.parametrize(("recipe", "n_masks"), [({}, None), (STRONG, None), ({}, 5)])
+def test_on_a_cpu_a_resumed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, recipe, n_masks):
+    whole, history = run(tmp_path / "whole", epochs=5, batches=Toy(n_masks=n_masks), **recipe)
     with pytest.raises(Stop):
-        run(tmp_path / "parts", epochs=5, batches=Stops(in_epoch=3), **recipe)
-    parts, resumed = run(tmp_path / "parts", epochs=5, resume=True, **recipe)
+        run(tmp_path / "parts", epochs=5, batches=Stops(in_epoch=3, n_masks=n_masks), **recipe)
+    parts, resumed = run(tmp_path / "parts", epochs=5, resume=True, batches=Toy(n_masks=n_masks), **recipe)
     assert same_weights(whole, parts)
     assert [row["val_loss"] for row in resumed] == [row["val_loss"] for row in history]
     best = [torch.load(tmp_path / name / "best.pth", weights_only=True) for name in ("whole", "parts")]
