@@ -41,6 +41,7 @@ TEST_FRACTION = 0.15  # share of lesions for the final numbers
 GROUP_BY_LESION = True  # keep all images of a lesion in one part
 GROUP_DUPLICATES = False  # count near duplicates of different lesion ids as one lesion too
 LIMIT = 0  # use only this many images, stratified by class; 0 = all
+ENCODER = "resnet18"  # the network of torchvision that models see with: resnet18, resnet34, resnet50
 PRETRAINED = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
 AUGMENT = "turns"  # training images: none, turns (random flips and quarter turns), crops (turns of random parts)
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
@@ -90,6 +91,7 @@ RECIPES = {  # what --recipe sets instead; flags still win
 CHOICES = {
     "RECIPE": tuple(RECIPES),
     "TASKS": tuple(models.MODELS),
+    "ENCODER": tuple(models.ENCODERS),
     "PRETRAINED": ("auto", "yes", "no"),
     "AUGMENT": data.AUGMENTS,
     "PRECISION": ("auto", "fp32", "bf16"),
@@ -162,7 +164,7 @@ def run(config: SimpleNamespace) -> None:
         external = prepare_external(config, data_set) if config.EXTERNAL_DIR else None
         named = load_named(config.CHECKPOINTS, folder, config.IMAGE_SIZE, data_set.table)
         tasks = [] if named else choose_tasks(config, folder, data_set.table)
-        weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED)
+        weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
         say("" if config.EVALUATE_ONLY else start)
         shared = {
             "precision": precision,
@@ -305,7 +307,7 @@ def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: i
 
 def identity(config: SimpleNamespace, task: str, shared: dict) -> dict:
     """What a run must share with the one it resumes."""
-    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "augment": config.AUGMENT}
+    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "augment": config.AUGMENT, "encoder": config.ENCODER}
     return own | recipes(config)[task]._asdict() | shared
 
 
@@ -319,9 +321,10 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
         return begin_measuring(config, folder, tasks, about, environment, table)
     if config.RESUME and machine.from_first(folder.holds_a_training):
         folder.go_on()
+        earlier_versions = train.Recipe._field_defaults | {"encoder": "resnet18"}  # what was before there was a choice
         for task in models.MODELS:
             mine = identity(config, task, shared)
-            before = train.Recipe._field_defaults | folder.facts(task).get("identity", mine)  # of earlier versions
+            before = earlier_versions | folder.facts(task).get("identity", mine)
             train.refuse_other(before, mine, folder.best_path(task))
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
@@ -364,7 +367,7 @@ def write_data(folder: RunFolder, data_set: DataSet, external: OtherSet | None) 
 def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
     torch.manual_seed(config.SEED)
-    model = models.MODELS[job.task]()
+    model = models.MODELS[job.task](encoder=config.ENCODER)
     if weights:
         model.encoder.load_state_dict(weights)
     model.to(job.batches["train"].device, memory_format=torch.channels_last)
