@@ -87,6 +87,9 @@ def copied(pixels: PixelFile, device: torch.device) -> torch.Tensor:
 class Batches:
     """Batches of one part of the table, on the device; the same ones for the same (seed, epoch), whatever was before.
 
+    Iterated, or asked for `batches[i]`, they are those of the first epoch; `epoch(n)` gives the n-th, shuffled anew. In
+    other processes ``torch.utils.data.DataLoader(batches, batch_size=None, num_workers=2)`` reads them, on the CPU.
+
     Parameters
     ----------
     pixels : (n_rows, H, W, 4) uint8, from `decode_table` (then read ahead by a thread) or `to_device`, or an array.
@@ -149,12 +152,24 @@ class Batches:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def epoch(self, epoch: int = 0) -> Iterator[dict[str, torch.Tensor]]:
-        """All images once; with several ranks, this one's share of each batch."""
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return self.epoch()
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        number = range(len(self))[number]
+        (batch,) = self._read(1, slice(number, number + 1))
+        return batch
+
+    def epoch(self, epoch: int = 1) -> Iterator[dict[str, torch.Tensor]]:
+        """All images once, in the n-th epoch's order; with several ranks, this one's share of each batch."""
+        return self._read(epoch, slice(None))
+
+    def _read(self, epoch: int, which: slice) -> Iterator[dict[str, torch.Tensor]]:
+        """Some batches of an epoch."""
         drawn = self._draw(epoch)
-        rows = self.rows[drawn["order"].to(self.rows.device)].split(self.sizes)
+        rows = self.rows[drawn["order"].to(self.rows.device)].split(self.sizes)[which]
         # What was drawn goes to the device once an epoch: a copy a step would make it wait.
-        parts = zip(*(values.to(self.device).split(self.sizes) for values in drawn.values()))
+        parts = zip(*(values.to(self.device).split(self.sizes)[which] for values in drawn.values()))
         mine = slice(self.rank, None, self.n_ranks)
         for pixels, values in zip(self._read_ahead([part[mine] for part in rows]), parts):
             part = {name: value[mine] for name, value in zip(drawn, values)}

@@ -44,6 +44,7 @@ TEST_FRACTION = 0.15  # share of lesions for the final numbers
 GROUP_BY_LESION = True  # keep all images of a lesion in one part
 GROUP_DUPLICATES = False  # count near duplicates of different lesion ids as one lesion too
 LIMIT = 0  # use only this many images, stratified by class; 0 = all
+ENCODER = "resnet18"  # the network of torchvision that models see with: resnet18, resnet34, resnet50
 PRETRAINED = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
 AUGMENT = "turns"  # training images: none, turns (random flips and quarter turns), crops (turns of random parts)
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
@@ -93,6 +94,7 @@ RECIPES = {  # what --recipe sets instead; flags still win
 CHOICES = {
     "RECIPE": tuple(RECIPES),
     "TASKS": tuple(models.MODELS),
+    "ENCODER": tuple(models.ENCODERS),
     "PRETRAINED": ("auto", "yes", "no"),
     "AUGMENT": data.AUGMENTS,
     "PRECISION": ("auto", "fp32", "bf16"),
@@ -165,7 +167,7 @@ def run(config: SimpleNamespace) -> None:
         external = prepare_external(config, data_set) if config.EXTERNAL_DIR else None
         named = load_named(config.CHECKPOINTS, folder, config.IMAGE_SIZE, data_set.table)
         tasks = [] if named else choose_tasks(config, folder, data_set.table)
-        weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED)
+        weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
         say("" if config.EVALUATE_ONLY else start)
         shared = {
             "precision": precision,
@@ -311,7 +313,7 @@ def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: i
 
 def identity(config: SimpleNamespace, task: str, shared: dict) -> dict:
     """What a run must share with the one it resumes."""
-    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "augment": config.AUGMENT}
+    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "augment": config.AUGMENT, "encoder": config.ENCODER}
     return own | recipes(config)[task]._asdict() | shared
 
 
@@ -327,8 +329,7 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
         folder.go_on()
         for task in models.MODELS:
             mine = identity(config, task, shared)
-            before = train.Recipe._field_defaults | folder.facts(task).get("identity", mine)  # of earlier versions
-            train.refuse_other(before, mine, folder.best_path(task))
+            train.refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
     if not folder.is_finished(tasks, measured_as(config)):
@@ -370,8 +371,9 @@ def write_data(folder: RunFolder, data_set: DataSet, external: OtherSet | None) 
 def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
     torch.manual_seed(config.SEED)
-    kind = models.MODELS[job.task]
-    options = {"n_classes": len(classes_of(job.batches["train"].table))} if "label" in kind.outputs else {}
+    kind, options = models.MODELS[job.task], {"encoder": config.ENCODER}
+    if "label" in kind.outputs:
+        options["n_classes"] = len(classes_of(job.batches["train"].table))
     model = kind(**options)
     if weights:
         model.encoder.load_state_dict(weights)

@@ -11,28 +11,39 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
-from torchvision.models.resnet import BasicBlock
+from torchvision.models import get_model, get_model_weights
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 N_CLASSES = 7
 MAX_SIZE = 4096  # pixels, of an image that a checkpoint may ask for
 DECODER_CHANNELS = (128, 64, 64, 32)  # at strides 16, 8, 4, 2
 HEAT_CELLS = 14  # a side, with fewer of which at stride 16 a heat map is taken to stride 8: images below 209 pixels
-IMAGENET = ResNet18_Weights.IMAGENET1K_V1
+ENCODERS = {  # torchvision's residual networks (He et al. 2016, doi:10.1109/CVPR.2016.90), and their maps' channels
+    "resnet18": (64, 64, 128, 256, 512),
+    "resnet34": (64, 64, 128, 256, 512),
+    "resnet50": (64, 256, 512, 1024, 2048),
+}
+
+
+def channels_of(encoder: str) -> tuple[int, ...]:
+    """Of an encoder's five feature maps; raises ValueError if it is none of `ENCODERS`."""
+    if encoder not in ENCODERS:
+        raise ValueError(f"There is no encoder {encoder!r}: choose one of {', '.join(ENCODERS)}.")
+    return ENCODERS[encoder]
 
 
 class Encoder(nn.Module):
-    """ResNet-18 (He et al. 2016, doi:10.1109/CVPR.2016.90) without its head, with torchvision's layer names.
+    """One of `ENCODERS` without its head, with torchvision's layer names.
 
     Images (N, 3, H, W) become five feature maps (N, C, H/s, W/s), rounded up, of `channels` C at `strides` s.
     """
 
-    channels = (64, 64, 128, 256, 512)
     strides = (2, 4, 8, 16, 32)
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "resnet18") -> None:
         super().__init__()
-        resnet = resnet18(weights=None)
+        self.channels = channels_of(name)
+        resnet = get_model(name, weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
 
@@ -45,7 +56,7 @@ class Encoder(nn.Module):
         return features
 
     def refine(self, features: list[Tensor]) -> tuple[Tensor, int]:
-        """The deepest of the maps that `forward` gave, on a finer grid: (N, 512, H/s, W/s) and its stride s.
+        """The deepest of the maps that `forward` gave, on a finer grid: (N, C, H/s, W/s) and its stride s.
 
         The last stages run again without their strides, on what `forward` put into them: at every second cell, or
         every fourth at stride 8, they give what they gave there, and fill in what lies between. The encoder should be
@@ -60,7 +71,7 @@ class Encoder(nn.Module):
         return x, self.strides[-1 - n_opened]
 
 
-def without_stride(block: BasicBlock, x: Tensor, dilation: int) -> Tensor:
+def without_stride(block: BasicBlock | Bottleneck, x: Tensor, dilation: int) -> Tensor:
     """`block` at every cell of x (N, C, h, w), where each cell's neighbours are those `dilation` cells away.
 
     What stands behind the block's stride skips as many cells more ("a trous"): Chen et al. 2018, arXiv:1606.00915.
@@ -74,7 +85,9 @@ def without_stride(block: BasicBlock, x: Tensor, dilation: int) -> Tensor:
         conv, norm = block.downsample
         identity = norm(at_every_cell(conv, x, 1))
     x = block.relu(block.bn1(at_every_cell(block.conv1, x, dilation)))
-    x = block.bn2(at_every_cell(block.conv2, x, dilation * block.stride))
+    x = block.bn2(at_every_cell(block.conv2, x, dilation * block.conv1.stride[0]))
+    if isinstance(block, Bottleneck):  # whose third convolution sees one cell
+        x = block.bn3(block.conv3(block.relu(x)))
     return block.relu(x + identity)
 
 
@@ -165,7 +178,7 @@ class Model(nn.Module):
 
     def __init__(self, heads: dict[str, nn.Module], arguments: dict) -> None:
         super().__init__()
-        self.encoder = Encoder()
+        self.encoder = Encoder(arguments["encoder"])
         self.heads = nn.ModuleDict(heads)
         self.arguments = arguments
 
@@ -218,8 +231,9 @@ class Classifier(Model):
 
     outputs = ("label",)
 
-    def __init__(self, n_classes: int = N_CLASSES) -> None:
-        super().__init__({"label": LabelHead(Encoder.channels[-1], n_classes)}, {"n_classes": n_classes})
+    def __init__(self, n_classes: int = N_CLASSES, encoder: str = "resnet18") -> None:
+        heads = {"label": LabelHead(channels_of(encoder)[-1], n_classes)}
+        super().__init__(heads, {"n_classes": n_classes, "encoder": encoder})
 
 
 class Segmenter(Model):
@@ -227,11 +241,10 @@ class Segmenter(Model):
 
     outputs = ("mask",)
 
-    def __init__(self, decoder_channels: tuple[int, ...] = DECODER_CHANNELS) -> None:
+    def __init__(self, decoder_channels: tuple[int, ...] = DECODER_CHANNELS, encoder: str = "resnet18") -> None:
         decoder_channels = tuple(decoder_channels)
-        super().__init__(
-            {"mask": MaskDecoder(Encoder.channels, decoder_channels)}, {"decoder_channels": decoder_channels}
-        )
+        heads = {"mask": MaskDecoder(channels_of(encoder), decoder_channels)}
+        super().__init__(heads, {"decoder_channels": decoder_channels, "encoder": encoder})
 
 
 class MultiTask(Model):
@@ -239,22 +252,22 @@ class MultiTask(Model):
 
     outputs = ("label", "mask")
 
-    def __init__(self, n_classes: int = N_CLASSES, decoder_channels: tuple[int, ...] = DECODER_CHANNELS) -> None:
-        decoder_channels = tuple(decoder_channels)
-        super().__init__(
-            {
-                "label": LabelHead(Encoder.channels[-1], n_classes),
-                "mask": MaskDecoder(Encoder.channels, decoder_channels),
-            },
-            {"n_classes": n_classes, "decoder_channels": decoder_channels},
-        )
+    def __init__(
+        self,
+        n_classes: int = N_CLASSES,
+        decoder_channels: tuple[int, ...] = DECODER_CHANNELS,
+        encoder: str = "resnet18",
+    ) -> None:
+        decoder_channels, channels = tuple(decoder_channels), channels_of(encoder)
+        heads = {"label": LabelHead(channels[-1], n_classes), "mask": MaskDecoder(channels, decoder_channels)}
+        super().__init__(heads, {"n_classes": n_classes, "decoder_channels": decoder_channels, "encoder": encoder})
 
 
 MODELS = {"classification": Classifier, "segmentation": Segmenter, "multitask": MultiTask}
 
 
-def imagenet_weights(timeout: float = 10.0) -> dict[str, Tensor]:
-    """ImageNet weights for `Encoder`, from torchvision's cache (``TORCH_HOME``) or else downloaded into it.
+def imagenet_weights(encoder: str = "resnet18", timeout: float = 10.0) -> dict[str, Tensor]:
+    """ImageNet weights for `Encoder(encoder)`, from torchvision's cache (``TORCH_HOME``) or else downloaded into it.
 
     Parameters
     ----------
@@ -265,24 +278,25 @@ def imagenet_weights(timeout: float = 10.0) -> dict[str, Tensor]:
     FileNotFoundError : not in the cache and not to be downloaded; names the file, its URL and the cache folder.
     ValueError : the cached file is damaged.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET.url.rsplit("/", 1)[1]
+    weights = get_model_weights(encoder).IMAGENET1K_V1
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)  # torch.hub sets none: a silent network would hang the start
     try:
-        state = IMAGENET.get_state_dict(check_hash=True)
+        state = weights.get_state_dict(check_hash=True)
         return {name: value for name, value in state.items() if not name.startswith("fc.")}
     except Exception as error:  # torch.load and the download raise many kinds
         if path.exists():
             raise ValueError(f"ImageNet weights: {path} is damaged ({error}). Delete it and try again.") from error
         raise FileNotFoundError(
             f"ImageNet weights: {path.name} is not in {path.parent} and could not be downloaded "
-            f"({error}). Get {IMAGENET.url} on a machine with network and put it into that folder."
+            f"({error}). Get {weights.url} on a machine with network and put it into that folder."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
 
 
-def imagenet_start(pretrained: str) -> tuple[dict[str, Tensor] | None, str]:
+def imagenet_start(pretrained: str, encoder: str = "resnet18") -> tuple[dict[str, Tensor] | None, str]:
     """What the encoder starts from, as weights (None: random) and in words.
 
     Parameters
@@ -296,7 +310,7 @@ def imagenet_start(pretrained: str) -> tuple[dict[str, Tensor] | None, str]:
     if pretrained == "no":
         return None, "The encoder starts from scratch."
     try:
-        return imagenet_weights(), "The encoder starts from ImageNet weights."
+        return imagenet_weights(encoder), "The encoder starts from ImageNet weights."
     except FileNotFoundError as error:
         if pretrained == "yes":
             raise

@@ -85,6 +85,10 @@ class Recipe(NamedTuple):
         return self.lr * (1 + math.cos(math.pi * falling)) / 2 if self.schedule == "cosine" else self.lr
 
 
+# What was so before it could be chosen, and is not in the identities of those runs.
+EARLIER_VERSIONS = Recipe._field_defaults | {"encoder": "resnet18"}
+
+
 class Checkpoints:
     """The files of one training: the best model, and the state that `fit` goes on from after an interruption.
 
@@ -172,7 +176,8 @@ def _read_whole(path: Path) -> dict:
 
 def refuse_other(before: dict, now: dict, place: Path) -> None:
     """Raises ValueError if a run that is to go on differs from the one that `place` is of; names the differences."""
-    if changes := differences(before, now):
+    earlier = {name: value for name, value in EARLIER_VERSIONS.items() if name in now}
+    if changes := differences(earlier | before, now):
         advice = "Restore the settings, name another --output-dir, or start anew without --resume."
         raise ValueError(f"Cannot resume from {place}: {changes}. {advice}")
 

@@ -44,6 +44,10 @@ class PixelFile:
         self._lock = threading.Lock()
         weakref.finalize(self, self._file.close)
 
+    def __reduce__(self) -> tuple:
+        """An open file cannot go to a DataLoader's workers, but its name can."""
+        return PixelFile, (self.path, *self.shape[:2])
+
     @property
     def nbytes(self) -> int:
         return int(np.prod(self.shape))

@@ -1,3 +1,4 @@
+import pickle
 import warnings
 
 import numpy as np
@@ -112,6 +113,66 @@ def test_pixels_in_device_memory_give_the_same_batches(batches, device):
     in_memory.pixels = data.copied(in_memory.pixels, device)
     for a, b in zip(from_disk.epoch(3), in_memory.epoch(3), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+CHANGED = {augment: {"seed": 6, "augment": augment} for augment in data.AUGMENTS} | {"in order": {}}
+
+
+def assert_equal(found, expected):
+    for batch, other in zip(found, expected, strict=True):
+        assert set(batch) == set(other) and all(torch.equal(batch[name], other[name]) for name in batch)
+
+
+def test_iterated_they_are_those_of_the_first_epoch_every_time(batches):
+    one = batches(**CHANGED["crops"])
+    assert_equal(one, one.epoch(1))
+    assert_equal(one, one)
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_position_gives_the_batch_that_iteration_gives_there(batches, change):
+    one = batches(**CHANGED[change])
+    expected = list(one)
+    assert len(expected) == 3
+    assert_equal([one[i] for i in (0, 1, 2, -1, -2, -3)], [expected[i] for i in (0, 1, 2, -1, -2, -3)])
+
+
+@pytest.mark.parametrize("position", [3, -4])
+def test_a_position_beyond_the_last_batch_is_an_index_error(batches, position):
+    with pytest.raises(IndexError):
+        batches()[position]
+
+
+def test_one_batch_by_its_position_reads_its_own_pixels_alone(batches):
+    class Spy(np.ndarray):
+        def __getitem__(self, rows):
+            asked.extend(rows.tolist())
+            return np.asarray(super().__getitem__(rows))
+
+    one, asked = batches(seed=6), []
+    one.pixels = one.pixels[:].view(Spy)
+    found = one[-1]
+    assert len(asked) == len(found["image"]) == 3  # 10 images in batches of 4, 3 and 3
+    assert_equal([found], [list(batches(seed=6))[-1]])
+
+
+def test_a_rank_asked_for_a_position_gives_its_own_share(batches):
+    one = batches(seed=5, rank=1, n_ranks=2)
+    assert_equal([one[1]], [list(one)[1]])
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_data_loader_reads_them(batches, n_workers):
+    one = batches()
+    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["crops"])
+    assert_equal(torch.utils.data.DataLoader(on_cpu, batch_size=None, num_workers=n_workers), on_cpu)
+
+
+def test_they_can_be_sent_to_a_worker_that_is_started_anew(batches):
+    """As on macOS and Windows, and on Linux from Python 3.14."""
+    one = batches()
+    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["crops"])
+    assert_equal(pickle.loads(pickle.dumps(on_cpu)), on_cpu)
 
 
 def test_load_image_gives_a_batch_of_one(tmp_path):

@@ -40,6 +40,19 @@ def test_any_number_of_images_gets_the_logits_of_pytorch(task, whole_run, demo_f
     assert facts["task"] == task and facts["image_size"] == 32 and len(facts["classes"]) == 7
 
 
+def test_a_model_on_another_encoder_is_exported_too(tmp_path):
+    torch.manual_seed(0)
+    model = models.MultiTask(encoder="resnet50")
+    with torch.no_grad():
+        for _ in range(20):  # without running means and variances logits are too large to be compared
+            model(torch.randn(4, 3, 64, 64))
+    facts = {"task": "multitask", "arguments": model.arguments, "classes": list("abcdefg"), "image_size": 32}
+    train.save(tmp_path / "a.pth", facts | {"weights": model.state_dict()})
+    assert set(export.export(tmp_path / "a.pth", tmp_path / "a.onnx")) == {"random input"}  # within its tolerance
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    assert [output.name for output in session.get_outputs()] == ["label", "mask"]
+
+
 def test_a_file_that_differs_is_not_kept_and_an_older_one_stays(whole_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", -1)
     target = tmp_path / "model.onnx"

@@ -558,6 +558,7 @@ def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_fol
         (["--multitask-lr", "-1"], "MULTITASK_LR must be above 0"),
         (["--tasks", "detection"], "'detection'"),
         (["--pretrained", "maybe"], "'maybe'"),
+        (["--encoder", "resnet9"], "'resnet9'"),
         (["--val-fraction", "0.5", "--test-fraction", "0.5"], "must leave images to train on"),
         (["--demo", "--data-dir", "x"], "--demo makes its own data"),
         (["--limit", "-5"], "must not be negative"),
@@ -865,6 +866,26 @@ def test_resuming_with_another_setting_is_refused_by_name(demo_folder, tmp_path,
     assert quick(demo_folder, tmp_path) == 0
     assert quick(demo_folder, tmp_path, "--resume", "--classification-lr", "0.5") == 2
     assert "lr was 0.0001, is 0.5" in capsys.readouterr().err
+
+
+def test_a_run_with_another_encoder_says_so_and_is_not_resumed_with_the_default(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path, "--encoder", "resnet50") == 0
+    checkpoint = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert checkpoint["arguments"] == {"n_classes": 7, "encoder": "resnet50"}
+    assert models.build_model(checkpoint).encoder.channels[-1] == 2048
+    assert quick(demo_folder, tmp_path, "--resume") == 2
+    assert "encoder was resnet50, is resnet18" in capsys.readouterr().err
+
+
+def test_a_run_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    path = tmp_path / "outputs" / "record.json"
+    record = json.loads(path.read_text())
+    assert record["tasks"]["classification"]["identity"].pop("encoder") == "resnet18"
+    path.write_text(json.dumps(record))
+    assert quick(demo_folder, tmp_path, "--resume", "--encoder", "resnet34") == 2
+    assert "encoder was resnet18, is resnet34" in capsys.readouterr().err
+    assert quick(demo_folder, tmp_path, "--resume") == 0
 
 
 def test_resuming_with_another_number_of_processes_is_refused_by_name(demo_folder, tmp_path, capsys):

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from conftest import ROOT
-from torchvision.models import resnet18
+from torchvision.models import get_model, resnet18
 
 import machine
 import models
-from models import MODELS, Classifier, Encoder, MultiTask, Segmenter, load_checkpoint, load_model
+from models import ENCODERS, MODELS, Classifier, Encoder, MultiTask, Segmenter, load_checkpoint, load_model
 
 HEADS = {"classification": {"label"}, "segmentation": {"mask"}, "multitask": {"label", "mask"}}
 
@@ -35,15 +35,42 @@ def test_every_model_gives_logits_of_the_promised_shape_at_any_size(task, size, 
     assert all(logits.shape == shapes[name] for name, logits in output.items())
 
 
-def test_the_encoder_gives_one_map_per_stride(device):
-    features = Encoder().to(device)(torch.randn(2, 3, 64, 96, device=device))
-    for feature, channels, stride in zip(features, Encoder.channels, Encoder.strides, strict=True):
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("task", MODELS)
+def test_the_heads_follow_the_encoder(task, name, device):
+    model = MODELS[task](encoder=name).to(device)
+    output = model(torch.randn(2, 3, 33, 50, device=device))
+    shapes = {"label": (2, 7), "mask": (2, 1, 33, 50)}
+    assert {head: logits.shape for head, logits in output.items()} == {head: shapes[head] for head in HEADS[task]}
+
+
+def test_an_unknown_encoder_is_refused_by_name():
+    with pytest.raises(ValueError, match="no encoder 'resnet9': choose one of resnet18, resnet34, resnet50"):
+        Segmenter(encoder="resnet9")
+
+
+def test_a_seed_gives_the_weights_that_heads_and_then_torchvisions_resnet18_draw_from_it():
+    torch.manual_seed(3)
+    heads = {"label": models.LabelHead(512, 7), "mask": models.MaskDecoder((64, 64, 128, 256, 512), (128, 64, 64, 32))}
+    drawn = {f"heads.{name}": value for name, value in torch.nn.ModuleDict(heads).state_dict().items()}
+    drawn |= {f"encoder.{name}": value for name, value in resnet18().state_dict().items() if not name.startswith("fc.")}
+    torch.manual_seed(3)
+    found = MultiTask().state_dict()
+    assert set(found) == set(drawn) and all(torch.equal(found[name], drawn[name]) for name in drawn)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_encoder_gives_one_map_per_stride(name, device):
+    encoder = Encoder(name).to(device)
+    features = encoder(torch.randn(2, 3, 64, 96, device=device))
+    for feature, channels, stride in zip(features, encoder.channels, encoder.strides, strict=True):
         assert feature.shape == (2, channels, 64 // stride, 96 // stride)
 
 
-def test_the_encoder_is_torchvisions_resnet18(device):
-    reference = resnet18().to(device)
-    encoder = Encoder().to(device)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_encoder_is_torchvisions_network(name, device):
+    reference = get_model(name, weights=None).to(device)
+    encoder = Encoder(name).to(device)
     weights = {name: value for name, value in reference.state_dict().items() if not name.startswith("fc.")}
     encoder.load_state_dict(weights)
     reference.fc = torch.nn.Identity()
@@ -120,24 +147,26 @@ COARSE |= {(320, 320): (10, 10), (448, 448): (14, 14), (75, 101): (3, 4), (96, 2
 
 
 @pytest.mark.parametrize("stride", [16, 8])
-@pytest.mark.parametrize("size", COARSE)
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", size) for size in COARSE] + [(name, (75, 101)) for name in ENCODERS]
+)
 @torch.inference_mode()
-def test_the_finer_map_holds_the_coarse_one_in_every_second_or_fourth_cell(size, stride, monkeypatch):
+def test_the_finer_map_holds_the_coarse_one_in_every_second_or_fourth_cell(name, size, stride, monkeypatch):
     monkeypatch.setattr(models, "HEAT_CELLS", {16: 1, 8: 1000}[stride])
-    encoder = lively(Encoder())
+    encoder = lively(Encoder(name))
     features = encoder(torch.randn(1, 3, *size))
     fine, found = encoder.refine(features)
     assert found == stride and features[-1].shape[-2:] == COARSE[size]
-    assert fine.shape == (1, 512, -(-size[0] // stride), -(-size[1] // stride))
+    assert fine.shape == (1, encoder.channels[-1], -(-size[0] // stride), -(-size[1] // stride))
     step = 32 // stride
-    # Up to rounding, of values up to 18.
-    torch.testing.assert_close(fine[..., ::step, ::step], features[-1], rtol=1e-5, atol=5e-5)
+    rounding = 5e-6 * features[-1].amax().item()
+    torch.testing.assert_close(fine[..., ::step, ::step], features[-1], rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize(("size", "stride"), [((32, 32), 8), ((208, 400), 8), ((209, 209), 16), ((224, 224), 16)])
 def test_small_images_get_the_finest_map(size, stride):
     encoder = Encoder().eval()
-    shapes = zip(Encoder.channels, Encoder.strides)
+    shapes = zip(encoder.channels, encoder.strides)
     features = [torch.zeros(1, n, *(-(-pixels // s) for pixels in size)) for n, s in shapes]
     with torch.inference_mode():
         assert encoder.refine(features)[1] == stride
@@ -208,9 +237,17 @@ def test_load_model_rebuilds_the_network_from_the_file_alone(task, device, tmp_p
 
 
 def test_other_sizes_of_model_are_rebuilt_too(tmp_path):
-    model = MultiTask(n_classes=3, decoder_channels=(32, 16, 16, 8))
+    model = MultiTask(n_classes=3, decoder_channels=(32, 16, 16, 8), encoder="resnet34")
     torch.save(checkpoint_of("multitask", model), tmp_path / "a.pth")
-    assert load_model(tmp_path / "a.pth")(torch.randn(1, 3, 32, 32))["label"].shape == (1, 3)
+    found = load_model(tmp_path / "a.pth")
+    assert found.arguments["encoder"] == "resnet34"
+    assert found(torch.randn(1, 3, 32, 32))["label"].shape == (1, 3)
+
+
+def test_a_checkpoint_from_before_there_were_encoders_to_choose_from_is_a_resnet18(tmp_path):
+    content = checkpoint_of("multitask", MultiTask())
+    torch.save(content | {"arguments": {"n_classes": 7, "decoder_channels": (128, 64, 64, 32)}}, tmp_path / "a.pth")
+    assert load_model(tmp_path / "a.pth").arguments["encoder"] == "resnet18"
 
 
 def test_what_is_no_checkpoint_is_refused_with_a_message(tmp_path):
@@ -239,12 +276,16 @@ def hub(tmp_path, monkeypatch):
     return folder
 
 
-def test_weights_in_the_cache_folder_are_used(hub):
+@pytest.mark.parametrize(
+    "file", ["resnet18-f37072fd.pth", "resnet34-b627a593.pth", "resnet50-0676ba61.pth"], ids=ENCODERS
+)
+def test_weights_in_the_cache_folder_are_used(file, hub):
     torch.manual_seed(1)
-    reference = resnet18()
-    torch.save(reference.state_dict(), hub / "resnet18-f37072fd.pth")
-    weights, start = models.imagenet_start("yes")
-    model = Classifier()
+    name = file.partition("-")[0]
+    reference = get_model(name, weights=None)
+    torch.save(reference.state_dict(), hub / file)
+    weights, start = models.imagenet_start("yes", name)
+    model = Classifier(encoder=name)
     model.encoder.load_state_dict(weights)
     assert torch.equal(model.encoder.conv1.weight, reference.conv1.weight)
     assert "ImageNet" in start
@@ -319,6 +360,7 @@ CHANGES = {
     "the task is unknown": lambda c: c.update(task="detection"),
     "the size is absurd": lambda c: c.update(image_size=10**9),
     "the arguments are another network's": lambda c: c.update(arguments={"decoder_channels": (1, 2, 3, 4)}),
+    "the encoder is unknown": lambda c: c["arguments"].update(encoder="resnet9"),
     "the classes are too few": lambda c: c.update(classes=["a"]),
     "a weight is missing": lambda c: c["weights"].pop("encoder.conv1.weight"),
     "a weight is too many": lambda c: c["weights"].update(more=torch.zeros(1)),

@@ -271,10 +271,22 @@ def test_a_data_folder_is_never_written_into(demo_folder, tmp_path):
     predict.refuse_data_folder(tmp_path / "elsewhere" / "predictions")
 
 
+def saved(model, task, path):
+    """What a checkpoint must hold, and no more."""
+    facts = {"task": task, "arguments": model.arguments, "classes": list(CLASSES), "image_size": 32}
+    torch.save(facts | {"weights": model.state_dict()}, path)
+
+
+def test_a_model_on_another_encoder_diagnoses_outlines_and_explains(tmp_path):
+    saved(models.MultiTask(encoder="resnet50"), "multitask", tmp_path / "a.pth")
+    predictor = predict.Predictor(tmp_path / "a.pth", device="cpu", explain=True)
+    picture().save(tmp_path / "a.png")
+    (found,) = predictor.predict([predictor.read(tmp_path / "a.png")])
+    assert found.probabilities.shape == (7,) and found.mask.shape == found.heat.shape == (32, 32)
+
+
 def test_a_checkpoint_that_was_never_calibrated_is_called_so(tmp_path, capsys):
-    model = models.Classifier()
-    facts = {"task": "classification", "arguments": model.arguments, "classes": list(CLASSES), "image_size": 32}
-    torch.save(facts | {"weights": model.state_dict()}, tmp_path / "a.pth")
+    saved(models.Classifier(), "classification", tmp_path / "a.pth")
     picture().save(tmp_path / "a.png")
     command = [str(tmp_path / "a.png"), "--checkpoint", str(tmp_path / "a.pth"), "--output-dir", str(tmp_path / "out")]
     assert predict.main([*command, "--device", "cpu"]) == 0

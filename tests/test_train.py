@@ -303,6 +303,14 @@ def test_with_both_states_damaged_training_starts_anew(tmp_path, capsys):
     assert same_weights(whole, again) and "damaged" in capsys.readouterr().out
 
 
+def test_a_state_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18(tmp_path):
+    run(tmp_path, epochs=1, identity={"data": "abc"})
+    assert len(run(tmp_path, epochs=2, resume=True, identity={"data": "abc", "encoder": "resnet18"})[1]) == 2
+    with pytest.raises(ValueError, match="encoder was resnet18, is resnet34"):
+        run(tmp_path, epochs=3, resume=True, identity={"data": "abc", "encoder": "resnet34"})
+
+
+
 def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path):
     run(tmp_path, epochs=1, identity={"LR": 0.1, "data": "abc"})
     with pytest.raises(ValueError, match=r"LR was 0.1, is 0.2; data was abc, is xyz"):
