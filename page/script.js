@@ -1,0 +1,73 @@
+// Runs once, when the page is there. `props.value` is the HTML that the page shows of the pictures, and `trigger` asks
+// the server for it. Whatever was shown before goes as soon as another picture is chosen.
+
+function escaped(text) {
+  const element = document.createElement("p");
+  element.textContent = text;
+  return element.innerHTML.replaceAll('"', "&quot;");
+}
+
+function waiting(pictures) {
+  const figures = pictures.map(
+    ([name, url]) => `<figure><img alt="" src="${escaped(url)}"><figcaption>${escaped(name)}</figcaption></figure>`,
+  );
+  props.value = `<section class="waiting"><p role="status">The model is looking…</p>
+    <div class="gallery">${figures.join("")}</div></section>`;
+}
+
+function problem(text) {
+  props.value = `<p class="problem" role="alert"><b>${escaped(text)}</b></p>`;
+}
+
+function inBase64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.split(",")[1] ?? "");
+    reader.onerror = () => reject(new Error(`${file.name} cannot be read. Choose it once more.`));
+    reader.readAsDataURL(file);
+  });
+}
+
+let urls = [];
+async function send(files) {
+  const megabytes = files.reduce((sum, file) => sum + file.size, 0) / 1e6;
+  if (megabytes > props.megabytes) {
+    const what = files.length === 1 ? `${files[0].name} has` : `The ${files.length} files together have`;
+    return problem(`${what} ${megabytes.toFixed(1)} MB, and the most at once is ${props.megabytes} MB. Choose less.`);
+  }
+  urls.forEach(URL.revokeObjectURL);
+  urls = files.map(URL.createObjectURL);
+  waiting(files.map((file, i) => [file.name, urls[i]]));
+  try {
+    const contents = await Promise.all(files.map(inBase64));
+    trigger("upload", { files: files.map((file, i) => ({ name: file.name, content: contents[i] })) });
+  } catch (error) {
+    problem(error.message);
+  }
+}
+
+document.addEventListener("change", ({ target }) => {
+  if (!target.matches(".drop input") || !target.files.length) return;
+  const files = [...target.files];
+  target.value = ""; // or the same file, chosen once more, would not be a change
+  send(files);
+});
+
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault(); // or the browser would leave the page for the file
+  if (event.dataTransfer.files.length) send([...event.dataTransfer.files]);
+});
+
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-example]");
+  if (!button) return;
+  waiting([[button.title, button.querySelector("img").src]]);
+  trigger("select", { index: Number(button.dataset.example) });
+});
+
+document.addEventListener("input", ({ target }) => {
+  if (!target.dataset.layer) return;
+  const opacity = target.type === "checkbox" ? Number(target.checked) : target.value / 100;
+  target.closest("figure").style.setProperty(`--${target.dataset.layer}`, opacity);
+});
