@@ -128,4 +128,5 @@ def as_url(image: Image.Image, kind: str = "JPEG") -> str:
 
 def percent(probability: float) -> str:
     """In words where a whole number would claim certainty."""
-    return "under 1 %" if probability < 0.005 else "over 99 %" if probability > 0.995 else f"{100 * probability:.0f} %"
+    words = "under 1 %" if probability < 0.005 else "over 99 %" if probability > 0.995 else f"{100 * probability:.0f} %"
+    return words.replace(" %", "\xa0%")

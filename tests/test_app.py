@@ -126,7 +126,7 @@ def test_after_a_bad_file_nothing_of_the_picture_before_stays_but_the_explanatio
     page.get_by_role("alert").get_by_text(f"bad.jpg {reason}").wait_for()
     page.wait_for_timeout(1000)
     assert page.locator(".results img").count() == 0 and page.get_by_role("alert").count() == 1
-    assert not re.search(r"mine|\d %|Likeliest|threshold", shown(page))
+    assert not re.search(r"mine|\d\s%|Likeliest|threshold", shown(page))
 
 
 @needs_chromium
