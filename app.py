@@ -50,6 +50,11 @@ def answer(pictures: list[tuple[str, bytes]], predictor: Predictor) -> str:
     return cards.render(found, problems, predictor)
 
 
+def numbered(asked: int, shown: str) -> str:
+    """An answer under the number of the choice that it is for: see script.js."""
+    return f'<div data-asked="{int(asked)}">{shown}</div>'
+
+
 def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
     """The page."""
     about = predictor.about
@@ -65,10 +70,10 @@ def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
 
         def uploaded(event: gr.EventData) -> str:
             files = [(file["name"], base64.b64decode(file["content"])) for file in event.files]
-            return answer(files, predictor)
+            return numbered(event.asked, answer(files, predictor))
 
         def selected(event: gr.EventData) -> str:
-            return answer([examples[event.index][:2]], predictor)
+            return numbered(event.asked, answer([examples[event.index][:2]], predictor))
 
         options = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple"}
         options |= {"concurrency_id": "model"}  # one after another, in the order they came

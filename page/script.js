@@ -1,5 +1,19 @@
 // Runs once, when the page is there. `props.value` is the HTML that the page shows of the pictures, and `trigger` asks
-// the server for it. Whatever was shown before goes as soon as another picture is chosen.
+// the server for it. Whatever was shown before goes as soon as another picture is chosen, and an answer to an earlier
+// choice that comes after that is not shown.
+
+let asked = 0; // number of the latest choice
+let latest = ""; // what the page has shown of it by itself
+
+function show(html) {
+  latest = html;
+  props.value = html;
+}
+
+watch("value", () => {
+  const answer = element.querySelector("[data-asked]");
+  if (answer && Number(answer.dataset.asked) !== asked) props.value = latest;
+});
 
 function escaped(text) {
   const element = document.createElement("p");
@@ -11,12 +25,12 @@ function waiting(pictures) {
   const figures = pictures.map(
     ([name, url]) => `<figure><img alt="" src="${escaped(url)}"><figcaption>${escaped(name)}</figcaption></figure>`,
   );
-  props.value = `<section class="waiting"><p role="status">The model is looking…</p>
-    <div class="gallery">${figures.join("")}</div></section>`;
+  show(`<section class="waiting"><p role="status">The model is looking…</p>
+    <div class="gallery">${figures.join("")}</div></section>`);
 }
 
 function problem(text) {
-  props.value = `<p class="problem" role="alert"><b>${escaped(text)}</b></p>`;
+  show(`<p class="problem" role="alert"><b>${escaped(text)}</b></p>`);
 }
 
 function inBase64(file) {
@@ -30,6 +44,7 @@ function inBase64(file) {
 
 let urls = [];
 async function send(files) {
+  const number = ++asked;
   const megabytes = files.reduce((sum, file) => sum + file.size, 0) / 1e6;
   if (megabytes > props.megabytes) {
     const what = files.length === 1 ? `${files[0].name} has` : `The ${files.length} files together have`;
@@ -40,9 +55,10 @@ async function send(files) {
   waiting(files.map((file, i) => [file.name, urls[i]]));
   try {
     const contents = await Promise.all(files.map(inBase64));
-    trigger("upload", { files: files.map((file, i) => ({ name: file.name, content: contents[i] })) });
+    if (number !== asked) return; // another choice came while these were read
+    trigger("upload", { asked, files: files.map((file, i) => ({ name: file.name, content: contents[i] })) });
   } catch (error) {
-    problem(error.message);
+    if (number === asked) problem(error.message);
   }
 }
 
@@ -62,8 +78,9 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("click", ({ target }) => {
   const button = target.closest("[data-example]");
   if (!button) return;
+  asked += 1;
   waiting([[button.title, button.querySelector("img").src]]);
-  trigger("select", { index: Number(button.dataset.example) });
+  trigger("select", { asked, index: Number(button.dataset.example) });
 });
 
 document.addEventListener("input", ({ target }) => {

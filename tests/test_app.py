@@ -142,6 +142,22 @@ def test_the_picture_is_shown_and_the_one_before_gone_while_the_model_has_not_an
 
 
 @needs_chromium
+def test_an_answer_that_comes_after_the_next_choice_is_not_shown(visit, files, tmp_path):
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(51_000_000)
+    page, held = visit(), []
+    page.route("**/queue/join**", held.append)
+    send(page, files[0])
+    page.locator(".waiting").wait_for()
+    send(page, tmp_path / "large.jpg")
+    page.get_by_role("alert").wait_for()
+    with page.expect_response("**/queue/join**"):
+        held[0].continue_()
+    page.wait_for_timeout(2000)  # for the answer
+    assert page.get_by_role("alert").count() == 1 and page.locator(".results img").count() == 0
+
+
+@needs_chromium
 def test_an_example_works_every_time_and_for_every_visitor(visit):
     for page in (visit(), visit()):
         for _ in range(2):
