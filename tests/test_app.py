@@ -146,7 +146,7 @@ def test_an_answer_that_comes_after_the_next_choice_is_not_shown(visit, files, t
     with (tmp_path / "large.jpg").open("wb") as file:
         file.truncate(51_000_000)
     page, held = visit(), []
-    page.route("**/queue/join**", held.append)
+    page.route("**/queue/join**", lambda route: held.append(route))
     send(page, files[0])
     page.locator(".waiting").wait_for()
     send(page, tmp_path / "large.jpg")
