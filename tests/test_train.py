@@ -310,7 +310,6 @@ def test_a_state_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18
         run(tmp_path, epochs=3, resume=True, identity={"data": "abc", "encoder": "resnet34"})
 
 
-
 def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path):
     run(tmp_path, epochs=1, identity={"LR": 0.1, "data": "abc"})
     with pytest.raises(ValueError, match=r"LR was 0.1, is 0.2; data was abc, is xyz"):
