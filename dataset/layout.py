@@ -78,9 +78,10 @@ def find(data_dir: str | Path, wanted: Sequence[str] = ()) -> Layout:
     csv = find_csv(folder, images)
     if csv:
         rows = with_image_column(read_rows(csv))
-        if "image" not in rows or (readings := read_labels(rows, csv)) == []:
+        readings = read_labels(rows, csv)
+        if lacking := "images" if "image" not in rows else "" if readings else "classes":
             hint = " Its columns must be separated by commas." if len(rows.columns) == 1 else ""
-            raise ValueError(f"{csv} names no classes; it has {', '.join(rows.columns[:12])}. {EXPECTED}{hint}")
+            raise ValueError(f"{csv} names no {lacking}; it has {', '.join(rows.columns[:12])}. {EXPECTED}{hint}")
         if rows.empty:
             raise ValueError(f"{csv} has no rows. Expected one row an image.")
         return Layout(folder, csv, rows, choose(readings, csv, wanted), images, masks)

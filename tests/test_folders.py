@@ -125,6 +125,17 @@ def test_files_of_the_same_name_in_two_folders_of_classes_are_two_images(fill):
     assert sorted(table["image"]) == ["benign_1", "malignant_1"] and len(set(table["image_path"])) == 2
 
 
+def test_folders_of_classes_may_lie_in_one_folder(fill):
+    assert list(read_table(fill("lesions/benign/1.jpg", "lesions/malignant/2.jpg"))["label"]) == ["benign", "malignant"]
+
+
+def test_a_csv_that_names_no_images_is_refused_with_its_columns(fill):
+    folder = fill("images/a.jpg")
+    fill.text("GroundTruth.csv", ["picture,MEL,NV", "a,1,0"])
+    with pytest.raises(ValueError, match=r"names no images; it has picture, MEL, NV\. Expected: image,MEL"):
+        read_table(folder)
+
+
 def test_images_with_masks_need_no_diagnoses(fill):
     images = [f"ISIC2018_Task1-2_Training_Input/{name}.jpg" for name in "abc"]
     masks = [f"ISIC2018_Task1_Training_GroundTruth/{name}_segmentation.png" for name in "ab"]
