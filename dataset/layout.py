@@ -183,12 +183,12 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
         if pictures and place != folder and not kind_of(str(place.relative_to(folder))):
             below.setdefault(place.parent, {})[place.name] = pictures
     found = {place: classes for place, classes in below.items() if len(classes) > 1}
-    if len(found) > 1 or (found and folder not in found):
+    if len(found) > 1:
         places = list(map(str, found))
         raise ValueError(
             f"{' and '.join(places)} hold one folder a class each. Name one of them: --data-dir {places[0]}"
         )
-    return found.get(folder, {})
+    return next(iter(found.values()), {})
 
 
 def from_folders(folder: Path, in_folders: dict[str, list[Path]], masks: dict[str, str]) -> Layout:
