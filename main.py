@@ -454,8 +454,9 @@ def audit_leakage(folder: RunFolder, data_set: DataSet) -> None:
 def show_settings(config: SimpleNamespace, environment: dict) -> None:
     if config.DEMO:
         say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
-    for name, value in (vars(config) | environment).items():
-        say(f"{name:26} {' '.join(value) if isinstance(value, tuple | list) else value}")
+    say(settings.describe(config, sys.modules[__name__], RECIPES))
+    device, precision, threads, processes = map(environment.get, ("device", "precision", "threads", "processes"))
+    say(f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json.")
 
 
 def say(text: str) -> None:

@@ -6,6 +6,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from evaluate import SCORES, autocast, infer
-from machine import from_first, is_distributed, is_first, write_file
+from machine import from_first, is_distributed, is_first, time_left, write_file
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the images
 
@@ -227,7 +228,7 @@ def fit(
         history, best = state["history"], state["best"]
         if is_first():  # the run may have been stopped between the state and the history
             checkpoints.write_history(history)
-    for epoch in range(len(history) + 1, recipe.epochs + 1):
+    for epoch in range(first := len(history) + 1, recipe.epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
         started = time.perf_counter()
         losses = train_epoch(learner, train_batches, epoch)
@@ -244,6 +245,11 @@ def fit(
                 state = learner.state_dict() | {"history": history, "best": best}
                 checkpoints.write(state, learner.watched.state_dict() if is_best else None)
             tqdm.write(epoch_line(row, recipe.epochs, is_best))
+            if epoch == first < recipe.epochs:
+                left = (recipe.epochs - epoch) * (time.perf_counter() - started)
+                tqdm.write(
+                    f"To go: {recipe.epochs - epoch} of {recipe.epochs} epochs, {time_left(left, datetime.now())}."
+                )
     return history
 
 
@@ -409,9 +415,9 @@ def _progress(batches, epoch: int):
 
 
 def epoch_line(row: dict, epochs: int, is_best: bool) -> str:
-    """An epoch in one line."""
+    """An epoch in one line, which fits a narrow terminal: the losses in training and validation, and the scores."""
     scores = [name for name in row if name.startswith("val_") and not name.endswith("loss")]
-    parts = [f"train loss {row['train_loss']:.4f}", f"val loss {row['val_loss']:.4f}"]
-    parts += [f"{name.replace('_', ' ')} {row[name]:.3f}" for name in scores]
-    parts.append(f"{row['train_seconds']:.1f} s, {row['images_per_second']:.0f} images/s")
-    return f"epoch {row['epoch']:3}/{epochs}  " + "  ".join(parts) + ("  *best" if is_best else "")
+    parts = [f"loss {row['train_loss']:.3f}, val {row['val_loss']:.3f}"]
+    parts += [f"{name.split('_', 2)[2].replace('_', ' ')} {row[name]:.3f}" for name in scores]
+    parts.append(f"{row['train_seconds']:.0f} s, {row['images_per_second']:.0f} img/s")
+    return f"epoch {row['epoch']:3}/{epochs}  " + "  ".join(parts) + (" *best" if is_best else "")

@@ -112,7 +112,7 @@ def test_a_checkpoint_says_what_it_is_and_loads_alone(whole_run, task):
 
 def test_without_a_terminal_there_is_one_line_an_epoch_and_no_bars(whole_run):
     _, done = whole_run
-    assert len(re.findall(r"^epoch +1/1 .*images/s", done.stdout, re.MULTILINE)) == 3
+    assert len(re.findall(r"^epoch +1/1 .*img/s", done.stdout, re.MULTILINE)) == 3
     assert "\r" not in done.stdout + done.stderr and "it/s" not in done.stderr
     assert "Split by image" in done.stdout and "accuracy" in done.stdout
 
@@ -575,6 +575,65 @@ def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         main.main(flags)
     assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+EDITED = {
+    "TASKS": (("classification", 3), "TASKS must be texts in brackets, not ('classification', 3)"),
+    "IMAGE_SIZE": ("64", "IMAGE_SIZE must be a whole number, not '64'"),
+    "MULTITASK_EPOCHS": (1.5, "MULTITASK_EPOCHS must be a whole number, not 1.5"),
+    "LIMIT": (True, "LIMIT must be a whole number, not True"),
+    "SEED": (None, "SEED must be a whole number, not None"),
+    "EMA": ("0.9", "EMA must be a number, not '0.9'"),
+    "RESUME": (1, "RESUME must be True or False, not 1"),
+    "DEVICE": (0, "DEVICE must be a text, not 0"),
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_a_setting_that_is_edited_to_another_type_is_refused_by_name(name, monkeypatch, capsys):
+    value, message = EDITED[name]
+    monkeypatch.setattr(main, name, value)
+    with pytest.raises(SystemExit) as stopped:
+        main.main([])
+    assert stopped.value.code == 2 and capsys.readouterr().err.endswith(f"error: {message}\n")
+
+
+def test_a_demo_that_is_edited_to_another_type_is_refused_by_name(monkeypatch, capsys):
+    monkeypatch.setitem(main.DEMO, "IMAGE_SIZE", "64")
+    with pytest.raises(SystemExit):
+        main.main(["--demo"])
+    assert "IMAGE_SIZE must be a whole number, not '64'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, value", [("TASKS", "classification"), ("CLASSES", "MEL"), ("CHECKPOINTS", "a.pth")])
+def test_one_text_in_the_place_of_several_is_understood(name, value, monkeypatch):
+    """("MEL") is a text in Python, and ("MEL",) a tuple."""
+    monkeypatch.setattr(main, name, value)
+    assert getattr(main.parse_arguments(["--evaluate-only"]), name) == (value,)
+
+
+def test_a_whole_number_and_a_list_may_be_edited_in(monkeypatch):
+    monkeypatch.setattr(main, "EMA", 0)
+    monkeypatch.setattr(main, "TASKS", ["multitask"])
+    assert main.parse_arguments([]).TASKS == ("multitask",)
+    assert main.parse_arguments(["--ema", "0.5"]).EMA == 0.5
+
+
+def test_every_setting_is_of_the_kind_that_its_name_stands_for():
+    declared = settings.declared(main)
+    assert all(type(getattr(main, name)) is settings.kind_of(name) for name in declared)
+    assert {name for names in settings.KINDS.values() for name in names if name[0] != "_"} <= {*declared, "DEMO"}
+
+
+def test_only_settings_that_differ_from_the_recipe_are_shown():
+    flags = ["--recipe", "strong", "--image-size", "64", "--tasks", "classification", "multitask", "--ema", "0.99"]
+    shown = settings.describe(main.parse_arguments(flags), main, main.RECIPES).splitlines()
+    assert [line.split() for line in shown] == [
+        ["Recipe", "strong,", "but", "for:"],
+        ["TASKS", "classification", "multitask"],
+        ["IMAGE_SIZE", "64"],
+    ]
+    assert settings.describe(main.parse_arguments([]), main, main.RECIPES) == "Recipe paper, unchanged."
 
 
 # Bad input

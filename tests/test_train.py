@@ -168,6 +168,23 @@ def test_the_history_file_has_the_promised_columns(tmp_path):
     assert set(columns.split()) <= set(history.columns)
 
 
+def test_an_epochs_line_fits_a_hundred_columns():
+    names = ("val_label_accuracy", "val_mask_dice", "val_mask_iou")
+    row = dict.fromkeys(names, 0.912) | {"epoch": 100, "train_loss": 1.23456, "val_loss": 1.3, "val_mask_loss": 0.4}
+    line = train.epoch_line(row | {"train_seconds": 1234.56, "images_per_second": 318.4}, 200, is_best=True)
+    scores = "accuracy 0.912  dice 0.912  iou 0.912"
+    assert line == f"epoch 100/200  loss 1.235, val 1.300  {scores}  1235 s, 318 img/s *best" and len(line) <= 100
+
+
+def test_the_time_left_is_told_once_after_the_first_epoch_and_when_resumed(tmp_path, capsys):
+    run(tmp_path, epochs=3)
+    assert capsys.readouterr().out.count("To go: 2 of 3 epochs, less than a minute.") == 1
+    run(tmp_path, epochs=5, resume=True)
+    assert capsys.readouterr().out.count("To go: 1 of 5 epochs, ") == 1
+    run(tmp_path, epochs=6, resume=True)
+    assert "To go" not in capsys.readouterr().out
+
+
 def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path, device):
     _, history = run(tmp_path, epochs=6, lr=0.8, batches=Toy(device=device))
     best = torch.load(tmp_path / "best.pth", weights_only=True)
