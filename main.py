@@ -327,15 +327,33 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
         return begin_measuring(config, folder, tasks, about, environment, table)
     if config.RESUME and machine.from_first(folder.holds_a_training):
         folder.go_on()
-        for task in models.MODELS:
-            mine = identity(config, task, shared)
+        identities = {task: identity(config, task, shared) for task in models.MODELS}
+        for task, mine in identities.items():
             train.refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
+        go_on_longer(folder, {task: identities[task] for task in tasks})
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
     if not folder.is_finished(tasks, measured_as(config)):
         folder.write_json("config.json", about)
         folder.write_json("environment.json", environment)
     return {}
+
+
+def go_on_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
+    """Note that tasks of more epochs than were trained are not finished.
+
+    Raises
+    ------
+    ValueError : the state that one of them would go on from is gone.
+    """
+    facts = {task: folder.facts(task) for task in identities}
+    longer = [task for task in facts if train.is_longer(facts[task].get("identity", {}), identities[task])]
+    for task in longer:
+        state = folder.path / task / "last.pth"
+        if facts[task].get("trained") and not machine.from_first(state.exists):
+            raise ValueError(f"{task} cannot go on to more epochs: {state} is gone. Start anew without --resume.")
+    for task in longer:
+        folder.note_task(task, trained=False, measured=None)
 
 
 def begin_measuring(
@@ -397,7 +415,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
     folder.draw(f"{job.task}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.task))
     folder.note_task(job.task, trained=True)
     if machine.is_first():
-        checkpoints.drop_states()
+        checkpoints.drop_states(but_last=not train.depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
 
 
 def describe_model(config, job: Job, model: models.Model) -> dict:

@@ -86,6 +86,17 @@ class Recipe(NamedTuple):
         return self.lr * (1 + math.cos(math.pi * falling)) / 2 if self.schedule == "cosine" else self.lr
 
 
+def depends_on_epochs(schedule: str, warm_up: float) -> str:
+    """Why a training of more epochs would have had other learning rates from the start, in words; "" if it would not.
+
+    What such a training ends with is not what one reaches that goes on.
+    """
+    if schedule == "constant" and not warm_up:
+        return ""
+    shape = "rises over a share" if schedule == "constant" else f"falls along a {schedule}"
+    return f"the learning rate {shape} of all epochs, so their number must be chosen at the start"
+
+
 # What was so before it could be chosen, and is not in the identities of those runs.
 EARLIER_VERSIONS = Recipe._field_defaults | {"encoder": "resnet18"}
 
@@ -158,9 +169,9 @@ class Checkpoints:
         table = pd.DataFrame(history).to_csv(index=False, lineterminator="\n")
         write_file(self.folder / "history.csv", table.encode())
 
-    def drop_states(self) -> None:
-        """Delete what only an unfinished training needs."""
-        for path in self.states:
+    def drop_states(self, *, but_last: bool) -> None:
+        """Delete what only an unfinished training needs; the last state also goes on to more epochs."""
+        for path in self.states[but_last:]:
             path.unlink(missing_ok=True)
 
 
@@ -176,11 +187,24 @@ def _read_whole(path: Path) -> dict:
 
 
 def refuse_other(before: dict, now: dict, place: Path) -> None:
-    """Raises ValueError if a run that is to go on differs from the one that `place` is of; names the differences."""
-    earlier = {name: value for name, value in EARLIER_VERSIONS.items() if name in now}
-    if changes := differences(earlier | before, now):
+    """Raises ValueError if a run that is to go on differs from the one that `place` is of; names the differences.
+
+    More epochs are no difference, unless the learning rates of the earlier ones depend on their number.
+    """
+    before = {name: value for name, value in EARLIER_VERSIONS.items() if name in now} | before
+    reason = ""
+    if is_longer(before, now):
+        reason = depends_on_epochs(now.get("schedule", "constant"), now.get("warm_up", 0))
+        before |= {} if reason else {"epochs": now["epochs"]}
+    if changes := differences(before, now):
+        changes += f" ({reason})" if reason else ""
         advice = "Restore the settings, name another --output-dir, or start anew without --resume."
         raise ValueError(f"Cannot resume from {place}: {changes}. {advice}")
+
+
+def is_longer(before: dict, now: dict) -> bool:
+    """Whether a run has more epochs than the one that it resumes."""
+    return now.get("epochs", 0) > before.get("epochs", math.inf)
 
 
 def differences(before: dict, now: dict) -> str:

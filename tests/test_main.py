@@ -55,11 +55,12 @@ def test_one_run_writes_everything_that_is_promised(whole_run):
     assert not list(outputs.rglob("*.partial"))
 
 
-def test_a_finished_run_leaves_no_states_and_less_than_200_megabytes(whole_run):
-    """The demo's networks are the same ones, and weigh nearly all of it."""
+def test_a_finished_run_keeps_its_weights_and_the_one_state_that_more_epochs_go_on_from(whole_run):
+    """The demo's networks are the same ones, and weigh nearly all of it; a state is three times a network."""
     outputs, _ = whole_run
-    assert not list(outputs.rglob("last.pth")) and not list(outputs.rglob("previous.pth"))
-    assert sum(path.stat().st_size for path in outputs.rglob("*") if path.is_file()) < 200e6
+    assert len(list(outputs.rglob("last.pth"))) == 3 and not list(outputs.rglob("previous.pth"))
+    sizes = {path: path.stat().st_size for path in outputs.rglob("*") if path.is_file()}
+    assert sum(size for path, size in sizes.items() if path.name != "last.pth") < 200e6 and sum(sizes.values()) < 700e6
 
 
 def test_the_files_that_others_read_have_their_fixed_form(whole_run):
@@ -208,6 +209,28 @@ def test_resuming_a_finished_run_does_nothing_and_says_so(demo_folder, tmp_path,
     assert quick(demo_folder, tmp_path, "--resume") == 0
     assert "finished: nothing is left to do" in capsys.readouterr().out
     assert contents(tmp_path / "outputs") == before
+
+
+def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_other_tasks(demo_folder, tmp_path):
+    tasks = ["--tasks", "classification", "segmentation"]
+    assert quick(demo_folder, tmp_path, *tasks) == 0
+    outputs = tmp_path / "outputs"
+    before = contents(outputs)
+    assert quick(demo_folder, tmp_path, *tasks, "--resume", "--classification-epochs", "2") == 0
+    after, record = contents(outputs), RunFolder(outputs).read_record()
+    assert n_epochs(outputs / "classification") == 2 and record["finished"]
+    assert record["tasks"]["classification"]["identity"]["epochs"] == 2
+    assert after["report.html"] != before["report.html"]
+    for name in ("best_segmentation_model.pth", "segmentation/metrics.json", "segmentation/history.csv"):
+        assert after[name] == before[name]
+
+
+def test_more_epochs_are_refused_where_the_state_is_gone(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    (tmp_path / "outputs" / "classification" / "last.pth").unlink()
+    before = contents(tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, "--resume", "--classification-epochs", "2") == 2
+    assert "last.pth is gone" in capsys.readouterr().err and contents(tmp_path / "outputs") == before
 
 
 def test_resuming_with_a_further_task_adds_it(demo_folder, tmp_path):
@@ -421,7 +444,7 @@ def test_an_interrupted_training_that_was_measured_still_goes_on(demo_folder, tm
     assert quick(demo_folder, tmp_path, *epochs, "--resume") == 0
     outputs = tmp_path / "outputs"
     assert len(pd.read_csv(outputs / "classification" / "history.csv")) == 2
-    assert not list(outputs.rglob("last.pth")) and RunFolder(outputs).read_record()["finished"]
+    assert not list(outputs.rglob("previous.pth")) and RunFolder(outputs).read_record()["finished"]
 
 
 def test_a_model_over_turns_is_not_compared_with_one_without(whole_run, demo_folder, tmp_path):

@@ -333,6 +333,31 @@ def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path):
         run(tmp_path, epochs=1, resume=True, identity={"LR": 0.2, "data": "xyz"})
 
 
+def test_resuming_with_more_epochs_ends_with_the_weights_of_a_run_of_that_many(tmp_path):
+    whole, history = run(tmp_path / "whole", epochs=5, identity={"epochs": 5})
+    run(tmp_path / "parts", epochs=3, identity={"epochs": 3})
+    parts, resumed = run(tmp_path / "parts", epochs=5, resume=True, identity={"epochs": 5})
+    assert same_weights(whole, parts)
+    assert [row["val_loss"] for row in resumed] == [row["val_loss"] for row in history]
+    assert torch.load(tmp_path / "parts" / "best.pth", weights_only=True)["scores"]["val_loss"] == min(
+        row["val_loss"] for row in history
+    )
+
+
+@pytest.mark.parametrize(
+    "recipe, epochs, message",
+    [
+        ({"schedule": "cosine"}, 5, "epochs was 3, is 5 .the learning rate falls along a cosine of all epochs"),
+        ({"warm_up": 0.1}, 5, "epochs was 3, is 5 .the learning rate rises over a share of all epochs"),
+        ({}, 2, "epochs was 3, is 2. Restore"),
+    ],
+)
+def test_where_rates_depend_on_the_epochs_or_there_are_fewer_resuming_is_refused(recipe, epochs, message, tmp_path):
+    before = {"schedule": "constant", "warm_up": 0.0} | recipe | {"epochs": 3}
+    with pytest.raises(ValueError, match=message):
+        train.refuse_other(before, before | {"epochs": epochs}, tmp_path)
+
+
 def test_a_loss_that_is_not_finite_stops_early_and_keeps_earlier_epochs(tmp_path, device):
     class Breaks(Toy):
         def epoch(self, epoch=0):
