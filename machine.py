@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import sklearn
 import torch
 import torch.distributed as dist
 import torchvision
+from filelock import FileLock, Timeout
 
 PATIENCE = timedelta(days=365)  # that processes wait for one another, as the first may decode or draw for hours
 
@@ -77,6 +79,30 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While the body runs, no other run may write into the folder. The first process locks it for all.
+
+    Raises
+    ------
+    ValueError : another run does.
+    """
+    if not is_first():
+        yield
+        return
+    place = folder.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"Another run is writing into {folder}. Wait for it, or name another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:

@@ -159,7 +159,7 @@ def run(config: SimpleNamespace) -> None:
     precision = machine.choose_precision(config.PRECISION, device)
     environment = machine.describe(device, precision, n_ranks)
     folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
-    with folder.locked():
+    with machine.locked(folder.path):
         show_settings(config, environment)
 
         # All that can be refused is refused before the first file is written.

@@ -284,23 +284,20 @@ def predict_all(options: argparse.Namespace) -> int:
     device, rank, n_ranks = machine.join_processes(machine.choose_device(options.device))
     listed = machine.from_first(list_pictures, options.paths, options.output_dir)
     if all(one.problem for one in listed):
-        reasons = "".join(f"{one.file}: {one.problem}. " for one in listed)
-        raise FileNotFoundError(
-            f"{reasons}There is no image to predict on. Name images ({' '.join(SUFFIXES)}) or folders."
-        )
+        found = "".join(f"{one.file}: {one.problem}. " for one in listed)
+        raise FileNotFoundError(f"{found}There is no image to predict. Name images ({' '.join(SUFFIXES)}) or folders.")
     checkpoints = choose_checkpoints(options.checkpoint)
     predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, explain=options.explain)
     if options.explain and not predictor.explain:
-        raise ValueError(
-            f"Heat maps explain labels, and the model of {' and '.join(map(str, checkpoints))} only outlines."
-        )
+        raise ValueError(f"Heat maps explain labels; the model of {' and '.join(map(str, checkpoints))} only outlines.")
     outputs = Outputs(options.output_dir, predictor)
-    left = machine.from_first(begin, outputs, listed, options, checkpoints)
-    with outputs.table.open_part(rank) as write:
-        for row in process_all(outputs, left[machine.share()], options.batch_size):
-            write(row)
-    machine.gather(None)  # all parts are whole
-    n_done, n_skipped = machine.from_first(finish, outputs, listed, options.json)
+    with machine.locked(options.output_dir):
+        left = machine.from_first(begin, outputs, listed, options, checkpoints)
+        with outputs.table.open_part(rank) as write:
+            for row in process_all(outputs, left[machine.share()], options.batch_size):
+                write(row)
+        machine.gather(None)  # all parts are whole
+        n_done, n_skipped = machine.from_first(finish, outputs, listed, options.json)
     if machine.is_first():
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
         places += [f"{kind}/" for kind in outputs.paths("")] if n_done else []

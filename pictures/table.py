@@ -48,7 +48,7 @@ class Table:
 
         Raises
         ------
-        ValueError : it was of something else; names the options that differ.
+        ValueError : it was of something else; names the options that differ, or a picture that is not named any more.
         """
         try:
             before = dict(json.loads(self.run.read_text(encoding="utf-8")))
@@ -60,8 +60,20 @@ class Table:
             raise ValueError(
                 f"Cannot resume in {self.folder}: {words}. Name another --output-dir, or pass --overwrite."
             )
+        self._refuse_lost(listed)
         self.as_json.unlink(missing_ok=True)
         return self.join(listed)
+
+    def _refuse_lost(self, listed: Sequence[Listed]) -> None:
+        """Raises ValueError if the table says something of a picture that would be missing from it, or renamed."""
+        known = {(one.file, one.output) for one in listed} | {tuple(self.header[:2])}
+        for path in filter(Path.exists, (self.path, *self.parts())):
+            for row, _, _ in _rows(path, len(self.header)):
+                if not row[2] and (row[0], row[1]) not in known:
+                    advice = "Name the same pictures in the same way, or more of them, or another --output-dir."
+                    raise ValueError(
+                        f"Cannot resume in {self.folder}: {row[0]} (output {row[1]}) would be lost. {advice}"
+                    )
 
     @contextmanager
     def open_part(self, rank: int) -> Iterator[Callable[[list], None]]:

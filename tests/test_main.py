@@ -18,6 +18,7 @@ from conftest import QUICK, ROOT, disc, picture, program
 from PIL import Image
 
 import data
+import machine
 import main
 import models
 import settings
@@ -243,7 +244,7 @@ def test_resuming_with_a_further_task_adds_it(demo_folder, tmp_path):
 
 
 def test_a_second_run_on_the_same_folder_at_once_is_refused(demo_folder, tmp_path, capsys):
-    with RunFolder(tmp_path / "outputs").locked():
+    with machine.locked(tmp_path / "outputs"):
         assert quick(demo_folder, tmp_path) == 2
     assert "Another run is writing into" in capsys.readouterr().err
     assert not (tmp_path / "outputs").exists()

@@ -15,6 +15,7 @@ from conftest import ROOT, picture
 from PIL import Image
 
 import export
+import machine
 import models
 import predict
 from dataset import images
@@ -474,6 +475,21 @@ def test_a_finished_run_has_nothing_left_and_another_option_is_refused_by_name(c
     error = capsys.readouterr().err
     assert "--checkpoint was best_classification_model.pth" in error and "is best_multitask_model.pth" in error
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+def test_a_row_is_never_lost_to_a_run_that_names_other_pictures(checkpoints, photos, tmp_path, capsys):
+    command = ["--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out"]
+    assert run(photos / "b", *command) == 0
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    assert run(photos / "a", *command, "--resume") == 2
+    assert "b/one.jpg (output one) would be lost" in capsys.readouterr().err
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(checkpoints, photos, tmp_path, capsys):
+    with machine.locked(tmp_path / "out"):
+        assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out") == 2
+    assert "Another run is writing into" in capsys.readouterr().err
 
 
 def test_resuming_where_nothing_was_begun_replaces_no_file_of_the_users(checkpoints, photos, tmp_path, capsys):
