@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import sklearn
 import torch
 import torch.distributed as dist
 import torchvision
+from filelock import FileLock, Timeout
 
 PATIENCE = timedelta(days=365)  # that processes wait for one another, as the first may decode or draw for hours
 
@@ -79,6 +81,30 @@ def write_file(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While the body runs, no other run may write into the folder. The first process locks it for all.
+
+    Raises
+    ------
+    ValueError : another run does.
+    """
+    if not is_first():
+        yield
+        return
+    place = folder.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"Another run is writing into {folder}. Wait for it, or name another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
     """`map` in a pool, in order; at most `n_ahead` results are computed before they are asked for."""
     waiting: deque[Future] = deque()
@@ -103,6 +129,18 @@ def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
         "python": platform.python_version(),
         **versions(),
     }
+
+
+def time_left(seconds: float, now: datetime) -> str:
+    """How long something takes that starts now, and when it ends: "about 1 h 50 min, until 14:35"."""
+    minutes = round(seconds / 60)
+    if not minutes:
+        return "less than a minute"
+    hours, rest = divmod(minutes, 60)
+    parts = [f"{hours} h"] * (hours > 0) + [f"{rest} min"] * (rest > 0)
+    end = now + timedelta(minutes=minutes)
+    days = (end.date() - now.date()).days
+    return f"about {' '.join(parts)}, until {end:%H:%M}" + (f" on {end:%Y-%m-%d}" if days else "")
 
 
 def versions() -> dict[str, str]:

@@ -159,7 +159,7 @@ def run(config: SimpleNamespace) -> None:
     precision = machine.choose_precision(config.PRECISION, device)
     environment = machine.describe(device, precision, n_ranks)
     folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
-    with folder.locked():
+    with machine.locked(folder.path):
         show_settings(config, environment)
 
         # All that can be refused is refused before the first file is written.
@@ -328,15 +328,33 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
         return begin_measuring(config, folder, tasks, about, environment, table)
     if config.RESUME and machine.from_first(folder.holds_a_training):
         folder.go_on()
-        for task in models.MODELS:
-            mine = identity(config, task, shared)
+        identities = {task: identity(config, task, shared) for task in models.MODELS}
+        for task, mine in identities.items():
             train.refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
+        go_on_longer(folder, {task: identities[task] for task in tasks})
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
     if not folder.is_finished(tasks, measured_as(config)):
         folder.write_json("config.json", about)
         folder.write_json("environment.json", environment)
     return {}
+
+
+def go_on_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
+    """Note that tasks of more epochs than were trained are not finished.
+
+    Raises
+    ------
+    ValueError : the state that one of them would go on from is gone.
+    """
+    facts = {task: folder.facts(task) for task in identities}
+    longer = [task for task in facts if train.is_longer(facts[task].get("identity", {}), identities[task])]
+    for task in longer:
+        state = folder.path / task / "last.pth"
+        if facts[task].get("trained") and not machine.from_first(state.exists):
+            raise ValueError(f"{task} cannot go on to more epochs: {state} is gone. Start anew without --resume.")
+    for task in longer:
+        folder.note_task(task, trained=False, measured=None)
 
 
 def begin_measuring(
@@ -399,7 +417,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
     folder.draw(f"{job.task}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.task))
     folder.note_task(job.task, trained=True)
     if machine.is_first():
-        checkpoints.drop_states()
+        checkpoints.drop_states(but_last=not train.depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
 
 
 def describe_model(config, job: Job, model: models.Model) -> dict:
@@ -456,8 +474,9 @@ def audit_leakage(folder: RunFolder, data_set: DataSet) -> None:
 def show_settings(config: SimpleNamespace, environment: dict) -> None:
     if config.DEMO:
         say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
-    for name, value in (vars(config) | environment).items():
-        say(f"{name:26} {' '.join(value) if isinstance(value, tuple | list) else value}")
+    say(settings.describe(config, sys.modules[__name__], RECIPES))
+    device, precision, threads, processes = map(environment.get, ("device", "precision", "threads", "processes"))
+    say(f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json.")
 
 
 def say(text: str) -> None:

@@ -4,16 +4,13 @@ python predict.py photos/ more/*.jpg --checkpoint outputs/best_multitask_model.p
 """
 
 import argparse
-import csv
-import glob
+import hashlib
 import io
 import itertools
-import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +28,9 @@ import models
 import visualize
 from dataset import images
 from dataset.classes import name_of
-from dataset.labels import SUFFIXES
+from pictures.files import SUFFIXES, Listed, list_pictures, refuse_data_folder, refuse_existing, refuse_pictures
+from pictures.table import FIRST, PREDICTED, SKIPPED, Table
 
-SUFFIXES = (*SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
-KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
 STRIP = 1 << 22  # pixels of a mask that are computed at a time
 VIEW = 1600  # pixels: the longest side of an overlay
 SHIPPED = Path(__file__).parent / "pretrained" / "ham10000.pth"  # comes with the repository
@@ -106,7 +102,7 @@ class Predictor:
         ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
         output = {name: logits.cpu() for name, logits in output.items()}
         nothing = [None] * len(pictures)
-        probabilities, masks, heat, balanced, findings = nothing, nothing, nothing, nothing, [()] * len(pictures)
+        probabilities, masks, balanced, findings = nothing, nothing, nothing, [()] * len(pictures)
         if "label" in output:
             probabilities = evaluate.softmax(output["label"].double().numpy(), self.temperature)
             findings = [decision.findings(of_picture, self.points) for of_picture in probabilities]
@@ -115,8 +111,7 @@ class Predictor:
             balanced = evaluate.call_balanced(probabilities, *rule).tolist()
         if "mask" in output:
             masks = output["mask"][:, 0].numpy()
-        if self.explain:
-            heat = output["heat"][:, 0].numpy()
+        heat = output["heat"][:, 0].numpy() if self.explain else nothing
         found = zip(pictures, probabilities, masks, heat, balanced, findings)
         return [Prediction(picture.size, *of_picture) for picture, *of_picture in found]
 
@@ -164,58 +159,6 @@ def view_of(source: str | Path | bytes, size: tuple[int, int]) -> Image.Image:
     return images.read_image(source, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
 
 
-def find_images(paths: Sequence[str], output_dir: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """The files that `paths` (files, folders, globs) name, each once, and what names nothing, with the reason.
-
-    Folders are searched, but for what earlier runs have written into the output folder.
-    """
-    found: dict[str, Path] = {}
-    skipped = []
-    for text in paths:
-        hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
-        files = [file for hit in hits for file in (_images_in(hit, output_dir) if os.path.isdir(hit) else [Path(hit)])]
-        if not files:
-            skipped.append((text, f"no images there ({' '.join(SUFFIXES)})" if hits else "no such file or folder"))
-        for file in files:
-            found.setdefault(os.path.realpath(file), file)
-    return list(found.values()), skipped
-
-
-def _images_in(folder: str, output_dir: Path) -> list[Path]:
-    written = {os.path.realpath(output_dir / kind) for kind in KINDS}
-    files = []
-    for place, folders, names in os.walk(folder):
-        if os.path.realpath(place) in written:
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        files += [Path(place, name) for name in sorted(names) if _is_image(name)]
-    return files
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
-def output_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file's outputs, no two alike: its path below the folder common to all, without suffix."""
-    places = [os.path.abspath(file) for file in files]
-    root = os.path.commonpath([os.path.dirname(place) for place in places])
-    whole = [os.path.relpath(place, root) for place in places]
-    stems = [os.path.splitext(name)[0] for name in whole]
-    n_alike = Counter(stem.casefold() for stem in stems)  # some file systems do not tell case apart
-    taken: set[str] = set()
-    names = []
-    for stem, name in zip(stems, whole):
-        first = stem if n_alike[stem.casefold()] == 1 else name
-        name, number = first, 2
-        while name.casefold() in taken:
-            name, number = f"{first}-{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
 def columns(predictor: Predictor) -> list[str]:
     """The names of a picture's `values`."""
     names, heads = [], predictor.model.heads
@@ -248,24 +191,8 @@ class Outputs:
 
     def __init__(self, folder: Path, predictor: Predictor) -> None:
         self.folder, self.predictor = folder, predictor
-        self.table = folder / "predictions.csv"
-        self.header = ["file", "output", *columns(predictor)]
-
-    @contextmanager
-    def open_table(self) -> Iterator:
-        """A CSV writer; what it has written becomes the table in the end, also after an error, unless there is none."""
-        partial = self.table.with_name(self.table.name + ".partial")
-        try:
-            with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(self.header)
-                head_ends = file.tell()
-                yield writer
-        finally:
-            if partial.stat().st_size > head_ends:
-                os.replace(partial, self.table)
-            else:
-                partial.unlink()
+        classes = predictor.classes if "label" in predictor.model.heads else ()
+        self.table = Table(folder, columns(predictor), classes)
 
     def paths(self, name: str) -> dict[str, Path]:
         """The files of one picture, by kind."""
@@ -276,20 +203,25 @@ class Outputs:
             paths["heatmaps"] = f"{name}.jpg"
         return {kind: self.folder / kind / file for kind, file in paths.items()}
 
-    def write_picture(self, file: Path, name: str, prediction: Prediction) -> list | str:
-        """Write one picture's files; returns its row of the table, or what is wrong with it."""
-        paths, classes = self.paths(name), self.predictor.classes
+    def written(self, listed: Sequence[Listed]) -> Iterator[Path]:
+        """All files that are written for these pictures."""
+        yield from (self.table.path, self.table.as_json, self.table.run)
+        yield from (path for one in listed if not one.problem for path in self.paths(one.output).values())
+
+    def write_picture(self, one: Listed, prediction: Prediction) -> list[str] | str:
+        """Write one picture's files; returns what the table says of it, or what is wrong with it."""
+        paths, classes = self.paths(one.output), self.predictor.classes
         mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)
         if mask is not None:
             _save(Image.fromarray(mask), paths["masks"], compress_level=1)
         try:
-            view = view_of(file, prediction.size)
+            view = view_of(one.file, prediction.size)
         except (ValueError, OSError) as error:  # it has changed meanwhile
             return reason_of(error)
         _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
         if prediction.heat is not None:
             _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
-        return [str(file), name, *values(prediction, mask, classes)]
+        return values(prediction, mask, classes)
 
 
 def _save(image: Image.Image, path: Path, **options) -> None:
@@ -306,74 +238,109 @@ def reason_of(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
-def process(outputs: Outputs, files: Sequence[Path], names: Sequence[str]) -> list[list | str]:
-    """Read, predict and write one batch; returns each file's row of the table, or what is wrong with it."""
-    found: list[Picture | list | str] = []
-    for file in files:
+def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]:
+    """Read, predict and write one batch; returns what the table says of each file, or what is wrong with it."""
+    found: list[Picture | list[str] | str] = []
+    for one in listed:
         try:
-            found.append(outputs.predictor.read(file))
+            found.append(one.problem or outputs.predictor.read(one.file))
         except (ValueError, OSError, MemoryError) as error:
             found.append(reason_of(error))
     good = [i for i, picture in enumerate(found) if isinstance(picture, Picture)]
     if good:
         for i, prediction in zip(good, outputs.predictor.predict([found[i] for i in good])):
-            found[i] = outputs.write_picture(files[i], names[i], prediction)
+            found[i] = outputs.write_picture(listed[i], prediction)
     return found
 
 
-def process_all(outputs: Outputs, files: Sequence[Path], names: Sequence[str], batch_size: int) -> int:
-    """Process all files, batches side by side, one on each core; returns how many files went well.
+def process_all(outputs: Outputs, listed: Sequence[Listed], batch_size: int) -> Iterator[list[str]]:
+    """The rows of all files, in order; batches are processed side by side, one on each core.
 
     A core that decodes and draws would keep the others waiting, if all of them computed one batch together.
     """
-    n_done, n_workers = 0, torch.get_num_threads()
-    size = min(batch_size, -(-len(files) // n_workers))
-    batches = [slice(start, start + size) for start in range(0, len(files), size)]
+    n_workers = torch.get_num_threads()
+    size = max(1, min(batch_size, -(-len(listed) // n_workers)))
+    batches = [slice(start, start + size) for start in range(0, len(listed), size)]
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
         stack.callback(pool.shutdown, cancel_futures=True)
-        progress = stack.enter_context(tqdm(total=len(files), desc="predicting", unit="image", disable=None))
-        table = stack.enter_context(outputs.open_table())
-        done = machine.map_ahead(pool, lambda b: process(outputs, files[b], names[b]), batches, 2 * n_workers)
-        for file, row in zip(files, itertools.chain.from_iterable(done)):
-            if isinstance(row, str):
-                tqdm.write(f"skipped {file}: {row}", file=sys.stderr)
+        hidden = None if machine.is_first() else True  # None: shown on a terminal
+        progress = stack.enter_context(tqdm(total=len(listed), desc="predicting", unit="image", disable=hidden))
+        done = machine.map_ahead(pool, lambda batch: process(outputs, listed[batch]), batches, 2 * n_workers)
+        for one, found in zip(listed, itertools.chain.from_iterable(done)):
+            if isinstance(found, str):
+                tqdm.write(f"skipped {one.file}: {found}", file=sys.stderr)
+                yield [one.file, one.output, found, *[""] * (len(outputs.table.header) - len(FIRST))]
             else:
-                table.writerow(row)
-                n_done += 1
+                yield [one.file, one.output, "", *found]
             progress.update()
-    return n_done
 
 
 def predict_all(options: argparse.Namespace) -> int:
-    """Predict and write; returns 0 if all was done, 1 if something was skipped, 2 if nothing was done."""
-    files, nowhere = find_images(options.paths, options.output_dir)
-    for text, reason in nowhere:
-        print(f"skipped {text}: {reason}", file=sys.stderr)
-    if not files:
-        raise FileNotFoundError(f"There is no image to predict on. Name images ({' '.join(SUFFIXES)}) or folders.")
+    """Predict and write; returns 0 if all was done, 1 if something was skipped, 2 if nothing was done.
+
+    Under torchrun, which takes any other code for a crash, 0 where something was done.
+    """
+    device, rank, n_ranks = machine.join_processes(machine.choose_device(options.device))
+    listed = machine.from_first(list_pictures, options.paths, options.output_dir)
+    if all(one.problem for one in listed):
+        found = "".join(f"{one.file}: {one.problem}. " for one in listed)
+        raise FileNotFoundError(f"{found}There is no image to predict. Name images ({' '.join(SUFFIXES)}) or folders.")
     checkpoints = choose_checkpoints(options.checkpoint)
-    predictor = Predictor(*checkpoints, device=options.device, tta=options.tta, explain=options.explain)
-    used = " and ".join(map(str, checkpoints))
+    predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, explain=options.explain)
     if options.explain and not predictor.explain:
-        raise ValueError(f"Heat maps explain labels, and the model of {used} only outlines.")
+        raise ValueError(f"Heat maps explain labels; the model of {' and '.join(map(str, checkpoints))} only outlines.")
+    outputs = Outputs(options.output_dir, predictor)
+    with machine.locked(options.output_dir):
+        left = machine.from_first(begin, outputs, listed, options, checkpoints)
+        with outputs.table.open_part(rank) as write:
+            for row in process_all(outputs, left[machine.share()], options.batch_size):
+                write(row)
+        machine.gather(None)  # all parts are whole
+        n_done, n_skipped = machine.from_first(finish, outputs, listed, options.json)
+    if machine.is_first():
+        places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
+        places += [f"{kind}/" for kind in outputs.paths("")] if n_done else []
+        earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
+        print(f"{n_done} predicted{earlier}, {n_skipped} skipped: {', '.join(places)}")
+        print_remarks(predictor, checkpoints)
+    return 2 if not n_done else 1 if n_skipped and n_ranks == 1 else 0
+
+
+def begin(outputs: Outputs, listed: Sequence[Listed], options: argparse.Namespace, checkpoints) -> list[Listed]:
+    """Make the folder this run's, or go on with an earlier one, or refuse; returns what is left to be predicted."""
     refuse_data_folder(options.output_dir)
-    names, outputs = output_names(files), Outputs(options.output_dir, predictor)
-    refuse_existing(outputs, files, names, options.overwrite)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    n_done = process_all(outputs, files, names, options.batch_size)
-    n_skipped = len(nowhere) + len(files) - n_done
-    places = (
-        ", ".join([str(outputs.table), *(f"{kind}/" for kind in outputs.paths(""))]) if n_done else "nothing written"
-    )
-    print(f"{n_done} predicted, {n_skipped} skipped: {places}")
+    refuse_pictures(outputs.written(listed), listed)
+    names = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in checkpoints)
+    identity = {"checkpoint": " and ".join(sorted(names)), "tta": options.tta, "explain": options.explain}
+    if options.resume and outputs.table.run.exists():
+        state = outputs.table.go_on(identity, listed)
+        return [one for one, of_one in zip(listed, state) if of_one != PREDICTED]
+    if not options.overwrite:
+        refuse_existing(outputs.written(listed))
+    outputs.table.begin(identity)
+    return listed
+
+
+def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[int, int]:
+    """Make one table of all processes' rows; returns how many pictures were predicted and how many skipped."""
+    state = outputs.table.join(listed)
+    n_done, n_skipped = int((state == PREDICTED).sum()), int((state == SKIPPED).sum())
+    if n_lost := len(listed) - n_done - n_skipped:
+        raise ValueError(f"{n_lost} pictures have no row: --output-dir must be one folder that all machines share.")
+    if as_json:
+        outputs.table.write_json()
+    return n_done, n_skipped
+
+
+def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     for line in predictor.remarks():
         print(line)
     if not predictor.is_calibrated:
+        used = " and ".join(map(str, checkpoints))
         print(f"{used} is not calibrated, so its confidence may be far off; main.py calibrates.")
     if predictor.about.get("note"):
         print(f"The model was trained on {predictor.about['note']}: it knows nothing of real lesions.")
-    return 2 if not n_done else 1 if n_skipped else 0
 
 
 def choose_checkpoints(named: list[Path] | None) -> list[Path]:
@@ -387,28 +354,9 @@ def choose_checkpoints(named: list[Path] | None) -> list[Path]:
         return named
     if not SHIPPED.is_file():
         raise FileNotFoundError(f"Name a --checkpoint: the one of this repository is missing from {SHIPPED.parent}.")
-    print(f"Using the model that comes with the repository: {SHIPPED.name}, for non-commercial use only.")
+    if machine.is_first():
+        print(f"Using the model that comes with the repository: {SHIPPED.name}, for non-commercial use only.")
     return [SHIPPED]
-
-
-def refuse_data_folder(folder: Path) -> None:
-    """Raises ValueError for a folder in which predicted masks would be taken for true ones at the next training."""
-    place = Path(os.path.realpath(folder))
-    for near in (place, place.parent) if place.name.lower() in ("images", "masks") else (place,):
-        if near.is_dir() and any(path.name.lower().endswith("groundtruth.csv") for path in near.iterdir()):
-            raise ValueError(f"{folder} is data that main.py learns from. Name another --output-dir.")
-
-
-def refuse_existing(outputs: Outputs, files: Sequence[Path], names: Sequence[str], overwrite: bool) -> None:
-    """Raises ValueError if a file would be overwritten, unless that is wanted; one of the pictures never is."""
-    written = [path for name in names for path in outputs.paths(name).values()]
-    pictures = {os.path.realpath(file) for file in files}
-    if lost := [path for path in written if os.path.realpath(path) in pictures]:
-        raise ValueError(f"{lost[0]} is one of the pictures and would be overwritten. Name another --output-dir.")
-    there = [] if overwrite else [path for path in (outputs.table, *written) if path.exists()]
-    if there:
-        more = f" and {len(there) - 1} more files are" if len(there) > 1 else " is"
-        raise ValueError(f"{there[0]}{more} there already. Name another --output-dir, or pass --overwrite.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -420,24 +368,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, default=Path("predictions"), help="[predictions]")
     parser.add_argument("--explain", action="store_true", help="heat maps of where the class is seen")
     parser.add_argument("--tta", action="store_true", help="average over the eight flips and turns; eight times slower")
+    parser.add_argument("--json", action="store_true", help="write the table as predictions.json, too")
+    parser.add_argument("--resume", action="store_true", help="go on with what an earlier run has begun there")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same names; others stay")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
     parser.add_argument("--batch-size", type=int, default=16, help="images a step on each core [16]")
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         parser.error("--batch-size must be at least 1")
+    if options.resume and options.overwrite:
+        parser.error("--resume keeps what is there and --overwrite does not: choose one")
     machine.keep_freed_memory()
     try:
         return predict_all(options)
     except KeyboardInterrupt:
-        parser.exit(130, f"Stopped. {options.output_dir / 'predictions.csv'} lists what was done.\n")
+        parser.exit(130, "Stopped. The same command with --resume goes on.\n")
     except torch.cuda.OutOfMemoryError:
         parser.exit(2, f"The GPU's memory does not hold {options.batch_size} images. Try a smaller --batch-size.\n")
     except ValueError as error:
         parser.exit(2, f"{error}\n")
     except OSError as error:
         where = f"{error.filename or options.output_dir}: {error.strerror}"
-        advice = "Make room, or name another --output-dir."
+        advice = "Make room, or name another --output-dir; --resume goes on."
         parser.exit(2, f"{error}\n" if error.errno is None else f"Cannot write {where}. {advice}\n")
 
 

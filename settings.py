@@ -11,6 +11,16 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
+NO_SETTINGS = ("RECIPES", "CHOICES", "DEMO")  # constants that are made of settings
+# What a setting is, by its name, as an edited value tells it no longer; the others are texts.
+KINDS = {
+    bool: ("GROUP_BY_LESION", "GROUP_DUPLICATES", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY", "DEMO"),
+    int: ("SEED", "SPLIT_SEED", "IMAGE_SIZE", "LIMIT", "_EPOCHS", "_BATCH_SIZE"),
+    float: ("_FRACTION", "_LR", "WARM_UP", "WEIGHT_DECAY", "EMA"),
+    tuple: ("TASKS", "CLASSES", "CHECKPOINTS"),
+}
+WORDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "texts in brackets", str: "a text"}
+
 
 class Setting(NamedTuple):
     """A constant at the top of a script."""
@@ -20,7 +30,12 @@ class Setting(NamedTuple):
 
 
 def declared(script: ModuleType) -> dict[str, Setting]:
-    """A script's settings by name: its UPPER_CASE numbers, texts, switches and tuples of texts, in their order."""
+    """A script's settings by name: its UPPER_CASE constants, in their order.
+
+    Raises
+    ------
+    ValueError : as `understood`.
+    """
     source = inspect.getsource(script)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
@@ -28,10 +43,33 @@ def declared(script: ModuleType) -> dict[str, Setting]:
     for line in ast.parse(source).body:
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
             name = line.targets[0].id
-            value = getattr(script, name)
-            if name.isupper() and isinstance(value, bool | int | float | str | tuple):
-                found[name] = Setting(value, comments.get(line.lineno, ""))
+            if name.isupper() and name not in NO_SETTINGS:
+                found[name] = Setting(understood(name, getattr(script, name)), comments.get(line.lineno, ""))
     return found
+
+
+def kind_of(name: str) -> type:
+    """What a setting is: bool, int, float, str, or tuple for several texts."""
+    return next((kind for kind, names in KINDS.items() if name.endswith(names)), str)
+
+
+def understood(name: str, value) -> object:
+    """A setting's value as what it is: one text may stand for several, and a whole number for any.
+
+    Raises
+    ------
+    ValueError : it is something else; names the setting.
+    """
+    kind = kind_of(name)
+    if kind is tuple:
+        found = (value,) if isinstance(value, str) else value
+        if isinstance(found, tuple | list) and all(isinstance(text, str) for text in found):
+            return tuple(found)
+    elif type(value) is kind:
+        return value
+    elif kind is float and type(value) is int:
+        return float(value)
+    raise ValueError(f"{name} must be {WORDS[kind]}, not {value!r}")
 
 
 def flag_of(name: str) -> str:
@@ -50,15 +88,18 @@ def parse(
     choices : the values that a setting may take, by its name.
     recipes : what each value of the setting RECIPE sets.
     """
-    settings = declared(script)
     parser = argparse.ArgumentParser(
         description=script.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    try:
+        settings = declared(script)
+    except ValueError as error:
+        parser.error(str(error))
     parser.add_argument("--demo", action="store_true", help="make a small synthetic data set and run on it, in minutes")
     for name, setting in settings.items():
-        options = _options(setting.default, choices.get(name)) | {"dest": name, "default": argparse.SUPPRESS}
-        shown = " ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
-        parser.add_argument(flag_of(name), help=f"{setting.help} [{shown}]".replace("%", "%%"), **options)
+        options = _options(kind_of(name), choices.get(name)) | {"dest": name, "default": argparse.SUPPRESS}
+        meaning = f"{setting.help} [{shown(setting.default)}]".replace("%", "%%")
+        parser.add_argument(flag_of(name), help=meaning, **options)
     flags = vars(parser.parse_args(argv))
     is_demo = flags.pop("demo")
     if is_demo and "DATA_DIR" in flags:
@@ -71,23 +112,27 @@ def parse(
     return config
 
 
-def _options(default, choices: tuple | None) -> dict:
+def _options(kind: type, choices: tuple | None) -> dict:
     """How argparse reads a setting."""
-    if isinstance(default, bool):
+    if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if isinstance(default, tuple):
+    if kind is tuple:
         return {"nargs": "+", "choices": choices}
     if choices:
         return {"choices": choices}
-    return {"type": type(default), "metavar": {int: "N", float: "X", str: "TEXT"}[type(default)]}
+    return {"type": kind, "metavar": {int: "N", float: "X", str: "TEXT"}[kind]}
 
 
 def find_problem(config: SimpleNamespace, choices: dict[str, tuple]) -> str:
-    """What is wrong with the settings' values, in words; "" if nothing is."""
+    """What is wrong with the settings' values, in words; "" if nothing is. Values are made what their settings are."""
     for name, value in vars(config).items():
+        try:
+            setattr(config, name, value := understood(name, value))
+        except ValueError as error:
+            return str(error)
         chosen = value if isinstance(value, tuple | list) else (value,)
         if name in choices and not (chosen and set(chosen) <= set(choices[name])):
-            return f"{name} must be among {', '.join(choices[name])}, not {value}"
+            return f"{name} must be among {', '.join(choices[name])}, not {shown(value)}"
         if name.endswith(("_EPOCHS", "_BATCH_SIZE", "_LR", "_FRACTION")) and not value > 0:
             return f"{name} must be above 0, not {value}"
         if name.endswith("_LR") and not math.isfinite(value):
@@ -121,3 +166,17 @@ def _misplaced(config: SimpleNamespace) -> str:
 def plain(config: SimpleNamespace) -> dict:
     """The settings as types that JSON knows."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
+
+
+def describe(config: SimpleNamespace, script: ModuleType, recipes: dict[str, dict]) -> str:
+    """The recipe, and each setting that differs from it, a line each."""
+    usual = {name: setting.default for name, setting in declared(script).items()} | recipes[config.RECIPE]
+    own = {name: value for name, value in vars(config).items() if name in usual and value != usual[name]}
+    own.pop("RECIPE", None)
+    lines = [f"  {name:26} {shown(value)}" for name, value in own.items()]
+    return "\n".join([f"Recipe {config.RECIPE}, but for:" if own else f"Recipe {config.RECIPE}, unchanged.", *lines])
+
+
+def shown(value) -> str:
+    """A setting's value as one would pass it."""
+    return " ".join(value) if isinstance(value, tuple) else str(value)

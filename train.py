@@ -6,6 +6,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from evaluate import SCORES, autocast, infer
-from machine import from_first, is_distributed, is_first, write_file
+from machine import from_first, is_distributed, is_first, time_left, write_file
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the images
 
@@ -83,6 +84,17 @@ class Recipe(NamedTuple):
             return self.lr * (step + 1) / (n_rising + 1)
         falling = (step - n_rising) / (n_steps - n_rising)
         return self.lr * (1 + math.cos(math.pi * falling)) / 2 if self.schedule == "cosine" else self.lr
+
+
+def depends_on_epochs(schedule: str, warm_up: float) -> str:
+    """Why a training of more epochs would have had other learning rates from the start, in words; "" if it would not.
+
+    What such a training ends with is not what one reaches that goes on.
+    """
+    if schedule == "constant" and not warm_up:
+        return ""
+    shape = "rises over a share" if schedule == "constant" else f"falls along a {schedule}"
+    return f"the learning rate {shape} of all epochs, so their number must be chosen at the start"
 
 
 # What was so before it could be chosen, and is not in the identities of those runs.
@@ -157,9 +169,9 @@ class Checkpoints:
         table = pd.DataFrame(history).to_csv(index=False, lineterminator="\n")
         write_file(self.folder / "history.csv", table.encode())
 
-    def drop_states(self) -> None:
-        """Delete what only an unfinished training needs."""
-        for path in self.states:
+    def drop_states(self, *, but_last: bool) -> None:
+        """Delete what only an unfinished training needs; the last state also goes on to more epochs."""
+        for path in self.states[but_last:]:
             path.unlink(missing_ok=True)
 
 
@@ -175,11 +187,24 @@ def _read_whole(path: Path) -> dict:
 
 
 def refuse_other(before: dict, now: dict, place: Path) -> None:
-    """Raises ValueError if a run that is to go on differs from the one that `place` is of; names the differences."""
-    earlier = {name: value for name, value in EARLIER_VERSIONS.items() if name in now}
-    if changes := differences(earlier | before, now):
+    """Raises ValueError if a run that is to go on differs from the one that `place` is of; names the differences.
+
+    More epochs are no difference, unless the learning rates of the earlier ones depend on their number.
+    """
+    before = {name: value for name, value in EARLIER_VERSIONS.items() if name in now} | before
+    reason = ""
+    if is_longer(before, now):
+        reason = depends_on_epochs(now.get("schedule", "constant"), now.get("warm_up", 0))
+        before |= {} if reason else {"epochs": now["epochs"]}
+    if changes := differences(before, now):
+        changes += f" ({reason})" if reason else ""
         advice = "Restore the settings, name another --output-dir, or start anew without --resume."
         raise ValueError(f"Cannot resume from {place}: {changes}. {advice}")
+
+
+def is_longer(before: dict, now: dict) -> bool:
+    """Whether a run has more epochs than the one that it resumes."""
+    return now.get("epochs", 0) > before.get("epochs", math.inf)
 
 
 def differences(before: dict, now: dict) -> str:
@@ -227,7 +252,7 @@ def fit(
         history, best = state["history"], state["best"]
         if is_first():  # the run may have been stopped between the state and the history
             checkpoints.write_history(history)
-    for epoch in range(len(history) + 1, recipe.epochs + 1):
+    for epoch in range(first := len(history) + 1, recipe.epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
         started = time.perf_counter()
         losses = train_epoch(learner, train_batches, epoch)
@@ -244,6 +269,11 @@ def fit(
                 state = learner.state_dict() | {"history": history, "best": best}
                 checkpoints.write(state, learner.watched.state_dict() if is_best else None)
             tqdm.write(epoch_line(row, recipe.epochs, is_best))
+            if epoch == first < recipe.epochs:
+                left = (recipe.epochs - epoch) * (time.perf_counter() - started)
+                tqdm.write(
+                    f"To go: {recipe.epochs - epoch} of {recipe.epochs} epochs, {time_left(left, datetime.now())}."
+                )
     return history
 
 
@@ -409,9 +439,9 @@ def _progress(batches, epoch: int):
 
 
 def epoch_line(row: dict, epochs: int, is_best: bool) -> str:
-    """An epoch in one line."""
+    """An epoch in one line, which fits a narrow terminal: the losses in training and validation, and the scores."""
     scores = [name for name in row if name.startswith("val_") and not name.endswith("loss")]
-    parts = [f"train loss {row['train_loss']:.4f}", f"val loss {row['val_loss']:.4f}"]
-    parts += [f"{name.replace('_', ' ')} {row[name]:.3f}" for name in scores]
-    parts.append(f"{row['train_seconds']:.1f} s, {row['images_per_second']:.0f} images/s")
-    return f"epoch {row['epoch']:3}/{epochs}  " + "  ".join(parts) + ("  *best" if is_best else "")
+    parts = [f"loss {row['train_loss']:.3f}, val {row['val_loss']:.3f}"]
+    parts += [f"{name.split('_', 2)[2].replace('_', ' ')} {row[name]:.3f}" for name in scores]
+    parts.append(f"{row['train_seconds']:.0f} s, {row['images_per_second']:.0f} img/s")
+    return f"epoch {row['epoch']:3}/{epochs}  " + "  ".join(parts) + (" *best" if is_best else "")

@@ -39,6 +39,7 @@ from dataset import images, splits
 from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.table import USED, read_table
+from pictures.files import list_pictures
 
 BATCH_SIZE = {"classification": 32, "segmentation": 16, "multitask": 16}
 
@@ -250,14 +251,14 @@ def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, flo
         for path in read_table(options.data_dir)["image_path"][:n_images]:
             files.append(folder / Path(path).with_suffix(".jpg").name)
             images.read_image(path, (600, 450)).save(files[-1], quality=92)
-        names = predict.output_names(files)
+        listed = list_pictures(list(map(str, files)), folder)
         everything, nothing = (predict.Outputs(folder, predictor) for _ in range(2))
-        nothing.write = lambda *_: []
+        nothing.write_picture = lambda *_: []
         batch = [predictor.read(file) for file in files[:16]]
         runs = {
             "bare forward pass": lambda: [predictor.predict(batch) for _ in range(-(-len(files) // 16))],
-            "decoding and predicting": lambda: predict.process_all(nothing, files, names, 16),
-            "with masks and overlays": lambda: predict.process_all(everything, files, names, 16),
+            "decoding and predicting": lambda: list(predict.process_all(nothing, listed, 16)),
+            "with masks and overlays": lambda: list(predict.process_all(everything, listed, 16)),
         }
         predictor.predict(batch)
         times: dict[str, list[float]] = {name: [] for name in runs}

@@ -1,13 +1,11 @@
 """The folder that belongs to one run: files that are whole, and a record of what was done."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
 import visualize
@@ -31,29 +29,6 @@ class RunFolder:
     def __init__(self, path: str | Path, caption: str = "") -> None:
         self.path, self.caption = Path(path), caption
         self.record: dict = {"tasks": {}}
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """While the body runs, no other run may write here.
-
-        Raises
-        ------
-        ValueError : another run does.
-        """
-        if not is_first():
-            yield
-            return
-        place = self.path.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place.with_name(f".{place.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"Another run is writing into {self.path}. Wait for it, or name another folder.") from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def read_record(self) -> dict:
         """The record on disk; {"tasks": {}} if there is none.

@@ -1,12 +1,14 @@
 """Two processes on this machine's CPU, started as users start them."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
-from conftest import QUICK, ROOT
+from conftest import QUICK, ROOT, picture
 from test_train import Toy, run
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -84,3 +86,29 @@ def test_the_program_runs_under_torchrun_and_one_process_writes(demo_folder, tmp
     assert done.stdout.count("=== multitask ===") == 1 and done.stdout.count("test set") == 1
     assert '"processes": 2' in (tmp_path / "outputs" / "environment.json").read_text()
     assert (tmp_path / "outputs" / "multitask" / "metrics.json").exists()
+
+
+def test_pictures_are_shared_out_and_other_processes_go_on_after_a_kill(whole_run, tmp_path):
+    """Two processes, killed in the middle, and then one: the table is that of one process alone."""
+    for i in range(40):
+        picture(i).save(tmp_path / f"{i:02}.png")
+    model = whole_run[0] / "best_classification_model.pth"
+    flags = [ROOT / "predict.py", tmp_path, "--checkpoint", model, "--batch-size", "2", "--device", "cpu"]
+    alone = subprocess.run([sys.executable, *flags, "--output-dir", tmp_path / "alone"], capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stderr
+    command = list(map(str, [*TORCHRUN, *flags, "--output-dir", tmp_path / "two"]))
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    parts = [tmp_path / "two" / f"predictions.csv.part{rank}" for rank in (0, 1)]
+    while running.poll() is None and not all(part.exists() and part.stat().st_size for part in parts):
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    for count in (2, 1):  # the second has nothing left
+        launch = TORCHRUN if count == 2 else [sys.executable]
+        last = subprocess.run(
+            [*launch, *flags, "--output-dir", tmp_path / "two", "--resume"], capture_output=True, text=True
+        )
+        assert last.returncode == 0 and last.stdout.count("40 predicted") == 1, last.stderr
+    assert "of them earlier" in last.stdout
+    tables = [(tmp_path / name / "predictions.csv").read_text().splitlines() for name in ("alone", "two")]
+    assert [row.split(",")[:3] for row in tables[0]] == [row.split(",")[:3] for row in tables[1]]

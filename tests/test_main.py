@@ -18,6 +18,7 @@ from conftest import QUICK, ROOT, disc, picture, program
 from PIL import Image
 
 import data
+import machine
 import main
 import models
 import settings
@@ -55,11 +56,12 @@ def test_one_run_writes_everything_that_is_promised(whole_run):
     assert not list(outputs.rglob("*.partial"))
 
 
-def test_a_finished_run_leaves_no_states_and_less_than_200_megabytes(whole_run):
-    """The demo's networks are the same ones, and weigh nearly all of it."""
+def test_a_finished_run_keeps_its_weights_and_the_one_state_that_more_epochs_go_on_from(whole_run):
+    """The demo's networks are the same ones, and weigh nearly all of it; a state is three times a network."""
     outputs, _ = whole_run
-    assert not list(outputs.rglob("last.pth")) and not list(outputs.rglob("previous.pth"))
-    assert sum(path.stat().st_size for path in outputs.rglob("*") if path.is_file()) < 200e6
+    assert len(list(outputs.rglob("last.pth"))) == 3 and not list(outputs.rglob("previous.pth"))
+    sizes = {path: path.stat().st_size for path in outputs.rglob("*") if path.is_file()}
+    assert sum(size for path, size in sizes.items() if path.name != "last.pth") < 200e6 and sum(sizes.values()) < 700e6
 
 
 def test_the_files_that_others_read_have_their_fixed_form(whole_run):
@@ -112,7 +114,7 @@ def test_a_checkpoint_says_what_it_is_and_loads_alone(whole_run, task):
 
 def test_without_a_terminal_there_is_one_line_an_epoch_and_no_bars(whole_run):
     _, done = whole_run
-    assert len(re.findall(r"^epoch +1/1 .*images/s", done.stdout, re.MULTILINE)) == 3
+    assert len(re.findall(r"^epoch +1/1 .*img/s", done.stdout, re.MULTILINE)) == 3
     assert "\r" not in done.stdout + done.stderr and "it/s" not in done.stderr
     assert "Split by image" in done.stdout and "accuracy" in done.stdout
 
@@ -210,6 +212,28 @@ def test_resuming_a_finished_run_does_nothing_and_says_so(demo_folder, tmp_path,
     assert contents(tmp_path / "outputs") == before
 
 
+def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_other_tasks(demo_folder, tmp_path):
+    tasks = ["--tasks", "classification", "segmentation"]
+    assert quick(demo_folder, tmp_path, *tasks) == 0
+    outputs = tmp_path / "outputs"
+    before = contents(outputs)
+    assert quick(demo_folder, tmp_path, *tasks, "--resume", "--classification-epochs", "2") == 0
+    after, record = contents(outputs), RunFolder(outputs).read_record()
+    assert n_epochs(outputs / "classification") == 2 and record["finished"]
+    assert record["tasks"]["classification"]["identity"]["epochs"] == 2
+    assert after["report.html"] != before["report.html"]
+    for name in ("best_segmentation_model.pth", "segmentation/metrics.json", "segmentation/history.csv"):
+        assert after[name] == before[name]
+
+
+def test_more_epochs_are_refused_where_the_state_is_gone(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    (tmp_path / "outputs" / "classification" / "last.pth").unlink()
+    before = contents(tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, "--resume", "--classification-epochs", "2") == 2
+    assert "last.pth is gone" in capsys.readouterr().err and contents(tmp_path / "outputs") == before
+
+
 def test_resuming_with_a_further_task_adds_it(demo_folder, tmp_path):
     assert quick(demo_folder, tmp_path) == 0
     before = contents(tmp_path / "outputs")
@@ -220,7 +244,7 @@ def test_resuming_with_a_further_task_adds_it(demo_folder, tmp_path):
 
 
 def test_a_second_run_on_the_same_folder_at_once_is_refused(demo_folder, tmp_path, capsys):
-    with RunFolder(tmp_path / "outputs").locked():
+    with machine.locked(tmp_path / "outputs"):
         assert quick(demo_folder, tmp_path) == 2
     assert "Another run is writing into" in capsys.readouterr().err
     assert not (tmp_path / "outputs").exists()
@@ -421,7 +445,7 @@ def test_an_interrupted_training_that_was_measured_still_goes_on(demo_folder, tm
     assert quick(demo_folder, tmp_path, *epochs, "--resume") == 0
     outputs = tmp_path / "outputs"
     assert len(pd.read_csv(outputs / "classification" / "history.csv")) == 2
-    assert not list(outputs.rglob("last.pth")) and RunFolder(outputs).read_record()["finished"]
+    assert not list(outputs.rglob("previous.pth")) and RunFolder(outputs).read_record()["finished"]
 
 
 def test_a_model_over_turns_is_not_compared_with_one_without(whole_run, demo_folder, tmp_path):
@@ -575,6 +599,65 @@ def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         main.main(flags)
     assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+EDITED = {
+    "TASKS": (("classification", 3), "TASKS must be texts in brackets, not ('classification', 3)"),
+    "IMAGE_SIZE": ("64", "IMAGE_SIZE must be a whole number, not '64'"),
+    "MULTITASK_EPOCHS": (1.5, "MULTITASK_EPOCHS must be a whole number, not 1.5"),
+    "LIMIT": (True, "LIMIT must be a whole number, not True"),
+    "SEED": (None, "SEED must be a whole number, not None"),
+    "EMA": ("0.9", "EMA must be a number, not '0.9'"),
+    "RESUME": (1, "RESUME must be True or False, not 1"),
+    "DEVICE": (0, "DEVICE must be a text, not 0"),
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_a_setting_that_is_edited_to_another_type_is_refused_by_name(name, monkeypatch, capsys):
+    value, message = EDITED[name]
+    monkeypatch.setattr(main, name, value)
+    with pytest.raises(SystemExit) as stopped:
+        main.main([])
+    assert stopped.value.code == 2 and capsys.readouterr().err.endswith(f"error: {message}\n")
+
+
+def test_a_demo_that_is_edited_to_another_type_is_refused_by_name(monkeypatch, capsys):
+    monkeypatch.setitem(main.DEMO, "IMAGE_SIZE", "64")
+    with pytest.raises(SystemExit):
+        main.main(["--demo"])
+    assert "IMAGE_SIZE must be a whole number, not '64'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, value", [("TASKS", "classification"), ("CLASSES", "MEL"), ("CHECKPOINTS", "a.pth")])
+def test_one_text_in_the_place_of_several_is_understood(name, value, monkeypatch):
+    """("MEL") is a text in Python, and ("MEL",) a tuple."""
+    monkeypatch.setattr(main, name, value)
+    assert getattr(main.parse_arguments(["--evaluate-only"]), name) == (value,)
+
+
+def test_a_whole_number_and_a_list_may_be_edited_in(monkeypatch):
+    monkeypatch.setattr(main, "EMA", 0)
+    monkeypatch.setattr(main, "TASKS", ["multitask"])
+    assert main.parse_arguments([]).TASKS == ("multitask",)
+    assert main.parse_arguments(["--ema", "0.5"]).EMA == 0.5
+
+
+def test_every_setting_is_of_the_kind_that_its_name_stands_for():
+    declared = settings.declared(main)
+    assert all(type(getattr(main, name)) is settings.kind_of(name) for name in declared)
+    assert {name for names in settings.KINDS.values() for name in names if name[0] != "_"} <= {*declared, "DEMO"}
+
+
+def test_only_settings_that_differ_from_the_recipe_are_shown():
+    flags = ["--recipe", "strong", "--image-size", "64", "--tasks", "classification", "multitask", "--ema", "0.99"]
+    shown = settings.describe(main.parse_arguments(flags), main, main.RECIPES).splitlines()
+    assert [line.split() for line in shown] == [
+        ["Recipe", "strong,", "but", "for:"],
+        ["TASKS", "classification", "multitask"],
+        ["IMAGE_SIZE", "64"],
+    ]
+    assert settings.describe(main.parse_arguments([]), main, main.RECIPES) == "Recipe paper, unchanged."
 
 
 # Bad input

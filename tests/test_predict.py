@@ -6,9 +6,6 @@ import json
 import resource
 import subprocess
 import sys
-from contextlib import nullcontext
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +15,13 @@ from conftest import ROOT, picture
 from PIL import Image
 
 import export
+import machine
 import models
 import predict
 from dataset import images
 from dataset.classes import HAM10000 as CLASSES
+from pictures.files import Listed, output_names, refuse_data_folder
+from pictures.table import Table
 
 torch.set_num_threads(2)
 
@@ -132,11 +132,13 @@ def test_bad_files_are_reported_and_skipped(checkpoints, photos, tmp_path, capsy
     whole = (photos / "a" / "one.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     out = tmp_path / "out"
-    assert run(photos, "nowhere*.jpg", "--checkpoint", checkpoints["multitask"], "--output-dir", out) == 1
+    assert run("nowhere*.jpg", photos, "--checkpoint", checkpoints["multitask"], "--output-dir", out) == 1
     errors = capsys.readouterr().err
     for reason in ("text.jpg: not an image", "empty.png: file is empty", "cut.jpg: damaged", "nowhere*.jpg: no such"):
         assert reason in errors
-    assert len(rows_of(out)) == 5
+    rows = rows_of(out)
+    assert [row["skipped"][:8] for row in rows] == ["no such ", "damaged ", "file is ", "", "not an i", *[""] * 4]
+    assert rows[0]["file"] == "nowhere*.jpg" and rows[0]["predicted"] == "" != rows[3]["predicted"]
 
 
 def test_nothing_to_do_is_an_error(checkpoints, photos, tmp_path, capsys):
@@ -145,8 +147,9 @@ def test_nothing_to_do_is_an_error(checkpoints, photos, tmp_path, capsys):
     assert run(photos, "--checkpoint", tmp_path / "no.pth", "--output-dir", out) == 2
     assert "No checkpoint at" in capsys.readouterr().err
     (tmp_path / "only.jpg").write_text("no picture")
+    assert not out.exists()
     assert run(tmp_path / "only.jpg", "--checkpoint", multitask, "--output-dir", out) == 2
-    assert not list(out.rglob("*.*"))
+    assert [row["skipped"] != "" for row in rows_of(out)] == [True] and not list(out.glob("*/*"))
 
 
 def test_an_existing_output_is_kept_unless_told_otherwise(checkpoints, photos, tmp_path, capsys):
@@ -192,31 +195,25 @@ def test_a_file_named_twice_is_predicted_once(checkpoints, photos, tmp_path):
 
 def test_no_two_files_share_an_output_name(tmp_path):
     names = ["a/x.jpg", "b/x.jpg", "a/x.png", "a/X.jpg", "a/y.v1.jpg", "a/y.v2.jpg"]
-    found = predict.output_names([tmp_path / name for name in names])
+    found = output_names([tmp_path / name for name in names])
     assert len({name.casefold() for name in found}) == len(names)
     assert found[1] == "b/x" and found[4] == "a/y.v1"
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch):
-    """However many files there are, only so many batches are begun before the first one's rows are written."""
-    begun = written = most = 0
+    """However many files there are, only so many batches are begun before the first one's rows are taken."""
+    begun = 0
 
-    def process(outputs, files, names):
-        nonlocal begun, most
+    def process(outputs, listed):
+        nonlocal begun
         begun += 1
-        most = max(most, begun - written)
-        return [[str(file)] for file in files]
-
-    class Table:
-        def writerow(self, row):
-            nonlocal written
-            written += 1
+        return [[one.file] for one in listed]
 
     monkeypatch.setattr(predict, "process", process)
-    outputs = SimpleNamespace(open_table=lambda: nullcontext(Table()))
-    files = [Path(str(i)) for i in range(103)]
-    assert predict.process_all(outputs, files, list(map(str, files)), batch_size=1) == 103
-    assert begun == written == 103 and most <= 3 * torch.get_num_threads() + 1
+    listed = [Listed(str(i)) for i in range(103)]
+    for taken, row in enumerate(predict.process_all(None, listed, batch_size=1), 1):
+        assert row[0] == str(taken - 1) and begun - taken <= 3 * torch.get_num_threads()
+    assert begun == taken == 103
 
 
 def test_a_large_picture_is_outlined_in_little_memory(checkpoints, tmp_path):
@@ -266,9 +263,9 @@ def test_a_data_folder_is_never_written_into(demo_folder, tmp_path):
     (copy / "GroundTruth.csv").write_text("image\n")
     for folder in (copy, copy / "masks", copy / "images"):
         with pytest.raises(ValueError, match="Name another --output-dir"):
-            predict.refuse_data_folder(folder)
-    predict.refuse_data_folder(copy / "predictions")
-    predict.refuse_data_folder(tmp_path / "elsewhere" / "predictions")
+            refuse_data_folder(folder)
+    refuse_data_folder(copy / "predictions")
+    refuse_data_folder(tmp_path / "elsewhere" / "predictions")
 
 
 def saved(model, task, path):
@@ -316,7 +313,7 @@ def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tm
     assert run(photos, "--checkpoint", path, "--output-dir", out) == 0
     rows = rows_of(out)
     found = ["balanced", "p_melanoma", "melanoma", "p_malignant", "malignant"]
-    assert list(rows[0]) == ["file", "output", "predicted", "confidence", *found, *CLASSES]
+    assert list(rows[0]) == ["file", "output", "skipped", "predicted", "confidence", *found, *CLASSES]
     for row in rows:
         p = np.array([float(row[code]) for code in CLASSES])
         assert row["balanced"] == CLASSES[(np.log(p) - np.log(prior)).argmax()]
@@ -349,7 +346,16 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
     path, out = changed(checkpoints["multitask"], tmp_path / "a.pth", change), tmp_path / "out"
     assert run(photos, "--checkpoint", path, "--output-dir", out) == 0
     found = ["p_melanoma", "p_malignant", "malignant"]
-    assert list(rows_of(out)[0]) == ["file", "output", "predicted", "confidence", *found, *CLASSES, "lesion_share"]
+    assert list(rows_of(out)[0]) == [
+        "file",
+        "output",
+        "skipped",
+        "predicted",
+        "confidence",
+        *found,
+        *CLASSES,
+        "lesion_share",
+    ]
     shown = capsys.readouterr().out
     assert "The balanced rule is left out: no tau was fitted" in shown
     assert "melanoma: no threshold is known." in shown and "malignant: threshold 0.5000, fitted on the val" in shown
@@ -361,7 +367,7 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
 
 def test_a_model_of_outlines_decides_nothing(checkpoints, photos, tmp_path, capsys):
     run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", tmp_path / "out")
-    assert list(rows_of(tmp_path / "out")[0]) == ["file", "output", "lesion_share"]
+    assert list(rows_of(tmp_path / "out")[0]) == ["file", "output", "skipped", "lesion_share"]
     assert "threshold" not in (shown := capsys.readouterr().out) and "balanced" not in shown
 
 
@@ -401,3 +407,108 @@ def test_half_precision_halves_the_file_and_hardly_changes_what_it_says(checkpoi
     with torch.inference_mode():
         whole, half = (models.load_model(path)(image) for path in (checkpoints["multitask"], tmp_path / "half.pth"))
     assert all(torch.allclose(whole[name], half[name], atol=0.02) for name in whole)
+
+
+# Many pictures: a table in JSON too, parts of several processes, and runs that go on
+
+
+def test_the_table_as_json_says_the_same_with_numbers_as_numbers(checkpoints, photos, tmp_path):
+    (photos / "text.jpg").write_text("no picture")
+    out = tmp_path / "out"
+    run(photos, "--checkpoint", checkpoints["multitask"], "--output-dir", out, "--json")
+    found = json.loads((out / "predictions.json").read_text())
+    for row, one in zip(rows_of(out), found, strict=True):
+        texts = {name: value for name, value in row.items() if value and name not in CLASSES}
+        assert {name: value for name, value in one.items() if name != "probabilities"} == {
+            name: value if isinstance(one[name], str) else float(value) for name, value in texts.items()
+        }
+        assert one.get("probabilities", {}) == {code: float(row[code]) for code in CLASSES if row[code]}
+    assert isinstance(found[0]["confidence"], float) and [one["skipped"] for one in found if "skipped" in one]
+
+
+def dies_after(n, monkeypatch):
+    """Have predict.py stop, as by a kill, after so many rows."""
+    rows = predict.process_all
+
+    def cut(*arguments):
+        for count, row in enumerate(rows(*arguments)):
+            if count == n:
+                raise KeyboardInterrupt
+            yield row
+
+    monkeypatch.setattr(predict, "process_all", cut)
+
+
+def test_a_stopped_run_goes_on_and_predicts_nothing_twice(checkpoints, photos, tmp_path, monkeypatch, capsys):
+    """Its last row is cut off, its first picture was skipped and is whole by now, and one picture is new."""
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--device", "cpu", "--output-dir"]
+    whole = (photos / "a" / "one.jpg").read_bytes()
+    picture(9).save(photos / "zzz.jpg")
+    assert run(*command, tmp_path / "whole") == 0
+    (photos / "a" / "one.jpg").write_bytes(whole[:-200])
+    (photos / "zzz.jpg").rename(tmp_path / "zzz.jpg")
+    with monkeypatch.context() as patch:
+        dies_after(4, patch)
+        assert run(*command, tmp_path / "parts") == 130
+    assert "--resume goes on" in capsys.readouterr().err
+    (photos / "a" / "one.jpg").write_bytes(whole)
+    (tmp_path / "zzz.jpg").rename(photos / "zzz.jpg")
+    part = tmp_path / "parts" / "predictions.csv.part0"
+    part.write_bytes(part.read_bytes()[:-3])
+    read, seen = predict.Predictor.read, []
+    monkeypatch.setattr(predict.Predictor, "read", lambda self, file: (seen.append(file), read(self, file))[1])
+    assert run(*command, tmp_path / "parts", "--resume") == 0
+    assert len(seen) == 4 and "6 predicted (2 of them earlier), 0 skipped" in capsys.readouterr().out
+    found = [(tmp_path / name / "predictions.csv").read_text() for name in ("whole", "parts")]
+    assert found[0] == found[1] and not list((tmp_path / "parts").glob("*.part*"))
+
+
+def test_a_finished_run_has_nothing_left_and_another_option_is_refused_by_name(checkpoints, photos, tmp_path, capsys):
+    command = [photos, "--output-dir", tmp_path / "out", "--checkpoint"]
+    assert run(*command, checkpoints["classification"]) == 0
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    assert run(*command, checkpoints["classification"], "--resume", "--json") == 0
+    assert "5 predicted (5 of them earlier)" in capsys.readouterr().out
+    assert run(*command, checkpoints["classification"], "--resume", "--explain") == 2
+    assert "--explain was False, is True" in capsys.readouterr().err
+    assert run(*command, checkpoints["multitask"], "--resume") == 2
+    error = capsys.readouterr().err
+    assert "--checkpoint was best_classification_model.pth" in error and "is best_multitask_model.pth" in error
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+def test_a_row_is_never_lost_to_a_run_that_names_other_pictures(checkpoints, photos, tmp_path, capsys):
+    command = ["--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out"]
+    assert run(photos / "b", *command) == 0
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    assert run(photos / "a", *command, "--resume") == 2
+    assert "b/one.jpg (output one) would be lost" in capsys.readouterr().err
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(checkpoints, photos, tmp_path, capsys):
+    with machine.locked(tmp_path / "out"):
+        assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out") == 2
+    assert "Another run is writing into" in capsys.readouterr().err
+
+
+def test_resuming_where_nothing_was_begun_replaces_no_file_of_the_users(checkpoints, photos, tmp_path, capsys):
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    (tmp_path / "out" / "masks" / "four.v2.png").write_text("mine")
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out", "--resume"]
+    assert run(*command) == 2 and "four.v2.png is there already" in capsys.readouterr().err
+
+
+def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name(tmp_path):
+    names = ["a,b", 'a"b', "a\nb", "a\rb", "\udcff", "plain"]
+    listed, table = [Listed(name, name) for name in names], Table(tmp_path, ["predicted"])
+    table.begin({})
+    for rank in (0, 1):
+        with table.open_part(rank) as write:
+            for name in names[rank::2][::-1]:
+                write([name, name, "", "NV"])
+    assert table.join(listed).tolist() == [2] * 6 and not table.parts()
+    content = (tmp_path / "predictions.csv").read_bytes()
+    assert table.join(listed).tolist() == [2] * 6 and (tmp_path / "predictions.csv").read_bytes() == content
+    table.write_json()
+    assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text())] == names

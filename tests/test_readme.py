@@ -31,7 +31,7 @@ def test_every_command_of_main_has_valid_flags(command):
 
 
 # Flags of the other commands, and torchrun's.
-OTHERS = {"--help", "--demo", "--nproc-per-node", "--checkpoint", "--explain", "--overwrite", "--inputs"}
+OTHERS = {"--help", "--demo", "--nproc-per-node", "--checkpoint", "--explain", "--overwrite", "--inputs", "--json"}
 
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - OTHERS))
@@ -44,8 +44,9 @@ def test_every_flag_that_is_mentioned_exists(flag):
 def test_the_commands_on_the_demo_run_as_printed(command, whole_run, demo_folder, tmp_path):
     (tmp_path / "outputs_demo").symlink_to(whole_run[0])
     (tmp_path / "demo_data").symlink_to(demo_folder)
-    _, script, *arguments = shlex.split(command)
-    done = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    launcher, *arguments = [ROOT / word if word.endswith(".py") else word for word in shlex.split(command)]
+    launch = ["-m", "torch.distributed.run"] if launcher == "torchrun" else []
+    done = subprocess.run([sys.executable, *launch, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -168,6 +168,23 @@ def test_the_history_file_has_the_promised_columns(tmp_path):
     assert set(columns.split()) <= set(history.columns)
 
 
+def test_an_epochs_line_fits_a_hundred_columns():
+    names = ("val_label_accuracy", "val_mask_dice", "val_mask_iou")
+    row = dict.fromkeys(names, 0.912) | {"epoch": 100, "train_loss": 1.23456, "val_loss": 1.3, "val_mask_loss": 0.4}
+    line = train.epoch_line(row | {"train_seconds": 1234.56, "images_per_second": 318.4}, 200, is_best=True)
+    scores = "accuracy 0.912  dice 0.912  iou 0.912"
+    assert line == f"epoch 100/200  loss 1.235, val 1.300  {scores}  1235 s, 318 img/s *best" and len(line) <= 100
+
+
+def test_the_time_left_is_told_once_after_the_first_epoch_and_when_resumed(tmp_path, capsys):
+    run(tmp_path, epochs=3)
+    assert capsys.readouterr().out.count("To go: 2 of 3 epochs, less than a minute.") == 1
+    run(tmp_path, epochs=5, resume=True)
+    assert capsys.readouterr().out.count("To go: 1 of 5 epochs, ") == 1
+    run(tmp_path, epochs=6, resume=True)
+    assert "To go" not in capsys.readouterr().out
+
+
 def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path, device):
     _, history = run(tmp_path, epochs=6, lr=0.8, batches=Toy(device=device))
     best = torch.load(tmp_path / "best.pth", weights_only=True)
@@ -314,6 +331,31 @@ def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path):
     run(tmp_path, epochs=1, identity={"LR": 0.1, "data": "abc"})
     with pytest.raises(ValueError, match=r"LR was 0.1, is 0.2; data was abc, is xyz"):
         run(tmp_path, epochs=1, resume=True, identity={"LR": 0.2, "data": "xyz"})
+
+
+def test_resuming_with_more_epochs_ends_with_the_weights_of_a_run_of_that_many(tmp_path):
+    whole, history = run(tmp_path / "whole", epochs=5, identity={"epochs": 5})
+    run(tmp_path / "parts", epochs=3, identity={"epochs": 3})
+    parts, resumed = run(tmp_path / "parts", epochs=5, resume=True, identity={"epochs": 5})
+    assert same_weights(whole, parts)
+    assert [row["val_loss"] for row in resumed] == [row["val_loss"] for row in history]
+    assert torch.load(tmp_path / "parts" / "best.pth", weights_only=True)["scores"]["val_loss"] == min(
+        row["val_loss"] for row in history
+    )
+
+
+@pytest.mark.parametrize(
+    "recipe, epochs, message",
+    [
+        ({"schedule": "cosine"}, 5, "epochs was 3, is 5 .the learning rate falls along a cosine of all epochs"),
+        ({"warm_up": 0.1}, 5, "epochs was 3, is 5 .the learning rate rises over a share of all epochs"),
+        ({}, 2, "epochs was 3, is 2. Restore"),
+    ],
+)
+def test_where_rates_depend_on_the_epochs_or_there_are_fewer_resuming_is_refused(recipe, epochs, message, tmp_path):
+    before = {"schedule": "constant", "warm_up": 0.0} | recipe | {"epochs": 3}
+    with pytest.raises(ValueError, match=message):
+        train.refuse_other(before, before | {"epochs": epochs}, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_early_and_keeps_earlier_epochs(tmp_path, device):

@@ -1,0 +1,102 @@
+"""The pictures that a command line names, in order, with a name for each one's outputs."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dataset.labels import SUFFIXES
+
+SUFFIXES = (*SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
+KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
+
+
+class Listed(NamedTuple):
+    """A picture, or a name on the command line that stands for none."""
+
+    file: str
+    output: str = ""  # name of its outputs, no two alike
+    problem: str = ""  # why it stands for none
+
+
+def list_pictures(paths: Sequence[str], output_dir: Path) -> list[Listed]:
+    """What `paths` (files, folders, globs) name, each file once, and in its place what names nothing, with the reason.
+
+    Folders are searched, but for what earlier runs have written into the output folder.
+    """
+    found: dict[str, Listed] = {}
+    for text in paths:
+        hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
+        files = [file for hit in hits for file in (_images_in(hit, output_dir) if os.path.isdir(hit) else [hit])]
+        if not files:
+            problem = f"no images there ({' '.join(SUFFIXES)})" if hits else "no such file or folder"
+            found.setdefault(text, Listed(text, problem=problem))
+        for file in files:
+            found.setdefault(os.path.realpath(file), Listed(str(Path(file))))
+    names = iter(output_names([one.file for one in found.values() if not one.problem]))
+    return [one if one.problem else one._replace(output=next(names)) for one in found.values()]
+
+
+def _images_in(folder: str, output_dir: Path) -> list[str]:
+    written = {os.path.realpath(output_dir / kind) for kind in KINDS}
+    files = []
+    for place, folders, names in os.walk(folder):
+        if os.path.realpath(place) in written:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        files += [os.path.join(place, name) for name in sorted(names) if _is_image(name)]
+    return files
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def output_names(files: Sequence[str | Path]) -> list[str]:
+    """A name for each file's outputs, no two alike: its path below the folder common to all, without suffix."""
+    if not files:
+        return []
+    places = [os.path.abspath(file) for file in files]
+    root = os.path.commonpath([os.path.dirname(place) for place in places])
+    whole = [os.path.relpath(place, root) for place in places]
+    stems = [os.path.splitext(name)[0] for name in whole]
+    n_alike = Counter(stem.casefold() for stem in stems)  # some file systems do not tell case apart
+    taken: set[str] = set()
+    names = []
+    for stem, name in zip(stems, whole):
+        first = stem if n_alike[stem.casefold()] == 1 else name
+        name, number = first, 2
+        while name.casefold() in taken:
+            name, number = f"{first}-{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def refuse_data_folder(folder: Path) -> None:
+    """Raises ValueError for a folder in which predicted masks would be taken for true ones at the next training."""
+    place = Path(os.path.realpath(folder))
+    for near in (place, place.parent) if place.name.lower() in ("images", "masks") else (place,):
+        if near.is_dir() and any(path.name.lower().endswith("groundtruth.csv") for path in near.iterdir()):
+            raise ValueError(f"{folder} is data that main.py learns from. Name another --output-dir.")
+
+
+def refuse_pictures(written: Iterable[Path], listed: Sequence[Listed]) -> None:
+    """Raises ValueError if one of the pictures would be overwritten."""
+    pictures = {os.path.realpath(one.file) for one in listed}
+    for path in written:
+        if os.path.realpath(path) in pictures:
+            raise ValueError(f"{path} is one of the pictures and would be overwritten. Name another --output-dir.")
+
+
+def refuse_existing(written: Iterable[Path]) -> None:
+    """Raises ValueError if a file would be overwritten."""
+    there = (path for path in written if path.exists())
+    if first := next(there, None):
+        n_more = sum(1 for _ in there)
+        more = f" and {n_more} more files are" if n_more else " is"
+        advice = "Name another --output-dir, pass --resume to go on with an earlier run, or --overwrite."
+        raise ValueError(f"{first}{more} there already. {advice}")

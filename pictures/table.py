@@ -1,0 +1,170 @@
+"""One table of what was said of pictures: written in parts by several processes, gone on with, and joined in order."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from machine import write_file
+from pictures.files import Listed
+
+FIRST = ["file", "output", "skipped"]  # columns; what follows is empty where a reason to skip the file stands
+SKIPPED, PREDICTED = 1, 2  # what a table says of a picture; 0 where it has no row
+
+
+class Table:
+    """predictions.csv in a folder, and beside it, while processes are at work, a part of each one's rows.
+
+    A row is written to a part as soon as its picture's files are, so a run that was killed can be gone on with; `join`
+    puts the rows of the table and of all parts into one table. In memory are the pictures' names and 16 bytes for each.
+
+    Parameters
+    ----------
+    columns : names of what is said of a picture; those of its classes' probabilities are `classes`.
+    """
+
+    def __init__(self, folder: Path, columns: Sequence[str], classes: Sequence[str] = ()) -> None:
+        self.folder, self.header, self.classes = folder, [*FIRST, *columns], list(classes)
+        self.path, self.as_json, self.run = (folder / f"predictions.{kind}" for kind in ("csv", "json", "run.json"))
+
+    def parts(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self.path.name}.part*"))
+
+    def begin(self, identity: dict) -> None:
+        """Forget an earlier table, and write what a run must share with this one to go on with it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in (self.run, self.path, self.as_json, *self.parts()):
+            path.unlink(missing_ok=True)
+        write_file(self.run, (json.dumps(identity, indent=2) + "\n").encode())
+        self.join([])  # a table of no rows, by which the folder is known for one of predictions
+
+    def go_on(self, identity: dict, listed: Sequence[Listed]) -> np.ndarray:
+        """Go on with an earlier run; returns as `join`.
+
+        Raises
+        ------
+        ValueError : it was of something else; names the options that differ, or a picture that is not named any more.
+        """
+        try:
+            before = dict(json.loads(self.run.read_text(encoding="utf-8")))
+        except ValueError:
+            raise ValueError(f"{self.run} is damaged. Name another --output-dir, or pass --overwrite.") from None
+        changed = [name for name in identity | before if identity.get(name) != before.get(name)]
+        if changed:
+            words = "; ".join(f"--{name} was {before.get(name)}, is {identity.get(name)}" for name in changed)
+            raise ValueError(
+                f"Cannot resume in {self.folder}: {words}. Name another --output-dir, or pass --overwrite."
+            )
+        self._refuse_lost(listed)
+        self.as_json.unlink(missing_ok=True)
+        return self.join(listed)
+
+    def _refuse_lost(self, listed: Sequence[Listed]) -> None:
+        """Raises ValueError if the table says something of a picture that would be missing from it, or renamed."""
+        known = {(one.file, one.output) for one in listed} | {tuple(self.header[:2])}
+        for path in filter(Path.exists, (self.path, *self.parts())):
+            for row, _, _ in _rows(path, len(self.header)):
+                if not row[2] and (row[0], row[1]) not in known:
+                    advice = "Name the same pictures in the same way, or more of them, or another --output-dir."
+                    raise ValueError(
+                        f"Cannot resume in {self.folder}: {row[0]} (output {row[1]}) would be lost. {advice}"
+                    )
+
+    @contextmanager
+    def open_part(self, rank: int) -> Iterator[Callable[[list], None]]:
+        """A function that writes a row into a process's own part."""
+        with self.path.with_name(f"{self.path.name}.part{rank}").open("wb") as part:
+
+            def write(row: list) -> None:
+                part.write(_line(row))
+                part.flush()
+
+            yield write
+
+    def join(self, listed: Sequence[Listed]) -> np.ndarray:
+        """Put all rows of these pictures into the table, in their order, and delete the parts.
+
+        Returns
+        -------
+        (N,) int8 : of each picture PREDICTED, SKIPPED, or 0 if it has no row.
+        """
+        numbers = {(one.file, one.output): number for number, one in enumerate(listed)}
+        state, source = np.zeros(len(listed), np.int8), np.zeros(len(listed), np.int16)
+        start, size = np.zeros(len(listed), np.int64), np.zeros(len(listed), np.int32)
+        parts = self.parts()
+        paths = [path for path in (self.path, *parts) if path.exists()]
+        for i, path in enumerate(paths):
+            for row, begins, ends in _rows(path, len(self.header)):
+                number = numbers.get((row[0], row[1]))
+                if number is not None:  # a row of a later part replaces one that was skipped
+                    state[number], source[number] = SKIPPED if row[2] else PREDICTED, i
+                    start[number], size[number] = begins, ends - begins
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        with ExitStack() as stack:
+            table = stack.enter_context(partial.open("wb"))
+            files = [stack.enter_context(path.open("rb")) for path in paths]
+            table.write(_line(self.header))
+            for number in np.flatnonzero(state):
+                file = files[source[number]]
+                file.seek(start[number])
+                table.write(file.read(size[number]))
+            table.flush()
+            os.fsync(table.fileno())
+        os.replace(partial, self.path)
+        for part in parts:
+            part.unlink()
+        return state
+
+    def write_json(self) -> None:
+        """The table as a JSON list, an object a line: its cells without the empty ones, and numbers as numbers."""
+        partial = self.as_json.with_name(f"{self.as_json.name}.partial")
+        with partial.open("w", encoding="utf-8") as file:
+            between = "[\n"
+            for row, begins, _ in _rows(self.path, len(self.header)):
+                if begins:  # not the header
+                    file.write(between + json.dumps(self._as_object(row)))
+                    between = ",\n"
+            file.write("\n]\n")
+        os.replace(partial, self.as_json)
+
+    def _as_object(self, row: list[str]) -> dict:
+        n_classes = len(self.classes)
+        first = max(i for i in range(len(row)) if self.header[i : i + n_classes] == self.classes)
+        cells = list(zip(self.header, row))
+        others = cells[:first] + cells[first + n_classes :]
+        found = {name: float(cell) if _is_number(name) else cell for name, cell in others if cell}
+        probabilities = {name: float(cell) for name, cell in cells[first : first + n_classes] if cell}
+        return found | ({"probabilities": probabilities} if probabilities else {})
+
+
+def _is_number(column: str) -> bool:
+    return column in ("confidence", "lesion_share") or column.startswith("p_")
+
+
+def _line(row: list) -> bytes:
+    """A row of a CSV file; a name with a line break in it is quoted, whichever break it is."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(row)
+    return (text.getvalue()[:-2] + "\n").encode("utf-8", "surrogateescape")
+
+
+def _rows(path: Path, n_columns: int) -> Iterator[tuple[list[str], int, int]]:
+    """The whole rows of a CSV file, with where each begins and ends; a row that was cut off is passed over."""
+    begins, ends, is_whole = 0, 0, True
+    with path.open("rb") as file:
+
+        def lines() -> Iterator[str]:
+            nonlocal ends, is_whole
+            for line in file:
+                ends, is_whole = ends + len(line), line.endswith(b"\n")
+                yield line.decode("utf-8", "surrogateescape").replace("\0", "")
+
+        for row in csv.reader(lines()):
+            if len(row) == n_columns and is_whole:
+                yield row, begins, ends
+            begins = ends
