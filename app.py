@@ -5,135 +5,97 @@ python app.py --checkpoint outputs/best_multitask_model.pth
 
 import argparse
 import base64
-import html
-import io
+import contextlib
 import logging
 import os
 import socket
-import tempfile
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import gradio as gr
-from PIL import Image
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import Response
 
-import decision
 import machine
 import predict
-from dataset.classes import name_of
 from dataset.layout import find_files
-from predict import Prediction, Predictor
+from page import cards
+from page.cards import Example
+from predict import Predictor
 
 CAUTION = "**Research software, not a medical device.** It errs often: never base a diagnosis or a treatment on it."
-MAX_BYTES = 50_000_000  # of an uploaded file
-VIEW = 600  # pixels: the longest side of a picture that is shown, at least
+MAX_MEGABYTES = 50  # of the pictures that are sent at once
+MAX_PICTURES = 24  # at once
 SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio's own would be fetched from the network
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
-NOTHING = ("", None, "", "", "")  # what the page shows of no picture
+PAGE = Path(__file__).parent / "page"
 
 
-def look(path: str | None, predictor: Predictor) -> tuple[str, dict[str, float] | None, str, str, str]:
-    """What the page shows of a picture: what is wrong, probability by class name, decisions, overlay and heat map.
-
-    Of a picture that cannot be used nothing but the first is there, so that no other's result stays beside its name. An
-    uploaded file is deleted, and the pictures travel inside the page: nothing is kept.
-    """
-    if path is None:
-        return NOTHING
-    name = os.path.basename(path)
-    try:
-        content = Path(path).read_bytes()
-        if is_upload(path):
-            os.remove(path)
-        return "", *see(name, content, predictor)
-    except ValueError as error:
-        problem = f"{name} cannot be used: {error}. Use a photograph as JPEG or PNG."
-    except OSError:  # two visitors have sent the same file at once, and the other's look has deleted it
-        problem = f"{name} is no longer there. Choose it once more."
-    except Exception:
-        logging.exception("A picture could not be processed")
-        problem = f"{name} could not be processed; the log of the server says why."
-    return f'<p role="alert"><b>{html.escape(problem)}</b></p>', *NOTHING[1:]
+def answer(pictures: list[tuple[str, bytes]], predictor: Predictor) -> str:
+    """What the page shows of pictures (name, content), as HTML: what a model sees on each, or what is wrong with it."""
+    found, problems = [], []
+    for name, content in pictures[:MAX_PICTURES]:
+        try:
+            found.append(cards.look(name, content, predictor))
+        except ValueError as error:
+            problems.append(f"{name} cannot be used: {error}. Use a photograph as JPEG or PNG.")
+        except Exception:
+            logging.exception("A picture could not be processed")
+            problems.append(f"{name} could not be processed; the log of the server says why.")
+    if len(pictures) > MAX_PICTURES:
+        problems.append(f"These are the first {MAX_PICTURES} of {len(pictures)} pictures; predict.py takes any number.")
+    return cards.render(found, problems, predictor)
 
 
-def see(name: str, content: bytes, predictor: Predictor) -> tuple[dict[str, float] | None, str, str, str]:
-    """Probability by class name; decisions, overlay and heat map as HTML; ValueError with what is wrong with a file."""
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"it has {len(content) / 1e6:.0f} MB, and the most is {MAX_BYTES / 1e6:.0f} MB")
-    (found,) = predictor.predict([predictor.read(content)])
-    enlarged = max(1, VIEW / max(found.size))
-    view = predict.view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
-    labels, decisions, heat = None, "", ""
-    if found.probabilities is not None:
-        names = [name_of(code) for code in predictor.classes]
-        labels = dict(zip(names, map(float, found.probabilities)))
-        decisions = decisions_of(found, names)
-    if found.heat is not None:
-        title = f"Where the likeliest class is seen on {name} (Grad-CAM)"
-        heat = as_html(predict.heat_map(view, found, predictor.classes), title)
-    return labels, decisions, as_html(predict.overlay(view, found, predictor.classes), f"Outline on {name}"), heat
+def numbered(asked: int, shown: str) -> str:
+    """An answer under the number of the choice that it is for: see script.js."""
+    return f'<div data-asked="{int(asked)}">{shown}</div>'
 
 
-def decisions_of(found: Prediction, names: list[str]) -> str:
-    """Both rules' classes, and each group of classes to find against its threshold, as HTML."""
-    balanced = decision.NO_TAU if found.balanced is None else f"Balanced rule: <b>{names[found.balanced]}</b>."
-    lines = [f"Likeliest class: <b>{names[found.probabilities.argmax()]}</b>.", balanced]
-    for finding in found.findings:
-        verdict = "" if finding.verdict is None else f"<b>{finding.verdict}</b> the "
-        about = f"{finding.probability:.4f}, {verdict}{finding.point.describe()}"
-        lines.append(f"Probability of {decision.NAMES[finding.point.name][0]}: {about}.")
-    return "".join(f"<p>{line}</p>" for line in lines)
-
-
-def is_upload(path: str) -> bool:
-    """Whether Gradio has copied the file for us."""
-    return os.path.realpath(path).startswith(os.path.realpath(os.environ["GRADIO_TEMP_DIR"]) + os.sep)
-
-
-def as_html(image: Image.Image, title: str) -> str:
-    """A picture inside the page."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    source = base64.b64encode(buffer.getvalue()).decode()
-    title = html.escape(title, quote=True)
-    return f'<figure><img style="width:100%" alt="{title}" src="data:image/jpeg;base64,{source}">{title}</figure>'
-
-
-def build(predictor: Predictor, examples: list[str]) -> gr.Blocks:
+def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
     """The page."""
     about = predictor.about
     facts = [about["task"], f"{about['image_size']}x{about['image_size']} pixels", f"epoch {about.get('epoch', '?')}"]
     facts += [f"trained on {about['note']}"] if about.get("note") else []
     facts += [] if predictor.is_calibrated else ["not calibrated, so its confidence may be far off"]
     with gr.Blocks(title="Dermoscopy", analytics_enabled=False) as page:
-        gr.Markdown(f"# What does the model see?\n{CAUTION}")
-        with gr.Row():
-            with gr.Column():
-                upload = gr.File(label="A dermoscopic photograph (JPEG, PNG)", type="filepath")
-                samples, thumbnail = [[path] for path in examples], gr.Image(visible=False)
-                shown = gr.Dataset(components=[thumbnail], samples=samples, type="index", label="Examples")
-                shown.visible = bool(samples)
-            with gr.Column():
-                visible = "label" in predictor.model.heads
-                labels = gr.Label(label="Calibrated probability of each class", visible=visible)
-                decisions = gr.HTML(label="Decisions", visible=visible)
-        problem = gr.HTML()
-        with gr.Row():
-            outputs = [problem, labels, decisions, gr.HTML(label="Outline"), gr.HTML(label="Heat map")]
+        gr.Markdown(f"# What does the model see?\n{CAUTION}", elem_classes="caution")
+        gr.HTML(cards.picker(examples), apply_default_css=False)
+        script = (PAGE / "script.js").read_text(encoding="utf-8")
+        results = gr.HTML(js_on_load=script, elem_classes="results", apply_default_css=False, megabytes=MAX_MEGABYTES)
         gr.Markdown(f"Model: {', '.join(facts)}. Pictures are processed on this machine and not kept.")
-        options = {"api_visibility": "private"}
-        upload.upload(lambda path: look(path, predictor), upload, outputs, **options)
-        upload.clear(lambda: NOTHING, None, outputs, **options)
-        shown.click(lambda i: (None, *look(examples[i], predictor)), shown, [upload, *outputs], **options)
+
+        def uploaded(event: gr.EventData) -> str:
+            files = [(file["name"], base64.b64decode(file["content"])) for file in event.files]
+            return numbered(event.asked, answer(files, predictor))
+
+        def selected(event: gr.EventData) -> str:
+            return numbered(event.asked, answer([examples[event.index][:2]], predictor))
+
+        options = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple"}
+        options |= {"concurrency_id": "model"}  # one after another, in the order they came
+        results.upload(uploaded, None, results, **options)
+        results.select(selected, None, results, **options)
     return page
 
 
-async def _keep_local(request, call_next):
-    """Forbid the browser to load anything from elsewhere."""
+def choose_examples(folder: Path) -> list[Example]:
+    """Up to six pictures of a data folder; a file that is none is passed over."""
+    paths = sorted(find_files(folder)[0].values())
+    examples = []
+    for path in paths[:: max(1, len(paths) // 6)][:6]:
+        with contextlib.suppress(ValueError, OSError):
+            examples.append(cards.example_of(path))
+    return examples
+
+
+async def _guard(request, call_next):
+    """Refuse more than the page would send, and forbid the browser to load anything from elsewhere."""
+    if int(request.headers.get("content-length", 0)) > 1.5e6 * MAX_MEGABYTES:  # base64 is a third longer
+        return Response("Too large", status_code=413)
     response = await call_next(request)
     response.headers["Content-Security-Policy"] = LOCAL_ONLY
     return response
@@ -159,23 +121,21 @@ def main(argv: list[str] | None = None) -> None:
         predictor = Predictor(*predict.choose_checkpoints(options.checkpoint), device=options.device, explain=True)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
-    images = sorted(find_files(options.examples)[0].values())
-    examples = images[:: max(1, len(images) // 6)][:6]
+    examples = choose_examples(options.examples)
     print(f"Serving on http://{options.host}:{options.port} with {len(examples)} examples; Ctrl-C stops.", flush=True)
-    with tempfile.TemporaryDirectory() as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
-        build(predictor, examples).launch(
-            server_name=options.host,
-            server_port=options.port,
-            max_file_size=MAX_BYTES,
-            share=False,
-            ssr_mode=False,
-            run_history=False,
-            footer_links=[],
-            quiet=True,
-            theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=SYSTEM_FONTS),
-            app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_keep_local)]},
-        )
+    build(predictor, examples).launch(
+        server_name=options.host,
+        server_port=options.port,
+        max_file_size=1,  # pictures come inside messages: nothing is stored as a file
+        share=False,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        quiet=True,
+        theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=SYSTEM_FONTS),
+        css_paths=PAGE / "style.css",
+        app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_guard)]},
+    )
 
 
 if __name__ == "__main__":

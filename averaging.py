@@ -155,12 +155,16 @@ def combined(checkpoints: dict[Path, dict], tta: bool = False) -> dict:
         return found[0]
     with_labels = [one for one in found if "label" in MODELS[one["task"]].outputs]
     is_calibrated = all("temperature" in one.get("calibration", {}) for one in with_labels)
-    notes = sorted({one["note"] for one in found if one.get("note")})
     return {name: found[0][name] for name in ("classes", "image_size")} | {
         "task": f"average of {len(found)} models",
         "calibration": {"temperature": 1.0} if is_calibrated else {},
-        "note": ", ".join(notes),
+        "note": note_of(checkpoints),
     }
+
+
+def note_of(checkpoints: dict[Path, dict]) -> str:
+    """What must be known of the data that they were trained on; "" for nothing."""
+    return ", ".join(sorted({checkpoint["note"] for checkpoint in checkpoints.values() if checkpoint.get("note")}))
 
 
 def provenance(checkpoints: dict[Path, dict], tta: bool) -> dict:

@@ -22,6 +22,7 @@ import train
 from dataset.layout import find_files
 
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
+PLACES = ("DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR")  # settings that name a folder of this machine
 N_REAL = 16  # pictures that the two are compared on
 
 
@@ -76,6 +77,8 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
 def halve(checkpoint: str | Path, target: str | Path) -> None:
     """Write a checkpoint with weights in half precision, as models are passed on; `models.load_checkpoint` reads it.
 
+    Of the folders that it was made in it keeps the names alone.
+
     Raises
     ------
     FileNotFoundError, ValueError : as `models.load_checkpoint`; or a weight is too large for half precision.
@@ -84,7 +87,9 @@ def halve(checkpoint: str | Path, target: str | Path) -> None:
     weights = {name: value.half() if value.is_floating_point() else value for name, value in about["weights"].items()}
     if large := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f"{checkpoint} cannot be halved: {large[0]} is too large for half precision.")
-    train.save(Path(target), about | {"weights": weights})
+    config = about.get("config", {})
+    config = config | {name: Path(config[name]).name for name in PLACES if name in config}
+    train.save(Path(target), about | {"weights": weights, "config": config})
 
 
 def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:

@@ -166,6 +166,7 @@ def run(config: SimpleNamespace) -> None:
         data_set = prepare_data(config)
         external = prepare_external(config, data_set) if config.EXTERNAL_DIR else None
         named = load_named(config.CHECKPOINTS, folder, config.IMAGE_SIZE, data_set.table)
+        folder.caption = folder.caption or averaging.note_of(named)
         tasks = [] if named else choose_tasks(config, folder, data_set.table)
         weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
         say("" if config.EVALUATE_ONLY else start)
@@ -319,7 +320,7 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
 
     Returns the checkpoints that are only to be measured, by task.
     """
-    about = settings.plain(config) | ({"data": synthetic.NOTE} if config.DEMO else {})
+    about = settings.plain(config) | ({"data": folder.caption} if folder.caption else {})
     if config.EVALUATE_ONLY and not config.CHECKPOINTS:
         return begin_measuring(config, folder, tasks, about, environment, table)
     if config.RESUME and machine.from_first(folder.holds_a_training):
@@ -343,6 +344,7 @@ def begin_measuring(
     checkpoints = {task: machine.from_first(models.load_checkpoint, folder.best_path(task)) for task in tasks}
     for task, checkpoint in checkpoints.items():
         refuse_seen(folder.best_path(task), checkpoint, config.IMAGE_SIZE, table)
+    folder.caption = folder.caption or averaging.note_of(checkpoints)
     for task, checkpoint in checkpoints.items():
         trained = folder.facts(task).get("trained", True)  # an interrupted training may go on afterwards
         folder.note_task(task, trained=trained, measured=None, identity=checkpoint.get("identity", {}))

@@ -216,6 +216,30 @@ def output_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
+def columns(predictor: Predictor) -> list[str]:
+    """The names of a picture's `values`."""
+    names, heads = [], predictor.model.heads
+    if "label" in heads:
+        names += ["predicted", "confidence"] + ["balanced"] * predictor.has_balanced
+        for point in predictor.points:
+            names += [f"p_{point.name}"] + [point.name] * (point.threshold is not None)
+        names += predictor.classes
+    return names + ["lesion_share"] * ("mask" in heads)
+
+
+def values(prediction: Prediction, mask: np.ndarray | None, classes: Sequence[str]) -> list[str]:
+    """What a table says of a picture; `mask` is that of `mask_at` the picture's own size."""
+    found = []
+    if prediction.probabilities is not None:
+        best = prediction.probabilities.argmax()
+        found += [classes[best], f"{prediction.probabilities[best]:.4f}"]
+        found += [] if prediction.balanced is None else [classes[prediction.balanced]]
+        for finding in prediction.findings:
+            found += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
+        found += [f"{p:.4f}" for p in prediction.probabilities]
+    return found if mask is None else [*found, f"{np.count_nonzero(mask) / mask.size:.4f}"]
+
+
 class Outputs:
     """The folder that predictions are written to.
 
@@ -223,16 +247,9 @@ class Outputs:
     """
 
     def __init__(self, folder: Path, predictor: Predictor) -> None:
-        self.folder, self.predictor, heads = folder, predictor, predictor.model.heads
+        self.folder, self.predictor = folder, predictor
         self.table = folder / "predictions.csv"
-        self.header = ["file", "output"]
-        if "label" in heads:
-            self.header += ["predicted", "confidence"] + ["balanced"] * predictor.has_balanced
-            for point in predictor.points:
-                self.header += [f"p_{point.name}"] + [point.name] * (point.threshold is not None)
-            self.header += predictor.classes
-        if "mask" in heads:
-            self.header.append("lesion_share")
+        self.header = ["file", "output", *columns(predictor)]
 
     @contextmanager
     def open_table(self) -> Iterator:
@@ -261,20 +278,10 @@ class Outputs:
 
     def write_picture(self, file: Path, name: str, prediction: Prediction) -> list | str:
         """Write one picture's files; returns its row of the table, or what is wrong with it."""
-        paths = self.paths(name)
-        row: list = [str(file), name]
-        classes = self.predictor.classes
-        if prediction.probabilities is not None:
-            best = prediction.probabilities.argmax()
-            row += [classes[best], f"{prediction.probabilities[best]:.4f}"]
-            row += [] if prediction.balanced is None else [classes[prediction.balanced]]
-            for finding in prediction.findings:
-                row += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
-            row += [f"{p:.4f}" for p in prediction.probabilities]
-        if prediction.mask is not None:
-            mask = mask_at(prediction.mask, prediction.size)
+        paths, classes = self.paths(name), self.predictor.classes
+        mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)
+        if mask is not None:
             _save(Image.fromarray(mask), paths["masks"], compress_level=1)
-            row.append(f"{np.count_nonzero(mask) / mask.size:.4f}")
         try:
             view = view_of(file, prediction.size)
         except (ValueError, OSError) as error:  # it has changed meanwhile
@@ -282,7 +289,7 @@ class Outputs:
         _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
         if prediction.heat is not None:
             _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
-        return row
+        return [str(file), name, *values(prediction, mask, classes)]
 
 
 def _save(image: Image.Image, path: Path, **options) -> None:

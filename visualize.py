@@ -290,21 +290,34 @@ def outlined(image: Image.Image, mask: np.ndarray | None, caption: str) -> Image
     """
     canvas = _captioned(image, caption)
     if mask is not None and mask.any():
-        width = max(1, min(mask.shape) // 200)  # pixels
-        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        top, left = max(rows[0] - width, 0), max(columns[0] - width, 0)
-        part = mask[top : rows[-1] + width + 1, left : columns[-1] + width + 1]
-        pixels = np.array(image.crop((left, top, left + part.shape[1], top + part.shape[0])))
-        pixels[_grown(part, width) & ~part] = 0
-        pixels[_grown(~part, 1 + width) & part] = ImageColor.getrgb(PREDICTED_COLOUR)
-        canvas.paste(Image.fromarray(pixels), (int(left), int(top)))
+        line, place = contour(mask)
+        canvas.paste(line, place, line)
     return canvas
+
+
+def contour(mask: np.ndarray) -> tuple[Image.Image, tuple[int, int]]:
+    """The line around a mask (H, W) bool that is not empty, transparent elsewhere, and where its left upper corner is.
+
+    The mask's rim is coloured, and black just outside.
+    """
+    width = max(1, min(mask.shape) // 200)  # pixels
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    top, left = max(rows[0] - width, 0), max(columns[0] - width, 0)
+    part = mask[top : rows[-1] + width + 1, left : columns[-1] + width + 1]
+    pixels = np.zeros((*part.shape, 4), np.uint8)
+    pixels[_grown(part, width) & ~part] = 0, 0, 0, 255
+    pixels[_grown(~part, 1 + width) & part] = *ImageColor.getrgb(PREDICTED_COLOUR), 255
+    return Image.fromarray(pixels), (int(left), int(top))
 
 
 def heated(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
     """A photograph under a heat map (H, W) in [0, 1] of its size, and a caption in the margin below."""
-    colours = colormaps["inferno"](heat, bytes=True)[..., :3]
-    return _captioned(Image.blend(image, Image.fromarray(colours), 0.5), caption)
+    return _captioned(Image.blend(image, heat_colours(heat), 0.5), caption)
+
+
+def heat_colours(heat: np.ndarray) -> Image.Image:
+    """A heat map (H, W) in [0, 1] as a picture, dark to bright."""
+    return Image.fromarray(colormaps["inferno"](heat, bytes=True)[..., :3])
 
 
 def _grown(mask: np.ndarray, n_pixels: int) -> np.ndarray:

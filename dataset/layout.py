@@ -78,9 +78,10 @@ def find(data_dir: str | Path, wanted: Sequence[str] = ()) -> Layout:
     csv = find_csv(folder, images)
     if csv:
         rows = with_image_column(read_rows(csv))
-        if "image" not in rows or (readings := read_labels(rows, csv)) == []:
+        readings = read_labels(rows, csv)
+        if lacking := "images" if "image" not in rows else "" if readings else "classes":
             hint = " Its columns must be separated by commas." if len(rows.columns) == 1 else ""
-            raise ValueError(f"{csv} names no classes; it has {', '.join(rows.columns[:12])}. {EXPECTED}{hint}")
+            raise ValueError(f"{csv} names no {lacking}; it has {', '.join(rows.columns[:12])}. {EXPECTED}{hint}")
         if rows.empty:
             raise ValueError(f"{csv} has no rows. Expected one row an image.")
         return Layout(folder, csv, rows, choose(readings, csv, wanted), images, masks)
@@ -182,12 +183,12 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
         if pictures and place != folder and not kind_of(str(place.relative_to(folder))):
             below.setdefault(place.parent, {})[place.name] = pictures
     found = {place: classes for place, classes in below.items() if len(classes) > 1}
-    if len(found) > 1 or (found and folder not in found):
+    if len(found) > 1:
         places = list(map(str, found))
         raise ValueError(
             f"{' and '.join(places)} hold one folder a class each. Name one of them: --data-dir {places[0]}"
         )
-    return found.get(folder, {})
+    return next(iter(found.values()), {})
 
 
 def from_folders(folder: Path, in_folders: dict[str, list[Path]], masks: dict[str, str]) -> Layout:

@@ -1,5 +1,6 @@
 """The page in a real browser, and what it does with files."""
 
+import csv
 import os
 import re
 import shutil
@@ -7,118 +8,267 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT, picture
+from PIL import Image
 from test_report import CHROMIUM
 
 import predict
-from dataset.classes import HAM10000, name_of
+from dataset.classes import HAM10000
 from decision import NO_TAU, Finding, Point
 
 gradio = pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 
 
-@pytest.fixture
-def page_address(whole_run, demo_folder, tmp_path):
-    """app.py as a user starts it, and the folder that it may keep files in."""
+@pytest.fixture(scope="module")
+def page_address(whole_run, demo_folder, tmp_path_factory):
+    """app.py as a user starts it, the folder that it may keep files in, and its log."""
+    place = tmp_path_factory.mktemp("page")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "tmp").mkdir()
+    (place / "tmp").mkdir()
     command = [sys.executable, ROOT / "app.py", "--checkpoint", whole_run[0] / "best_multitask_model.pth"]
     command += ["--examples", demo_folder, "--port", str(port)]
-    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "no_proxy": "127.0.0.1,localhost"}
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
-    address = f"http://127.0.0.1:{port}/"
+    environment = os.environ | {"TMPDIR": str(place / "tmp"), "no_proxy": "127.0.0.1,localhost"}
+    with (place / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, env=environment)
     for _ in range(240):
         time.sleep(0.5)
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
-        assert process.poll() is None, (tmp_path / "log").read_text()
-    yield address, tmp_path / "tmp", tmp_path / "log"
+        assert process.poll() is None, (place / "log").read_text()
+    yield f"http://127.0.0.1:{port}/", place / "tmp", place / "log"
     process.terminate()
     process.wait()
 
 
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
 @pytest.fixture
-def visit(page_address):
+def visit(page_address, browser):
     """Opens the page as a new visitor; no page may load anything from elsewhere or fail."""
     address, _, log = page_address
-    errors, requests = [], []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    errors, requests, contexts = [], [], []
 
-        def open_page():
-            page = browser.new_context(viewport={"width": 1100, "height": 1100}).new_page()
-            page.on("request", lambda request: requests.append(request.url))
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(address)
-            page.get_by_text("not a medical device").wait_for()
-            return page
+    def open_page(width=1280, height=800, **options):
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        page.locator("[data-example]").first.wait_for()
+        page.wait_for_load_state("networkidle")
+        return page
 
-        yield open_page
-        browser.close()
+    yield open_page
+    for context in contexts:
+        context.close()
     assert errors == []
     assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
     assert "Traceback" not in log.read_text()
 
 
-def results_of(page):
-    """The captions of the pictures that are shown."""
-    return [figure.inner_text() for figure in page.locator("figure").all()]
+@pytest.fixture
+def files(demo_folder, tmp_path):
+    """Two pictures of a visitor's own, under names that HTML and templates could obey."""
+    for source, name in zip(sorted((demo_folder / "images").iterdir()), ("mine.jpg", "<b>{{yours}} ${1}.jpg")):
+        shutil.copy(source, tmp_path / name)
+    return [tmp_path / "mine.jpg", tmp_path / "<b>{{yours}} ${1}.jpg"]
 
 
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def send(page, *paths):
+    page.locator(".drop input").set_input_files(list(paths))
+
+
+def shown(page):
+    return page.locator(".results").last.inner_text()
 
 
 @needs_chromium
-def test_a_picture_is_shown_with_classes_outline_and_heat_map(visit, page_address, demo_folder, tmp_path):
-    shutil.copy(sorted((demo_folder / "images").iterdir())[0], tmp_path / "mine.jpg")
+def test_a_picture_is_shown_with_warnings_classes_and_layers_and_is_kept_nowhere(visit, page_address, files, tmp_path):
     page = visit()
-    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.jpg")
-    page.locator("figure img").nth(1).wait_for()
-    assert [("mine.jpg" in text) for text in results_of(page)] == [True, True]
-    shown = page.inner_text("body")
-    assert re.search(r"(Melanoma|Nevus|Lesion|Carcinoma|Keratosis|Dermatofibroma)\s*\d+%", shown)
-    assert "Likeliest class: " in shown and "Balanced rule: " in shown
-    assert re.search(r"Probability of a malignant lesion: [01]\.\d{4}, (above|below) the threshold", shown)
-    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    send(page, files[0])
+    page.get_by_role("heading", name="mine.jpg").wait_for()
+    assert page.locator(".seen img").count() == 3 and page.locator(".bars li").count() == 7
+    assert re.search(r"Malignant: (above|below) the threshold\s+Probability [01]\.\d{4}, threshold", shown(page))
+    assert "Likeliest class: " in shown(page) and "Balanced rule: " in shown(page)
+    page.screenshot(path=tmp_path / "page.png")
     shutil.copy(tmp_path / "page.png", os.environ.get("APP_SCREENSHOT", tmp_path / "copy.png"))
-    assert not list(page_address[1].rglob("mine.jpg"))  # the examples may stay
+    assert not [path for path in page_address[1].rglob("*") if path.is_file()]
 
 
 @needs_chromium
-def test_after_a_broken_file_nothing_of_the_picture_before_stays_but_the_explanation(visit, demo_folder, tmp_path):
-    (tmp_path / "text.jpg").write_text("no picture")
-    shutil.copy(sorted((demo_folder / "images").iterdir())[0], tmp_path / "mine.jpg")
+@pytest.mark.parametrize(
+    "size, reason", [(9, "cannot be used: not an image"), (51_000_000, "has 51.0 MB, and the most at once is 50 MB")]
+)
+def test_after_a_bad_file_nothing_of_the_picture_before_stays_but_the_explanation(visit, files, tmp_path, size, reason):
+    with (tmp_path / "bad.jpg").open("wb") as file:
+        file.truncate(size)
     page = visit()
-    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.jpg")
-    page.locator("figure img").nth(1).wait_for()
-    page.get_by_label("Clear").first.click()
-    page.locator("figure").first.wait_for(state="detached")
-    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.jpg")
-    page.locator("figure img").nth(1).wait_for()
-    page.get_by_label("Clear").first.click()
-    page.locator("input[type=file]").first.set_input_files(tmp_path / "text.jpg")
-    page.get_by_role("alert").get_by_text("text.jpg cannot be used: not an image").wait_for()
+    send(page, files[0])
+    page.locator(".card").wait_for()
+    send(page, tmp_path / "bad.jpg")
+    page.get_by_role("alert").get_by_text(f"bad.jpg {reason}").wait_for()
     page.wait_for_timeout(1000)
-    assert results_of(page) == [] and page.get_by_role("alert").count() == 1
-    assert not re.search(r"\d+%|Likeliest|threshold", page.inner_text("body"))
+    assert page.locator(".results img").count() == 0 and page.get_by_role("alert").count() == 1
+    assert not re.search(r"mine|\d\s%|Likeliest|threshold", shown(page))
+
+
+@needs_chromium
+def test_the_picture_is_shown_and_the_one_before_gone_while_the_model_has_not_answered(visit, files):
+    page = visit()
+    send(page, files[0])
+    page.locator(".card").wait_for()
+    page.route("**/queue/join**", lambda route: None)  # the server never hears of it
+    send(page, files[1])
+    page.get_by_role("status").get_by_text("The model is looking").wait_for()
+    assert page.locator(".card").count() == 0 and files[1].name in shown(page)
+    assert page.evaluate("document.querySelector('.waiting img').naturalWidth") > 0
+
+
+@needs_chromium
+def test_an_answer_that_comes_after_the_next_choice_is_not_shown(visit, files, tmp_path):
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(51_000_000)
+    page, held = visit(), []
+    page.route("**/queue/join**", lambda route: held.append(route))
+    send(page, files[0])
+    page.locator(".waiting").wait_for()
+    send(page, tmp_path / "large.jpg")
+    page.get_by_role("alert").wait_for()
+    with page.expect_response("**/queue/join**"):
+        held[0].continue_()
+    page.wait_for_timeout(2000)  # for the answer
+    assert page.get_by_role("alert").count() == 1 and page.locator(".results img").count() == 0
 
 
 @needs_chromium
 def test_an_example_works_every_time_and_for_every_visitor(visit):
     for page in (visit(), visit()):
         for _ in range(2):
-            page.locator(".gallery-item, .gallery button, button:has(img)").first.click()
-            page.locator("figure img").nth(1).wait_for()
-            assert all("synthetic_" in text for text in results_of(page))
+            page.locator("[data-example]").first.click()
+            page.locator(".waiting").wait_for(state="detached")
+            page.locator(".card").wait_for()
+            assert "synthetic_" in page.locator(".card h2").inner_text()
             assert page.get_by_role("alert").count() == 0
+
+
+@needs_chromium
+def test_two_visitors_with_the_same_file_at_once_are_both_answered(visit, files):
+    pages = visit(), visit()
+    for page in pages:
+        send(page, files[0])
+    for page in pages:
+        page.get_by_role("heading", name="mine.jpg").wait_for()
+
+
+@needs_chromium
+def test_the_layers_can_be_changed_and_the_next_picture_begins_anew(visit, files):
+    page = visit()
+    opacity = "[...document.querySelectorAll('.seen .outline, .seen .heat')].map(e => getComputedStyle(e).opacity)"
+    send(page, files[0])
+    page.get_by_label("Outline").uncheck()
+    page.get_by_label("Heat map").fill("90")
+    assert page.evaluate(opacity) == ["0.9", "0"]
+    send(page, files[1])
+    page.get_by_role("heading", name="yours").wait_for()
+    assert page.get_by_label("Outline").is_checked() and page.evaluate(opacity) == ["0.4", "1"]
+
+
+@needs_chromium
+def test_mask_overlay_and_row_can_be_downloaded(visit, files):
+    page, found = visit(), {}
+    send(page, files[0])
+    for name in ("Mask", "Overlay", "Row"):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=name).click()
+        found[download.value.suggested_filename] = download.value.path()
+    assert list(found) == ["mine_mask.png", "mine_overlay.jpg", "mine.csv"]
+    mask, (row,) = Image.open(found["mine_mask.png"]), csv.DictReader(found["mine.csv"].open())
+    assert mask.size == Image.open(files[0]).size and set(np.unique(mask)) <= {0, 255}
+    assert row["file"] == "mine.jpg" and float(row["lesion_share"]) == round(np.mean(np.asarray(mask) > 0), 4)
+    assert Image.open(found["mine_overlay.jpg"]).format == "JPEG"
+
+
+@needs_chromium
+def test_several_pictures_make_a_gallery_and_a_table_and_a_bad_one_is_named(visit, files, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    page = visit()
+    send(page, *files, tmp_path / "text.jpg")
+    page.get_by_role("alert").get_by_text("text.jpg cannot be used").wait_for()
+    names = [file.name for file in files]
+    assert page.locator(".tile b").all_inner_texts() == names
+    assert page.locator("tbody th").all_inner_texts() == names
+    assert not page.locator(".columns").nth(1).is_visible()
+    page.locator(".gallery a").nth(1).click()
+    assert page.locator(".columns").nth(1).is_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Table of all").click()
+    assert [row["file"] for row in csv.DictReader(download.value.path().open())] == names
+
+
+@needs_chromium
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_a_phone_has_one_column_and_no_sideways_scrolling(visit, files, color_scheme):
+    page = visit(390, 844, color_scheme=color_scheme)
+    send(page, *files)
+    page.locator(".gallery a").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    left = "e => [...e.querySelectorAll(':scope > *')].map(part => part.getBoundingClientRect().left)"
+    assert len(set(page.locator(".columns").first.evaluate(left))) == 1
+    size = "e => parseFloat(getComputedStyle(e).fontSize)"
+    assert page.locator(".tile figcaption").first.evaluate(size) >= 14
+
+
+@needs_chromium
+def test_warnings_stand_above_the_fold_on_a_phone(visit, files):
+    page = visit(390, 844)
+    send(page, files[0])
+    page.locator(".finding").last.wait_for()
+    boxes = [page.locator(".finding").nth(i).bounding_box() for i in range(2)]
+    assert all(box["y"] + box["height"] <= 844 for box in boxes)
+
+
+@needs_chromium
+def test_the_keyboard_reaches_every_control_in_order_and_shows_where_it_is(visit):
+    page = visit()
+    of_focus = """(() => {const e = document.activeElement, ring = e.closest('.drop') ?? e;
+        return [e.type || e.innerText, getComputedStyle(ring).outlineStyle]})()"""
+    reached = []
+    for i in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(of_focus))
+        if i == 1:
+            page.keyboard.press("Enter")  # the first example
+            page.locator(".card").wait_for()
+    controls = ["file", *["button"] * 6, "checkbox", "range", "Mask (PNG)", "Overlay (JPEG)", "Row (CSV)"]
+    assert reached == [[control, "solid"] for control in controls]
+
+
+@pytest.mark.parametrize("path, size", [("gradio_api/queue/join", 76_000_000), ("gradio_api/upload", 1000)])
+def test_the_server_takes_no_more_than_the_page_would_send_and_stores_no_file(page_address, path, size):
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%b\r\n--x--\r\n' % bytes(size)
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    request = urllib.request.Request(page_address[0] + path, part, headers)
+    with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as refused:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
+    assert getattr(refused.value, "code", 413) == 413
+    assert not [path for path in page_address[1].rglob("*") if path.is_file()]
 
 
 def test_a_missing_checkpoint_is_one_message(tmp_path):
@@ -138,51 +288,80 @@ def test_a_port_that_cannot_be_had_is_one_message(port, tmp_path):
     assert done.returncode == 2 and "Cannot serve on" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_too_large_is_refused_with_its_size(whole_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("task, parts", [("classification", (True, False)), ("segmentation", (False, True))])
+def test_the_page_of_a_model_with_one_head_leaves_out_the_other(task, parts, whole_run, files):
     import app
 
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    monkeypatch.setattr(app, "MAX_BYTES", 100)
-    picture().save(tmp_path / "large.png")
-    problem, *rest = app.look(str(tmp_path / "large.png"), None)
-    assert "large.png cannot be used: it has" in problem and tuple(rest) == app.NOTHING[1:]
-    assert (tmp_path / "large.png").exists()  # it is not an upload
+    predictor = predict.Predictor(whole_run[0] / f"best_{task}_model.pth", explain=True)
+    pictures = [(file.name, file.read_bytes()) for file in files]
+    for chosen in (pictures[:1], pictures):
+        page = app.answer(chosen, predictor)
+        assert (('class="bars"' in page), ("Mask (PNG)" in page)) == parts and "Overlay (JPEG)" in page
 
 
-def test_whatever_fails_nothing_is_shown_but_that_it_failed(tmp_path, monkeypatch):
-    import app
-
-    class Breaks:
-        def read(self, content):
-            raise RuntimeError("inside")
-
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    picture().save(tmp_path / "<b>.png")
-    for path, reason in ((tmp_path / "<b>.png", "could not be processed"), (tmp_path / "gone.png", "no longer there")):
-        problem, *rest = app.look(str(path), Breaks())
-        assert reason in problem and "<b>." not in problem and tuple(rest) == app.NOTHING[1:]
-
-
-def test_the_decisions_name_both_classes_and_both_thresholds_in_words():
-    import app
-
-    point = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
-    findings = (Finding(point, 0.25), Finding(Point("malignant", (0, 2, 3), 0.4, None, None, None), 0.3))
-    found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=findings)
-    assert app.decisions_of(found, [name_of(code) for code in HAM10000]) == (
-        "<p>Likeliest class: <b>Nevus</b>.</p><p>Balanced rule: <b>Melanoma</b>.</p>"
-        "<p>Probability of a melanoma: 0.2500, <b>above</b> the threshold 0.2000, which found 93 % of the melanomas "
-        "and passed over 66 % of the rest in the test set (1,499 images).</p>"
-        "<p>Probability of a malignant lesion: 0.3000, <b>below</b> the threshold 0.4000, fitted on the validation "
-        "set; what it finds elsewhere is not known.</p>"
+def knows(**more):
+    """As much of a predictor with labels as the page asks."""
+    model = SimpleNamespace(heads={"label": None})
+    return SimpleNamespace(
+        model=model, classes=list(HAM10000), points=[], has_balanced=True, is_calibrated=True, **more
     )
 
 
-def test_decisions_of_an_older_checkpoint_leave_out_what_it_lacks():
+def words_of(found):
+    """What the page says of a prediction."""
+    from page import cards
+
+    html = cards.render([cards.Card("a.png", found, "", "", "", "", "", ["a.png"])], [], knows())
+    return " ".join(re.sub("<[^>]*>", " ", html.replace("&nbsp;", " ")).split())
+
+
+def test_whatever_fails_nothing_is_shown_but_that_it_failed():
     import app
 
+    def read(content):
+        raise RuntimeError("inside")
+
+    page = app.answer([("<b>.png", b"")], knows(read=read))
+    assert "could not be processed" in page and "<b>." not in page and "card" not in page
+
+
+def test_of_very_many_pictures_the_first_are_looked_at_and_this_is_said(monkeypatch):
+    import app
+
+    monkeypatch.setattr(app, "MAX_PICTURES", 2)
+    seen = []
+    monkeypatch.setattr(app.cards, "look", lambda name, *_: seen.append(name))
+    monkeypatch.setattr(app.cards, "render", lambda found, problems, _: problems)
+    (problem,) = app.answer([(str(i), b"") for i in range(5)], None)
+    assert seen == ["0", "1"] and problem.startswith("These are the first 2 of 5 pictures")
+
+
+def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_missed():
+    point = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
+    unmeasured = Point("malignant", (0, 2, 3), 0.4, None, None, None)
+    found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=(Finding(point, 0.25),))
+    assert (
+        "⚠ Melanoma: above the threshold Probability 0.2500, threshold 0.2000. In 1,499 test images this threshold "
+        "found 93 % of the melanomas (sensitivity) and passed over 66 % of the rest (specificity); 34 % of the rest "
+        "were above it, too. Likeliest class: Nevus, over 99 % . Balanced rule: Melanoma ."
+    ) in words_of(found)
+    below = words_of(found._replace(findings=(Finding(point, 0.15), Finding(unmeasured, 0.3))))
+    assert "passed over 66 % of the rest (specificity); 7 % of the melanomas were missed." in below
+    assert "⚠" not in below and "Malignant: below the threshold Probability 0.3000, threshold 0.4000." in below
+    assert "its sensitivity and specificity elsewhere are not known" in below
+
+
+def test_decisions_of_an_older_checkpoint_leave_out_what_it_lacks():
     findings = (Finding(Point("melanoma", (0,), None, None, None, None), 0.25),)
-    found = predict.Prediction((8, 8), np.eye(7)[1], None, None, findings=findings)
-    shown = app.decisions_of(found, [name_of(code) for code in HAM10000])
-    assert "<b>Nevus</b>" in shown and NO_TAU in shown
-    assert "Probability of a melanoma: 0.2500, no threshold is known." in shown and "%" not in shown
+    shown = words_of(predict.Prediction((8, 8), np.eye(7)[1], None, None, findings=findings))
+    assert "Nevus, over 99 %" in shown and NO_TAU in shown and "Balanced rule:" not in shown
+    assert "Melanoma: no threshold is known Probability 0.2500." in shown and "sensitivity" not in shown
+
+
+def test_a_file_that_is_no_picture_is_no_example(tmp_path):
+    import app
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_text("no picture")
+    picture().save(tmp_path / "images" / "b.png")
+    assert [example.name for example in app.choose_examples(tmp_path)] == ["b.png"]

@@ -41,7 +41,7 @@ def test_where_some_images_lack_a_target_each_batch_says_which_have_it(batches, 
     """In an epoch's order, for each of two processes; three of ten images have no mask, and two no label."""
     one = batches()
     table = one.table.copy()
-    table.loc[[0, 3, 8], "status"], table.loc[[1, 8], "label"] = LABEL_ONLY, -1
+    table.loc[[0, 3, 8], "status"], table.loc[[1, 8], "label"] = LABEL_ONLY, None
     order = np.random.default_rng((5, 1)).permutation(10)
     for rank in (0, 1):
         some = data.Batches(one.pixels, table, 4, device=device, seed=5, rank=rank, n_ranks=2)

@@ -1,12 +1,20 @@
 """The folders that users have, in small: what each is read as, and what is asked where two readings are possible."""
 
-import pytest
-from conftest import disc, picture
+import io
+import json
+from unittest import mock
 
+import pytest
+from conftest import QUICK, disc, picture
+
+import main
+import predict
 from dataset.check import check
 from dataset.classes import classes_of
+from dataset.csvfile import read_back
 from dataset.layout import find
 from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, USED, read_table
+from models import load_model
 
 HAM_HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
 
@@ -117,6 +125,17 @@ def test_files_of_the_same_name_in_two_folders_of_classes_are_two_images(fill):
     assert sorted(table["image"]) == ["benign_1", "malignant_1"] and len(set(table["image_path"])) == 2
 
 
+def test_folders_of_classes_may_lie_in_one_folder(fill):
+    assert list(read_table(fill("lesions/benign/1.jpg", "lesions/malignant/2.jpg"))["label"]) == ["benign", "malignant"]
+
+
+def test_a_csv_that_names_no_images_is_refused_with_its_columns(fill):
+    folder = fill("images/a.jpg")
+    fill.text("GroundTruth.csv", ["picture,MEL,NV", "a,1,0"])
+    with pytest.raises(ValueError, match=r"names no images; it has picture, MEL, NV\. Expected: image,MEL"):
+        read_table(folder)
+
+
 def test_images_with_masks_need_no_diagnoses(fill):
     images = [f"ISIC2018_Task1-2_Training_Input/{name}.jpg" for name in "abc"]
     masks = [f"ISIC2018_Task1_Training_GroundTruth/{name}_segmentation.png" for name in "ab"]
@@ -194,3 +213,66 @@ def test_what_main_or_predict_has_written_is_no_data(fill):
     fill.text("predictions.csv", ["file,output,predicted", "a,a,NV"])
     with pytest.raises(ValueError, match=r"was written by main\.py or predict\.py"):
         read_table(folder)
+
+
+# The program on them
+
+
+def run(folder, *flags):
+    """Train every task for one epoch; returns the exit code and the run's folder."""
+    places = ["--data-dir", folder, "--output-dir", folder.parent / "outputs", "--cache-dir", folder.parent / "cache"]
+    with mock.patch("visualize.png", return_value=b"not drawn"):
+        return main.main([*map(str, places), *QUICK, *flags]), folder.parent / "outputs"
+
+
+def numbers_of(outputs, task):
+    return json.loads((outputs / task / "metrics.json").read_text())
+
+
+@pytest.fixture
+def inner(tmp_path):
+    """A data folder below the one that a run writes into."""
+    return tmp_path / "data"
+
+
+def test_two_classes_in_folders_with_masks_for_some_are_learned_measured_and_used(fill, inner, tmp_path):
+    for code in ("benign", "malignant"):
+        fill(*(f"data/{code}/{code}_{k}.jpg" for k in range(6)))
+    fill(*(f"data/masks/{code}_{k}.png" for code in ("benign", "malignant") for k in range(4)))
+    done, outputs = run(inner, "--no-group-by-lesion")
+    assert done == 0
+    found = numbers_of(outputs, "multitask")
+    assert list(found["label"]["per_class"]) == ["benign", "malignant"]
+    assert list(found["label"]["operating_points"]) == ["malignant"]
+    splits = read_back(outputs / "splits.csv")
+    masked = splits["image"].str[-1].astype(int) < 4
+    assert found["label"]["n_images"] == (splits["split"] == "test").sum()
+    assert found["mask"]["n_images"] == (masked & (splits["split"] == "test")).sum()
+    assert "Melanoma" not in (outputs / "report.html").read_text() and (outputs / "comparison.json").exists()
+    best = outputs / "best_multitask_model.pth"
+    assert load_model(best).classes == ("benign", "malignant")
+    with mock.patch("sys.stdout", io.StringIO()) as printed:
+        predicted = tmp_path / "predictions"
+        assert predict.main([str(inner / "benign"), "--checkpoint", str(best), "--output-dir", str(predicted)]) == 0
+    assert "malignant: threshold" in printed.getvalue()
+    assert {"p_malignant", "benign", "malignant"} <= set(read_back(predicted / "predictions.csv"))
+
+
+def test_images_with_masks_alone_train_the_segmenter_and_the_rest_is_named(fill, inner, capsys):
+    names = [f"a{k}" for k in range(8)]
+    fill(*(f"data/images/{name}.jpg" for name in names), *(f"data/masks/{name}.png" for name in names))
+    done, outputs = run(inner)
+    assert done == 0
+    assert "Too few diagnoses" in (out := capsys.readouterr().out) and "for classification, multitask" in out
+    assert numbers_of(outputs, "segmentation")["mask"]["by_class"] == {}
+    assert "Diagnoses: none" in (outputs / "report.html").read_text()
+
+
+def test_chosen_classes_are_learned_and_a_model_of_others_is_not_measured_on_them(fill, inner, capsys):
+    names = [f"{code}{k}" for code in ("MEL", "NV", "SCC") for k in range(4)]
+    fill(*(f"data/images/{name}.jpg" for name in names))
+    fill.text("data/GroundTruth.csv", ["image,label", *(f"{name},{name[:-1]}" for name in names)])
+    done, outputs = run(inner, "--tasks", "classification", "--classes", "melanoma", "SCC")
+    assert done == 0 and list(numbers_of(outputs, "classification")["label"]["per_class"]) == ["MEL", "SCC"]
+    assert run(inner, "--tasks", "classification", "--evaluate-only")[0] == 2
+    assert "trained on the classes MEL, SCC, and the data's are MEL, NV, SCC" in capsys.readouterr().err

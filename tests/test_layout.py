@@ -6,8 +6,8 @@ import re
 import pytest
 from conftest import ROOT
 
-FILES = [path for place in (".", "dataset", "report") for path in sorted((ROOT / place).glob("*.py"))]
-ROOMS = {path.stem for path in ROOT.glob("*.py")} | {"dataset", "report"}
+FILES = [path for place in (".", "dataset", "page", "report") for path in sorted((ROOT / place).glob("*.py"))]
+ROOMS = {path.stem for path in ROOT.glob("*.py")} | {"dataset", "page", "report"}
 (DIAGRAM,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 DRAWN = {left.strip(): set(right.split()) for left, _, right in (line.partition("->") for line in DIAGRAM.splitlines())}
 

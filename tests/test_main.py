@@ -725,7 +725,7 @@ def test_where_some_images_lack_a_mask_each_head_learns_from_and_is_measured_on_
     [
         ({}, ["classification", "segmentation", "multitask"], ""),
         ({"status": tables.LABEL_ONLY}, ["classification"], "Too few masks in here for segmentation, multitask"),
-        ({"label": -1}, ["segmentation"], "Too few labels in here for classification, multitask"),
+        ({"label": -1}, ["segmentation"], "Too few diagnoses in here for classification, multitask"),
     ],
 )
 def test_a_task_needs_a_target_of_each_of_its_heads_in_each_part_of_the_split(without, possible, message, capsys):

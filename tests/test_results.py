@@ -338,9 +338,9 @@ def measured_accuracy(measured, images):
 
 def test_images_without_a_label_do_not_count_where_probabilities_are_calibrated():
     true, logits = labels_and_logits()
-    of_all = results.fit_calibration(true, logits, LEARNED)
+    of_all = results.fit_calibration(true, logits, LEARNED, CLASSES)
     more = np.concatenate([true, [-1, -1]]), np.concatenate([logits, np.full((2, 7), 9.0)])
-    assert results.fit_calibration(*more, np.append(LEARNED, -1)) == of_all
+    assert results.fit_calibration(*more, np.append(LEARNED, -1), CLASSES) == of_all
 
 
 def test_ages_fall_into_bands():

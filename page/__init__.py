@@ -1,0 +1,1 @@
+"""What app.py shows in the browser: the picker, and what a model says of each picture."""
