@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from dataset.cache import PixelFile
-from dataset.classes import positions_of
+from dataset.classes import classes_of, positions_of
 from dataset.images import read_image
 from dataset.table import targets
 from machine import map_ahead
@@ -102,6 +102,7 @@ class Batches:
 
     Attributes
     ----------
+    classes : that labels are positions in.
     shares : of the images that have a label, and a mask.
 
     Raises
@@ -124,7 +125,7 @@ class Batches:
         self.pixels, self.table, self.device = pixels, table, torch.device(device)
         rows = torch.tensor(table["row"].to_numpy(np.int64))
         self.rows = rows.to(pixels.device) if isinstance(pixels, torch.Tensor) else rows
-        self.labels = torch.tensor(positions_of(table)).to(device)
+        self.classes, self.labels = classes_of(table), torch.tensor(positions_of(table)).to(device)
         known = targets(table)
         self.shares = {name: float(values.mean()) for name, values in known.items()}
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}

@@ -53,6 +53,30 @@ def infer(
         model.train(was_training)
 
 
+def heads_of(model: nn.Module, image: Tensor, classes: Sequence[str]) -> list[str]:
+    """The names of what a model gives for images (N, 3, H, W): "label", "mask" or both.
+
+    Raises
+    ------
+    ValueError : it gives something else, or other shapes than (N, K) for these classes and (N, 1, H, W).
+    """
+
+    def checked(image: Tensor) -> dict[str, Tensor]:
+        output, expected = model(image), {"mask": (len(image), 1, *image.shape[2:])}
+        if classes:
+            expected = {"label": (len(image), len(classes))} | expected
+        found = {name: tuple(logits.shape) for name, logits in output.items()} if isinstance(output, dict) else {}
+        if not found or not found.items() <= expected.items():
+            raise ValueError(
+                f"The model gives {found or f'a {type(output).__name__}'} for images {tuple(image.shape)}; expected a "
+                f"dict with some of {expected}. The data's classes are {', '.join(classes) or 'none'}."
+            )
+        return output
+
+    ((_, output),) = infer(model, [{"image": image}], forward=checked)
+    return list(output)
+
+
 def label_accuracy(logits: Tensor, label: Tensor) -> Tensor:
     """1 where the largest of the logits (N, K) is at `label` (N,), else 0: float (N,)."""
     return (logits.argmax(dim=1) == label).float()

@@ -182,7 +182,9 @@ def run(config: SimpleNamespace) -> None:
         if folder.is_finished(tasks, measured_as(config)):
             return say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
-        write_data(folder, data_set, external)
+        folder.write_data(data_set.table)
+        if external:
+            folder.below("external").write_data_report(external.table)
         for task in tasks:
             job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared))
             say(f"\n=== {task} ===")
@@ -284,11 +286,6 @@ def go_on_with(some: Sequence[str], tasks: Sequence[str], problem: str, advice: 
         say(f"{message} Going on without.")
 
 
-def learnable(table: pd.DataFrame, heads: Sequence[str]) -> pd.DataFrame:
-    """The rows that a model can learn from, and is measured on: with a target for any of its heads."""
-    return table[tables.targets(table)[list(heads)].any(axis=1)]
-
-
 def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: int, n_ranks: int) -> dict:
     """Batches by part of the split. Training is shuffled and augmented.
 
@@ -296,7 +293,7 @@ def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: i
     ------
     ValueError : a batch is too small for the processes, or for batch normalisation.
     """
-    rows, size = learnable(table, models.MODELS[task].outputs), recipes(config)[task].batch_size
+    rows, size = tables.learnable(table, models.MODELS[task].outputs), recipes(config)[task].batch_size
     options: dict = {split: {"rank": rank, "n_ranks": n_ranks} for split in ("train", "val")} | {"test": {}}
     options["train"] |= {"seed": config.SEED, "augment": config.AUGMENT}
     found = {
@@ -375,19 +372,6 @@ def begin_measuring(
     return checkpoints
 
 
-def write_data(folder: RunFolder, data_set: DataSet, external: OtherSet | None) -> None:
-    """What became of each row, and the split."""
-    columns, table = ["image", "status", "reason"], data_set.table
-    folder.write_table("data_report.csv", table[columns])
-    used = table[table["split"] != ""].sort_values("image")
-    folder.note(classes=list(classes_of(table)))
-    folder.write_table("splits.csv", used[["image", "label", "lesion_id", "split"]])
-    counts = splits.class_table(table)
-    folder.draw("class_distribution.png", visualize.class_distribution(counts, "Images per class and part"))
-    if external:
-        folder.write_table("external/data_report.csv", external.table[columns])
-
-
 def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
     torch.manual_seed(config.SEED)
@@ -455,7 +439,8 @@ def measure_models(config, folder: RunFolder, name: str, checkpoints: dict, part
 def measure_named(config, folder, named: dict[Path, dict], table, pixels, external, device, precision: str) -> None:
     """Measure the checkpoints that were named, as one model."""
     name = "average" if len(named) > 1 else next(iter(named.values()))["task"]
-    rows, size = learnable(table, averaging.heads_of(named)), config.MULTITASK_BATCH_SIZE  # nothing depends on the size
+    rows = tables.learnable(table, averaging.heads_of(named))
+    size = config.MULTITASK_BATCH_SIZE  # nothing depends on it
     parts = {part: data.Batches(pixels, rows[rows["split"] == part], size, device=device) for part in tables.SPLITS}
     say(f"\n=== {name} ===")
     own = next(iter(named.values())).get("identity", {}) if len(named) == 1 else {}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from evaluate import SCORES, autocast, infer
+from evaluate import SCORES, autocast, heads_of, infer
 from machine import from_first, is_distributed, is_first, time_left, write_file
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the images
@@ -106,7 +106,7 @@ class Checkpoints:
 
     Parameters
     ----------
-    best_path : checkpoint of the best epoch, for `models.load_model`.
+    best_path : checkpoint of the best epoch, for `best_weights`; with main.py's description for `models.load_model`.
     folder : gets ``history.csv``, ``last.pth`` and ``previous.pth`` each epoch.
     description : plain values that are stored in the best checkpoint beside the weights.
     identity : what must be the same to go on: settings, number of processes, the data's hash.
@@ -116,18 +116,19 @@ class Checkpoints:
 
     def __init__(
         self,
-        best_path: Path,
-        folder: Path,
+        best_path: str | Path,
+        folder: str | Path,
         *,
-        description: dict,
+        description: dict | None = None,
         identity: dict | None = None,
         conditions: dict | None = None,
         resume: bool = False,
     ) -> None:
-        self.best_path, self.folder, self.description = best_path, folder, description
+        self.best_path, self.folder, self.description = Path(best_path), Path(folder), description or {}
         self.identity, self.conditions, self.resume = identity or {}, conditions or {}, resume
-        folder.mkdir(parents=True, exist_ok=True)
-        self.states = (folder / "last.pth", folder / "previous.pth")
+        for place in (self.folder, self.best_path.parent):
+            place.mkdir(parents=True, exist_ok=True)
+        self.states = (self.folder / "last.pth", self.folder / "previous.pth")
 
     def read(self) -> dict | None:
         """The last whole state; None if there is none, or none is wanted.
@@ -151,6 +152,10 @@ class Checkpoints:
                 tqdm.write(f"The weights will not be, bit for bit, those of a run without interruption: {changes}.")
             return state
         return None
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """Of the epoch of the lowest validation loss, for ``model.load_state_dict``."""
+        return torch.load(self.best_path, map_location="cpu", weights_only=True)["weights"]
 
     def write(self, state: dict, weights: dict[str, Tensor] | None) -> None:
         """Keep the state of an epoch, the one before it, and the weights of the best model so far, if it is new."""
@@ -236,15 +241,18 @@ def fit(
 
     Parameters
     ----------
+    model : any that maps images to a dict of the logits ``"label"`` (N, K), ``"mask"`` (N, 1, H, W), or both.
     train_batches, val_batches : objects with ``epoch(number)``, ``len()``, ``sizes`` (images of each batch over all
-        processes), ``n_images`` and, where batches say ``has_label`` or ``has_mask``, ``shares``, as `data.Batches`.
+        processes), ``n_images``, ``classes`` and, where batches say ``has_label`` or ``has_mask``, ``shares``, as
+        `data.Batches`.
     checkpoints : where to keep the best model and each epoch's state; None keeps nothing.
 
     Raises
     ------
     FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
-    ValueError : as `Checkpoints.read`.
+    ValueError : as `Checkpoints.read` and `refuse_unfit`.
     """
+    refuse_unfit(model, train_batches)
     learner = Learner(model, recipe, precision, recipe.epochs * len(train_batches))
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if checkpoints and (state := from_first(checkpoints.read)):
@@ -275,6 +283,13 @@ def fit(
                     f"To go: {recipe.epochs - epoch} of {recipe.epochs} epochs, {time_left(left, datetime.now())}."
                 )
     return history
+
+
+def refuse_unfit(model: nn.Module, batches) -> None:
+    """Raises ValueError as `evaluate.heads_of`, or for a head that no training image has a target for."""
+    for head in heads_of(model, next(batches.epoch(1))["image"][:1], batches.classes):
+        if not (shares_of(batches) or {}).get(head, 1):
+            raise ValueError(f"The model gives a {head}, and no training image has one.")
 
 
 class Learner:

@@ -90,6 +90,11 @@ def targets(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"label": has_label(table), "mask": has_mask(table)}, index=table.index)
 
 
+def learnable(table: pd.DataFrame, heads: Sequence[str]) -> pd.DataFrame:
+    """The rows that a model can learn from, and is measured on: with a target for any of its heads."""
+    return table[targets(table)[list(heads)].any(axis=1)]
+
+
 def _check_names(table: pd.DataFrame) -> None:
     """Leave out rows that name no file."""
     name = table["image"]

@@ -15,7 +15,6 @@ import data
 import evaluate
 import machine
 from dataset import images
-from dataset.classes import classes_of
 from dataset.table import has_mask
 
 
@@ -43,14 +42,6 @@ class Collected(NamedTuple):
         return Collected(*(None if values is None else values[chosen] for values in self))
 
 
-def heads_of(model: nn.Module, batches: data.Batches) -> list[str]:
-    """The names of what the model gives; one that does not say them is run on an image."""
-    if hasattr(model, "heads"):
-        return list(model.heads)
-    ((_, output),) = evaluate.infer(model, batches.subset([0]).epoch())
-    return list(output)
-
-
 def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collected | None:
     """Run the model over all images once.
 
@@ -58,9 +49,9 @@ def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collecte
     others None.
     """
     rows = batches.table.iloc[machine.share()]
-    heads, classes = heads_of(model, batches), classes_of(batches.table)
+    heads = evaluate.heads_of(model, batches.subset([0])[0]["image"], batches.classes)
     forward = getattr(model, "explain", None) if "label" in heads else None
-    widths = {"label": {"label": len(classes)}, "mask": {"mask": 4, "native": 4, "surface": 2}}
+    widths = {"label": {"label": len(batches.classes)}, "mask": {"mask": 4, "native": 4, "surface": 2}}
     widths["label"] |= {"heat": 2} if forward else {}
     kept = {name: np.full((len(rows), n), np.nan) for head in heads for name, n in widths[head].items()}
     masked, start = has_mask(rows), 0
@@ -69,11 +60,6 @@ def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collecte
             place = np.arange(start, start + len(batch["image"]))
             start += len(place)
             if "label" in output:
-                if output["label"].shape[1] != len(classes):
-                    raise ValueError(
-                        f"The model tells {output['label'].shape[1]} classes apart, and the table has {len(classes)}: "
-                        f"{', '.join(classes)}."
-                    )
                 kept["label"][place] = output["label"].cpu()
             if masked[place].any():
                 for name, values in _against_masks(batch, output, rows.iloc[place], pool).items():

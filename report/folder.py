@@ -9,7 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import visualize
+from dataset.classes import classes_of
 from dataset.csvfile import as_csv
+from dataset.splits import class_table
 from machine import from_first, is_first, write_file
 
 RECORD = "record.json"
@@ -118,6 +120,18 @@ class RunFolder:
 
     def write_json(self, name: str, content: dict) -> None:
         self.write(name, json.dumps(content, indent=2) + "\n")
+
+    def write_data(self, table: pd.DataFrame) -> None:
+        """What became of each row of the data, the classes, and the split."""
+        self.write_data_report(table)
+        self.note(classes=list(classes_of(table)))
+        used = table[table["split"] != ""].sort_values("image")
+        self.write_table("splits.csv", used[["image", "label", "lesion_id", "split"]])
+        counts = class_table(table)
+        self.draw("class_distribution.png", visualize.class_distribution(counts, "Images per class and part"))
+
+    def write_data_report(self, table: pd.DataFrame) -> None:
+        self.write_table("data_report.csv", table[["image", "status", "reason"]])
 
     def draw_all(self, figures: dict[str, Figure | None]) -> None:
         """Write the figures that there are, by file name without extension."""

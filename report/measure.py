@@ -14,7 +14,7 @@ import models
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.splits import split_hash
-from dataset.table import targets
+from dataset.table import learnable
 from report import results
 from report.folder import RunFolder
 from train import save
@@ -122,7 +122,7 @@ def measure(
     folder.note_task(task, external=False)
     if other:
         heads = averaging.heads_of(checkpoints)
-        rows = other.table[targets(other.table)[heads].any(axis=1)]
+        rows = learnable(other.table, heads)
         if len(rows):
             test = parts["test"]
             batches = data.Batches(other.pixels, rows, max(test.sizes), device=test.device)

@@ -70,10 +70,12 @@ class Run:
         self.record = self._json("record.json") or {"tasks": {}}
         self.config, self.environment = self._json("config.json") or {}, self._json("environment.json") or {}
         self.evaluation = self._json("evaluation.json") or {}
-        done = [task for task in TASKS if self.record["tasks"].get(task, {}).get("measured") is not None]
+        tasks = self.record["tasks"]
+        of_main = [task for task in TASKS if task in tasks]
+        done = [task for task in dict.fromkeys([*of_main, *tasks]) if tasks[task].get("measured") is not None]
         self.metrics = {task: self._json(f"{task}/metrics.json") for task in done}
         self.comparison = self._json("comparison.json") if self.record.get("comparison") else None
-        elsewhere = [task for task in done if self.record["tasks"][task].get("external")]
+        elsewhere = [task for task in done if tasks[task].get("external")]
         self.external = {task: self._json(f"external/{task}/metrics.json") for task in elsewhere}
         self.splits, self.report = self.table("splits.csv"), self.table("data_report.csv")
         self.leakage = self.table("leakage.csv")

@@ -13,7 +13,7 @@ from dataset.classes import classes_of, positions_of
 from dataset.table import targets
 from decision import SCALE, points_among
 from report import bootstrap
-from report.collect import Collected, collect, gather_rows, heads_of, run_over_share
+from report.collect import Collected, collect, gather_rows, run_over_share
 from report.folder import RunFolder
 from report.pictures import Pictures
 
@@ -49,7 +49,7 @@ def assess(
 
     Raises
     ------
-    ValueError : the calibration is one of an earlier version; the model has another number of classes than the table.
+    ValueError : the calibration is one of an earlier version; as `evaluate.heads_of`.
     """
     if not is_current(calibration):
         raise ValueError(f"This calibration has no tau, or thresholds of another scale than {SCALE}: calibrate again.")
@@ -103,9 +103,9 @@ def calibrate(model: nn.Module, batches: data.Batches, precision: str, learned: 
     prior : share of each class among the images that the model was trained on.
     tau : of the balanced rule, for these probabilities.
     """
-    if "label" not in heads_of(model, batches):
+    classes = batches.classes
+    if "label" not in evaluate.heads_of(model, batches.subset([0])[0]["image"], classes):
         return {}
-    classes = classes_of(batches.table)
     logits = [output["label"].cpu().numpy() for _, output in run_over_share(model, batches, precision)]
     whole = gather_rows(np.concatenate([np.empty((0, len(classes))), *logits]))
     return machine.from_first(fit_calibration, positions_of(batches.table), whole, learned, classes)

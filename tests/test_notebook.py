@@ -15,5 +15,5 @@ def test_the_notebook_runs_and_shows_its_pictures(tmp_path, monkeypatch):
     before = path.read_bytes()
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": path.parent}}).execute()
     pictures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    assert sum("image/png" in output["data"] for output in pictures) == 3
+    assert sum("image/png" in output["data"] for output in pictures) == 4
     assert path.read_bytes() == before

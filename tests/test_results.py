@@ -313,10 +313,10 @@ def test_images_without_a_mask_count_for_labels_alone(measured):
 def test_each_head_is_measured_on_the_images_that_have_its_target(measured):
     """Numbers, tables, subgroups and the console; every second image has no label, and ten have no mask."""
     rows = measured[1].table.copy()
-    rows.loc[rows.index[::2], "label"] = -1
+    rows.loc[rows.index[::2], "label"] = None
     rows.loc[rows.index[:10], "status"] = LABEL_ONLY
     found, written = assess_rows(measured, rows), measured[-1].with_name("some")
-    labelled, masked = rows[rows["label"] >= 0], rows[rows["status"] != LABEL_ONLY]
+    labelled, masked = rows[rows["label"].notna()], rows[rows["status"] != LABEL_ONLY]
     assert list(pd.read_csv(written / "predictions.csv")["image"]) == list(labelled["image"])
     assert list(pd.read_csv(written / "per_image.csv")["image"]) == list(masked["image"])
     assert (found["label"]["n_images"], found["mask"]["n_images"]) == (len(labelled), len(masked))

@@ -32,7 +32,7 @@ class Toy:
         self.image = torch.randn(n, 3, 4, 4, generator=generator).to(device)
         self.label = (self.image[:, 0].mean(dim=(1, 2)) > 0).long()
         self.mask = (self.image[:, :1] > 0).float()
-        self.n_images, self.size = n, size
+        self.n_images, self.size, self.classes = n, size, ("low", "high")
         self.sizes = [min(size, n - start) for start in range(0, n, size)]
         self.has = {} if n_masks is None else {"has_mask": torch.arange(n, device=device) < n_masks}
         self.shares = {"label": 1.0, "mask": (n if n_masks is None else n_masks) / n}

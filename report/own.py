@@ -1,0 +1,115 @@
+"""A model of one's own, trained in whatever way -> the folder of a run: its numbers, its pictures and report.html."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+import data
+import evaluate
+import machine
+import visualize
+from dataset.cache import PixelFile
+from dataset.classes import positions_of
+from dataset.splits import split_hash
+from dataset.table import SPLITS, learnable, targets, usable
+from report import page, results
+from report.folder import RunFolder
+
+BATCH_SIZE = 16  # images; nothing depends on it
+
+
+def report_model(
+    model: nn.Module,
+    table: pd.DataFrame,
+    pixels: PixelFile | np.ndarray | torch.Tensor,
+    path: str | Path,
+    *,
+    name: str,
+    history: list[dict] | None = None,
+    settings: dict | None = None,
+    note: str = "",
+    precision: str = "fp32",
+) -> dict | None:
+    """Calibrate a model on the validation set, measure it on the test set, report it, and return its numbers.
+
+    ``python -m report compare`` compares the folder with that of any run on the same split, such as main.py's.
+
+    Parameters
+    ----------
+    model : any that `train.fit` takes, on the device that it is to be measured on.
+    table, pixels : from `decode_table`, and the parts from `split_table` in the table's column ``split``.
+    path : folder to write. An earlier report of the same name there is replaced; another run there is refused.
+    name : what the model is called, and its folder in that one.
+    history : what `train.fit` returned, for the training curves.
+    settings : plain values that say how the model was trained, such as its seed and `Recipe`; runs that differ in
+        their ``seed`` alone are repetitions of each other.
+    note : stands in every picture and over the report, such as `synthetic.NOTE`.
+    precision : number format of the forward pass, "fp32" or "bf16".
+
+    Raises
+    ------
+    ValueError : as `evaluate.heads_of`; the table has no parts, or one of them no image with a target of the model;
+        the folder holds another run; the name is none of a folder.
+    """
+    if not re.fullmatch(r"[\w-]+", name) or name == "external":
+        raise ValueError(f"A model cannot be called {name!r}: use letters, digits, _ and -, and not external.")
+    device = next((values.device for values in model.parameters()), torch.device("cpu"))
+    parts = parts_for(model, table, pixels, device)
+    folder, environment = RunFolder(path, note), machine.describe(device, precision, 1)
+    with folder.locked():
+        folder.go_on()
+        if others := folder.record["tasks"].keys() - {name}:
+            raise ValueError(f"{path} holds a run of {', '.join(sorted(others))}. Name another folder for {name}.")
+        folder.record = {"started": environment["started"], "tasks": {}}
+        folder.write_json("config.json", describe(model, table, parts["test"], settings or {}, note))
+        folder.write_json("environment.json", environment)
+        folder.write_data(table)
+        identity = {"epochs": len(history)} if history else {}
+        identity |= (settings or {}) | {"precision": precision, "split_hash": split_hash(table)}
+        folder.note_task(name, identity=identity, trained=True, measured=None)
+        for old in (folder.path / name).glob("*.png"):  # or the page would show what this model may not have
+            old.unlink(missing_ok=True)
+        if history:
+            folder.write_table(f"{name}/history.csv", pd.DataFrame(history))
+            folder.draw(f"{name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), name))
+
+        calibration = results.calibrate(model, parts["val"], precision, positions_of(parts["train"].table))
+        place = folder.below(name)
+        found = results.assess(model, parts["test"], calibration, place, task=name, precision=precision)
+        folder.note_task(name, measured={"external": "", "tta": False})
+        if found:
+            print(results.console_table(f"{name}, test set", found), flush=True)
+            folder.write("report.html", page.build(folder.path))
+        folder.note(finished=True)
+    return found
+
+
+def parts_for(model: nn.Module, table: pd.DataFrame, pixels, device: torch.device) -> dict[str, data.Batches]:
+    """The parts of the split, of the images that the model is learned from and measured on."""
+    if "split" not in table:
+        raise ValueError('The table has no column split. Set table["split"] = split_table(table, ...) before training.')
+    one = data.Batches(pixels, usable(table)[:1], 1, device=device)
+    heads = evaluate.heads_of(model, one[0]["image"], one.classes)
+    rows = learnable(table, heads)
+    for part in SPLITS:
+        known = targets(rows[rows["split"] == part]).any()
+        if missing := [head for head in heads if not known[head]]:
+            raise ValueError(f"The model gives a {missing[0]}, and no image of {part} has one.")
+    return {part: data.Batches(pixels, rows[rows["split"] == part], BATCH_SIZE, device=device) for part in SPLITS}
+
+
+def describe(model: nn.Module, table: pd.DataFrame, test: data.Batches, settings: dict, note: str) -> dict:
+    """The configuration, as that of main.py."""
+    n_parameters = sum(values.numel() for values in model.parameters())
+    return {
+        "MODEL": f"{type(model).__name__}, {n_parameters:,} parameters",
+        "DATA_DIR": os.path.commonpath(map(os.path.dirname, usable(table)["image_path"])),
+        "IMAGE_SIZE": test.pixels.shape[1],
+        **{setting.upper(): value for setting, value in settings.items()},
+        **({"data": note} if note else {}),
+    }
