@@ -30,6 +30,7 @@ import machine
 import visualize
 from benchmarks.speed import cpu_name
 from dataset.classes import HAM10000 as CLASSES
+from dataset.classes import positions_of
 from dataset.csvfile import as_csv
 from dataset.table import USED
 from report import bootstrap, results
@@ -59,8 +60,8 @@ def probe(n: int) -> dict[str, float]:
     """Seconds of each part, and this process's peak memory before and after."""
     machine.keep_freed_memory()
     rows, collected = synthetic(n)
-    true = rows["label"].to_numpy()
-    calibration = results.fit_calibration(true, collected.label, true)
+    true = positions_of(rows)
+    calibration = results.fit_calibration(true, collected.label, true, CLASSES)
     found: dict[str, float] = {"mb_before": peak_mb()}
     resamples = timed(found, "resamples", lambda: bootstrap.resample_lesions(rows["lesion_id"]))
     timed(found, "labels", lambda: results.label_numbers(rows, collected.label, resamples, calibration))
@@ -84,7 +85,7 @@ def tables(rows: pd.DataFrame, collected: Collected, calibration: dict) -> None:
 
 
 def figures(rows: pd.DataFrame, collected: Collected, temperature: float) -> None:
-    true, probabilities = rows["label"].to_numpy(), evaluate.softmax(collected.label, temperature)
+    true, probabilities = positions_of(rows), evaluate.softmax(collected.label, temperature)
     kept = evaluate.risk_coverage(probabilities.argmax(axis=1) == true, probabilities.max(axis=1))
     dice = evaluate.dice(collected.mask)
     for figure in (
@@ -102,7 +103,8 @@ def synthetic(n: int) -> tuple[pd.DataFrame, Collected]:
     label = rng.choice(len(CLASSES), n, p=SHARES)
     logits = rng.normal(size=(n, len(CLASSES)))
     logits[np.arange(n), label] += 2
-    columns = {"image": [f"image_{i:07}" for i in range(n)], "label": label, "status": USED}
+    columns = {"image": [f"image_{i:07}" for i in range(n)], "status": USED}
+    columns["label"] = pd.Categorical.from_codes(label, CLASSES)
     columns["lesion_id"] = [f"lesion_{i:07}" for i in np.arange(n) * 3 // 4]
     columns |= {"age": rng.integers(20, 90, n).astype(float), "sex": rng.choice(["female", "male"], n)}
     columns["localization"] = rng.choice([f"site {i}" for i in range(15)], n)

@@ -38,6 +38,7 @@ from benchmarks.peers import PEERS
 from dataset import images, splits
 from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
+from dataset.classes import positions_of
 from dataset.table import USED, read_table
 from pictures.files import list_pictures
 
@@ -83,7 +84,7 @@ def probe(task: str, name: str, options) -> dict[str, float | str]:
         return Ours(task, options, device).seconds_an_image()
     table, _ = load(options)
     rows = table.sample(min(len(table), BATCH_SIZE[task] * (options.steps + 1)), random_state=0)
-    samples = list(zip(rows["image_path"], rows["mask_path"], rows["label"]))
+    samples = list(zip(rows["image_path"], rows["mask_path"], positions_of(rows)))
     try:
         ends = PEERS[task][name](samples, options.size, BATCH_SIZE[task], options.steps + 1, device)
     except ImportError as error:
@@ -284,7 +285,7 @@ def link_copies(table, folder: Path, times: int) -> None:
                     os.link(source, folder / target)
                 except OSError:
                     shutil.copyfile(source, folder / target)
-            lines.append(f"{image}_{i}," + ",".join(map(str, one_hot[label])))
+            lines.append(f"{image}_{i}," + ",".join(map(str, one_hot[CLASSES.index(label)])))
     (folder / "GroundTruth.csv").write_text("\n".join(lines) + "\n")
 
 

@@ -196,7 +196,7 @@ def heat_numbers(heat: np.ndarray) -> dict | None:
 
 def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
     """All scores of the masks with intervals: at the network's size, `native` at the mask's, and by diagnosis."""
-    members = {code: np.flatnonzero(rows["label"] == code) for code in classes_of(rows)}
+    members = {code: np.flatnonzero(positions_of(rows) == k) for k, code in enumerate(classes_of(rows))}
 
     def native(images: np.ndarray | slice, weights: np.ndarray) -> evaluate.Scores:
         found = evaluate.mask_scores(collected.native[images], weights)

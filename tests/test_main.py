@@ -745,7 +745,8 @@ def test_a_folder_with_every_kind_of_damage_at_once_ends_with_all_files_and_each
     lines = [",".join(["image", *CLASSES, "SCC"])]
     lines += [",".join([*map(str, row), str(int(row[0] == "scc"))]) + "," for row in folder.rows]
     (folder.path / "GroundTruth.csv").write_text("\n".join(lines), encoding="utf-8")
-    done = program("--data-dir", folder.path, *QUICK, cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"}, timeout=300)
+    flags = (*QUICK, "--classes", *CLASSES)
+    done = program("--data-dir", folder.path, *flags, cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"}, timeout=300)
     assert done.returncode == 0, done.stderr
     outputs = tmp_path / "outputs"
     assert {name for name in OUTPUTS.split() if not (outputs / name).is_file()} == set()
