@@ -1,15 +1,17 @@
 """Two processes on this machine's CPU, started as users start them."""
 
 import os
-import signal
+import re
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from conftest import QUICK, ROOT, picture
+from test_predict import saved
 from test_train import Toy, run
+
+import models
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -88,27 +90,40 @@ def test_the_program_runs_under_torchrun_and_one_process_writes(demo_folder, tmp
     assert (tmp_path / "outputs" / "multitask" / "metrics.json").exists()
 
 
-def test_pictures_are_shared_out_and_other_processes_go_on_after_a_kill(whole_run, tmp_path):
-    """Two processes, killed in the middle, and then one: the table is that of one process alone."""
-    for i in range(40):
-        picture(i).save(tmp_path / f"{i:02}.png")
-    model = whole_run[0] / "best_classification_model.pth"
-    flags = [ROOT / "predict.py", tmp_path, "--checkpoint", model, "--batch-size", "2", "--device", "cpu"]
-    alone = subprocess.run([sys.executable, *flags, "--output-dir", tmp_path / "alone"], capture_output=True, text=True)
-    assert alone.returncode == 0, alone.stderr
-    command = list(map(str, [*TORCHRUN, *flags, "--output-dir", tmp_path / "two"]))
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    parts = [tmp_path / "two" / f"predictions.csv.part{rank}" for rank in (0, 1)]
-    while running.poll() is None and not all(part.exists() and part.stat().st_size for part in parts):
-        time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    for count in (2, 1):  # the second has nothing left
-        launch = TORCHRUN if count == 2 else [sys.executable]
-        last = subprocess.run(
-            [*launch, *flags, "--output-dir", tmp_path / "two", "--resume"], capture_output=True, text=True
-        )
-        assert last.returncode == 0 and last.stdout.count("40 predicted") == 1, last.stderr
-    assert "of them earlier" in last.stdout
-    tables = [(tmp_path / name / "predictions.csv").read_text().splitlines() for name in ("alone", "two")]
-    assert [row.split(",")[:3] for row in tables[0]] == [row.split(",")[:3] for row in tables[1]]
+DIE_SOON = """
+import os, signal, sys
+import predict
+
+rows = predict.process_all
+
+def cut(*arguments):
+    for number, row in enumerate(rows(*arguments)):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield row
+
+predict.process_all = cut
+sys.exit(predict.main())
+"""
+
+
+def test_pictures_are_shared_out_and_another_number_of_processes_goes_on_after_a_kill(tmp_path):
+    saved(models.Classifier(), "classification", tmp_path / "model.pth")
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        picture(i).save(tmp_path / "photos" / f"{i:02}.png")
+    (tmp_path / "die.py").write_text(DIE_SOON)
+    flags = [tmp_path / "photos", "--checkpoint", tmp_path / "model.pth", "--batch-size", "2", "--device", "cpu"]
+
+    def predicted(*command):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=180)
+
+    whole = predicted(*TORCHRUN, ROOT / "predict.py", *flags, "--output-dir", tmp_path / "whole")
+    assert whole.returncode == 0 and whole.stdout.count("12 predicted, 0 skipped") == 1, whole.stderr
+    assert predicted(*TORCHRUN, tmp_path / "die.py", *flags, "--output-dir", tmp_path / "killed").returncode
+    last = predicted(sys.executable, ROOT / "predict.py", *flags, "--output-dir", tmp_path / "killed", "--resume")
+    assert last.returncode == 0 and re.search(r"12 predicted \([3-6] of them earlier\)", last.stdout), last.stderr
+    tables = [(tmp_path / name / "predictions.csv").read_text().splitlines() for name in ("whole", "killed")]
+    assert [row.split(",")[:2] for row in tables[0]] == [row.split(",")[:2] for row in tables[1]]
+    assert [row.split(",")[1] for row in tables[0]] == ["output", *(f"{i:02}" for i in range(12))]
