@@ -232,7 +232,8 @@ def prepare_data(config: SimpleNamespace) -> DataSet:
     say(tables.describe_table(table))
     if config.GROUP_DUPLICATES:
         usable = tables.usable(table)
-        table.loc[usable.index, "lesion_id"] = leakage.merge_lesions(usable, leakage.find_pairs(usable, pixels))
+        pairs = leakage.find_pairs(usable, pixels.thumbnails)
+        table.loc[usable.index, "lesion_id"] = leakage.merge_lesions(usable, pairs)
     table["split"] = splits.split_table(table, **fractions, group_by_lesion=config.GROUP_BY_LESION)
     by_image = splits.split_by_image(table, **fractions)
     counts = splits.class_table(table)
@@ -250,7 +251,7 @@ def prepare_external(config: SimpleNamespace, data_set: DataSet) -> OtherSet:
     table = tables.read_table(config.EXTERNAL_DIR, classes_of(data_set.table), complete=False)
     table, pixels = decode_table(table, config.EXTERNAL_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
     learned = data_set.table[data_set.table["split"].isin(["train", "val"])]
-    overlap = leakage.overlap(tables.usable(table), pixels, learned, data_set.pixels)
+    overlap = leakage.overlap(tables.usable(table), pixels.thumbnails, learned, data_set.pixels.thumbnails)
     left_out = leakage.describe_overlap(overlap, config.EXTERNAL_DIR)
     for reason, members in overlap[overlap != ""].groupby(overlap):
         tables.leave_out(table, table.index.isin(members.index), f"{reason} as an image learned from")
@@ -451,7 +452,7 @@ def measure_named(config, folder, named: dict[Path, dict], table, pixels, extern
 def audit_leakage(folder: RunFolder, data_set: DataSet) -> None:
     """Write which pairs show the same thing, and how many lie across the split, and across one by image."""
     if machine.is_first():
-        pairs = leakage.audit(tables.usable(data_set.table), data_set.pixels, data_set.by_image)
+        pairs = leakage.audit(tables.usable(data_set.table), data_set.pixels.thumbnails, data_set.by_image)
         folder.write_table("leakage.csv", pairs)
         say(f"\n{leakage.describe_pairs(pairs)}")
 

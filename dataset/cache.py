@@ -18,19 +18,22 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dataset.images import decode_row
+from dataset.images import THUMBNAIL, decode_row
 from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 from machine import map_ahead, write_file
 
-CACHE_VERSION = 4  # raise when decoding changes
+CACHE_VERSION = 5  # raise when decoding changes
 DECODED_AHEAD = 128  # images that may wait to be written
 CHECKED_WHOLE = 100_000_000  # bytes of pixels that are compared with their sums whenever the file is opened
 N_CHECKED = 200  # images of a larger file that are compared then
-VERDICT = {"row": int, "image_error": str, "mask_error": str, "note": str, "crc": int, "digest": str}
+VERDICT = {"row": int, "image_error": str, "mask_error": str, "note": str, "crc": int, "thumbnail_crc": int}
+VERDICT |= {"digest": str}
 
 
 class PixelFile:
     """Images (n_rows, H, W, 4) uint8 in a file: `pixels[rows]` reads them, for a position, a slice or an array of them.
+
+    Each is followed by its thumbnail, which does not depend on H and W: `pixels.thumbnails[rows]`.
 
     Reading, unlike mapping, leaves other processes' memory alone, and a file cut short while it is used is an error and
     not the end of the process. Threads may read at once.
@@ -56,21 +59,47 @@ class PixelFile:
         return self.shape[0]
 
     def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
-        chosen = np.arange(len(self))[rows]
-        pixels = np.empty((np.size(chosen), *self.shape[1:]), np.uint8)
-        for place, row in zip(pixels, np.ravel(chosen)):
-            self._read(place, int(row))
-        return pixels if np.ndim(chosen) else pixels[0]
+        return self.read(rows, self.shape[1:], 0)
 
-    def _read(self, place: np.ndarray, row: int) -> None:
+    @property
+    def thumbnails(self) -> "Thumbnails":
+        return Thumbnails(self)
+
+    def read(self, rows: int | slice | np.ndarray, shape: tuple[int, ...], start: int) -> np.ndarray:
+        """What lies `start` bytes into each of these rows' records, (*shape) uint8 of each."""
+        chosen, step = np.arange(len(self))[rows], record_bytes(self.shape[1])
+        found = np.empty((np.size(chosen), *shape), np.uint8)
+        for place, row in zip(found, np.ravel(chosen)):
+            self._read(place, int(row) * step + start)
+        return found if np.ndim(chosen) else found[0]
+
+    def _read(self, place: np.ndarray, start: int) -> None:
         if hasattr(os, "preadv"):
-            n_read = os.preadv(self._file.fileno(), [place], row * place.nbytes)
+            n_read = os.preadv(self._file.fileno(), [place], start)
         else:
             with self._lock:
-                self._file.seek(row * place.nbytes)
+                self._file.seek(start)
                 n_read = self._file.readinto(place)
         if n_read != place.nbytes:
             raise ValueError(f"{self.path} was cut short while it was used. The same command decodes what is missing.")
+
+
+class Thumbnails:
+    """The thumbnails (n_rows, THUMBNAIL, THUMBNAIL, 3) uint8 of a file of pixels, read as these are."""
+
+    def __init__(self, pixels: PixelFile) -> None:
+        self._pixels, self.shape = pixels, (len(pixels), THUMBNAIL, THUMBNAIL, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        return self._pixels.read(rows, self.shape[1:], record_bytes(self._pixels.shape[1]) - THUMBNAIL**2 * 3)
+
+
+def record_bytes(size: int) -> int:
+    """That an image takes on disk at this size: its pixels and mask, and its thumbnail."""
+    return size**2 * 4 + THUMBNAIL**2 * 3
 
 
 class Index(NamedTuple):
@@ -97,7 +126,7 @@ def decode_table(
     -------
     table : with new columns ``row`` (in the cache, -1 for none), ``crc`` (of the pixels) and ``digest`` (of the image
         file), and the verdicts in status and reason.
-    pixels : (n_rows, image_size, image_size, 4): RGB, then the mask in {0, 255}.
+    pixels : (n_rows, image_size, image_size, 4): RGB, then the mask in {0, 255}; with `thumbnails` of their own size.
 
     Raises
     ------
@@ -186,7 +215,8 @@ def _open_cache(folder: Path, keys: Iterable[str], size: int) -> tuple[Index, Pi
 
 
 def _is_sound(pixels: PixelFile, verdict: dict) -> bool:
-    return zlib.crc32(pixels[verdict["row"]]) == verdict["crc"]
+    row = verdict["row"]
+    return (zlib.crc32(pixels[row]), zlib.crc32(pixels.thumbnails[row])) == (verdict["crc"], verdict["thumbnail_crc"])
 
 
 def _read_index(folder: Path, size: int) -> Index:
@@ -199,7 +229,7 @@ def _read_index(folder: Path, size: int) -> Index:
                 return NOTHING
     except (OSError, ValueError, TypeError, AttributeError):
         return NOTHING
-    return index if isinstance(index.changed, int) and n_bytes == len(index.rows) * size * size * 4 else NOTHING
+    return index if isinstance(index.changed, int) and n_bytes == len(index.rows) * record_bytes(size) else NOTHING
 
 
 def _write_index(folder: Path, index: Index) -> None:
@@ -216,13 +246,15 @@ def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int) -
             if old.file:
                 old_pixels = PixelFile(folder / old.file, len(old.rows), size)
                 for key in [key for key in paths if key in old.rows]:
-                    pixels = old_pixels[old.rows[key]["row"]]
-                    if zlib.crc32(pixels) == old.rows[key]["crc"]:
-                        file.write(pixels)
+                    row = old.rows[key]["row"]
+                    if _is_sound(old_pixels, old.rows[key]):
+                        file.write(old_pixels[row])
+                        file.write(old_pixels.thumbnails[row])
                         rows[key] = old.rows[key] | {"row": len(rows)}
             missing = [key for key in paths if key not in rows]
-            for key, (pixels, verdict) in zip(missing, _decode([paths[key] for key in missing], size)):
+            for key, (pixels, thumbnail, verdict) in zip(missing, _decode([paths[key] for key in missing], size)):
                 file.write(pixels)
+                file.write(thumbnail)
                 rows[key] = {"row": len(rows)} | verdict
         _write_index(folder, Index(path.name, path.stat().st_mtime_ns, rows))
     except BaseException:
@@ -230,8 +262,8 @@ def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int) -
         raise
 
 
-def _decode(files: list[tuple[str, str]], size: int) -> Iterable[tuple[np.ndarray, dict]]:
-    """Pixels and verdicts of images and their masks, in order, decoded on all cores."""
+def _decode(files: list[tuple[str, str]], size: int) -> Iterable[tuple[np.ndarray, np.ndarray, dict]]:
+    """Pixels, thumbnails and verdicts of images and their masks, in order, decoded on all cores."""
     progress = tqdm(total=len(files), desc="Checking and decoding images", unit="image", disable=None)
     with progress, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata

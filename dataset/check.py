@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataset.cache import decode_table
+from dataset.cache import decode_table, record_bytes
 from dataset.classes import classes_of
 from dataset.layout import find
 from dataset.splits import describe_split, split_by_image, split_table
@@ -56,11 +56,12 @@ def check(folder: Path, image_size: int) -> str:
     lines += _split(table)
     if not has_mask(table).any():
         lines.append("Masks: none that can be used, so only the classifier can be trained.")
-    n_bytes = len(used) * image_size**2 * 4
+    on_disk, on_gpu = len(used) * record_bytes(image_size), len(used) * image_size**2 * 4
     free = shutil.disk_usage(folder).free
     lines.append(
-        f"At {image_size}x{image_size} pixels the cache takes {n_bytes / 1e9:.2f} GB of disk in --cache-dir "
-        f"({free / 1e9:.1f} GB are free on the disk of this folder), and as much of a GPU's memory, where it fits."
+        f"At {image_size}x{image_size} pixels the cache takes {on_disk / 1e9:.2f} GB of disk in --cache-dir "
+        f"({free / 1e9:.1f} GB are free on the disk of this folder), and {on_gpu / 1e9:.2f} GB of a GPU's memory, "
+        "where it fits."
     )
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ TURNS = {  # what undoes each orientation; those from 5 on exchange width and he
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+THUMBNAIL = 96  # pixels; side of the picture that dataset/leakage.py compares
 MAX_BYTES = 1_000_000_000  # a larger file is no photograph
 FAX = ("group3", "group4", "tiff_ccitt", "ccitt")  # compressions of TIFF
 MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
@@ -44,12 +45,13 @@ def read_image(source: str | Path | bytes, size: int | tuple[int, int]) -> Image
     OSError : the file cannot be read.
     ValueError : not an image, truncated, or of more than `MAX_PIXELS`; says which.
     """
-    return _decode(_content(source), size)[0]
+    return read_image_and_size(source, size)[0]
 
 
-def read_image_and_size(source: str | Path | bytes, size: int) -> tuple[Image.Image, tuple[int, int]]:
+def read_image_and_size(source: str | Path | bytes, size: int | tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
     """As `read_image`, and the upright picture's own (width, height)."""
-    return _decode(_content(source), size)[:2]
+    (picture,), own_size, _ = _decode(_content(source), size)
+    return picture, own_size
 
 
 def read_native_mask(image_path: str | Path, mask_path: str | Path) -> np.ndarray:
@@ -88,7 +90,7 @@ def _damage_is_said() -> Iterator[None]:
 
 
 def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture (a JPEG twice as large as `size` at less) and its own size."""
+    """The picture (a JPEG twice as large as `size` at less), its pixels not yet read, and its own size."""
     if not content:
         raise ValueError("file is empty")
     with _damage_is_said():
@@ -98,10 +100,9 @@ def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Im
             raise Image.DecompressionBombError
     if picture.info.get("compression") in FAX:
         raise ValueError("a fax, of which a damaged one looks different each time")
-    with _damage_is_said():
-        if size:
+    if size:
+        with _damage_is_said():
             picture.draft(None, size)  # a JPEG's own way of halving, while both sides stay at least as long
-        picture.load()
     return picture, own_size
 
 
@@ -118,19 +119,36 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
     return picture if orientation == 1 else picture.transpose(TURNS[orientation])
 
 
-def _decode(content: bytes, size: int | tuple[int, int]) -> tuple[Image.Image, tuple[int, int], int]:
-    """Upright RGB at `size`, the upright picture's own size, and the file's EXIF orientation."""
-    size = (size, size) if isinstance(size, int) else size
-    picture, own_size = _open(content, (max(size), max(size)))  # not yet upright: either side may be the longer
+def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.Image], tuple[int, int], int]:
+    """Upright RGB at each size, the upright picture's own size, and the file's EXIF orientation.
+
+    What is returned at a size does not depend on the others; the file is read once for those that it is halved alike
+    for.
+    """
+    pictures, read = [], {}
+    for size in sizes:
+        size = (size, size) if isinstance(size, int) else size
+        picture, own_size = _open(content, (max(size), max(size)))  # not yet upright: either side may be the longer
+        halved = picture.size
+        if halved not in read:
+            read[halved] = _read(picture)
+        whole, orientation = read[halved]
+        with _damage_is_said():
+            pictures.append(whole.resize(size, Image.Resampling.BILINEAR))
+    return pictures, own_size[::-1] if orientation >= 5 else own_size, orientation
+
+
+def _read(picture: Image.Image) -> tuple[Image.Image, int]:
+    """Upright RGB, and how EXIF says that the stored pixels are turned."""
+    with _damage_is_said():
+        picture.load()
     orientation = _orientation(picture)
-    own_size = own_size[::-1] if orientation >= 5 else own_size
     with _damage_is_said():
         if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip
             picture = _eight_bit(np.asarray(picture))
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")
-        picture = _upright(picture.convert("RGB"), orientation)
-        return picture.resize(size, Image.Resampling.BILINEAR), own_size, orientation
+        return _upright(picture.convert("RGB"), orientation), orientation
 
 
 def _eight_bit(values: np.ndarray) -> Image.Image:
@@ -149,6 +167,8 @@ def _decode_mask(content: bytes, image_size: tuple[int, int], orientation: int) 
     orientation : of the image file, which the mask may have been drawn on as it is stored.
     """
     picture, _ = _open(content)
+    with _damage_is_said():
+        picture.load()
     own_orientation = _orientation(picture)
     with _damage_is_said():
         gray = _upright(_gray(picture), own_orientation)
@@ -197,14 +217,15 @@ def _same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return abs(a[0] * b[1] / (a[1] * b[0]) - 1) <= ASPECT_TOLERANCE
 
 
-def decode_row(image_path: str, mask_path: str, size: int) -> tuple[np.ndarray, dict]:
-    """RGB and mask as (size, size, 4) uint8, and the verdicts on both files."""
+def decode_row(image_path: str, mask_path: str, size: int) -> tuple[np.ndarray, np.ndarray, dict]:
+    """RGB and mask as (size, size, 4) uint8, RGB as (THUMBNAIL, THUMBNAIL, 3), and the verdicts on both files."""
     picture, lesion = Image.new("RGB", (size, size)), Image.new("L", (size, size))
+    thumbnail = Image.new("RGB", (THUMBNAIL, THUMBNAIL))
     verdict = {"image_error": "", "mask_error": "", "note": "", "digest": ""}
     try:
         content = _content(image_path)
         verdict["digest"] = hashlib.blake2b(content, digest_size=8).hexdigest()
-        picture, picture_size, orientation = _decode(content, size)
+        (picture, thumbnail), picture_size, orientation = _decode(content, size, THUMBNAIL)
     except (ValueError, OSError, MemoryError) as error:
         verdict["image_error"] = f"image: {_reason(error)}"
     if mask_path and not verdict["image_error"]:
@@ -215,8 +236,8 @@ def decode_row(image_path: str, mask_path: str, size: int) -> tuple[np.ndarray, 
         except (ValueError, OSError, MemoryError) as error:
             verdict["mask_error"] = f"mask: {_reason(error)}"
     picture.putalpha(lesion)
-    pixels = np.asarray(picture)
-    return pixels, verdict | {"crc": zlib.crc32(pixels)}
+    pixels, small = np.asarray(picture), np.asarray(thumbnail)
+    return pixels, small, verdict | {"crc": zlib.crc32(pixels), "thumbnail_crc": zlib.crc32(small)}
 
 
 def _reason(error: Exception) -> str:

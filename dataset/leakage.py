@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-SIDE = 96  # pixels of the thumbnail that a fingerprint is made from
+from dataset.images import THUMBNAIL as SIDE
+
 NEAR = 0.44  # correlation of fingerprints from which two images are near duplicates; see docs/near-duplicates.md
 N_CANDIDATES = 20  # most similar images by colour layout that each image is compared with
 N_DISTANCES = 10_000_000  # between layouts, at a time
@@ -22,20 +23,20 @@ MAX_GROUP = 100  # images of one file or lesion of which all pairs are listed
 KINDS = ("same file", "same picture", "same lesion")
 
 
-def find_pairs(table: pd.DataFrame, pixels) -> pd.DataFrame:
+def find_pairs(table: pd.DataFrame, thumbnails) -> pd.DataFrame:
     """All pairs of images that are the same file, picture or lesion.
 
     Parameters
     ----------
     table : rows to compare, with columns image, lesion_id, digest and row.
-    pixels : (n_rows, H, W, 4) uint8, as `decode_table` returns them.
+    thumbnails : (n_rows, SIDE, SIDE, 3) uint8, those of the pixels that `decode_table` returns.
 
     Returns
     -------
     Columns image_a, image_b, kind (the closest of `KINDS`), similarity (of the fingerprints, in [-1, 1]; NaN if not
     compared), lesion_a, lesion_b; one row a pair.
     """
-    near = near_duplicates(pixels, table["row"].to_numpy())
+    near = near_duplicates(thumbnails, table["row"].to_numpy())
     kinds = {
         "same file": _groups_to_pairs(table["digest"]),
         "same picture": {(a, b) for a, b, _ in near},
@@ -53,7 +54,7 @@ def find_pairs(table: pd.DataFrame, pixels) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_a", "image_b", "kind", "similarity", "lesion_a", "lesion_b"])
 
 
-def audit(table: pd.DataFrame, pixels, by_image: pd.Series | None) -> pd.DataFrame:
+def audit(table: pd.DataFrame, thumbnails, by_image: pd.Series | None) -> pd.DataFrame:
     """`find_pairs` with the parts that they lie in, and whether those differ, in this split and in one by image.
 
     Parameters
@@ -61,7 +62,7 @@ def audit(table: pd.DataFrame, pixels, by_image: pd.Series | None) -> pd.DataFra
     table : as `find_pairs`, and with the column split.
     by_image : the parts of a split by image, by the table's index; None if that is not possible.
     """
-    pairs = crossing(find_pairs(table, pixels), table.set_index("image")["split"])
+    pairs = crossing(find_pairs(table, thumbnails), table.set_index("image")["split"])
     pairs["crosses_by_image"] = False
     if by_image is not None:
         parts = by_image.reindex(table.index).set_axis(table["image"])
@@ -104,7 +105,7 @@ def merge_lesions(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
     return pd.Series(first[code], index=table.index)
 
 
-def overlap(other: pd.DataFrame, other_pixels, known: pd.DataFrame, known_pixels) -> pd.Series:
+def overlap(other: pd.DataFrame, other_thumbnails, known: pd.DataFrame, known_thumbnails) -> pd.Series:
     """Which images of another data set show what a model knows already.
 
     Parameters
@@ -117,7 +118,7 @@ def overlap(other: pd.DataFrame, other_pixels, known: pd.DataFrame, known_pixels
     """
     lesions = known.loc[known["lesion_known"], "lesion_id"]
     reason = pd.Series("", index=other.index)
-    with Fingerprints(other_pixels, other["row"]) as theirs, Fingerprints(known_pixels, known["row"]) as ours:
+    with Fingerprints(other_thumbnails, other["row"]) as theirs, Fingerprints(known_thumbnails, known["row"]) as ours:
         pictures = {a for a, _, _ in _near(theirs, ours, NEAR)}
     holds = {
         "same picture": [position in pictures for position in range(len(other))],
@@ -140,13 +141,13 @@ def describe_overlap(reason: pd.Series, name: str) -> str:
     return f"{what} show what the models learned from and are left out ({kinds})."
 
 
-def near_duplicates(pixels, rows: np.ndarray, threshold: float = NEAR) -> list[tuple[int, int, float]]:
+def near_duplicates(thumbnails, rows: np.ndarray, threshold: float = NEAR) -> list[tuple[int, int, float]]:
     """Pairs (a, b, similarity) of positions in `rows`, a < b, whose fingerprints correlate at `threshold` or more.
 
     The similarity is the highest correlation over all shifts of one against the other. Only the `N_CANDIDATES` most
     similar images by colour layout are compared.
     """
-    with Fingerprints(pixels, rows) as prints:
+    with Fingerprints(thumbnails, rows) as prints:
         return _near(prints, prints, threshold)
 
 
@@ -160,10 +161,10 @@ class Fingerprints:
 
     shape = (SIDE, SIDE // 2 + 1)
 
-    def __init__(self, pixels, rows: np.ndarray) -> None:
+    def __init__(self, thumbnails, rows: np.ndarray) -> None:
         self._file, layouts = tempfile.TemporaryFile(), []  # noqa: SIM115, closed by __exit__
         for part in np.array_split(np.asarray(rows), max(len(rows) // 256, 1)):
-            image = torch.from_numpy(pixels[part][..., :3].astype(np.float32)).permute(0, 3, 1, 2)
+            image = torch.from_numpy(thumbnails[part].astype(np.float32)).permute(0, 3, 1, 2)
             layout, spectrum = _fingerprint(image)
             layouts.append(layout)
             self._file.write(spectrum.numpy())
@@ -185,10 +186,10 @@ class Fingerprints:
 
 
 def _fingerprint(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colour layout (N, 192) and spectra of unit-norm fingerprints of images (N, 3, H, W)."""
+    """Colour layout (N, 192) and spectra of unit-norm fingerprints of thumbnails (N, 3, SIDE, SIDE)."""
     fade = torch.hann_window(SIDE, periodic=False)
     layout = F.interpolate(image, size=(8, 8), mode="area").flatten(1)
-    gray = F.interpolate(image.mean(dim=1, keepdim=True), size=(SIDE, SIDE), mode="area")
+    gray = image.mean(dim=1, keepdim=True)
     fine = gray - F.avg_pool2d(F.pad(gray, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     spectrum = torch.fft.rfft2(fine[:, 0].clamp(-12, 12) * fade[:, None] * fade)
     spectrum = spectrum / (spectrum.abs() + 1e-3).sqrt()

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import betaincinv
 
 from evaluate import Scores
 
 N_RESAMPLES = 2000  # that an interval comes from
+NO_WIDTH = 1e-9  # of an interval that all resamples agree on, but for rounding
+KIND = "_kind"  # ends the name beside an interval that is not the bootstrap's, under which it is said what it is
+NONE = "none: all resamples give the same"
 BLOCK = 2**22  # weights that are handed out at a time, 32 MB
 
 
@@ -58,21 +62,52 @@ def resample_lesions(lesions: Sequence, n_resamples: int = N_RESAMPLES, seed: in
     return Resamples(draws, lesion)
 
 
-def with_intervals(score: Callable[[np.ndarray], Scores], resamples: Resamples) -> tuple[dict, dict]:
+def with_intervals(
+    score: Callable[[np.ndarray], Scores], resamples: Resamples, means: dict[str, np.ndarray] | None = None
+) -> tuple[dict, dict]:
     """Point estimates, and 95 % percentile intervals (Efron 1979) of a score that takes weights.
+
+    Where all resamples give the same, as of 0 melanomas found of 14, the bootstrap knows no interval. A score among the
+    `means` has `exact_interval` there, and any other has none; beside it, under its name with `KIND`, stands which.
+
+    Parameters
+    ----------
+    means : by name of a score that is a mean of values in [0, 1], the images that it is the mean over, (N,) bool.
 
     Returns two dicts, nested along the dots of the score's names: of numbers, and of [low, high]. A number that is not
     defined is None.
     """
     point = score(np.ones((1, len(resamples.lesion))))
     drawn = [score(weights) for weights in resamples.blocks()]
-    intervals = {}
+    intervals: dict = {}
     for name in point:
         values = np.concatenate([block[name] for block in drawn])
         defined = values[~np.isnan(values)]
         low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
         intervals[name] = [_number(low), _number(high)] if not np.isnan(point[name][0]) else None
+        if high - low < NO_WIDTH and intervals[name]:
+            images = (means or {}).get(name, np.zeros(len(resamples.lesion), bool))
+            n_lesions = len(np.unique(resamples.lesion[images]))
+            intervals[name] = exact_interval(float(point[name][0]), n_lesions) if n_lesions else None
+            intervals[name + KIND] = f"Clopper-Pearson, {n_lesions} lesions" if n_lesions else NONE
     return _nested({name: _number(values[0]) for name, values in point.items()}), _nested(intervals)
+
+
+def exact_interval(mean: float, n: int) -> list[float]:
+    """Clopper and Pearson's 95 % interval (1934) of a share of `n` lesions.
+
+    For a mean of other values in [0, 1] it is too wide rather than too narrow: none of the same mean vary more than 0
+    and 1 do. `mean` times `n` need not be whole (Korn and Graubard 1998).
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in exact_interval(0, 14)]  # the upper end is 1 - 0.025 ** (1 / 14)
+    [0.0, 0.232]
+    """
+    hits = min(max(mean, 0.0), 1.0) * n
+    low = betaincinv(hits, n - hits + 1, 0.025) if hits > 0 else 0
+    high = betaincinv(hits + 1, n - hits, 0.975) if hits < n else 1
+    return [float(low), float(high)]
 
 
 def _number(value: float) -> float | None:

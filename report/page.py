@@ -45,6 +45,15 @@ TEMPLATES = jinja2.Environment(
 TEMPLATES.filters["thousands"] = "{:,}".format
 
 
+def ends(interval: list, sign: str = "-", between: str = " – ") -> str:
+    """An interval's ends, with so many digits that they differ."""
+    digits = next((n for n in range(3, 10) if round(interval[0], n) != round(interval[1], n)), 3)
+    return between.join(f"{end:{sign}.{digits}f}" for end in interval)
+
+
+TEMPLATES.filters["ends"] = ends
+
+
 def build(folder: Path) -> str:
     """The report of the run in `folder`, as HTML.
 
@@ -220,13 +229,14 @@ def _scores(found: dict, path: tuple[str, ...]) -> dict:
 
 
 def score_at(found: dict, path: tuple[str, ...]) -> dict:
-    """A number of metrics.json, and its interval if both ends are known."""
-    return _cell(_at(found, path), _at(found, ("intervals", *path)))
+    """A number of metrics.json, its interval if both ends are known, and its `kind` if it is not the bootstrap's."""
+    kind = _at(found, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
+    return _cell(_at(found, path), _at(found, ("intervals", *path))) | ({"kind": kind} if kind else {})
 
 
 def _cell(value: float | None, interval: list | None) -> dict:
-    """A value, and its interval if both ends are known."""
-    is_whole = value is not None and interval and None not in interval
+    """A value, and its interval if both ends are known; earlier versions wrote some that have no width."""
+    is_whole = value is not None and interval and None not in interval and interval[0] < interval[1]
     return {"value": value, "interval": interval if is_whole else None}
 
 

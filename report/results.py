@@ -12,7 +12,7 @@ import machine
 from dataset.classes import classes_of, positions_of
 from dataset.table import targets
 from decision import SCALE, points_among
-from report import bootstrap
+from report import bootstrap, counted
 from report.collect import Collected, collect, gather_rows, run_over_share
 from report.folder import RunFolder
 from report.pictures import Pictures
@@ -167,7 +167,14 @@ def label_numbers(
             found |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
         return found
 
-    numbers, intervals = bootstrap.with_intervals(scores, resamples)
+    means = counted.of_calls(true, called["likeliest"], classes)
+    for rule, chosen in called.items():
+        means |= under(f"rules.{rule}", counted.of_calls(true, chosen, classes))
+    means |= under("official", counted.of_official(true, probabilities, classes))
+    for name, members in points_among(classes).items():
+        positive, score = one_against_rest(true, probabilities, members)
+        means |= under(f"operating_points.{name}", counted.of_binary(positive, score >= (thresholds[name] or 0)))
+    numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
     numbers.setdefault("operating_points", {})
     for k, code in enumerate(classes):
         numbers["per_class"][code]["support"] = int((true == k).sum())
@@ -209,7 +216,10 @@ def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
             found |= under(f"by_class.{code}", native(images, weights[:, images]))
         return found
 
-    numbers, intervals = bootstrap.with_intervals(scores, resamples)
+    means = counted.of_masks(len(rows)) | under("native", counted.of_masks(len(rows)))
+    for code in members:
+        means |= under(f"by_class.{code}", dict.fromkeys(counted.of_masks(0), (rows["label"] == code).to_numpy()))
+    numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
     numbers.setdefault("by_class", {})
     for code, images in members.items():
         numbers["by_class"][code]["n_images"] = len(images)
@@ -250,11 +260,14 @@ def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
             found = evaluate.label_scores(true, likeliest, classes, weights)
             return {name: found[name] for name in ("accuracy", "balanced_accuracy")}
 
-        numbers, intervals = bootstrap.with_intervals(scores, resamples.of(labelled))
+        means = counted.of_calls(true, likeliest, classes)
+        numbers, intervals = bootstrap.with_intervals(scores, resamples.of(labelled), means)
     if collected.mask is not None:
         dice = evaluate.dice(collected.mask[masked])
         found = bootstrap.with_intervals(
-            lambda weights: {"mean_dice": evaluate.weighted_mean(weights, dice)}, resamples.of(masked)
+            lambda weights: {"mean_dice": evaluate.weighted_mean(weights, dice)},
+            resamples.of(masked),
+            counted.of_masks(len(dice)),
         )
         numbers, intervals = numbers | found[0], intervals | found[1]
     return numbers, intervals
@@ -321,6 +334,8 @@ def rule_lines(label: dict, intervals: dict) -> list[str]:
 
 def with_interval(numbers: dict, intervals: dict, name: str, sign: str = "-") -> str:
     """A number and its 95 % interval; `sign` "+" also writes the sign of what is not negative."""
+    if intervals[name] is None:
+        return f"{numbers[name]:{sign}.3f} (no interval)"
     low, high = intervals[name]
     return f"{numbers[name]:{sign}.3f} (95 % interval {low:{sign}.3f} to {high:{sign}.3f})"
 
@@ -332,5 +347,5 @@ def tested_points(found: dict) -> dict:
     return {name: {key: point[key] for key in keys} | {"n_images": label["n_images"]} for name, point in points}
 
 
-def under(prefix: str, scores: evaluate.Scores) -> evaluate.Scores:
+def under(prefix: str, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {f"{prefix}.{name}": values for name, values in scores.items()}

@@ -60,7 +60,7 @@ def test_the_benchmark_of_evaluating_runs_and_writes_its_figures(tmp_path):
 
 
 def test_the_benchmark_of_near_duplicates_prints_quantiles_and_shares_of_both_kinds(demo_folder, tmp_path, capsys):
-    near_duplicates.main(["--data-dir", str(demo_folder), "--size", "64", "--cache-dir", str(tmp_path)])
+    near_duplicates.main(["--data-dir", str(demo_folder), "--cache-dir", str(tmp_path)])
     copies, others = re.findall(r"\| an image and .*", capsys.readouterr().out)
     n_images = len(list((demo_folder / "images").iterdir()))
     for line in (copies, others):
@@ -72,8 +72,8 @@ def test_the_benchmark_of_near_duplicates_prints_quantiles_and_shares_of_both_ki
 
 def test_the_copies_of_the_benchmark_are_altered_the_same_each_time(demo_folder):
     path = str(next((demo_folder / "images").iterdir()))
-    first, again, other = (near_duplicates.altered(path, 32, seed) for seed in (1, 1, 2))
-    assert first.shape == (32, 32, 4) and (first == again).all() and (first != other).any()
+    first, again, other = (near_duplicates.altered(path, seed) for seed in (1, 1, 2))
+    assert first.shape == (96, 96, 3) and (first == again).all() and (first != other).any()
 
 
 RECORDS = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("speed-*-cpu*.json"))]

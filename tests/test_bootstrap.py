@@ -3,9 +3,10 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 import evaluate
-from report import bootstrap
+from report import bootstrap, counted
 
 
 def all_weights(resamples):
@@ -51,7 +52,8 @@ def test_intervals_do_not_depend_on_the_size_of_the_blocks(monkeypatch):
     parts = pd.json_normalize(bootstrap.with_intervals(scores, resamples)).map(np.array)
     for name in whole:
         for one, other in zip(whole[name], parts[name]):
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+            if one.dtype == float:  # not what kind of interval it is
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
 def test_the_bootstrap_of_many_images_takes_little_more_than_a_byte_a_draw():
@@ -86,6 +88,65 @@ def test_siblings_widen_the_interval():
     assert np.diff(by_lesion["m"]) / np.diff(by_image["m"]) == pytest.approx(2, abs=0.3)
 
 
+LESIONS = np.array(list("aabcdefghijklmn"))  # fifteen photographs of fourteen lesions
+
+
+def found_none(weights):
+    return {"share": evaluate.weighted_mean(weights, np.zeros(15)), "other": np.ones(len(weights))}
+
+
+def test_where_no_resample_differs_a_share_has_the_exact_interval_of_its_lesions_and_says_so():
+    """0 of 14: zero hits have a probability of 2.5 % at an upper end p with (1 - p) ** 14 = 0.025."""
+    resamples = bootstrap.resample_lesions(LESIONS, 50)
+    _, found = bootstrap.with_intervals(found_none, resamples, {"share": np.ones(15, bool)})
+    assert found["share"] == pytest.approx([0, 1 - 0.025 ** (1 / 14)])
+    assert found["share_kind"] == "Clopper-Pearson, 14 lesions"
+    some = np.arange(15) < 4  # of a, b and c
+    _, found = bootstrap.with_intervals(found_none, resamples, {"share": some})
+    assert found["share"] == pytest.approx([0, 1 - 0.025 ** (1 / 3)])
+
+
+def test_where_no_resample_differs_what_is_no_share_has_no_interval_and_says_why():
+    resamples = bootstrap.resample_lesions(LESIONS, 50)
+    _, found = bootstrap.with_intervals(found_none, resamples, {"share": np.zeros(15, bool)})
+    for name in ("share", "other"):
+        assert found[name] is None and found[f"{name}_kind"] == "none: all resamples give the same"
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 14), (7, 7), (3, 10), (1, 1)])
+def test_the_exact_interval_is_scipys(hits, n):
+    expected = binomtest(hits, n).proportion_ci(method="exact")
+    assert bootstrap.exact_interval(hits / n, n) == pytest.approx([expected.low, expected.high])
+
+
+def test_an_interval_that_has_a_width_is_the_bootstraps_also_of_a_share():
+    values = np.arange(15) % 2
+    resamples = bootstrap.resample_lesions(LESIONS, 50)
+
+    def score(weights):
+        return {"share": evaluate.weighted_mean(weights, values)}
+
+    expected = bootstrap.with_intervals(score, resamples)
+    assert bootstrap.with_intervals(score, resamples, {"share": np.ones(15, bool)}) == expected
+
+
+def test_the_images_that_counted_names_are_those_that_each_share_is_the_mean_over():
+    """Each is the mean, over these images, of whether a call is right, or of a value of each image."""
+    rng = np.random.default_rng(0)
+    true, weights = rng.integers(3, size=40), rng.integers(3, size=(5, 40)).astype(float)
+    probabilities = rng.dirichlet(np.ones(3) / 9, 40)
+    called, counts = probabilities.argmax(axis=1), rng.integers(1, 99, (40, 4)).astype(float)
+    found = evaluate.label_scores(true, called, "abc", weights)
+    for name, images in counted.of_calls(true, called, "abc").items():
+        np.testing.assert_allclose(evaluate.weighted_mean(weights * images, (true == called) * 1.0), found[name])
+    found = evaluate.official_label_scores(true, probabilities, "abc", weights)
+    for name, images in counted.of_official(true, probabilities, "abc").items():
+        k = "abc".index(name.split(".")[1])
+        right = (true == k) == (probabilities[:, k] > evaluate.CALLED)
+        np.testing.assert_allclose(evaluate.weighted_mean(weights * images, right * 1.0), found[name])
+    assert counted.of_masks(40).keys() <= evaluate.mask_scores(counts, weights).keys()
+
+
 def test_what_is_not_defined_is_none():
     resamples = bootstrap.resample_lesions(np.arange(3), 10)
     point, interval = bootstrap.with_intervals(lambda w: {"x": np.full(len(w), np.nan)}, resamples)
@@ -96,7 +157,7 @@ def test_a_paired_difference_of_a_model_with_itself_is_nothing():
     values = [np.arange(10.0), np.arange(10.0)]
     resamples = bootstrap.resample_lesions(np.arange(10))
     found = bootstrap.paired_difference(lambda i, w: evaluate.weighted_mean(w, values[i]), resamples)
-    assert found == {"difference": 0, "interval": [0, 0]}
+    assert found == {"difference": 0, "interval": None}
 
 
 def test_a_paired_difference_that_is_not_defined_is_none():

@@ -1,10 +1,12 @@
 import os
+import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT, decoded, picture
+from PIL import Image
 
 from dataset import cache
 from dataset.table import read_table
@@ -56,28 +58,36 @@ def three(folder):
     return place, pixels
 
 
+def thumbnails(folder, size=16):
+    """All of them, as an array."""
+    _, pixels = cache.decode_table(read_table(folder.path), folder.path, size, folder.path.parent / "cache")
+    return pixels.thumbnails[:]
+
+
 def pixel_file(place):
     (path,) = place.glob("pixels-*")
     return path
 
 
-@pytest.mark.parametrize("damage", ["zeros", "one bit", "cut", "gone"])
+@pytest.mark.parametrize("damage", ["zeros", "one bit", "one of a thumbnail", "cut", "gone"])
 def test_damaged_pixels_are_never_used_and_only_they_are_decoded_again(folder, monkeypatch, damage):
-    place, first = three(folder)
+    (place, first), small = three(folder), thumbnails(folder)
     path = pixel_file(place)
     content = bytearray(path.read_bytes())
     if damage == "gone":
         path.unlink()
     else:
         one = len(content) // 3
-        content[one : 2 * one] = {"zeros": bytes(one), "one bit": content[one : 2 * one], "cut": b""}[damage]
-        content[one + 7] ^= 1 if damage == "one bit" else 0
+        content[one : 2 * one] = {"zeros": bytes(one), "cut": b""}.get(damage, content[one : 2 * one])
+        if damage.startswith("one"):
+            content[one + 7 if damage == "one bit" else 2 * one - 7] ^= 1
         path.write_bytes(content)
     calls = []
     decode_row = cache.decode_row
     monkeypatch.setattr(cache, "decode_row", lambda *a: calls.append(a[0][-5]) or decode_row(*a))
     np.testing.assert_array_equal(np.sort(decoded(folder)[1], axis=0), np.sort(first, axis=0))
-    assert calls == (["b"] if damage in ("zeros", "one bit") else ["a", "b", "c"])
+    assert calls == (["a", "b", "c"] if damage in ("cut", "gone") else ["b"])
+    np.testing.assert_array_equal(np.sort(thumbnails(folder), axis=0), np.sort(small, axis=0))
     assert len(list(place.glob("pixels-*"))) == 1
 
 
@@ -163,3 +173,28 @@ def test_of_several_processes_at_once_one_decodes_and_no_file_is_left_over(folde
     assert {process.returncode for process in running} == {0}, said
     assert len({out for out, _ in said}) == 1
     assert len(list((folder.path.parent / "cache").rglob("pixels-*"))) == 1
+
+
+@pytest.mark.parametrize("stored", [(40, 30), (600, 450), (800, 2000)])
+def test_thumbnails_do_not_depend_on_the_size_that_images_are_decoded_to(folder, stored):
+    """A JPEG is halved while it is read, for small sizes several times; 800x2000 stands turned by EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = 6 if stored == (800, 2000) else 1
+    for name, suffix in (("a", ".jpg"), ("b", ".png")):
+        folder.add(name, image=picture(1, (20, 15)).resize(stored), mask=None, suffix=suffix, exif=exif)
+    folder.write()
+    expected = thumbnails(folder, 96)
+    assert expected.shape == (2, 96, 96, 3)
+    np.testing.assert_array_equal(expected, decoded(folder, 96)[1][..., :3])
+    for size in (16, 224):
+        np.testing.assert_array_equal(thumbnails(folder, size), expected)
+
+
+def test_thumbnails_are_read_as_an_array_is_indexed_also_by_another_process(folder):
+    three(folder)
+    expected = thumbnails(folder)
+    _, pixels = cache.decode_table(read_table(folder.path), folder.path, 16, folder.path.parent / "cache")
+    copy = pickle.loads(pickle.dumps(pixels))
+    assert copy.thumbnails.shape == expected.shape and len(copy.thumbnails) == 3
+    for rows in (1, -1, slice(1, None), np.array([2, 0, 0]), [True, False, True]):
+        np.testing.assert_array_equal(copy.thumbnails[rows], expected[rows])

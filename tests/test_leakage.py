@@ -24,12 +24,12 @@ def scene(tmp_path_factory, demo_folder):
     folder.add("recompressed", image=pictures[2], mask=None, quality=40)
     folder.add("recoloured", image=ImageEnhance.Color(pictures[3]).enhance(1.15), mask=None, suffix=".png")
     table, pixels = cache.decode_table(read_table(folder.write().path), folder.path, 112, place / "cache")
-    return table, pixels
+    return table, pixels.thumbnails
 
 
 def test_altered_copies_are_found_and_different_lesions_are_not(scene):
-    table, pixels = scene
-    pairs = leakage.find_pairs(table, pixels)
+    table, thumbnails = scene
+    pairs = leakage.find_pairs(table, thumbnails)
     found = {frozenset(pair): kind for *pair, kind in pairs[["image_a", "image_b", "kind"]].values}
     assert found == {
         frozenset({"original_0", "copied"}): "same file",
@@ -47,8 +47,8 @@ def small_table():
 
 
 def test_images_of_one_lesion_are_pairs(scene):
-    _, pixels = scene
-    pairs = leakage.find_pairs(small_table().assign(row=range(6)), pixels)
+    _, thumbnails = scene
+    pairs = leakage.find_pairs(small_table().assign(row=range(6)), thumbnails)
     assert pairs[["image_a", "image_b", "kind"]].values.tolist() == [
         ["a", "b", "same lesion"],
         ["e", "f", "same lesion"],
@@ -82,8 +82,8 @@ def test_the_description_counts_each_kind():
 
 
 def test_a_single_image_has_no_pairs(scene):
-    table, pixels = scene
-    assert leakage.find_pairs(table.iloc[:1], pixels).empty
+    table, thumbnails = scene
+    assert leakage.find_pairs(table.iloc[:1], thumbnails).empty
 
 
 def altered(folder, place, change, **options):
@@ -98,7 +98,7 @@ def altered(folder, place, change, **options):
 def overlap_of(folder, other, place):
     known, known_pixels = decode_table(read_table(folder), folder, 112, place / "cache")
     table, pixels = decode_table(read_table(other), other, 112, place / "cache")
-    return leakage.overlap(table, pixels, known, known_pixels)
+    return leakage.overlap(table, pixels.thumbnails, known, known_pixels.thumbnails)
 
 
 def test_a_copy_of_the_training_images_is_found_by_name_by_file_and_by_picture(demo_folder, tmp_path):

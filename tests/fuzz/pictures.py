@@ -21,7 +21,7 @@ def one(seed: int, place: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         first, again = (decode_row(*map(str, files), 16) for _ in range(2))
-    assert first[1] == again[1] and (first[0] == again[0]).all(), "the verdict or the pixels differ the second time"
+    assert first[2] == again[2] and (first[0] == again[0]).all(), "the verdict or the pixels differ the second time"
     assert first[0].shape == (16, 16, 4) and set(np.unique(first[0][..., 3])) <= {0, 255}
     try:
         with warnings.catch_warnings():

@@ -1,0 +1,42 @@
+"""Which scores are means over images of values between 0 and 1, such as shares of them, and over which images.
+
+`bootstrap.with_intervals` can give these an interval where all resamples agree. Each function returns (N,) bool by the
+score's name. Shapes: N images.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluate import CALLED
+
+Images = dict[str, np.ndarray]
+
+
+def of_calls(true: np.ndarray, called: np.ndarray, classes: Sequence[str]) -> Images:
+    """Those among `evaluate.label_scores`."""
+    found = {"accuracy": np.ones(len(true), bool)}
+    for k, name in enumerate(classes):
+        found |= {f"per_class.{name}.recall": true == k, f"per_class.{name}.precision": called == k}
+    return found
+
+
+def of_binary(positive: np.ndarray, called: np.ndarray) -> Images:
+    """Those among `evaluate.binary_scores`."""
+    everything = np.ones(len(positive), bool)
+    return {"accuracy": everything, "sensitivity": positive, "specificity": ~positive, "ppv": called, "npv": ~called}
+
+
+def of_official(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Images:
+    """Those among `evaluate.official_label_scores`."""
+    found = {}
+    for k, name in enumerate(classes):
+        of_class = of_binary(true == k, probabilities[:, k] > CALLED)
+        found |= {f"per_class.{name}.{key}": images for key, images in of_class.items()}
+    return found
+
+
+def of_masks(n: int) -> Images:
+    """Those among `evaluate.mask_scores`."""
+    names = "mean_iou mean_dice mean_threshold_iou mean_sensitivity mean_specificity mean_accuracy failure_rate"
+    return dict.fromkeys(names.split(), np.ones(n, bool))
