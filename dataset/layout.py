@@ -259,6 +259,6 @@ def _stem(name: str) -> str:
 
 def is_output(folder: str | Path, names: list[str]) -> bool:
     """Whether predict.py or main.py writes into this folder, of which these are the files."""
-    if "record.json" in names or {"config.json", "splits.csv"} <= set(names):
+    if {"record.json", "predictions.run.json"} & set(names) or {"config.json", "splits.csv"} <= set(names):
         return True
     return "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]

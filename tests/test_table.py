@@ -255,6 +255,9 @@ def test_what_predict_and_main_have_written_is_never_taken_for_data(folder):
     (folder.path / "predictions" / "predictions.csv").write_text("file,output,predicted\n")
     picture().save(folder.path / "run" / "images" / "b.png")
     (folder.path / "run" / "record.json").write_text("{}")
+    (folder.path / "killed" / "masks").mkdir(parents=True)
+    disc().save(folder.path / "killed" / "masks" / "a.png")
+    (folder.path / "killed" / "predictions.run.json").write_text("{}")
     images, masks = find_files(folder.path)
     assert set(images) == {"a"} and masks == {}
 
