@@ -21,7 +21,7 @@ FEW = 30  # test images of a class, below which its numbers are called uncertain
 GAP = 1.3  # validation loss by training loss at the saved epoch, from which a model is called overfitted
 NO_LABEL = "no diagnosis"
 N_PAIRS = 20  # pairs of images across the split that are named
-HEADLINE = (  # column, head, path in metrics.json
+HEADLINE = (  # row, head, path in metrics.json
     ("Images with a label", "label", ("n_images",)),
     ("Accuracy", "label", ("accuracy",)),
     ("Accuracy, balanced rule", "label", ("rules", "balanced", "accuracy")),
@@ -186,13 +186,13 @@ def _values(run: Run) -> dict:
 
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     """The models' numbers on one set of images: side by side, and each in full."""
-    shown = [column for column in HEADLINE if any(_has(found, column[1:]) for found in metrics.values())]
-    rows = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
+    shown = [row for row in HEADLINE if any(_has(found, row[1:]) for found in metrics.values())]
     names = [name for name, _, _ in shown]
-    pairs = [(f"{task}: {name}", cell["value"]) for task, cells in rows.items() for name, cell in zip(names, cells)]
+    columns = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
+    pairs = [(f"{task}: {name}", cell["value"]) for task, cells in columns.items() for name, cell in zip(names, cells)]
     in_words = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
     return {
-        "headline": {"columns": names, "rows": rows, "in_words": in_words},
+        "headline": {"columns": columns, "rows": dict(zip(names, zip(*columns.values()))), "in_words": in_words},
         "by_task": {task: _model(folder / task, found) for task, found in metrics.items()},
     }
 
@@ -238,9 +238,9 @@ def _cell(value: float | None, interval: list | None) -> dict:
     return {"value": value, "interval": interval if is_whole else None}
 
 
-def _has(found: dict, column: tuple[str, tuple[str, ...]]) -> bool:
-    """Whether metrics.json holds this column of `HEADLINE`; what is not defined stands there as None."""
-    head, path = column
+def _has(found: dict, row: tuple[str, tuple[str, ...]]) -> bool:
+    """Whether metrics.json holds this row of `HEADLINE`; what is not defined stands there as None."""
+    head, path = row
     return path[-1] in (_at(found, (head, *path[:-1])) or {})
 
 
