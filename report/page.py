@@ -5,6 +5,7 @@ Here the values are prepared; template.html says what is shown of them, in which
 
 import base64
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import jinja2
@@ -14,6 +15,7 @@ import evaluate
 from dataset.classes import HAM10000, name_of
 from dataset.csvfile import read_back
 from dataset.table import SPLITS
+from decision import points_among
 from report import bootstrap
 
 TASKS = ("classification", "segmentation", "multitask", "average")
@@ -180,6 +182,7 @@ def _values(run: Run) -> dict:
         "leakage": None if run.leakage is None else _leakage(run.leakage),
         "config": run.config,
         "environment": run.environment,
+        "duration": _duration(run.record.get("seconds")),
         "settings": _settings(run),
     }
 
@@ -191,16 +194,36 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     columns = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in columns.items() for name, cell in zip(names, cells)]
     in_words = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
+    columns |= _majority(shown, metrics)
     return {
         "headline": {"columns": columns, "rows": dict(zip(names, zip(*columns.values()))), "in_words": in_words},
         "by_task": {task: _model(folder / task, found) for task, found in metrics.items()},
     }
 
 
+def _majority(shown: list[tuple], metrics: dict[str, dict]) -> dict[str, list]:
+    """The column of always calling the commonest class; {} of models without labels, or of an earlier version."""
+    for found in metrics.values():
+        if called := _at(found, ("label", "majority", "class")):
+            keys = {("accuracy",), ("balanced_accuracy",)}
+            paths = [("label", "majority", *path) if path in keys else ("label", "none") for _, _, path in shown]
+            return {f"always {called}": [score_at(found, path) for path in paths]}
+    return {}
+
+
 def _model(folder: Path, found: dict) -> dict:
+    if "label" in found:
+        found = found | {"label": found["label"] | {"n_positive": _positives(found["label"])}}
     heads = {head: _scores(found, (head,)) if head in found else None for head in ("label", "mask")}
     subgroups = _subgroups(found.get("subgroups") or [])
     return heads | {"heat": _heat(found), "subgroups": subgroups, "pictures": _pictures(folder)}
+
+
+def _positives(label: dict) -> dict[str, int]:
+    """Images of the classes that each operating point is to find."""
+    support = [row["support"] for row in label["per_class"].values()]
+    points = points_among(list(label["per_class"])).items()
+    return {name: sum(support[k] for k in members) for name, members in points}
 
 
 def _heat(found: dict) -> dict | None:
@@ -289,6 +312,11 @@ def _settings(run: Run) -> dict[str, dict]:
     if again := run.evaluation:
         tables |= {"Measured again with": again["config"], "On": again["environment"]}
     return {title: {name: _shown(value) for name, value in table.items()} for title, table in tables.items()}
+
+
+def _duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds; "" if it is not known."""
+    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def _shown(value) -> str:

@@ -284,6 +284,38 @@ def test_the_command_ends_in_one_message_without_a_run(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_baseline_stands_beside_the_models_and_every_row_says_how_many_images_it_rests_on(copy):
+    def known(metrics):
+        label = metrics["label"]
+        label["majority"] |= {"class": "NV", "accuracy": 0.6543, "balanced_accuracy": 0.1234}
+        label["n_images"] = 4321
+        for code, row in label["per_class"].items():
+            row["support"] = {"MEL": 1111, "BCC": 7}.get(code, 0)
+
+    edit(copy / "classification" / "metrics.json", known)
+    html = page.build(copy)
+    baseline = headline_of(html, "always NV")
+    assert baseline["Accuracy"].startswith("0.654") and baseline["Balanced accuracy"].startswith("0.123")
+    assert {*baseline.values()} - {baseline["Accuracy"], baseline["Balanced accuracy"]} == {"–"}
+    for start in ("likeliest", "always NV, the", "Mean of the classes", "before scaling"):
+        assert re.search(rf"<tr><th>{start}.*?</tr>", html, re.DOTALL)[0].endswith("<td>4,321</td></tr>"), start
+    assert "<td>1,111 of 4,321</td></tr>" in html and "<td>1,118 of 4,321</td></tr>" in html  # melanoma, malignant
+
+
+def test_the_page_says_how_long_the_run_took_by_which_command_and_from_which_commit(copy):
+    edit(copy / "record.json", lambda record: record.update(seconds=3723.4))
+    edit(
+        copy / "environment.json", lambda found: found.update(command="python main.py --seed 7", commit="a" * 40 + "+")
+    )
+    shown = text_of(page.build(copy))
+    assert "took 1:02:03." in shown
+    assert f"Command: python main.py --seed 7; code: commit {'a' * 12}, changed since." in shown
+    edit(copy / "record.json", lambda record: record.pop("seconds"))
+    edit(copy / "environment.json", lambda found: (found.pop("command"), found.pop("commit")))
+    shown = text_of(page.build(copy))
+    assert "took" not in shown and "Command" not in shown
+
+
 def test_intervals_that_are_not_the_bootstraps_say_so_and_none_is_shown_without_a_width(copy):
     def agree(metrics):
         metrics["label"]["per_class"]["MEL"]["recall"] = 0.0
