@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+import shlex
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -123,6 +125,8 @@ def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processes": n_ranks,
         "precision": precision,
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "commit": commit(Path(__file__)),
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -141,6 +145,20 @@ def time_left(seconds: float, now: datetime) -> str:
     end = now + timedelta(minutes=minutes)
     days = (end.date() - now.date()).days
     return f"about {' '.join(parts)}, until {end:%H:%M}" + (f" on {end:%Y-%m-%d}" if days else "")
+
+
+def commit(file: Path) -> str:
+    """The commit of the checkout that keeps this file, with a "+" if files were changed since; "" without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(file.resolve().parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)
+        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def versions() -> dict[str, str]:

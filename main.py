@@ -197,7 +197,7 @@ def run(config: SimpleNamespace) -> None:
         if named:
             measure_named(config, folder, named, data_set.table, pixels, external, device, precision)
         audit_leakage(folder, data_set)
-        folder.note(comparison=comparison.compare_tasks(folder, data_set.table))
+        folder.note(comparison=comparison.compare_tasks(folder, data_set.table), seconds=folder.seconds())
         if machine.is_first():
             folder.write("report.html", page.build(folder.path))
         folder.note(finished=True)

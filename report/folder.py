@@ -1,6 +1,7 @@
 """The folder that belongs to one run: files that are whole, and a record of what was done."""
 
 import json
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,13 +25,14 @@ class RunFolder:
     ----------
     record : what was done, kept in record.json as it is done. ``started`` (ISO time); ``tasks``, a dict of facts by
         task: ``identity``, ``trained`` and ``measured`` (how); ``external`` and ``comparison``, once they are measured;
-        ``finished``, once everything is.
+        ``finished``, once everything is; ``seconds`` that all of it took, without the time between runs that go on.
     caption : stands in every figure.
     """
 
     def __init__(self, path: str | Path, caption: str = "") -> None:
         self.path, self.caption = Path(path), caption
         self.record: dict = {"tasks": {}}
+        self._counted = time.monotonic()
 
     def read_record(self) -> dict:
         """The record on disk; {"tasks": {}} if there is none.
@@ -94,7 +96,13 @@ class RunFolder:
 
     def note_task(self, task: str, **facts) -> None:
         """Add to what the record says of a task, and write it."""
-        self.note(tasks=self.record["tasks"] | {task: self.facts(task) | facts}, finished=False)
+        self.note(tasks=self.record["tasks"] | {task: self.facts(task) | facts}, finished=False, seconds=self.seconds())
+
+    def seconds(self) -> float:
+        """That all work on what is here has taken until now, for the record."""
+        now, before = time.monotonic(), self._counted
+        self._counted = now
+        return round(self.record.get("seconds", 0) + now - before, 1)
 
     def facts(self, task: str) -> dict:
         """What the record says of a task."""

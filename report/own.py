@@ -61,7 +61,7 @@ def report_model(
     device = next((values.device for values in model.parameters()), torch.device("cpu"))
     parts = parts_for(model, table, pixels, device)
     folder, environment = RunFolder(path, note), machine.describe(device, precision, 1)
-    with folder.locked():
+    with machine.locked(folder.path):
         folder.go_on()
         if others := folder.record["tasks"].keys() - {name}:
             raise ValueError(f"{path} holds a run of {', '.join(sorted(others))}. Name another folder for {name}.")

@@ -5,6 +5,7 @@ Here the values are prepared; template.html says what is shown of them, in which
 
 import base64
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import jinja2
@@ -14,6 +15,7 @@ import evaluate
 from dataset.classes import HAM10000, name_of
 from dataset.csvfile import read_back
 from dataset.table import SPLITS
+from decision import points_among
 from report import bootstrap
 
 TASKS = ("classification", "segmentation", "multitask", "average")
@@ -21,7 +23,7 @@ FEW = 30  # test images of a class, below which its numbers are called uncertain
 GAP = 1.3  # validation loss by training loss at the saved epoch, from which a model is called overfitted
 NO_LABEL = "no diagnosis"
 N_PAIRS = 20  # pairs of images across the split that are named
-HEADLINE = (  # column, head, path in metrics.json
+HEADLINE = (  # row, head, path in metrics.json
     ("Images with a label", "label", ("n_images",)),
     ("Accuracy", "label", ("accuracy",)),
     ("Accuracy, balanced rule", "label", ("rules", "balanced", "accuracy")),
@@ -182,27 +184,48 @@ def _values(run: Run) -> dict:
         "leakage": None if run.leakage is None else _leakage(run.leakage),
         "config": run.config,
         "environment": run.environment,
+        "duration": _duration(run.record.get("seconds")),
         "settings": _settings(run),
     }
 
 
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     """The models' numbers on one set of images: side by side, and each in full."""
-    shown = [column for column in HEADLINE if any(_has(found, column[1:]) for found in metrics.values())]
-    rows = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
+    shown = [row for row in HEADLINE if any(_has(found, row[1:]) for found in metrics.values())]
     names = [name for name, _, _ in shown]
-    pairs = [(f"{task}: {name}", cell["value"]) for task, cells in rows.items() for name, cell in zip(names, cells)]
+    columns = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
+    pairs = [(f"{task}: {name}", cell["value"]) for task, cells in columns.items() for name, cell in zip(names, cells)]
     in_words = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
+    columns |= _majority(shown, metrics)
     return {
-        "headline": {"columns": names, "rows": rows, "in_words": in_words},
+        "headline": {"columns": columns, "rows": dict(zip(names, zip(*columns.values()))), "in_words": in_words},
         "by_task": {task: _model(folder / task, found) for task, found in metrics.items()},
     }
 
 
+def _majority(shown: list[tuple], metrics: dict[str, dict]) -> dict[str, list]:
+    """The column of always calling the commonest class; {} of models without labels, or of an earlier version."""
+    for found in metrics.values():
+        if called := _at(found, ("label", "majority", "class")):
+            keys = {("accuracy",), ("balanced_accuracy",)}
+            paths = [("label", "majority", *path) if path in keys else ("label", "none") for _, _, path in shown]
+            return {f"always {called}": [score_at(found, path) for path in paths]}
+    return {}
+
+
 def _model(folder: Path, found: dict) -> dict:
+    if "label" in found:
+        found = found | {"label": found["label"] | {"n_positive": _positives(found["label"])}}
     heads = {head: _scores(found, (head,)) if head in found else None for head in ("label", "mask")}
     subgroups = _subgroups(found.get("subgroups") or [])
     return heads | {"heat": _heat(found), "subgroups": subgroups, "pictures": _pictures(folder)}
+
+
+def _positives(label: dict) -> dict[str, int]:
+    """Images of the classes that each operating point is to find."""
+    support = [row["support"] for row in label["per_class"].values()]
+    points = points_among(list(label["per_class"])).items()
+    return {name: sum(support[k] for k in members) for name, members in points}
 
 
 def _heat(found: dict) -> dict | None:
@@ -240,9 +263,9 @@ def _cell(value: float | None, interval: list | None) -> dict:
     return {"value": value, "interval": interval if is_whole else None}
 
 
-def _has(found: dict, column: tuple[str, tuple[str, ...]]) -> bool:
-    """Whether metrics.json holds this column of `HEADLINE`; what is not defined stands there as None."""
-    head, path = column
+def _has(found: dict, row: tuple[str, tuple[str, ...]]) -> bool:
+    """Whether metrics.json holds this row of `HEADLINE`; what is not defined stands there as None."""
+    head, path = row
     return path[-1] in (_at(found, (head, *path[:-1])) or {})
 
 
@@ -291,6 +314,11 @@ def _settings(run: Run) -> dict[str, dict]:
     if again := run.evaluation:
         tables |= {"Measured again with": again["config"], "On": again["environment"]}
     return {title: {name: _shown(value) for name, value in table.items()} for title, table in tables.items()}
+
+
+def _duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds; "" if it is not known."""
+    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def _shown(value) -> str:

@@ -20,6 +20,7 @@ from report.pictures import Pictures
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # years, from which each begins
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
 BY_RULE = ("accuracy", "balanced_accuracy", "macro_f1")  # that the console shows by both rules
+MAJORITY = "majority"  # in metrics.json: the scores of always calling the class that most training images have
 
 
 def assess(
@@ -146,19 +147,23 @@ def label_numbers(
     """All scores of the labels with intervals, for metrics.json; from calibrated probabilities.
 
     `rules` holds the scores of the classes that each rule calls, `balanced_less_likeliest` what the second changes, on
-    the same resamples; those of the likeliest class also stand outside.
+    the same resamples; those of the likeliest class also stand outside. `majority` are those of always calling the
+    commonest class of the training images.
     """
     true, classes, thresholds = positions_of(rows), classes_of(rows), calibration["thresholds"]
     before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
     called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
+    commonest = int(np.argmax(calibration["prior"]))
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
+        majority = evaluate.label_scores(true, np.full(len(true), commonest), classes, weights)
         rules = {rule: evaluate.label_scores(true, chosen, classes, weights) for rule, chosen in called.items()}
         found = dict(rules["likeliest"])
         for rule, of_rule in rules.items():
             found |= under(f"rules.{rule}", of_rule)
         for name in BY_RULE[:2]:
             found[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
+        found |= under(MAJORITY, {name: majority[name] for name in BY_RULE})
         found |= under("official", evaluate.official_label_scores(true, probabilities, classes, weights))
         found |= under("calibration.before", evaluate.calibration_scores(true, before, weights))
         found |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
@@ -167,7 +172,7 @@ def label_numbers(
             found |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
         return found
 
-    means = counted.of_calls(true, called["likeliest"], classes)
+    means = counted.of_calls(true, called["likeliest"], classes) | {f"{MAJORITY}.accuracy": np.ones(len(true), bool)}
     for rule, chosen in called.items():
         means |= under(f"rules.{rule}", counted.of_calls(true, chosen, classes))
     means |= under("official", counted.of_official(true, probabilities, classes))
@@ -176,6 +181,7 @@ def label_numbers(
         means |= under(f"operating_points.{name}", counted.of_binary(positive, score >= (thresholds[name] or 0)))
     numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
     numbers.setdefault("operating_points", {})
+    numbers[MAJORITY]["class"] = classes[commonest]
     for k, code in enumerate(classes):
         numbers["per_class"][code]["support"] = int((true == k).sum())
     numbers["calibration"] |= {name: calibration[name] for name in ("temperature", "scale", "tau")}

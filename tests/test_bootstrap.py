@@ -52,7 +52,7 @@ def test_intervals_do_not_depend_on_the_size_of_the_blocks(monkeypatch):
     parts = pd.json_normalize(bootstrap.with_intervals(scores, resamples)).map(np.array)
     for name in whole:
         for one, other in zip(whole[name], parts[name]):
-            if one.dtype == float:  # not what kind of interval it is
+            if np.asarray(one).dtype == float:  # not what kind of interval it is
                 np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 

@@ -1,6 +1,10 @@
 import io
+import re
+import shutil
+import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +55,27 @@ def test_work_ahead_keeps_the_order_and_its_bound():
 )
 def test_the_time_left_is_told_in_words_and_on_the_clock(minutes, words):
     assert machine.time_left(60 * minutes, datetime(2026, 11, 25, 12, 45)) == words
+
+
+def git(folder, *arguments):
+    subprocess.run(["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=b", *arguments], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="no git is installed")
+def test_the_commit_is_that_of_the_files_checkout_and_a_plus_says_that_it_was_changed(tmp_path):
+    kept, stranger = tmp_path / "kept.py", tmp_path / "stranger.py"
+    for file in (kept, stranger):
+        file.write_text("1")
+    assert machine.commit(kept) == ""
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "kept.py")
+    git(tmp_path, "commit", "-qm", "first")
+    assert re.fullmatch("[0-9a-f]{40}", machine.commit(kept))
+    kept.write_text("2")
+    assert re.fullmatch("[0-9a-f]{40}[+]", machine.commit(kept))
+    assert machine.commit(stranger) == ""
+
+
+def test_without_git_there_is_no_commit_and_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.commit(Path(machine.__file__)) == ""

@@ -60,6 +60,16 @@ def test_every_headline_value_is_the_one_in_the_runs_files(outputs):
     assert picture in html
 
 
+def headline_of(html: str, model: str) -> dict[str, str]:
+    """A model's column of the first table, by the names of the rows."""
+    table = re.search(r"<table>(.*?)</table>", html, re.DOTALL)[1]
+    (place,) = [
+        i for i, name in enumerate(re.findall(r"<th>([^<]*)</th>", table.split("</thead>")[0])) if name == model
+    ]
+    rows = re.findall(r"<tr><th>([^<]*)</th>(.*?)</tr>", table.split("</thead>")[1], re.DOTALL)
+    return {name: re.findall(r"<td>(.*?)</td>", cells, re.DOTALL)[place - 1] for name, cells in rows}
+
+
 @pytest.fixture
 def copy(outputs, tmp_path):
     return shutil.copytree(outputs, tmp_path / "outputs")
@@ -165,9 +175,10 @@ def test_every_table_of_labels_shows_both_rules_and_the_page_says_what_the_secon
 
     edit(copy / "classification" / "metrics.json", differ)
     html = page.build(copy)
-    headline = re.search(r"<tr><th>classification</th>(.*?)</tr>", html)[1]
+    headline = headline_of(html, "classification")
     by_class = re.search(r"<tr><th>MEL <span[^>]*>Melanoma</span></th>(?:(?!</tr>).)*0\.333.*?</tr>", html)[0]
-    assert all(value in headline for value in ("0.111<", "0.222<", "0.444<"))
+    for name, value in {"Accuracy": 0.1111, "Balanced accuracy": 0.2222, "Melanoma sensitivity": 0.4444}.items():
+        assert headline[f"{name}, balanced rule"].startswith(f"{value:.3f}")
     assert all(value in by_class for value in ("0.333<", "0.444<", "0.556<"))
     shown = text_of(html)
     assert (
@@ -191,8 +202,8 @@ def test_numbers_that_are_not_defined_are_dashes_without_an_interval(copy):
 
     edit(copy / "classification" / "metrics.json", undefine)
     balanced = json.loads((copy / "classification" / "metrics.json").read_text())["label"]["balanced_accuracy"]
-    row = re.search(r"<tr><th>classification</th>(.*?)</tr>", page.build(copy))[1]
-    assert re.match(rf"<td>[0-9]+</td><td>–</td><td>[^<]*<small>[^<]*</small></td><td>{balanced:.3f}</td><td>", row)
+    headline = headline_of(page.build(copy), "classification")
+    assert (headline["Accuracy"], headline["Balanced accuracy"]) == ("–", f"{balanced:.3f}")
 
 
 def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_on(copy):
@@ -204,8 +215,8 @@ def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_
     edit(copy / "multitask" / "metrics.json", lack)
     edit(copy / "comparison.json", lambda found: found["segmentation"].update(n_images=1111))
     html = page.build(copy)
-    headline = re.search(r"<tr><th>multitask</th>(.*?)</tr>", html)[1]
-    assert headline.startswith("<td>2,345</td><td>0.") and "<td>1,234</td><td>0." in headline
+    headline = headline_of(html, "multitask")
+    assert (headline["Images with a label"], headline["Images with a mask"]) == ("2,345", "1,234")
     assert re.search(r"of some</th><td>77</td><td>66</td><td>55</td><td>0\.", html)
     shown = text_of(html)
     assert "Diagnoses of 2,345 images" in shown and "Outlines of 1,234 images" in shown
@@ -273,6 +284,54 @@ def test_the_command_ends_in_one_message_without_a_run(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_baseline_stands_beside_the_models_and_every_row_says_how_many_images_it_rests_on(copy):
+    def known(metrics):
+        label = metrics["label"]
+        label["majority"] |= {"class": "NV", "accuracy": 0.6543, "balanced_accuracy": 0.1234}
+        label["n_images"] = 4321
+        for code, row in label["per_class"].items():
+            row["support"] = {"MEL": 1111, "BCC": 7}.get(code, 0)
+
+    edit(copy / "classification" / "metrics.json", known)
+    html = page.build(copy)
+    baseline = headline_of(html, "always NV")
+    assert baseline["Accuracy"].startswith("0.654") and baseline["Balanced accuracy"].startswith("0.123")
+    assert {*baseline.values()} - {baseline["Accuracy"], baseline["Balanced accuracy"]} == {"–"}
+    for start in ("likeliest", "always NV, the", "Mean of the classes", "before scaling"):
+        assert re.search(rf"<tr><th>{start}.*?</tr>", html, re.DOTALL)[0].endswith("<td>4,321</td></tr>"), start
+    assert "<td>1,111 of 4,321</td></tr>" in html and "<td>1,118 of 4,321</td></tr>" in html  # melanoma, malignant
+
+
+def test_the_page_says_how_long_the_run_took_by_which_command_and_from_which_commit(copy):
+    edit(copy / "record.json", lambda record: record.update(seconds=3723.4))
+    edit(
+        copy / "environment.json", lambda found: found.update(command="python main.py --seed 7", commit="a" * 40 + "+")
+    )
+    shown = text_of(page.build(copy))
+    assert "took 1:02:03." in shown
+    assert f"Command: python main.py --seed 7; code: commit {'a' * 12}, changed since." in shown
+    edit(copy / "record.json", lambda record: record.pop("seconds"))
+    edit(copy / "environment.json", lambda found: (found.pop("command"), found.pop("commit")))
+    shown = text_of(page.build(copy))
+    assert "took" not in shown and "Command" not in shown
+
+
+def test_intervals_that_are_not_the_bootstraps_say_so_and_none_is_shown_without_a_width(copy):
+    def agree(metrics):
+        metrics["label"]["per_class"]["MEL"]["recall"] = 0.0
+        metrics["intervals"]["label"]["per_class"]["MEL"] |= {"recall": [0, 0.2316], "recall_kind": "Clopper-Pearson"}
+        metrics["intervals"]["label"]["official"]["macro"] |= {"auc": None, "auc_kind": "none: all resamples agree"}
+        metrics["intervals"]["label"]["accuracy"] = [0.5, 0.5]
+        metrics["intervals"]["label"]["balanced_accuracy"] = [0.99981, 0.99992]
+
+    edit(copy / "classification" / "metrics.json", agree)
+    headline = headline_of(page.build(copy), "classification")
+    assert headline["Melanoma sensitivity"] == '0.000<small title="Clopper-Pearson">0.000 – 0.232 †</small>'
+    assert '<small title="none: all resamples agree">no interval</small>' in headline["Mean AUC"]
+    assert "small" not in headline["Accuracy"]
+    assert "<small>0.9998 – 0.9999</small>" in headline["Balanced accuracy"]
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -313,3 +372,38 @@ def test_a_browser_shows_it_without_requests_errors_or_sideways_scrolling(output
     assert "CONSOLE" not in done.stderr
     shown = int(re.search(r"<title>width (\d+)</title>", done.stdout)[1])
     assert shown <= max(width, 500)  # headless Chromium has no narrower window than 500 pixels
+
+
+@pytest.mark.skipif(not CHROMIUM or not shutil.which("pdftotext"), reason="no Chromium or no pdftotext is installed")
+def test_on_paper_no_table_is_cut_no_figure_split_and_folded_tables_are_open(outputs, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        tab = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page()
+        tab.goto((outputs / "report.html").as_uri())
+        tab.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
+
+    def told(*command):
+        return subprocess.run([*command, tmp_path / "report.pdf", "-"], capture_output=True, text=True).stdout
+
+    text, boxes = told("pdftotext", "-layout"), told("pdftotext", "-bbox")
+    for last in (r"NPV +AUC +AP\n", r"Dice +Failures", r"HD95, pixels +ASSD, pixels +Images\n", r"Mean dice\n"):
+        assert re.search(last, text), last
+    assert "sex: female" in text
+    width = float(re.search(r'<page width="([0-9.]+)"', boxes)[1])
+    assert width == pytest.approx(210 / 25.4 * 72, abs=1)  # A4, in points
+    edges = [float(x) for x in re.findall(r'xM(?:in|ax)="([0-9.-]+)"', boxes)]
+    assert min(edges) >= 12 / 25.4 * 72 - 1 and max(edges) <= width - 12 / 25.4 * 72 + 1
+    listed = subprocess.run(["pdfimages", "-list", tmp_path / "report.pdf"], capture_output=True, text=True).stdout
+    assert len(re.findall(r"\d +image ", listed)) == len(list(outputs.rglob("*.png")))
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_no_table_scrolls_sideways_at_1100_pixels(outputs):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        tab = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page(
+            viewport={"width": 1100, "height": 800}
+        )
+        tab.goto((outputs / "report.html").as_uri())
+        widths = tab.evaluate("[...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth, e.clientWidth])")
+    assert widths and all(content <= room for content, room in widths)

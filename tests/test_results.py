@@ -204,6 +204,16 @@ def test_the_likeliest_classes_scores_stand_where_they_stood(both_rules):
         assert own == likeliest["per_class"][code]
 
 
+def test_the_baseline_always_calls_the_class_that_is_commonest_in_training(both_rules):
+    """NV, that 67 of the 100 training images have: right where the truth is NV, and on one class of seven."""
+    table, *_, numbers, intervals = both_rules
+    found = numbers["majority"]
+    assert found["class"] == "NV" and found["accuracy"] == (table["true"] == "NV").mean()
+    assert found["balanced_accuracy"] == pytest.approx(1 / 7)
+    low, high = intervals["majority"]["accuracy"]
+    assert low < found["accuracy"] < high
+
+
 @pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy"])
 def test_what_the_balanced_rule_changes_is_paired_by_lesion(both_rules, name):
     table, _, resamples, numbers, intervals = both_rules
