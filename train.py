@@ -204,6 +204,7 @@ def fit(
     seed: int,
     precision: str,
     checkpoints: Checkpoints | None = None,
+    after_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
     """Train with AdamW and return the history, a dict an epoch; keep the model of the lowest validation loss.
 
@@ -214,6 +215,7 @@ def fit(
     train_batches, val_batches : objects with ``epoch(number)``, ``len()``, ``sizes`` (images of each batch over all
         processes), ``n_images`` and, where batches say ``has_label`` or ``has_mask``, ``shares``, as `data.Batches`.
     checkpoints : where to keep the best model and each epoch's state; None keeps nothing.
+    after_epoch : called in the first process with the history, once the epoch is kept.
 
     Raises
     ------
@@ -244,6 +246,8 @@ def fit(
                 state = learner.state_dict() | {"history": history, "best": best}
                 checkpoints.write(state, learner.watched.state_dict() if is_best else None)
             tqdm.write(epoch_line(row, recipe.epochs, is_best))
+            if after_epoch:
+                after_epoch(history)
     return history
 
 
