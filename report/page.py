@@ -252,7 +252,8 @@ def _scores(found: dict, path: tuple[str, ...]) -> dict:
 def score_at(found: dict, path: tuple[str, ...]) -> dict:
     """A number of metrics.json, its interval if both ends are known, and its `kind` if it is not the bootstrap's."""
     kind = _at(found, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
-    return _cell(_at(found, path), _at(found, ("intervals", *path))) | ({"kind": kind} if kind else {})
+    cell = _cell(_at(found, path), _at(found, ("intervals", *path)))
+    return cell | {"kind": kind} if kind and cell["value"] is not None else cell
 
 
 def _cell(value: float | None, interval: list | None) -> dict:
