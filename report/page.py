@@ -205,8 +205,9 @@ def _majority(shown: list[tuple], metrics: dict[str, dict]) -> dict[str, list]:
     """The column of always calling the commonest class; {} of models without labels, or of an earlier version."""
     for found in metrics.values():
         if called := _at(found, ("label", "majority", "class")):
-            keys = {("accuracy",), ("balanced_accuracy",)}
-            paths = [("label", "majority", *path) if path in keys else ("label", "none") for _, _, path in shown]
+            known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
+            known["n_images"] = ("label", "n_images")
+            paths = [known.get(path[0], ("none",)) if head == "label" else ("none",) for _, head, path in shown]
             return {f"always {called}": [score_at(found, path) for path in paths]}
     return {}
 
