@@ -27,6 +27,7 @@ from dataset.classes import classes_of, code_of
 from dataset.layout import find
 from report import comparison, page
 from report.folder import RunFolder
+from report.live import Live
 from report.measure import OtherSet, load_named, measure, refuse_seen
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
@@ -130,6 +131,7 @@ class Job(NamedTuple):
     recipe: train.Recipe
     batches: dict[str, data.Batches]  # by part of the split
     identity: dict  # what a run must share with the one that it resumes
+    to_come: list[str]  # tasks after it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -185,8 +187,8 @@ def run(config: SimpleNamespace) -> None:
         folder.write_data(data_set.table)
         if external:
             folder.below("external").write_data_report(external.table)
-        for task in tasks:
-            job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared))
+        for i, task in enumerate(tasks):
+            job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared), tasks[i + 1 :])
             say(f"\n=== {task} ===")
             if not (config.EVALUATE_ONLY or folder.facts(task).get("trained")):
                 train_model(config, folder, job, weights, environment)
@@ -393,6 +395,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
         resume=config.RESUME,
     )
     options = {"seed": config.SEED, "precision": job.identity["precision"], "checkpoints": checkpoints}
+    options["after_epoch"] = Live(folder, job.task, job.recipe.epochs, job.to_come)
     try:
         history = train.fit(model, job.batches["train"], job.batches["val"], recipe=job.recipe, **options)
     except torch.cuda.OutOfMemoryError as error:

@@ -234,6 +234,7 @@ def fit(
     seed: int,
     precision: str,
     checkpoints: Checkpoints | None = None,
+    after_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
     """Train with AdamW and return the history, a dict an epoch; keep the model of the lowest validation loss.
 
@@ -246,6 +247,7 @@ def fit(
         processes), ``n_images``, ``classes`` and, where batches say ``has_label`` or ``has_mask``, ``shares``, as
         `data.Batches`.
     checkpoints : where to keep the best model and each epoch's state; None keeps nothing.
+    after_epoch : called in the first process with the history, once the epoch is kept.
 
     Raises
     ------
@@ -282,6 +284,8 @@ def fit(
                 tqdm.write(
                     f"To go: {recipe.epochs - epoch} of {recipe.epochs} epochs, {time_left(left, datetime.now())}."
                 )
+            if after_epoch:
+                after_epoch(history)
     return history
 
 

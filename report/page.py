@@ -207,8 +207,9 @@ def _majority(shown: list[tuple], metrics: dict[str, dict]) -> dict[str, list]:
     """The column of always calling the commonest class; {} of models without labels, or of an earlier version."""
     for found in metrics.values():
         if called := _at(found, ("label", "majority", "class")):
-            keys = {("accuracy",), ("balanced_accuracy",)}
-            paths = [("label", "majority", *path) if path in keys else ("label", "none") for _, _, path in shown]
+            known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
+            known["n_images"] = ("label", "n_images")
+            paths = [known.get(path[0], ("none",)) if head == "label" else ("none",) for _, head, path in shown]
             return {f"always {called}": [score_at(found, path) for path in paths]}
     return {}
 
@@ -254,7 +255,8 @@ def _scores(found: dict, path: tuple[str, ...]) -> dict:
 def score_at(found: dict, path: tuple[str, ...]) -> dict:
     """A number of metrics.json, its interval if both ends are known, and its `kind` if it is not the bootstrap's."""
     kind = _at(found, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
-    return _cell(_at(found, path), _at(found, ("intervals", *path))) | ({"kind": kind} if kind else {})
+    cell = _cell(_at(found, path), _at(found, ("intervals", *path)))
+    return cell | {"kind": kind} if kind and cell["value"] is not None else cell
 
 
 def _cell(value: float | None, interval: list | None) -> dict:

@@ -327,6 +327,18 @@ def test_a_state_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18
         run(tmp_path, epochs=3, resume=True, identity={"data": "abc", "encoder": "resnet34"})
 
 
+def test_after_each_epoch_the_history_so_far_is_handed_over():
+    seen, options = [], {"recipe": train.Recipe(3, 4, 0.05), "seed": 0, "precision": "fp32"}
+    fit(
+        Line(),
+        Toy(),
+        Toy(seed=1),
+        after_epoch=lambda history: seen.append([row["epoch"] for row in history]),
+        **options,
+    )
+    assert seen == [[1], [1, 2], [1, 2, 3]]
+
+
 def test_resuming_with_other_settings_or_data_names_what_differs(tmp_path):
     run(tmp_path, epochs=1, identity={"LR": 0.1, "data": "abc"})
     with pytest.raises(ValueError, match=r"LR was 0.1, is 0.2; data was abc, is xyz"):

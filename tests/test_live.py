@@ -1,0 +1,52 @@
+import base64
+import re
+
+import pytest
+
+from report import live
+from report.folder import RunFolder
+
+
+def rows(n):
+    """A history whose second epoch is the best."""
+    losses = [0.9, 0.5, 0.7, 0.8, 0.6, 0.7, 0.7, 0.7, 0.7, 0.7]
+    row = {"train_loss": 1.25, "val_label_accuracy": 0.75, "train_seconds": 3.21}
+    return [{"epoch": i + 1, "val_loss": losses[i], **row} for i in range(n)]
+
+
+@pytest.fixture
+def watch(tmp_path):
+    return live.Live(RunFolder(tmp_path, "synthetic demo data"), "classification", 10, ["segmentation", "multitask"])
+
+
+def page_of(tmp_path):
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_from_the_first_epoch_on_there_are_curves_and_a_page_that_loads_itself_again(tmp_path, watch):
+    watch(rows(1))
+    html, curves = page_of(tmp_path), (tmp_path / "classification" / "training_curves.png").read_bytes()
+    assert '<meta http-equiv="refresh" content="10">' in html and base64.b64encode(curves).decode() in html
+    assert "epoch 1 of 10" in html and "Then: segmentation, multitask." in html and "synthetic demo data" in html
+    watch(rows(2))
+    assert (tmp_path / "classification" / "training_curves.png").read_bytes() != curves
+    assert re.search(
+        r"<th>2, the best</th><td>1.2500</td><td>0.5000</td><td>0.7500</td><td>3.2</td>", page_of(tmp_path)
+    )
+
+
+def test_the_page_shows_the_last_epochs_only_and_says_when_the_model_is_trained(tmp_path, watch):
+    watch(rows(10))
+    html = page_of(tmp_path)
+    assert re.findall(r"<tr><th>(\d+)", html) == [str(epoch) for epoch in range(6, 11)]
+    assert "Trained; now it is measured." in html and "left for" not in html
+
+
+def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_interruption(tmp_path, watch, monkeypatch):
+    """Two epochs in 50 seconds after a start at epoch 4, of 10: four more take 100."""
+    now = iter([watch.started + 25, watch.started + 50])
+    monkeypatch.setattr(live.time, "monotonic", lambda: next(now))
+    watch(rows(5))
+    assert "About 0:02:05 left" in page_of(tmp_path)
+    watch(rows(6))
+    assert "About 0:01:40 left" in page_of(tmp_path)
