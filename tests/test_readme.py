@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import QUICK, ROOT, program
+from conftest import QUICK, ROOT, picture, program
 
 import main
 import settings
@@ -44,6 +44,7 @@ def test_every_flag_that_is_mentioned_exists(flag):
 def test_the_commands_on_the_demo_run_as_printed(command, whole_run, demo_folder, tmp_path):
     (tmp_path / "outputs_demo").symlink_to(whole_run[0])
     (tmp_path / "demo_data").symlink_to(demo_folder)
+    picture(size=(60, 45)).save(tmp_path / "photo.jpg")
     launcher, *arguments = [ROOT / word if word.endswith(".py") else word for word in shlex.split(command)]
     launch = ["-m", "torch.distributed.run"] if launcher == "torchrun" else []
     done = subprocess.run([sys.executable, *launch, *arguments], cwd=tmp_path, capture_output=True, text=True)

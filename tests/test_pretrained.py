@@ -1,0 +1,46 @@
+"""The model that comes with the repository, and how it is made."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+import export
+import models
+import predict
+
+CARD = ROOT / "pretrained" / "ham10000.md"
+
+
+def test_a_model_that_is_passed_on_names_no_folder_of_the_machine_that_it_was_made_on(whole_run, tmp_path):
+    export.halve(whole_run[0] / "best_multitask_model.pth", tmp_path / "half.pth")
+    config = models.load_checkpoint(tmp_path / "half.pth")["config"]
+    assert config["OUTPUT_DIR"] == "outputs" and "/" not in json.dumps(config)
+
+
+def test_it_comes_with_the_repository_and_is_small():
+    assert predict.SHIPPED.is_file() and predict.SHIPPED.stat().st_size <= 28_000_000
+
+
+def test_its_weights_are_of_half_precision_and_its_folders_are_names_alone():
+    content = torch.load(predict.SHIPPED, weights_only=True)
+    kinds = {value.dtype for value in content["weights"].values()}
+    assert kinds == {torch.float16, torch.int64}  # int64: how many batches a norm has seen
+    assert "/" not in json.dumps(content["config"])
+
+
+def test_it_calls_seven_classes_and_outlines_with_all_that_was_fitted_for_it():
+    predictor = predict.Predictor(predict.SHIPPED, device="cpu", explain=True)
+    assert len(predictor.classes) == 7 and predictor.is_calibrated and predictor.has_balanced
+    assert [point.name for point in predictor.points if point.sensitivity] == ["melanoma", "malignant"]
+    pixels = np.full((predictor.size, predictor.size, 3), 128, np.uint8)
+    (found,) = predictor.predict([predict.Picture(pixels, (300, 200))])
+    assert found.probabilities.sum() == pytest.approx(1) and found.mask.shape == found.heat.shape == pixels.shape[:2]
+
+
+def test_its_card_says_what_it_may_be_used_for_and_how_it_was_split():
+    card, content = CARD.read_text(encoding="utf-8"), models.load_checkpoint(predict.SHIPPED)
+    for fact in ("CC BY-NC 4.0", "non-commercial", "not a medical device", content["split_hash"], "95 % interval"):
+        assert fact in card
