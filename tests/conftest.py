@@ -21,7 +21,11 @@ QUICK = [
     *("--classification-epochs", "1", "--segmentation-epochs", "1", "--multitask-epochs", "1"),
 ]
 
-torch.set_num_threads(min(torch.get_num_threads(), 2))
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own: more threads would wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+else:
+    torch.set_num_threads(min(torch.get_num_threads(), 2))
 
 # Files and names of what trains, or runs the program, another process, a browser or a notebook; other tests are quick.
 SLOW_FILES = {f"test_{name}.py" for name in ("app", "benchmarks", "distributed", "export", "fuzz", "notebook")}

@@ -31,7 +31,7 @@ def test_every_command_of_main_has_valid_flags(command):
 
 
 # Flags of the other commands, and torchrun's.
-OTHERS = {"--help", "--demo", "--nproc-per-node", "--checkpoint", "--explain", "--overwrite", "--inputs", "--json"}
+OTHERS = {*"--checkpoint --demo --dist --explain --help --inputs --json --nproc-per-node --overwrite".split()}
 
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - OTHERS))
