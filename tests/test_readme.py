@@ -31,7 +31,8 @@ def test_every_command_of_main_has_valid_flags(command):
 
 
 # Flags of the other commands, and torchrun's.
-OTHERS = {*"--checkpoint --demo --dist --explain --help --inputs --json --nproc-per-node --overwrite".split()}
+OTHERS = {"--checkpoint", "--demo", "--dist", "--explain", "--help", "--inputs"}
+OTHERS |= {"--json", "--nproc-per-node", "--overwrite"}
 
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - OTHERS))
