@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,12 @@ def device(request):
     """Each device that is there, in full float32 and repeatable, so that results can be compared."""
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def fresh_proxies():
+    """urllib would keep the proxies that a process's first request found, which may be those that a test has set."""
+    urllib.request.install_opener(None)
 
 
 @pytest.fixture(scope="session")
