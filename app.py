@@ -9,12 +9,16 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import gradio as gr
+try:
+    import gradio as gr
+except ModuleNotFoundError:
+    sys.exit("The page needs Gradio: pip install -r requirements-app.txt")
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response

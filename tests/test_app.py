@@ -365,3 +365,9 @@ def test_a_file_that_is_no_picture_is_no_example(tmp_path):
     (tmp_path / "images" / "a.jpg").write_text("no picture")
     picture().save(tmp_path / "images" / "b.png")
     assert [example.name for example in app.choose_examples(tmp_path)] == ["b.png"]
+
+
+def test_without_gradio_the_page_says_what_to_install():
+    blocked = "import sys; sys.modules['gradio'] = None; import app"
+    done = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "The page needs Gradio: pip install -r requirements-app.txt\n"
