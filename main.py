@@ -132,6 +132,7 @@ class Job(NamedTuple):
     batches: dict[str, data.Batches]  # by part of the split
     identity: dict  # what a run must share with the one that it resumes
     to_come: list[str]  # tasks after it
+    more: float  # work after its training, to the end of the run, in epochs of it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -188,7 +189,9 @@ def run(config: SimpleNamespace) -> None:
         if external:
             folder.below("external").write_data_report(external.table)
         for i, task in enumerate(tasks):
-            job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared), tasks[i + 1 :])
+            to_come = [later for later in tasks[i + 1 :] if not folder.facts(later).get("trained")]
+            more = work_after(config, task, to_come, batches)
+            job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared), to_come, more)
             say(f"\n=== {task} ===")
             if not (config.EVALUATE_ONLY or folder.facts(task).get("trained")):
                 train_model(config, folder, job, weights, environment)
@@ -375,6 +378,20 @@ def begin_measuring(
     return checkpoints
 
 
+def work_after(config, task: str, to_come: list[str], batches: dict[str, dict[str, data.Batches]]) -> float:
+    """Measuring this task, and training and measuring those to come, in epochs of this one; a step is three passes."""
+
+    def work(name: str) -> tuple[float, float]:
+        one, n = models.operations(name, config.ENCODER), {part: some.n_images for part, some in batches[name].items()}
+        views = 8 if config.TTA else 1
+        return one * (3 * n["train"] + n["val"]), one * views * (n["val"] + n["test"])
+
+    epochs = {name: recipe.epochs for name, recipe in recipes(config).items()}
+    training = sum(epochs[name] * work(name)[0] for name in to_come)
+    measuring = sum(work(name)[1] for name in (task, *to_come))
+    return (training + measuring) / work(task)[0]
+
+
 def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
     torch.manual_seed(config.SEED)
@@ -395,7 +412,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
         resume=config.RESUME,
     )
     options = {"seed": config.SEED, "precision": job.identity["precision"], "checkpoints": checkpoints}
-    options["after_epoch"] = Live(folder, job.task, job.recipe.epochs, job.to_come)
+    options["after_epoch"] = Live(folder, job.task, job.recipe.epochs, job.to_come, job.more)
     try:
         history = train.fit(model, job.batches["train"], job.batches["val"], recipe=job.recipe, **options)
     except torch.cuda.OutOfMemoryError as error:

@@ -6,11 +6,13 @@ of logits keyed like the batch: ``{"label": (N, K)}``, ``{"mask": (N, 1, H, W)}`
 
 import socket
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -264,6 +266,15 @@ class MultiTask(Model):
 
 
 MODELS = {"classification": Classifier, "segmentation": Segmenter, "multitask": MultiTask}
+
+
+@cache
+def operations(task: str, encoder: str, size: int = 64) -> int:
+    """Floating-point operations that a model makes of one image of size x size pixels."""
+    model = MODELS[task](encoder=encoder).eval()
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        model(torch.zeros(1, 3, size, size))
+    return counted.get_total_flops()
 
 
 def imagenet_weights(encoder: str = "resnet18", timeout: float = 10.0) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from evaluate import SCORES, autocast, heads_of, infer
-from machine import from_first, is_distributed, is_first, time_left, write_file
+from machine import from_first, is_distributed, is_first, write_file
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the images
 
@@ -262,7 +261,7 @@ def fit(
         history, best = state["history"], state["best"]
         if is_first():  # the run may have been stopped between the state and the history
             checkpoints.write_history(history)
-    for epoch in range(first := len(history) + 1, recipe.epochs + 1):
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
         started = time.perf_counter()
         losses = train_epoch(learner, train_batches, epoch)
@@ -279,11 +278,6 @@ def fit(
                 state = learner.state_dict() | {"history": history, "best": best}
                 checkpoints.write(state, learner.watched.state_dict() if is_best else None)
             tqdm.write(epoch_line(row, recipe.epochs, is_best))
-            if epoch == first < recipe.epochs:
-                left = (recipe.epochs - epoch) * (time.perf_counter() - started)
-                tqdm.write(
-                    f"To go: {recipe.epochs - epoch} of {recipe.epochs} epochs, {time_left(left, datetime.now())}."
-                )
             if after_epoch:
                 after_epoch(history)
     return history

@@ -16,7 +16,8 @@ def rows(n):
 
 @pytest.fixture
 def watch(tmp_path):
-    return live.Live(RunFolder(tmp_path, "synthetic demo data"), "classification", 10, ["segmentation", "multitask"])
+    folder = RunFolder(tmp_path, "synthetic demo data")
+    return live.Live(folder, "classification", 10, ["segmentation", "multitask"], more=30)
 
 
 def page_of(tmp_path):
@@ -42,11 +43,24 @@ def test_the_page_shows_the_last_epochs_only_and_says_when_the_model_is_trained(
     assert "Trained; now it is measured." in html and "left for" not in html
 
 
-def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_interruption(tmp_path, watch, monkeypatch):
-    """Two epochs in 50 seconds after a start at epoch 4, of 10: four more take 100."""
-    now = iter([watch.started + 25, watch.started + 50])
+def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_interruption(
+    tmp_path, watch, monkeypatch, capsys
+):
+    """Two epochs in 100 seconds after a start at epoch 4, of 10: four more take 200, and the run 30 epochs longer."""
+    now = iter([watch.started + 60, watch.started + 100])
     monkeypatch.setattr(live.time, "monotonic", lambda: next(now))
     watch(rows(5))
-    assert "About 0:02:05 left" in page_of(tmp_path)
+    assert "This model trains for about 5 min, until " in page_of(tmp_path)
+    assert "The whole run takes about 35 min, until " in page_of(tmp_path)
+    told = r"To go: 5 of 10 epochs, then segmentation and multitask, about 35 min, until \d\d:\d\d( on [\d-]+)?\.\n"
+    assert re.fullmatch(told, capsys.readouterr().out)
     watch(rows(6))
-    assert "About 0:01:40 left" in page_of(tmp_path)
+    assert "This model trains for about 3 min, until " in page_of(tmp_path)
+    assert "The whole run takes about 28 min, until " in page_of(tmp_path)
+    assert not capsys.readouterr().out  # once is enough
+
+
+@pytest.mark.parametrize(("n_done", "to_come", "told"), [(9, [], 1), (10, [], 0), (10, ["multitask"], 1)])
+def test_nothing_is_told_when_nothing_is_to_go(tmp_path, capsys, n_done, to_come, told):
+    live.Live(RunFolder(tmp_path), "classification", 10, to_come)(rows(n_done))
+    assert capsys.readouterr().out.count("To go: ") == told

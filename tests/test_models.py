@@ -102,6 +102,13 @@ def test_constructors_touch_neither_network_nor_disk(monkeypatch):
         model()
 
 
+def test_operations_are_twice_the_multiply_adds_of_the_layers():
+    """A ResNet-18 without its last layer has 1.8136 G multiply-adds at 224 pixels (He et al. 2016)."""
+    convolutions = 2 * 1.8136e9 / (224 / 64) ** 2
+    assert models.operations("classification", "resnet18") == pytest.approx(convolutions + 2 * 512 * 7, 1e-3)
+    assert models.operations("multitask", "resnet18") == models.operations("segmentation", "resnet18") + 2 * 512 * 7
+
+
 def test_models_is_importable_alone():
     code = "import sys, models; sys.exit(bool({'data', 'train', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

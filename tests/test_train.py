@@ -176,15 +176,6 @@ def test_an_epochs_line_fits_a_hundred_columns():
     assert line == f"epoch 100/200  loss 1.235, val 1.300  {scores}  1235 s, 318 img/s *best" and len(line) <= 100
 
 
-def test_the_time_left_is_told_once_after_the_first_epoch_and_when_resumed(tmp_path, capsys):
-    run(tmp_path, epochs=3)
-    assert capsys.readouterr().out.count("To go: 2 of 3 epochs, less than a minute.") == 1
-    run(tmp_path, epochs=5, resume=True)
-    assert capsys.readouterr().out.count("To go: 1 of 5 epochs, ") == 1
-    run(tmp_path, epochs=6, resume=True)
-    assert "To go" not in capsys.readouterr().out
-
-
 def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path, device):
     _, history = run(tmp_path, epochs=6, lr=0.8, batches=Toy(device=device))
     best = torch.load(tmp_path / "best.pth", weights_only=True)
