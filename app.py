@@ -70,7 +70,7 @@ def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
         gr.HTML(cards.picker(examples), apply_default_css=False)
         script = (PAGE / "script.js").read_text(encoding="utf-8")
         results = gr.HTML(js_on_load=script, elem_classes="results", apply_default_css=False, megabytes=MAX_MEGABYTES)
-        gr.Markdown(f"Model: {', '.join(facts)}. Pictures are processed on this machine and not kept.")
+        gr.Markdown(f"Model: {', '.join(facts)}. The server of this page processes the pictures and keeps none.")
 
         def uploaded(event: gr.EventData) -> str:
             files = [(file["name"], base64.b64decode(file["content"])) for file in event.files]
@@ -98,7 +98,7 @@ def choose_examples(folder: Path) -> list[Example]:
 
 async def _guard(request, call_next):
     """Refuse more than the page would send, and forbid the browser to load anything from elsewhere."""
-    if int(request.headers.get("content-length", 0)) > 1.5e6 * MAX_MEGABYTES:  # base64 is a third longer
+    if int(request.headers.get("content-length", 0)) > 1.5e6 * MAX_MEGABYTES:  # base64 is a third longer; and names
         return Response("Too large", status_code=413)
     response = await call_next(request)
     response.headers["Content-Security-Policy"] = LOCAL_ONLY

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from models import MODELS, build_model
 
+N_VIEWS = 8  # flips and quarter turns of a square
+
 
 class Turned(nn.Module):
     """The mean of a network's logits over the eight flips and quarter turns of square images (N, 3, S, S)."""
@@ -171,7 +173,7 @@ def provenance(checkpoints: dict[Path, dict], tta: bool) -> dict:
     """What metrics.json says of the network: what it started from, its epoch, its views, and what is averaged."""
     first = next(iter(checkpoints.values()))
     starts = {checkpoint.get("initial_weights", "unknown") for checkpoint in checkpoints.values()}
-    found = {"initial_weights": starts.pop() if len(starts) == 1 else "mixed", "views": 8 if tta else 1}
+    found = {"initial_weights": starts.pop() if len(starts) == 1 else "mixed", "views": N_VIEWS if tta else 1}
     if len(checkpoints) == 1:
         return found | {"epoch": first.get("epoch", "unknown")}
     return found | {"averaged": list(map(str, checkpoints))}

@@ -8,7 +8,7 @@ import numpy as np
 from dataset.classes import MALIGNANT
 
 OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": MALIGNANT}  # classes to find, against the rest
-NAMES = {"melanoma": ("a melanoma", "melanomas"), "malignant": ("a malignant lesion", "malignant lesions")}
+PLURALS = {"melanoma": "melanomas", "malignant": "malignant lesions"}  # of the operating points
 SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
 NO_TAU = (
     "The balanced rule is left out: no tau was fitted for what is used here; main.py --evaluate-only fits it for "
@@ -33,7 +33,7 @@ class Point(NamedTuple):
         if self.sensitivity is None or self.specificity is None:
             return f"threshold {self.threshold:.4f}, fitted on the validation set; what it finds elsewhere is not known"
         return (
-            f"threshold {self.threshold:.4f}, which found {100 * self.sensitivity:.0f} % of the {NAMES[self.name][1]} "
+            f"threshold {self.threshold:.4f}, which found {100 * self.sensitivity:.0f} % of the {PLURALS[self.name]} "
             f"and passed over {100 * self.specificity:.0f} % of the rest in the test set ({self.n_images:,} images)"
         )
 

@@ -135,18 +135,6 @@ def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
     }
 
 
-def time_left(seconds: float, now: datetime) -> str:
-    """How long something takes that starts now, and when it ends: "about 1 h 50 min, until 14:35"."""
-    minutes = round(seconds / 60)
-    if not minutes:
-        return "less than a minute"
-    hours, rest = divmod(minutes, 60)
-    parts = [f"{hours} h"] * (hours > 0) + [f"{rest} min"] * (rest > 0)
-    end = now + timedelta(minutes=minutes)
-    days = (end.date() - now.date()).days
-    return f"about {' '.join(parts)}, until {end:%H:%M}" + (f" on {end:%Y-%m-%d}" if days else "")
-
-
 def commit(file: Path) -> str:
     """The commit of the checkout that keeps this file, with a "+" if files were changed since; "" without git."""
 

@@ -131,8 +131,6 @@ class Job(NamedTuple):
     recipe: train.Recipe
     batches: dict[str, data.Batches]  # by part of the split
     identity: dict  # what a run must share with the one that it resumes
-    to_come: list[str]  # tasks after it
-    more: float  # work after its training, to the end of the run, in epochs of it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,7 +140,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(config)
     except KeyboardInterrupt:
-        return stop(130, "Stopped. The same command with --resume goes on from the last whole epoch.")
+        advice = "" if config.EVALUATE_ONLY else " The same command with --resume goes on from the last whole epoch."
+        return stop(130, f"Stopped.{advice}")
     except (FloatingPointError, MemoryError) as error:
         return stop(1, str(error))
     except (ValueError, FileNotFoundError) as error:
@@ -189,16 +188,17 @@ def run(config: SimpleNamespace) -> None:
         if external:
             folder.below("external").write_data_report(external.table)
         for i, task in enumerate(tasks):
-            to_come = [later for later in tasks[i + 1 :] if not folder.facts(later).get("trained")]
-            more = work_after(config, task, to_come, batches)
-            job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared), to_come, more)
             say(f"\n=== {task} ===")
             if not (config.EVALUATE_ONLY or folder.facts(task).get("trained")):
-                train_model(config, folder, job, weights, environment)
+                to_come = [later for later in tasks[i + 1 :] if not folder.facts(later).get("trained")]
+                epochs_after = count_epochs_after(config, task, to_come, batches, external)
+                live = Live(folder, task, recipes(config)[task].epochs, to_come, epochs_after)
+                job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared))
+                train_model(config, folder, job, weights, environment, live)
             if folder.facts(task).get("measured") != measured_as(config):
                 path = folder.best_path(task)
                 checkpoint = loaded.get(task) or machine.from_first(models.load_checkpoint, path)
-                measure_models(config, folder, task, {path: checkpoint}, job.batches, external, precision)
+                measure_models(config, folder, task, {path: checkpoint}, batches[task], external, precision)
         if named:
             measure_named(config, folder, named, data_set.table, pixels, external, device, precision)
         audit_leakage(folder, data_set)
@@ -378,21 +378,25 @@ def begin_measuring(
     return checkpoints
 
 
-def work_after(config, task: str, to_come: list[str], batches: dict[str, dict[str, data.Batches]]) -> float:
-    """Measuring this task, and training and measuring those to come, in epochs of this one; a step is three passes."""
+def count_epochs_after(config, task: str, to_come: list[str], batches: dict, external: OtherSet | None) -> float:
+    """What the networks do after this task's training, to the end of the run, in epochs of this task.
+
+    A training step is three forward passes. Decoding, intervals and figures are not counted.
+    """
+    n_external = len(tables.usable(external.table)) if external else 0
 
     def work(name: str) -> tuple[float, float]:
+        """Operations of an epoch, and of measuring."""
         one, n = models.operations(name, config.ENCODER), {part: some.n_images for part, some in batches[name].items()}
-        views = 8 if config.TTA else 1
-        return one * (3 * n["train"] + n["val"]), one * views * (n["val"] + n["test"])
+        n_measured = (n["val"] + n["test"] + n_external) * (averaging.N_VIEWS if config.TTA else 1)
+        return one * (3 * n["train"] + n["val"]), one * n_measured
 
-    epochs = {name: recipe.epochs for name, recipe in recipes(config).items()}
-    training = sum(epochs[name] * work(name)[0] for name in to_come)
+    training = sum(recipes(config)[name].epochs * work(name)[0] for name in to_come)
     measuring = sum(work(name)[1] for name in (task, *to_come))
     return (training + measuring) / work(task)[0]
 
 
-def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict) -> None:
+def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict, live: Live) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
     torch.manual_seed(config.SEED)
     kind, options = models.MODELS[job.task], {"encoder": config.ENCODER}
@@ -412,9 +416,10 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
         resume=config.RESUME,
     )
     options = {"seed": config.SEED, "precision": job.identity["precision"], "checkpoints": checkpoints}
-    options["after_epoch"] = Live(folder, job.task, job.recipe.epochs, job.to_come, job.more)
     try:
-        history = train.fit(model, job.batches["train"], job.batches["val"], recipe=job.recipe, **options)
+        history = train.fit(
+            model, job.batches["train"], job.batches["val"], recipe=job.recipe, after_epoch=live, **options
+        )
     except torch.cuda.OutOfMemoryError as error:
         size = job.recipe.batch_size
         advice = f"Try --{job.task}-batch-size {size // 2}" if size > 1 else "Try a smaller --image-size"

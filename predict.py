@@ -28,13 +28,13 @@ import models
 import visualize
 from dataset import images
 from dataset.classes import name_of
-from pictures.files import SUFFIXES, Listed, list_pictures, refuse_data_folder, refuse_existing, refuse_pictures
+from pictures.files import READABLE, Listed, list_pictures, refuse_data_folder, refuse_existing, refuse_pictures
 from pictures.table import FIRST, PREDICTED, SKIPPED, Table
 
 STRIP = 1 << 22  # pixels of a mask that are computed at a time
 VIEW = 1600  # pixels: the longest side of an overlay
 SHIPPED = Path(__file__).parent / "pretrained" / "ham10000.pth"  # comes with the repository
-CHECKPOINT_HELP = "outputs/best_..._model.pth; several, each after its own --checkpoint, are averaged [the shipped one]"
+CHECKPOINT_HELP = "outputs/best_..._model.pth; several, each after a --checkpoint, are averaged [the repository's]"
 
 
 class Picture(NamedTuple):
@@ -217,7 +217,7 @@ class Outputs:
         try:
             view = view_of(one.file, prediction.size)
         except (ValueError, OSError) as error:  # it has changed meanwhile
-            return reason_of(error)
+            return images.reason_of(error)
         _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
         if prediction.heat is not None:
             _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
@@ -231,13 +231,6 @@ def _save(image: Image.Image, path: Path, **options) -> None:
     path.write_bytes(content.getbuffer())
 
 
-def reason_of(error: Exception) -> str:
-    """What is wrong with a file, in words."""
-    if isinstance(error, MemoryError):
-        return "too large for this machine's memory"
-    return (error.strerror if isinstance(error, OSError) else "") or str(error)
-
-
 def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]:
     """Read, predict and write one batch; returns what the table says of each file, or what is wrong with it."""
     found: list[Picture | list[str] | str] = []
@@ -245,7 +238,7 @@ def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]
         try:
             found.append(one.problem or outputs.predictor.read(one.file))
         except (ValueError, OSError, MemoryError) as error:
-            found.append(reason_of(error))
+            found.append(images.reason_of(error))
     good = [i for i, picture in enumerate(found) if isinstance(picture, Picture)]
     if good:
         for i, prediction in zip(good, outputs.predictor.predict([found[i] for i in good])):
@@ -285,7 +278,7 @@ def predict_all(options: argparse.Namespace) -> int:
     listed = machine.from_first(list_pictures, options.paths, options.output_dir)
     if all(one.problem for one in listed):
         found = "".join(f"{one.file}: {one.problem}. " for one in listed)
-        raise FileNotFoundError(f"{found}There is no image to predict. Name images ({' '.join(SUFFIXES)}) or folders.")
+        raise FileNotFoundError(f"{found}There is no image to predict. Name images ({' '.join(READABLE)}) or folders.")
     checkpoints = choose_checkpoints(options.checkpoint)
     predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, explain=options.explain)
     if options.explain and not predictor.explain:
@@ -382,7 +375,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return predict_all(options)
     except KeyboardInterrupt:
-        parser.exit(130, "Stopped. The same command with --resume goes on.\n")
+        how = "--resume in place of --overwrite" if options.overwrite else "--resume"
+        parser.exit(130, f"Stopped. The same command with {how} goes on.\n")
     except torch.cuda.OutOfMemoryError:
         parser.exit(2, f"The GPU's memory does not hold {options.batch_size} images. Try a smaller --batch-size.\n")
     except ValueError as error:

@@ -32,6 +32,15 @@ def png(figure: Figure, note: str = "") -> bytes:
     return buffer.getvalue()
 
 
+def scores_of(history: pd.DataFrame) -> dict[str, list[str]]:
+    """A history's columns val_<head>_<score>, by head."""
+    scores: dict[str, list[str]] = {}
+    for name in history.columns:
+        if name.startswith("val_") and not name.endswith("loss"):
+            scores.setdefault(name.split("_")[1], []).append(name)
+    return scores
+
+
 def training_curves(history: pd.DataFrame, title: str) -> Figure:
     """Training and validation loss, and each head's validation scores, by epoch; the saved epoch is marked.
 
@@ -39,10 +48,7 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
     ----------
     history : columns epoch, train_loss, val_loss and val_<head>_<score>, one row an epoch.
     """
-    scores: dict[str, list[str]] = {}
-    for name in history.columns:
-        if name.startswith("val_") and not name.endswith("loss"):
-            scores.setdefault(name.split("_")[1], []).append(name)
+    scores = scores_of(history)
     figure = Figure(figsize=(4.6 * (1 + len(scores)), 3.4), layout="constrained")
     axes = figure.subplots(1, 1 + len(scores), squeeze=False)[0]
     best = history.loc[history["val_loss"].idxmin()]

@@ -227,20 +227,21 @@ def decode_row(image_path: str, mask_path: str, size: int) -> tuple[np.ndarray, 
         verdict["digest"] = hashlib.blake2b(content, digest_size=8).hexdigest()
         (picture, thumbnail), picture_size, orientation = _decode(content, size, THUMBNAIL)
     except (ValueError, OSError, MemoryError) as error:
-        verdict["image_error"] = f"image: {_reason(error)}"
+        verdict["image_error"] = f"image: {reason_of(error)}"
     if mask_path and not verdict["image_error"]:
         try:
             gray, lesion_from, verdict["note"] = _decode_mask(_content(mask_path), picture_size, orientation)
             small = np.asarray(gray.resize((size, size), Image.Resampling.NEAREST))
             lesion = Image.fromarray((small >= lesion_from) * np.uint8(255))
         except (ValueError, OSError, MemoryError) as error:
-            verdict["mask_error"] = f"mask: {_reason(error)}"
+            verdict["mask_error"] = f"mask: {reason_of(error)}"
     picture.putalpha(lesion)
     pixels, small = np.asarray(picture), np.asarray(thumbnail)
     return pixels, small, verdict | {"crc": zlib.crc32(pixels), "thumbnail_crc": zlib.crc32(small)}
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in words."""
     if isinstance(error, MemoryError):
         return "too large for this machine's memory"
     return (error.strerror if isinstance(error, OSError) else "") or str(error)

@@ -92,7 +92,7 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         problems=problems,
         names=[name_of(code) for code in predictor.classes],
         is_calibrated=predictor.is_calibrated,
-        NAMES=decision.NAMES,
+        PLURALS=decision.PLURALS,
         NO_TAU=decision.NO_TAU,
         percent=percent,
         whole=lambda share: round(100 * share),

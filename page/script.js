@@ -4,6 +4,7 @@
 
 let asked = 0; // number of the latest choice
 let latest = ""; // what the page has shown of it by itself
+let urls = []; // of its pictures
 
 function show(html) {
   latest = html;
@@ -16,9 +17,9 @@ watch("value", () => {
 });
 
 function escaped(text) {
-  const element = document.createElement("p");
-  element.textContent = text;
-  return element.innerHTML.replaceAll('"', "&quot;");
+  const paragraph = document.createElement("p");
+  paragraph.textContent = text;
+  return paragraph.innerHTML.replaceAll('"', "&quot;");
 }
 
 function waiting(pictures) {
@@ -42,7 +43,6 @@ function inBase64(file) {
   });
 }
 
-let urls = [];
 async function send(files) {
   const number = ++asked;
   const megabytes = files.reduce((sum, file) => sum + file.size, 0) / 1e6;

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dataset.labels import SUFFIXES
 
-SUFFIXES = (*SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
+READABLE = (*SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
 KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
 
 
@@ -31,7 +31,7 @@ def list_pictures(paths: Sequence[str], output_dir: Path) -> list[Listed]:
         hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
         files = [file for hit in hits for file in (_images_in(hit, output_dir) if os.path.isdir(hit) else [hit])]
         if not files:
-            problem = f"no images there ({' '.join(SUFFIXES)})" if hits else "no such file or folder"
+            problem = f"no images there ({' '.join(READABLE)})" if hits else "no such file or folder"
             found.setdefault(text, Listed(text, problem=problem))
         for file in files:
             found.setdefault(os.path.realpath(file), Listed(str(Path(file))))
@@ -52,7 +52,7 @@ def _images_in(folder: str, output_dir: Path) -> list[str]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(READABLE) and not name.startswith(".")
 
 
 def output_names(files: Sequence[str | Path]) -> list[str]:

@@ -30,6 +30,9 @@ class Table:
 
     def __init__(self, folder: Path, columns: Sequence[str], classes: Sequence[str] = ()) -> None:
         self.folder, self.header, self.classes = folder, [*FIRST, *columns], list(classes)
+        # Where those of the classes begin: the last place that fits, as a class may be called like a column.
+        places = [i for i in range(len(self.header) + 1) if self.header[i : i + len(self.classes)] == self.classes]
+        self.first = places[-1]
         self.path, self.as_json, self.run = (folder / f"predictions.{kind}" for kind in ("csv", "json", "run.json"))
 
     def parts(self) -> list[Path]:
@@ -133,8 +136,7 @@ class Table:
         os.replace(partial, self.as_json)
 
     def _as_object(self, row: list[str]) -> dict:
-        n_classes = len(self.classes)
-        first = max(i for i in range(len(row)) if self.header[i : i + n_classes] == self.classes)
+        n_classes, first = len(self.classes), self.first
         cells = list(zip(self.header, row))
         others = cells[:first] + cells[first + n_classes :]
         found = {name: float(cell) if _is_number(name) else cell for name, cell in others if cell}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from machine import print_anything
+from report.folder import RunFolder
 from report.page import build
 from report.sidebyside import compare_runs
 
@@ -33,9 +34,17 @@ def main(argv: list[str] | None = None) -> None:
             print(compare_runs(options.runs, options.output_dir))
             print(f"\nThis, as a page and as JSON, is in {options.output_dir}; open comparison.html there")
         else:
-            (options.folder / "report.html").write_text(build(options.folder), encoding="utf-8")
+            rewrite(RunFolder(options.folder))
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
+
+
+def rewrite(folder: RunFolder) -> None:
+    """Write the page of a run again. Raises ValueError if the run is not finished, and as `build`."""
+    folder.go_on()
+    if not folder.record.get("finished", True):
+        raise ValueError(f"The run in {folder.path} is not finished: its own command with --resume goes on.")
+    folder.write("report.html", build(folder.path))
 
 
 if __name__ == "__main__":

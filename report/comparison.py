@@ -76,7 +76,7 @@ SCORES = {
         "mean_auc": Score("Mean AUC", ("official", "macro", "auc"), mean_auc),
         "nll": Score("NLL, less is better", ("calibration", "after", "nll"), nll),
         "melanoma_recall": Score(
-            "Melanoma recall", ("per_class", "MEL", "recall"), called("per_class.MEL.recall"), "MEL"
+            "Melanoma sensitivity", ("per_class", "MEL", "recall"), called("per_class.MEL.recall"), "MEL"
         ),
     },
     "mask": {

@@ -32,7 +32,7 @@ class RunFolder:
     def __init__(self, path: str | Path, caption: str = "") -> None:
         self.path, self.caption = Path(path), caption
         self.record: dict = {"tasks": {}}
-        self._counted = time.monotonic()
+        self._started, self._before = time.monotonic(), 0.0  # what runs took that this one goes on from
 
     def read_record(self) -> dict:
         """The record on disk; {"tasks": {}} if there is none.
@@ -82,6 +82,7 @@ class RunFolder:
     def go_on(self) -> None:
         """Take over the record that is there. Raises ValueError if it is damaged."""
         self.record = from_first(self.read_record)
+        self._before = self.record.get("seconds") or 0.0
 
     def is_finished(self, tasks: Sequence[str], measured: dict) -> bool:
         """Whether all of these tasks were trained, measured in this way, and reported."""
@@ -100,9 +101,7 @@ class RunFolder:
 
     def seconds(self) -> float:
         """That all work on what is here has taken until now, for the record."""
-        now, before = time.monotonic(), self._counted
-        self._counted = now
-        return round(self.record.get("seconds", 0) + now - before, 1)
+        return round(self._before + time.monotonic() - self._started, 1)
 
     def facts(self, task: str) -> dict:
         """What the record says of a task."""

@@ -85,7 +85,7 @@ def report_model(
         if found:
             print(results.console_table(f"{name}, test set", found), flush=True)
             folder.write("report.html", page.build(folder.path))
-        folder.note(finished=True)
+        folder.note(finished=True, seconds=None)  # how long the training took is not known here
     return found
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import evaluate
 from dataset.classes import HAM10000, name_of
 from dataset.csvfile import read_back
+from dataset.synthetic import NOTE
 from dataset.table import SPLITS
 from decision import points_among
 from report import bootstrap
@@ -45,6 +46,7 @@ TEMPLATES = jinja2.Environment(
     loader=HERE, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
 TEMPLATES.filters["thousands"] = "{:,}".format
+TEMPLATES.globals["SYNTHETIC"] = NOTE
 
 
 def ends(interval: list, sign: str = "-", between: str = " – ") -> str:
@@ -61,7 +63,7 @@ def build(folder: Path) -> str:
 
     Raises
     ------
-    FileNotFoundError : the folder holds no finished run.
+    FileNotFoundError : no model of the folder has been measured.
     ValueError : its files lack a number that the report shows, as those of earlier versions may.
     """
     run = Run(folder)
@@ -74,7 +76,7 @@ def build(folder: Path) -> str:
 
 
 class Run:
-    """The files of a run, read; what was done says its record, not which files there are."""
+    """The files of a run, read. What was done is taken from its record, not from which files exist."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,8 +119,8 @@ class Run:
 def cautions_of(run: Run) -> list[str]:
     """In plain language, what makes this run's numbers less than they seem."""
     found = []
-    if run.note:
-        found.append("The images are drawn by a program. Nothing here carries over to skin.")
+    if run.note == NOTE:
+        found.append("What the models learned from is drawn by a program. Nothing here carries over to skin.")
     scratch = [task for task, metrics in run.metrics.items() if metrics.get("initial_weights") == "scratch"]
     if scratch:
         found.append(f"{', '.join(scratch)}: started from scratch, not from ImageNet weights, which costs accuracy.")
@@ -173,6 +175,7 @@ def _values(run: Run) -> dict:
         "called": evaluate.CALLED,
         "classes": {code: name_of(code) for code in run.classes},
         "note": run.note,
+        "is_synthetic": run.note == NOTE,
         "cautions": cautions_of(run),
         "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
         "seed": run.seed,

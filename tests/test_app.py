@@ -107,8 +107,6 @@ def test_a_picture_is_shown_with_warnings_classes_and_layers_and_is_kept_nowhere
     assert page.locator(".seen img").count() == 3 and page.locator(".bars li").count() == 7
     assert re.search(r"Malignant: (above|below) the threshold\s+Probability [01]\.\d{4}, threshold", shown(page))
     assert "Likeliest class: " in shown(page) and "Balanced rule: " in shown(page)
-    page.screenshot(path=tmp_path / "page.png")
-    shutil.copy(tmp_path / "page.png", os.environ.get("APP_SCREENSHOT", tmp_path / "copy.png"))
     assert not [path for path in page_address[1].rglob("*") if path.is_file()]
 
 

@@ -1,5 +1,6 @@
 import base64
 import re
+from datetime import datetime
 
 import pytest
 
@@ -17,7 +18,7 @@ def rows(n):
 @pytest.fixture
 def watch(tmp_path):
     folder = RunFolder(tmp_path, "synthetic demo data")
-    return live.Live(folder, "classification", 10, ["segmentation", "multitask"], more=30)
+    return live.Live(folder, "classification", 10, ["segmentation", "multitask"], epochs_after=30)
 
 
 def page_of(tmp_path):
@@ -40,7 +41,7 @@ def test_the_page_shows_the_last_epochs_only_and_says_when_the_model_is_trained(
     watch(rows(10))
     html = page_of(tmp_path)
     assert re.findall(r"<tr><th>(\d+)", html) == [str(epoch) for epoch in range(6, 11)]
-    assert "Trained; now it is measured." in html and "left for" not in html
+    assert "It is trained, and is measured next." in html and "Its training goes on" not in html
 
 
 def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_interruption(
@@ -50,17 +51,31 @@ def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_int
     now = iter([watch.started + 60, watch.started + 100])
     monkeypatch.setattr(live.time, "monotonic", lambda: next(now))
     watch(rows(5))
-    assert "This model trains for about 5 min, until " in page_of(tmp_path)
-    assert "The whole run takes about 35 min, until " in page_of(tmp_path)
+    assert "Its training goes on for about 5 min, until " in page_of(tmp_path)
+    assert "The rest of the run takes about 35 min, until " in page_of(tmp_path)
     told = r"To go: 5 of 10 epochs, then segmentation and multitask, about 35 min, until \d\d:\d\d( on [\d-]+)?\.\n"
     assert re.fullmatch(told, capsys.readouterr().out)
     watch(rows(6))
-    assert "This model trains for about 3 min, until " in page_of(tmp_path)
-    assert "The whole run takes about 28 min, until " in page_of(tmp_path)
+    assert "Its training goes on for about 3 min, until " in page_of(tmp_path)
+    assert "The rest of the run takes about 28 min, until " in page_of(tmp_path)
     assert not capsys.readouterr().out  # once is enough
 
 
 @pytest.mark.parametrize(("n_done", "to_come", "told"), [(9, [], 1), (10, [], 0), (10, ["multitask"], 1)])
 def test_nothing_is_told_when_nothing_is_to_go(tmp_path, capsys, n_done, to_come, told):
-    live.Live(RunFolder(tmp_path), "classification", 10, to_come)(rows(n_done))
+    live.Live(RunFolder(tmp_path), "classification", 10, to_come, epochs_after=1)(rows(n_done))
     assert capsys.readouterr().out.count("To go: ") == told
+
+
+@pytest.mark.parametrize(
+    "minutes, words",
+    [
+        (0.4, "less than a minute"),
+        (9, "about 9 min, until 12:54"),
+        (110, "about 1 h 50 min, until 14:35"),
+        (120, "about 2 h, until 14:45"),
+        (690, "about 11 h 30 min, until 00:15 on 2026-11-26"),
+    ],
+)
+def test_the_time_left_is_told_in_words_and_on_the_clock(minutes, words):
+    assert live.time_left(60 * minutes, datetime(2026, 11, 25, 12, 45)) == words

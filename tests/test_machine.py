@@ -3,7 +3,6 @@ import re
 import shutil
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -41,20 +40,6 @@ def test_work_ahead_keeps_the_order_and_its_bound():
     results = machine.map_ahead(Pool(), lambda item: item * 2, range(10), 3)
     assert next(results) == 0 and started == [0, 1, 2, 3]
     assert list(results) == [2 * i for i in range(1, 10)]
-
-
-@pytest.mark.parametrize(
-    "minutes, words",
-    [
-        (0.4, "less than a minute"),
-        (9, "about 9 min, until 12:54"),
-        (110, "about 1 h 50 min, until 14:35"),
-        (120, "about 2 h, until 14:45"),
-        (690, "about 11 h 30 min, until 00:15 on 2026-11-26"),
-    ],
-)
-def test_the_time_left_is_told_in_words_and_on_the_clock(minutes, words):
-    assert machine.time_left(60 * minutes, datetime(2026, 11, 25, 12, 45)) == words
 
 
 def git(folder, *arguments):

@@ -557,7 +557,7 @@ def test_the_strong_recipe_runs_to_the_end_and_says_what_it_did(demo_folder, tmp
     assert identity["schedule"] == "cosine" and identity["augment"] == "crops" and identity["epochs"] == 1
 
 
-def test_the_work_to_come_counts_epochs_images_and_measuring_by_each_models_operations(monkeypatch):
+def test_what_follows_a_training_is_counted_in_its_epochs_by_images_and_each_models_operations(monkeypatch):
     """Three passes a training image and one a validation image are an epoch; measuring passes over val and test."""
     monkeypatch.setattr(models, "operations", lambda task, encoder: {"segmentation": 20, "classification": 10}[task])
     config = main.parse_arguments(["--segmentation-epochs", "5"])
@@ -568,11 +568,11 @@ def test_the_work_to_come_counts_epochs_images_and_measuring_by_each_models_oper
     }
     epochs = [10 * 320, 20 * 128]
     measuring = [10 * 50, 20 * 20]
-    assert main.work_after(config, "segmentation", [], batches) == measuring[1] / epochs[1]
+    assert main.count_epochs_after(config, "segmentation", [], batches, None) == measuring[1] / epochs[1]
     both = (5 * epochs[1] + sum(measuring)) / epochs[0]
-    assert main.work_after(config, "classification", ["segmentation"], batches) == both
+    assert main.count_epochs_after(config, "classification", ["segmentation"], batches, None) == both
     config.TTA = True
-    assert main.work_after(config, "segmentation", [], batches) == 8 * measuring[1] / epochs[1]
+    assert main.count_epochs_after(config, "segmentation", [], batches, None) == 8 * measuring[1] / epochs[1]
 
 
 def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_folder, tmp_path):

@@ -69,7 +69,8 @@ def test_a_plain_module_is_measured_and_what_it_lacks_is_left_out(split, tmp_pat
     assert ("confusion_matrix" in pictures, "masks" in pictures) == ("label" in outputs, "mask" in outputs)
     assert "heat_maps" not in pictures
     page = (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
-    assert "<h3>pooled</h3>" in page and "Pooled, 347 parameters" in page and "a note" in page
+    assert "<h3>pooled</h3>" in page and "Pooled, 347 parameters" in page and '"note">a note</p>' in page
+    assert "drawn by" not in page and "real lesions" not in page  # which is said of the demo's pictures alone
     assert "heat map" not in page.lower() and "ResNet" not in page
 
 

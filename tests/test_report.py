@@ -225,7 +225,7 @@ def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_
     shown = text_of(html)
     assert "Diagnoses of 2,345 images" in shown and "Outlines of 1,234 images" in shown
     assert re.search(
-        r"Against segmentation, the multi-task model's mean dice differs by \S+ on 1,111 images \(95", shown
+        r"On 1,111 images the multi-task model's mean dice differs from that of segmentation by \S+ \(95", shown
     )
     assert "multitask: Mean Dice 0." in shown and "multitask: Images" not in shown
 
@@ -417,3 +417,16 @@ def test_no_table_scrolls_sideways_at_1100_pixels(outputs):
         tab.goto((outputs / "report.html").as_uri())
         widths = tab.evaluate("[...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth, e.clientWidth])")
     assert widths and all(content <= room for content, room in widths)
+
+
+def test_a_page_is_written_again_only_of_a_finished_run(copy, capsys):
+    """Until then it would take the place of the page that shows the training."""
+    edit(copy / "record.json", lambda record: record.update(finished=False))
+    (copy / "report.html").write_text("live")
+    with pytest.raises(SystemExit) as stopped:
+        main([str(copy)])
+    assert stopped.value.code == 2 and "is not finished" in capsys.readouterr().err
+    assert (copy / "report.html").read_text() == "live"
+    edit(copy / "record.json", lambda record: record.update(finished=True))
+    main([str(copy)])
+    assert "Skin lesion models: report" in (copy / "report.html").read_text()
