@@ -16,6 +16,13 @@ NO_TAU = (
 )
 
 
+def percent(share: float) -> str:
+    """A share in whole per cent, which is 0 or 100 only if it is."""
+    if 0 < share < 0.005:
+        return "under 1 %"
+    return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+
+
 class Point(NamedTuple):
     """One of the `OPERATING_POINTS`, as a checkpoint knows it; None for what it does not know."""
 
@@ -33,8 +40,8 @@ class Point(NamedTuple):
         if self.sensitivity is None or self.specificity is None:
             return f"threshold {self.threshold:.4f}, fitted on the validation set; what it finds elsewhere is not known"
         return (
-            f"threshold {self.threshold:.4f}, which found {100 * self.sensitivity:.0f} % of the {PLURALS[self.name]} "
-            f"and passed over {100 * self.specificity:.0f} % of the rest in the test set ({self.n_images:,} images)"
+            f"threshold {self.threshold:.4f}, which found {percent(self.sensitivity)} of the {PLURALS[self.name]} "
+            f"and passed over {percent(self.specificity)} of the rest in the test set ({self.n_images:,} images)"
         )
 
 

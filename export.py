@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+import checkpoints
 import data
 import machine
 import models
-import train
 from dataset.layout import find_files
 
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
@@ -89,7 +89,7 @@ def halve(checkpoint: str | Path, target: str | Path) -> None:
         raise ValueError(f"{checkpoint} cannot be halved: {large[0]} is too large for half precision.")
     config = about.get("config", {})
     config = config | {name: Path(config[name]).name for name in PLACES if name in config}
-    train.save(Path(target), about | {"weights": weights, "config": config})
+    checkpoints.save(Path(target), about | {"weights": weights, "config": config})
 
 
 def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:

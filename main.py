@@ -20,6 +20,7 @@ import models
 import settings
 import train
 import visualize
+from checkpoints import Checkpoints, depends_on_epochs, is_longer, refuse_other
 from dataset import leakage, splits, synthetic
 from dataset import table as tables
 from dataset.cache import PixelFile, decode_table
@@ -333,7 +334,7 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
         folder.go_on()
         identities = {task: identity(config, task, shared) for task in models.MODELS}
         for task, mine in identities.items():
-            train.refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
+            refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
         go_on_longer(folder, {task: identities[task] for task in tasks})
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
@@ -351,7 +352,7 @@ def go_on_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
     ValueError : the state that one of them would go on from is gone.
     """
     facts = {task: folder.facts(task) for task in identities}
-    longer = [task for task in facts if train.is_longer(facts[task].get("identity", {}), identities[task])]
+    longer = [task for task in facts if is_longer(facts[task].get("identity", {}), identities[task])]
     for task in longer:
         state = folder.path / task / "last.pth"
         if facts[task].get("trained") and not machine.from_first(state.exists):
@@ -371,7 +372,9 @@ def begin_measuring(
     folder.caption = folder.caption or averaging.note_of(checkpoints)
     for task, checkpoint in checkpoints.items():
         trained = folder.facts(task).get("trained", True)  # an interrupted training may go on afterwards
-        folder.note_task(task, trained=trained, measured=None, identity=checkpoint.get("identity", {}))
+        # The folder's, if it has one: the best epoch may be of fewer epochs, from which a longer training went on.
+        own = folder.facts(task).get("identity") or checkpoint.get("identity", {})
+        folder.note_task(task, trained=trained, measured=None, identity=own)
     folder.write_json("evaluation.json", {"config": about, "environment": environment})
     if not machine.from_first((folder.path / "config.json").exists):
         folder.write_json("config.json", next(iter(checkpoints.values()))["config"])
@@ -407,7 +410,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
         model.encoder.load_state_dict(weights)
     model.to(job.batches["train"].device, memory_format=torch.channels_last)
     folder.note_task(job.task, identity=job.identity, trained=False, measured=None)
-    checkpoints = train.Checkpoints(
+    checkpoints = Checkpoints(
         folder.best_path(job.task),
         folder.path / job.task,
         description=describe_model(config, job, model),
@@ -427,7 +430,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
     folder.draw(f"{job.task}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.task))
     folder.note_task(job.task, trained=True)
     if machine.is_first():
-        checkpoints.drop_states(but_last=not train.depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
+        checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
 
 
 def describe_model(config, job: Job, model: models.Model) -> dict:

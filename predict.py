@@ -203,6 +203,11 @@ class Outputs:
             paths["heatmaps"] = f"{name}.jpg"
         return {kind: self.folder / kind / file for kind, file in paths.items()}
 
+    def remove(self, one: Listed) -> None:
+        """Delete what an earlier run, or a part of this one, has written of a picture that is skipped."""
+        for path in self.paths(one.output).values() if one.output else ():
+            path.unlink(missing_ok=True)
+
     def written(self, listed: Sequence[Listed]) -> Iterator[Path]:
         """All files that are written for these pictures."""
         yield from (self.table.path, self.table.as_json, self.table.run)
@@ -263,6 +268,7 @@ def process_all(outputs: Outputs, listed: Sequence[Listed], batch_size: int) -> 
         for one, found in zip(listed, itertools.chain.from_iterable(done)):
             if isinstance(found, str):
                 tqdm.write(f"skipped {one.file}: {found}", file=sys.stderr)
+                outputs.remove(one)
                 yield [one.file, one.output, found, *[""] * (len(outputs.table.header) - len(FIRST))]
             else:
                 yield [one.file, one.output, "", *found]

@@ -1,15 +1,10 @@
-"""One training engine for every model: losses by head, the epoch loop, best and last checkpoints, exact resume."""
+"""One training engine for every model: losses by head, and the loop over epochs."""
 
-import io
 import math
-import os
 import time
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -17,8 +12,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from checkpoints import Checkpoints
 from evaluate import SCORES, autocast, heads_of, infer
-from machine import from_first, is_distributed, is_first, write_file
+from machine import from_first, is_distributed, is_first
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the images
 
@@ -83,145 +79,6 @@ class Recipe(NamedTuple):
             return self.lr * (step + 1) / (n_rising + 1)
         falling = (step - n_rising) / (n_steps - n_rising)
         return self.lr * (1 + math.cos(math.pi * falling)) / 2 if self.schedule == "cosine" else self.lr
-
-
-def depends_on_epochs(schedule: str, warm_up: float) -> str:
-    """Why a training of more epochs would have had other learning rates from the start, in words; "" if it would not.
-
-    What such a training ends with is not what one reaches that goes on.
-    """
-    if schedule == "constant" and not warm_up:
-        return ""
-    shape = "rises over a share" if schedule == "constant" else f"falls along a {schedule}"
-    return f"the learning rate {shape} of all epochs, so their number must be chosen at the start"
-
-
-# What was so before it could be chosen, and is not in the identities of those runs.
-EARLIER_VERSIONS = Recipe._field_defaults | {"encoder": "resnet18"}
-
-
-class Checkpoints:
-    """The files of one training: the best model, and the state that `fit` goes on from after an interruption.
-
-    Parameters
-    ----------
-    best_path : checkpoint of the best epoch, for `best_weights`; with main.py's description for `models.load_model`.
-    folder : gets ``history.csv``, ``last.pth`` and ``previous.pth`` each epoch.
-    description : plain values that are stored in the best checkpoint beside the weights.
-    identity : what must be the same to go on: settings, number of processes, the data's hash.
-    conditions : what must be the same to end with the same weights bit for bit: hardware, threads, versions.
-    resume : go on from the last state, if there is one.
-    """
-
-    def __init__(
-        self,
-        best_path: str | Path,
-        folder: str | Path,
-        *,
-        description: dict | None = None,
-        identity: dict | None = None,
-        conditions: dict | None = None,
-        resume: bool = False,
-    ) -> None:
-        self.best_path, self.folder, self.description = Path(best_path), Path(folder), description or {}
-        self.identity, self.conditions, self.resume = identity or {}, conditions or {}, resume
-        for place in (self.folder, self.best_path.parent):
-            place.mkdir(parents=True, exist_ok=True)
-        self.states = (self.folder / "last.pth", self.folder / "previous.pth")
-
-    def read(self) -> dict | None:
-        """The last whole state; None if there is none, or none is wanted.
-
-        Raises
-        ------
-        ValueError : it is of a run with another identity; names what differs.
-        """
-        if not self.resume:
-            return None
-        for path in filter(Path.exists, self.states):
-            try:
-                state = _read_whole(path)
-            except Exception as error:  # damaged files fail in many ways
-                tqdm.write(f"{path} is damaged ({error}); falling back to the state before it.")
-                path.unlink()  # or the next epoch would keep it in the place of the sound one
-                continue
-            refuse_other(state["identity"], self.identity, path)
-            tqdm.write(f"Resuming after epoch {len(state['history'])}.")
-            if changes := differences(state["conditions"], self.conditions):
-                tqdm.write(f"The weights will not be, bit for bit, those of a run without interruption: {changes}.")
-            return state
-        return None
-
-    def best_weights(self) -> dict[str, Tensor]:
-        """Of the epoch of the lowest validation loss, for ``model.load_state_dict``."""
-        return torch.load(self.best_path, map_location="cpu", weights_only=True)["weights"]
-
-    def write(self, state: dict, weights: dict[str, Tensor] | None) -> None:
-        """Keep the state of an epoch, the one before it, and the weights of the best model so far, if it is new."""
-        if weights is not None:
-            row = state["history"][-1]
-            scores = {name: value for name, value in row.items() if name.startswith("val_")}
-            on_cpu = {name: value.cpu() for name, value in weights.items()}
-            save(self.best_path, {**self.description, "weights": on_cpu, "epoch": row["epoch"], "scores": scores})
-        last, previous = self.states
-        if last.exists():
-            os.replace(last, previous)
-        save(last, state | {"identity": self.identity, "conditions": self.conditions})
-        self.write_history(state["history"])
-
-    def write_history(self, history: list[dict]) -> None:
-        table = pd.DataFrame(history).to_csv(index=False, lineterminator="\n")
-        write_file(self.folder / "history.csv", table.encode())
-
-    def drop_states(self, *, but_last: bool) -> None:
-        """Delete what only an unfinished training needs; the last state also goes on to more epochs."""
-        for path in self.states[but_last:]:
-            path.unlink(missing_ok=True)
-
-
-def _read_whole(path: Path) -> dict:
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip():  # checks the sums, which torch.load does not
-            raise ValueError("wrong check sum")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    missing = {"model", "optimizer", "history", "best", "identity", "conditions"} - set(state)
-    if missing:
-        raise ValueError(f"without {', '.join(sorted(missing))}")
-    return state
-
-
-def refuse_other(before: dict, now: dict, place: Path) -> None:
-    """Raises ValueError if a run that is to go on differs from the one that `place` is of; names the differences.
-
-    More epochs are no difference, unless the learning rates of the earlier ones depend on their number.
-    """
-    before = {name: value for name, value in EARLIER_VERSIONS.items() if name in now} | before
-    reason = ""
-    if is_longer(before, now):
-        reason = depends_on_epochs(now.get("schedule", "constant"), now.get("warm_up", 0))
-        before |= {} if reason else {"epochs": now["epochs"]}
-    if changes := differences(before, now):
-        changes += f" ({reason})" if reason else ""
-        advice = "Restore the settings, name another --output-dir, or start anew without --resume."
-        raise ValueError(f"Cannot resume from {place}: {changes}. {advice}")
-
-
-def is_longer(before: dict, now: dict) -> bool:
-    """Whether a run has more epochs than the one that it resumes."""
-    return now.get("epochs", 0) > before.get("epochs", math.inf)
-
-
-def differences(before: dict, now: dict) -> str:
-    """The values that differ, in words; "" if none do."""
-    differing = [key for key in now | before if now.get(key) != before.get(key)]
-    return "; ".join(f"{key.replace('_', ' ')} was {before.get(key)}, is {now.get(key)}" for key in differing)
-
-
-def save(path: Path, content: dict) -> None:
-    """Write a checkpoint of plain types and tensors."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_file(path, buffer.getbuffer())
 
 
 def fit(

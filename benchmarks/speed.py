@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+import checkpoints
 import data
 import evaluate
 import machine
@@ -246,7 +247,7 @@ def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, flo
     with tempfile.TemporaryDirectory() as place:
         folder, model = Path(place), models.MultiTask()
         about = {"task": "multitask", "arguments": model.arguments, "classes": list(CLASSES)}
-        train.save(folder / "model.pth", about | {"image_size": options.size, "weights": model.state_dict()})
+        checkpoints.save(folder / "model.pth", about | {"image_size": options.size, "weights": model.state_dict()})
         predictor = predict.Predictor(folder / "model.pth", device=options.device)
         files = []
         for path in read_table(options.data_dir)["image_path"][:n_images]:

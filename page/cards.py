@@ -95,7 +95,7 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         PLURALS=decision.PLURALS,
         NO_TAU=decision.NO_TAU,
         percent=percent,
-        whole=lambda share: round(100 * share),
+        share_of=lambda share: decision.percent(share).replace(" ", "\xa0"),
         table=lambda chosen: table(header, [card.row for card in chosen]),
     )
 

@@ -48,6 +48,7 @@ class Live:
         curves = visualize.png(visualize.training_curves(table, self.task), self.folder.caption)
         self.folder.write(f"{self.task}/training_curves.png", curves)
         self.folder.write("report.html", self.page(table, curves))
+        self.folder.note(seconds=self.folder.seconds())  # so that a killed run loses an epoch of it at most
 
     def left(self, epochs: float) -> str:
         """How long so many epochs take, in words."""

@@ -11,13 +11,13 @@ import averaging
 import data
 import machine
 import models
+from checkpoints import save
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.splits import split_hash
 from dataset.table import learnable
 from report import results
 from report.folder import RunFolder
-from train import save
 
 
 class OtherSet(NamedTuple):

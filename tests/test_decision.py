@@ -75,3 +75,12 @@ def test_without_a_threshold_nothing_is_above_or_below(calibration):
     melanoma = decision.findings(PROBABILITIES, points)[0]
     assert melanoma.probability == 0.2 and melanoma.verdict is None
     assert melanoma.point.describe() == "no threshold is known"
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0, "0 %"), (0.004, "under 1 %"), (0.5, "50 %"), (0.9949, "99 %"), (0.9955, "over 99 %"), (1, "100 %")],
+)
+def test_a_share_is_nothing_or_all_only_if_it_is(share, words):
+    """Of 222 melanomas one was missed: that is not 100 %."""
+    assert decision.percent(share) == words

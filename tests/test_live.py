@@ -37,6 +37,13 @@ def test_from_the_first_epoch_on_there_are_curves_and_a_page_that_loads_itself_a
     )
 
 
+def test_what_the_run_has_taken_is_kept_each_epoch(tmp_path, watch, monkeypatch):
+    """A run that is killed says later what its epochs took."""
+    monkeypatch.setattr(watch.folder, "_started", live.time.monotonic() - 100)
+    watch(rows(1))
+    assert RunFolder(tmp_path).read_record()["seconds"] >= 100
+
+
 def test_the_page_shows_the_last_epochs_only_and_says_when_the_model_is_trained(tmp_path, watch):
     watch(rows(10))
     html = page_of(tmp_path)
@@ -48,7 +55,7 @@ def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_int
     tmp_path, watch, monkeypatch, capsys
 ):
     """Two epochs in 100 seconds after a start at epoch 4, of 10: four more take 200, and the run 30 epochs longer."""
-    now = iter([watch.started + 60, watch.started + 100])
+    now = iter(watch.started + seconds for seconds in (60, 60, 100, 100))  # each is asked for twice
     monkeypatch.setattr(live.time, "monotonic", lambda: next(now))
     watch(rows(5))
     assert "Its training goes on for about 5 min, until " in page_of(tmp_path)

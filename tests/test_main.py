@@ -17,6 +17,7 @@ import torch
 from conftest import QUICK, ROOT, disc, picture, program
 from PIL import Image
 
+import checkpoints
 import data
 import machine
 import main
@@ -486,7 +487,7 @@ def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_fol
 
 def test_a_checkpoint_without_a_split_is_refused_in_words(whole_run, demo_folder, tmp_path, capsys):
     checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
-    train.save(tmp_path / "a.pth", {name: value for name, value in checkpoint.items() if name != "split_hash"})
+    checkpoints.save(tmp_path / "a.pth", {name: value for name, value in checkpoint.items() if name != "split_hash"})
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
     assert "trained on another split or other data" in capsys.readouterr().err
 
@@ -494,7 +495,7 @@ def test_a_checkpoint_without_a_split_is_refused_in_words(whole_run, demo_folder
 def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder, tmp_path, capsys):
     path = whole_run[0] / "best_classification_model.pth"
     other = models.load_checkpoint(path)
-    train.save(tmp_path / "other.pth", other | {"classes": [*other["classes"][:6], "SCC"]})
+    checkpoints.save(tmp_path / "other.pth", other | {"classes": [*other["classes"][:6], "SCC"]})
     command = ["--evaluate-only", "--checkpoints", str(path), str(tmp_path / "other.pth")]
     assert quick(demo_folder, tmp_path, *command) == 2
     assert "other.pth" in capsys.readouterr().err and not (tmp_path / "outputs" / "average").exists()
@@ -819,7 +820,7 @@ def test_where_some_images_lack_a_mask_each_head_learns_from_and_is_measured_on_
     expected = {"classification": len(test), "segmentation": len(masked)}
     assert {task: differences["n_images"] for task, differences in found.items()} == expected
     html = (outputs / "report.html").read_text(encoding="utf-8")
-    assert f"on {len(test)} images" in html and f"on {len(masked)} images" in html
+    assert f"On {len(test)} images" in html and f"On {len(masked)} images" in html
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from conftest import ROOT
 from torch import nn
 
+import checkpoints
 import data
 import evaluate
 import models
@@ -52,7 +53,7 @@ def split(demo_folder, tmp_path_factory):
 
 def fit(model, table, pixels, place):
     batches = [data.Batches(pixels, table[table["split"] == part], 16) for part in ("train", "val")]
-    kept = train.Checkpoints(place / "best.pth", place / "training")
+    kept = checkpoints.Checkpoints(place / "best.pth", place / "training")
     history = train.fit(model, *batches, recipe=RECIPE, seed=3, precision="fp32", checkpoints=kept)
     model.load_state_dict(kept.best_weights())
     return history, batches[1]

@@ -520,3 +520,14 @@ def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name
     assert table.join(listed).tolist() == [2] * 6 and (tmp_path / "predictions.csv").read_bytes() == content
     table.write_json()
     assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text())] == names
+
+
+def test_what_an_earlier_run_wrote_of_a_picture_that_is_skipped_now_goes(checkpoints, photos, tmp_path):
+    """Or the outline of another photograph would lie beside the row."""
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--device", "cpu", "--output-dir", tmp_path / "out"]
+    assert run(*command) == 0
+    masks = set((tmp_path / "out" / "masks").rglob("*.png"))
+    (photos / "a" / "one.jpg").write_text("a text")
+    assert run(*command, "--overwrite") == 1
+    gone = masks - set((tmp_path / "out" / "masks").rglob("*.png"))
+    assert [path.stem for path in gone] == ["one"]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import train
+from checkpoints import Checkpoints, refuse_other
 from train import fit
 
 
@@ -56,7 +57,7 @@ def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batche
     torch.manual_seed(0)
     batches = batches or Toy()
     model = Line().to(batches.image.device)
-    checkpoints = train.Checkpoints(
+    checkpoints = Checkpoints(
         tmp_path / "best.pth",
         tmp_path / "task",
         description={"task": "toy"},
@@ -358,7 +359,7 @@ def test_resuming_with_more_epochs_ends_with_the_weights_of_a_run_of_that_many(t
 def test_where_rates_depend_on_the_epochs_or_there_are_fewer_resuming_is_refused(recipe, epochs, message, tmp_path):
     before = {"schedule": "constant", "warm_up": 0.0} | recipe | {"epochs": 3}
     with pytest.raises(ValueError, match=message):
-        train.refuse_other(before, before | {"epochs": epochs}, tmp_path)
+        refuse_other(before, before | {"epochs": epochs}, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_early_and_keeps_earlier_epochs(tmp_path, device):
