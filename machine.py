@@ -1,5 +1,6 @@
 """The machine that a program runs on: its device, number format, allocator, console, disk, threads and processes."""
 
+import atexit
 import ctypes
 import os
 import platform
@@ -162,6 +163,7 @@ def join_processes(device: torch.device) -> tuple[torch.device, int, int]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    atexit.register(dist.destroy_process_group)  # or its threads can outlive the interpreter, which aborts
     return device, dist.get_rank(), dist.get_world_size()
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -271,6 +270,8 @@ MODELS = {"classification": Classifier, "segmentation": Segmenter, "multitask": 
 @cache
 def operations(task: str, encoder: str, size: int = 64) -> int:
     """Floating-point operations that a model makes of one image of size x size pixels."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and needed for a training alone
+
     model = MODELS[task](encoder=encoder).eval()
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
         model(torch.zeros(1, 3, size, size))
