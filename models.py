@@ -270,7 +270,7 @@ MODELS = {"classification": Classifier, "segmentation": Segmenter, "multitask": 
 @cache
 def operations(task: str, encoder: str, size: int = 64) -> int:
     """Floating-point operations that a model makes of one image of size x size pixels."""
-    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and needed for a training alone
+    from torch.utils.flop_counter import FlopCounterMode  # which only a training needs
 
     model = MODELS[task](encoder=encoder).eval()
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
