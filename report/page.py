@@ -175,7 +175,6 @@ def _values(run: Run) -> dict:
         "called": evaluate.CALLED,
         "classes": {code: name_of(code) for code in run.classes},
         "note": run.note,
-        "is_synthetic": run.note == NOTE,
         "cautions": cautions_of(run),
         "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
         "seed": run.seed,
