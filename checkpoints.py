@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from machine import write_file
 
-# What was so before it could be chosen, and is not in the identities of those runs.
-EARLIER_VERSIONS = {
+# What was so before it could be chosen, or is so since it no longer can: not in the identities of all runs.
+OTHER_VERSIONS = {
     "weight_decay": 0.0,
     "schedule": "constant",
     "warm_up": 0.0,
@@ -126,10 +126,11 @@ def refuse_other(before: dict, now: dict, place: Path) -> None:
 
     More epochs are no difference, unless the learning rates of the earlier ones depend on their number.
     """
-    before = {name: value for name, value in EARLIER_VERSIONS.items() if name in now} | before
+    known = {name: value for name, value in before.items() if name in now or value != OTHER_VERSIONS.get(name)}
+    before = {name: value for name, value in OTHER_VERSIONS.items() if name in now} | known
     reason = ""
     if is_longer(before, now):
-        reason = depends_on_epochs(now.get("schedule", "constant"), now.get("warm_up", 0))
+        reason = depends_on_epochs(now.get("schedule", "constant"))
         before |= {} if reason else {"epochs": now["epochs"]}
     if changes := differences(before, now):
         changes += f" ({reason})" if reason else ""
@@ -148,12 +149,11 @@ def differences(before: dict, now: dict) -> str:
     return "; ".join(f"{key.replace('_', ' ')} was {before.get(key)}, is {now.get(key)}" for key in differing)
 
 
-def depends_on_epochs(schedule: str, warm_up: float) -> str:
+def depends_on_epochs(schedule: str) -> str:
     """Why a training of more epochs would have had other learning rates from the start, in words; "" if it would not.
 
     What such a training ends with is not what one reaches that goes on.
     """
-    if schedule == "constant" and not warm_up:
+    if schedule == "constant":
         return ""
-    shape = "rises over a share" if schedule == "constant" else f"falls along a {schedule}"
-    return f"the learning rate {shape} of all epochs, so their number must be chosen at the start"
+    return f"the learning rate falls along a {schedule} of all epochs, so their number must be chosen at the start"

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
@@ -34,19 +33,14 @@ __all__ = [
     "MEAN",
     "STD",
     "Batches",
-    "crop",
-    "draw_boxes",
-    "draw_tones",
     "load_image",
     "normalise",
-    "tint",
     "to_device",
     "turn",
 ]
 
 COPIED_AT_A_TIME = 64_000_000  # bytes
-AUGMENTS = ("none", "turns", "crops")
-SMALLEST_CROP, STRETCH, TONE = 0.5, 4 / 3, 0.1  # share of the picture; between its sides; of brightness and contrast
+AUGMENTS = ("none", "turns")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB
 
 
@@ -96,8 +90,7 @@ class Batches:
     table : the rows to draw from, with columns ``row`` and ``label``; `dataset.table.targets` tells what each row has.
     batch_size : images a batch at most, over all processes; an epoch's batches are equal to within one image.
     seed : shuffle and augment by it; None keeps the table's order, as evaluation needs.
-    augment : one of `AUGMENTS`. With "turns" each image comes in one of its eight flips and quarter turns; with "crops"
-        only a part of it comes, enlarged and a little stretched, in another brightness and contrast.
+    augment : one of `AUGMENTS`. With "turns" each image comes in one of its eight flips and quarter turns.
     rank, n_ranks : this process and their number; each batch is dealt out among them.
 
     Attributes
@@ -176,11 +169,8 @@ class Batches:
             part = {name: value[mine] for name, value in zip(drawn, values)}
             if "code" in part:
                 pixels = turn(pixels, part["code"])
-            if "box" in part:
-                pixels = crop(pixels, part["box"])
-            image = normalise(pixels[..., :3])
             yield {
-                "image": tint(image, part["tone"]) if "tone" in part else image,
+                "image": normalise(pixels[..., :3]),
                 "label": self.labels[part["order"]],
                 "mask": pixels[..., 3].gt(0).float().unsqueeze(1),
                 **{name: values[part["order"]] for name, values in self.has.items()},
@@ -190,12 +180,10 @@ class Batches:
         """The order of an epoch's images, and what changes each of them; as long as there are images."""
         if self.seed is None:
             return {"order": torch.arange(self.n_images)}
-        n, rng = self.n_images, np.random.default_rng((self.seed, epoch))
-        drawn = {"order": torch.from_numpy(rng.permutation(n))}
-        if self.augment != "none":
-            drawn["code"] = torch.from_numpy(rng.integers(8, size=n))
-        if self.augment == "crops":
-            drawn |= {"box": draw_boxes(rng, n), "tone": draw_tones(rng, n)}
+        rng = np.random.default_rng((self.seed, epoch))
+        drawn = {"order": torch.from_numpy(rng.permutation(self.n_images))}
+        if self.augment == "turns":
+            drawn["code"] = torch.from_numpy(rng.integers(8, size=self.n_images))
         return drawn
 
     def _read_ahead(self, parts: list[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -227,42 +215,6 @@ def _turned_places(size: int, device: torch.device) -> torch.Tensor:
     places = torch.arange(size * size).view(size, size)
     turns = [torch.rot90(places, k) for k in range(4)]
     return torch.stack([*turns, *(turned.flip(1) for turned in turns)]).flatten(1).to(device)
-
-
-def draw_boxes(rng: np.random.Generator, n: int) -> torch.Tensor:
-    """Parts of pictures, (n, 4): centre x and y, half width and half height, with the picture from -1 to 1.
-
-    Their share of the picture is at least `SMALLEST_CROP`, but for those too long to fit, which are cut short.
-    """
-    share, stretch = rng.uniform(SMALLEST_CROP, 1, n), STRETCH ** rng.uniform(-1, 1, n)
-    half = np.minimum(1, np.sqrt(np.stack([share * stretch, share / stretch], axis=1)))
-    centre = (1 - half) * rng.uniform(-1, 1, (n, 2))
-    return torch.from_numpy(np.hstack([centre, half]).astype(np.float32))
-
-
-def draw_tones(rng: np.random.Generator, n: int) -> torch.Tensor:
-    """Changes of brightness, as a share of white, and factors of contrast: (n, 2)."""
-    return torch.from_numpy((rng.uniform(-TONE, TONE, (n, 2)) + np.array([0, 1])).astype(np.float32))
-
-
-def crop(pixels: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Enlarge a part of each image (N, S, S, 4) uint8, mask included, to its size; boxes (N, 4) as `draw_boxes`."""
-    x, y, half_width, half_height = boxes.unbind(1)
-    nothing = torch.zeros_like(x)
-    matrix = torch.stack([half_width, nothing, x, nothing, half_height, y], dim=1).view(-1, 2, 3)
-    source = pixels.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(matrix, list(source.shape), align_corners=False)
-    found = F.grid_sample(source, grid, padding_mode="border", align_corners=False)
-    found[:, 3] = 255 * (found[:, 3] > 127.5)
-    return found.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def tint(image: torch.Tensor, tones: torch.Tensor) -> torch.Tensor:
-    """Change brightness and contrast of normalised images (N, 3, H, W) by `draw_tones`'s (N, 2)."""
-    brightness, contrast = (values.view(-1, 1, 1, 1) for values in tones.unbind(1))
-    mean = image.mean(dim=(2, 3), keepdim=True)
-    white = 1 / image.new_tensor(STD).view(1, 3, 1, 1)
-    return (image - mean) * contrast + mean + brightness * white
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ GROUP_DUPLICATES = False  # count near duplicates of different lesion ids as one
 LIMIT = 0  # use only this many images, stratified by class; 0 = all
 ENCODER = "resnet18"  # the network of torchvision that models see with: resnet18, resnet34, resnet50
 PRETRAINED = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
-AUGMENT = "turns"  # training images: none, turns (random flips and quarter turns), crops (turns of random parts)
+AUGMENT = "turns"  # training images: none, turns (random flips and quarter turns)
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME = False  # continue the run in OUTPUT_DIR where it stopped
@@ -68,28 +68,21 @@ MULTITASK_EPOCHS = 10  # passes over the training images
 MULTITASK_BATCH_SIZE = 16  # images a step
 MULTITASK_LR = 1e-4  # Adam's learning rate
 SCHEDULE = "constant"  # of the learning rate: constant, cosine (to 0)
-WARM_UP = 0.0  # share of the steps in which the learning rate rises from 0
-WEIGHT_DECAY = 0.0  # AdamW's, not of norms and biases
-EMA = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
 MASK_LOSS = "bce"  # of outlines: bce, bce+dice
 
 RECIPES = {  # what --recipe sets instead; flags still win
     "paper": {},
     "strong": {
-        "AUGMENT": "crops",
-        "CLASSIFICATION_EPOCHS": 60,
+        "CLASSIFICATION_EPOCHS": 16,
         "CLASSIFICATION_BATCH_SIZE": 64,
         "CLASSIFICATION_LR": 1e-3,
         "SEGMENTATION_EPOCHS": 25,
         "SEGMENTATION_BATCH_SIZE": 32,
         "SEGMENTATION_LR": 1e-3,
-        "MULTITASK_EPOCHS": 40,
+        "MULTITASK_EPOCHS": 20,
         "MULTITASK_BATCH_SIZE": 64,
         "MULTITASK_LR": 1e-3,
         "SCHEDULE": "cosine",
-        "WARM_UP": 0.05,
-        "WEIGHT_DECAY": 0.05,
-        "EMA": 0.99,
         "MASK_LOSS": "bce+dice",
     },
 }
@@ -222,8 +215,7 @@ def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
         "segmentation": (config.SEGMENTATION_EPOCHS, config.SEGMENTATION_BATCH_SIZE, config.SEGMENTATION_LR),
         "multitask": (config.MULTITASK_EPOCHS, config.MULTITASK_BATCH_SIZE, config.MULTITASK_LR),
     }
-    common = (config.WEIGHT_DECAY, config.SCHEDULE, config.WARM_UP, config.EMA, config.MASK_LOSS)
-    return {task: train.Recipe(*values, *common) for task, values in found.items()}
+    return {task: train.Recipe(*values, config.SCHEDULE, config.MASK_LOSS) for task, values in found.items()}
 
 
 def prepare_data(config: SimpleNamespace) -> DataSet:
@@ -430,7 +422,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
     folder.draw(f"{job.task}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.task))
     folder.note_task(job.task, trained=True)
     if machine.is_first():
-        checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
+        checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule))
 
 
 def describe_model(config, job: Job, model: models.Model) -> dict:

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from checkpoints import Checkpoints
@@ -50,22 +49,14 @@ class Recipe(NamedTuple):
     ----------
     epochs, batch_size : passes over the training images, and images a step.
     lr : Adam's learning rate, at its highest.
-    weight_decay : share of each weight, times the learning rate, that a step takes off (AdamW, Loshchilov and Hutter
-        2019, arXiv:1711.05101); not of norms and biases.
     schedule : of the learning rate; "constant", or "cosine", which ends at 0.
-    warm_up : share of all steps in which the rate rises in a line from 0.
-    ema : share of the weights' exponential moving average that a step keeps, less in the first steps, so that their
-        start is soon forgotten; 0 for no average. The average is validated and saved in the weights' place.
     mask_loss : the name of one of `LOSSES`.
     """
 
     epochs: int
     batch_size: int
     lr: float
-    weight_decay: float = 0.0
     schedule: str = "constant"
-    warm_up: float = 0.0
-    ema: float = 0.0
     mask_loss: str = "bce"
 
     def losses(self) -> dict[str, Loss]:
@@ -74,11 +65,7 @@ class Recipe(NamedTuple):
 
     def rate(self, step: int, n_steps: int) -> float:
         """The learning rate of a step, counted from 0."""
-        n_rising = self.warm_up * n_steps
-        if step < n_rising:
-            return self.lr * (step + 1) / (n_rising + 1)
-        falling = (step - n_rising) / (n_steps - n_rising)
-        return self.lr * (1 + math.cos(math.pi * falling)) / 2 if self.schedule == "cosine" else self.lr
+        return self.lr * (1 + math.cos(math.pi * step / n_steps)) / 2 if self.schedule == "cosine" else self.lr
 
 
 def fit(
@@ -92,7 +79,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     after_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
-    """Train with AdamW and return the history, a dict an epoch; keep the model of the lowest validation loss.
+    """Train with Adam and return the history, a dict an epoch; keep the model of the lowest validation loss.
 
     Under torchrun every process calls this with its own share of the batches; the first one writes.
 
@@ -108,13 +95,17 @@ def fit(
     Raises
     ------
     FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
-    ValueError : as `Checkpoints.read` and `refuse_unfit`.
+    ValueError : as `Checkpoints.read` and `refuse_unfit`; or the state that was read does not fit.
     """
     refuse_unfit(model, train_batches)
     learner = Learner(model, recipe, precision, recipe.epochs * len(train_batches))
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if checkpoints and (state := from_first(checkpoints.read)):
-        learner.load_state_dict(state)
+        try:
+            learner.load_state_dict(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            advice = "it is of another version of this program. Start anew without --resume."
+            raise ValueError(f"Cannot resume from {checkpoints.folder}: {advice}") from error
         history, best = state["history"], state["best"]
         if is_first():  # the run may have been stopped between the state and the history
             checkpoints.write_history(history)
@@ -123,7 +114,7 @@ def fit(
         started = time.perf_counter()
         losses = train_epoch(learner, train_batches, epoch)
         seconds = time.perf_counter() - started
-        row = {"epoch": epoch, **losses, **validate(learner.watched, val_batches, recipe.losses(), precision)}
+        row = {"epoch": epoch, **losses, **validate(model, val_batches, recipe.losses(), precision)}
         _check_finite(row["val_loss"], f"epoch {epoch}, on the validation images")
         row |= {"train_seconds": round(seconds, 3), "images_per_second": round(train_batches.n_images / seconds, 1)}
         history.append(row)
@@ -133,7 +124,7 @@ def fit(
         if is_first():
             if checkpoints:
                 state = learner.state_dict() | {"history": history, "best": best}
-                checkpoints.write(state, learner.watched.state_dict() if is_best else None)
+                checkpoints.write(state, model.state_dict() if is_best else None)
             tqdm.write(epoch_line(row, recipe.epochs, is_best))
             if after_epoch:
                 after_epoch(history)
@@ -148,22 +139,16 @@ def refuse_unfit(model: nn.Module, batches) -> None:
 
 
 class Learner:
-    """What training changes: a network, its optimizer's state, and the moving average of its weights.
+    """What training changes: a network, and its optimizer's state.
 
     Parameters
     ----------
     n_steps : of the whole training, for the learning rate's way down.
-
-    Attributes
-    ----------
-    watched : the network that is validated and saved: the averaged one, or the network itself if none is averaged.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, precision: str, n_steps: int) -> None:
         self.model, self.recipe, self.precision, self.n_steps = model, recipe, precision, n_steps
-        self.optimizer = make_optimizer(model, recipe)
-        self.average = AveragedModel(model, use_buffers=True)
-        self.watched = self.average.module if recipe.ema else model
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
         self.parallel, self.losses = _parallel(model), recipe.losses()
 
     def step(
@@ -183,36 +168,20 @@ class Learner:
             group["lr"] = self.recipe.rate(number, self.n_steps)
         self.optimizer.step()
 
-        if self.recipe.ema:
-            self.average.multi_avg_fn = get_ema_multi_avg_fn(min(self.recipe.ema, (1 + number) / (10 + number)))
-            self.average.update_parameters(self.model)
-
         return {"loss": loss.detach()} | {f"{name}_loss": value.detach() for name, value in losses.items()}
 
     def end_epoch(self) -> None:
         """Give all processes the first one's running means and variances."""
         if is_distributed():
-            for buffer in (*self.model.buffers(), *self.average.buffers()):
+            for buffer in self.model.buffers():
                 dist.broadcast(buffer, src=0)
 
     def state_dict(self) -> dict:
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-    def _parts(self) -> dict:
-        parts = {"model": self.model, "optimizer": self.optimizer}
-        return parts | {"average": self.average} if self.recipe.ema else parts
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW, which without weight decay is Adam; norms and biases, which have one dimension, are not decayed."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def _parallel(model: nn.Module) -> nn.Module:

@@ -124,7 +124,7 @@ def assert_equal(found, expected):
 
 
 def test_iterated_they_are_those_of_the_first_epoch_every_time(batches):
-    one = batches(**CHANGED["crops"])
+    one = batches(**CHANGED["turns"])
     assert_equal(one, one.epoch(1))
     assert_equal(one, one)
 
@@ -164,14 +164,14 @@ def test_a_rank_asked_for_a_position_gives_its_own_share(batches):
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_data_loader_reads_them(batches, n_workers):
     one = batches()
-    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["crops"])
+    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["turns"])
     assert_equal(torch.utils.data.DataLoader(on_cpu, batch_size=None, num_workers=n_workers), on_cpu)
 
 
 def test_they_can_be_sent_to_a_worker_that_is_started_anew(batches):
     """As on macOS and Windows, and on Linux from Python 3.14."""
     one = batches()
-    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["crops"])
+    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["turns"])
     assert_equal(pickle.loads(pickle.dumps(on_cpu)), on_cpu)
 
 
@@ -208,56 +208,7 @@ def test_no_rows_are_no_batches(batches):
     assert len(none) == 0 and none.n_images == 0 and list(none.epoch()) == []
 
 
-def test_crops_of_the_whole_picture_change_nothing():
-    pixels = torch.randint(256, (2, 9, 9, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pixels[..., 3] = 255 * (pixels[..., 3] > 127)
-    whole = torch.tensor([[0.0, 0, 1, 1]]).repeat(2, 1)
-    assert torch.equal(data.crop(pixels, whole), pixels)
-
-
-def test_a_crop_enlarges_its_part_of_image_and_mask():
-    """The lower right quarter, of whose columns the last two are bright; at borders pixels are mixed."""
-    pixels = torch.zeros(1, 8, 8, 4, dtype=torch.uint8)
-    pixels[:, 4:, 6:] = torch.tensor([200, 100, 50, 255], dtype=torch.uint8)
-    found = data.crop(pixels, torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
-    assert (found[0, 1:, 5:] == torch.tensor([200, 100, 50, 255])).all() and (found[0, :, :3] == 0).all()
-    assert set(found[..., 3].unique().tolist()) == {0, 255} and (found[0, :, 4:, 3] == 255).all()
-
-
-def test_drawn_boxes_lie_in_the_picture_and_hold_at_least_half_of_it():
-    x, y, half_width, half_height = data.draw_boxes(np.random.default_rng(0), 10_000).unbind(1)
-    assert (x.abs() + half_width).max() <= 1 + 1e-6 and (y.abs() + half_height).max() <= 1 + 1e-6
-    share = half_width * half_height
-    assert share.min() > 0.43 and 0.9 < share.max() <= 1  # 0.5, or 1 by 3/4 cut short
-    assert 0.7 < share.mean() < 0.78 and (half_width / half_height).log().abs().max() <= np.log(4 / 3) + 1e-6
-
-
-def test_a_tint_changes_brightness_by_a_share_of_white_and_contrast_about_the_mean():
-    pixels = torch.tensor([[100.0, 200.0]]).view(1, 1, 2, 1).repeat(1, 1, 1, 3)
-    found = data.tint(data.normalise(pixels), torch.tensor([[0.1, 1.1]]))
-    expected = torch.tensor([(100 - 150) * 1.1 + 150 + 25.5, (200 - 150) * 1.1 + 150 + 25.5])
-    torch.testing.assert_close(found, data.normalise(expected.view(1, 1, 2, 1).repeat(1, 1, 1, 3)))
-
-
 @pytest.mark.parametrize("augment", data.AUGMENTS)
 def test_images_lie_channels_last_however_they_are_changed(batches, augment):
     batch = next(batches(seed=1, augment=augment).epoch(1))
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_crops_depend_on_seed_and_epoch_alone(batches):
-    def images(seed, epoch):
-        return torch.cat([batch["image"] for batch in batches(seed=seed, augment="crops").epoch(epoch)])
-
-    assert torch.equal(images(1, 2), images(1, 2))
-    assert not torch.equal(images(1, 2), images(1, 3)) and not torch.equal(images(1, 2), images(2, 2))
-
-
-def test_crops_keep_the_mask_on_the_lesion(batches):
-    """Where the mask is, the image is as it was: the same change of place for both."""
-    both = batches(augment="crops", seed=4)
-    both.pixels = both.pixels[:].copy()
-    both.pixels[..., :3] = both.pixels[..., 3:]
-    for batch in both.epoch(1):
-        bright = batch["image"][:, 0] > batch["image"][:, 0].mean(dim=(1, 2), keepdim=True)
-        assert (bright == batch["mask"][:, 0].bool()).float().mean() > 0.9
