@@ -41,16 +41,18 @@ class RunFolder:
         ------
         ValueError : it is damaged.
         """
-        path = self.path / RECORD
-        if not path.exists():
-            return {"tasks": {}}
+        return {"tasks": {}} | self.read_json(RECORD)
+
+    def read_json(self, name: str) -> dict:
+        """A file of the run; {} if there is none. Raises ValueError if it is damaged."""
+        path = self.path / name
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(record["tasks"], dict):
-                return record
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise ValueError(f"{path} is damaged. Start anew without --resume, or name another folder.")
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} is damaged. Start anew without --resume, or name another folder.")
+        return found
 
     def holds_a_training(self) -> bool:
         """Whether an earlier run has left a model here, or the state of one."""

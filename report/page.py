@@ -105,9 +105,12 @@ class Run:
         path = self.folder / name
         return read_back(path) if path.exists() else None
 
-    def epochs(self, task: str) -> int | str:
-        """That a task was to be trained for."""
-        return self.record["tasks"][task].get("identity", {}).get("epochs", "?")
+    def epochs(self, task: str) -> str:
+        """That a task was trained for; "12 of 30" where it was stopped."""
+        planned = self.record["tasks"][task].get("identity", {}).get("epochs", "?")
+        history = self.table(f"{task}/history.csv")
+        is_stopped = history is not None and len(history) != planned
+        return f"{len(history)} of {planned}" if is_stopped else str(planned)
 
     @property
     def seed(self) -> int | None:
@@ -156,6 +159,8 @@ def _fit_cautions(run: Run, task: str) -> list[str]:
     history = run.table(f"{task}/history.csv")
     if history is None:
         return []
+    if " of " in (epochs := run.epochs(task)):
+        return [f"{task}: stopped after {epochs} epochs."]
     best = history.loc[history["val_loss"].idxmin()]
     ratio = best["val_loss"] / best["train_loss"]
     if ratio > GAP:

@@ -227,6 +227,15 @@ def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_o
         assert after[name] == before[name]
 
 
+def test_resuming_one_task_leaves_what_the_configuration_says_of_the_others(demo_folder, tmp_path):
+    outputs, tasks = tmp_path / "outputs", ("segmentation", "classification")
+    assert quick(demo_folder, tmp_path, "--tasks", *tasks, "--segmentation-batch-size", "12") == 0
+    again = ["--resume", "--tasks", "classification", "--classification-epochs", "2", "--segmentation-epochs", "9"]
+    assert quick(demo_folder, tmp_path, *again, "--segmentation-batch-size", "12") == 0
+    config = json.loads((outputs / "config.json").read_text())
+    assert config["TASKS"] == [*tasks] and config["SEGMENTATION_EPOCHS"] == 1 and config["CLASSIFICATION_EPOCHS"] == 2
+
+
 def test_more_epochs_are_refused_where_the_state_is_gone(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path) == 0
     (tmp_path / "outputs" / "classification" / "last.pth").unlink()
@@ -443,8 +452,11 @@ def test_an_interrupted_training_that_was_measured_still_goes_on(demo_folder, tm
         patch.setattr(train, "validate", breaks)
         assert quick(demo_folder, tmp_path, *epochs) == 130
     assert quick(demo_folder, tmp_path, *epochs, "--evaluate-only") == 0
-    assert quick(demo_folder, tmp_path, *epochs, "--resume") == 0
     outputs = tmp_path / "outputs"
+    shown = (outputs / "report.html").read_text()
+    assert "classification 1 of 2 epochs" in shown and "classification: stopped after 1 of 2 epochs" in shown
+    assert quick(demo_folder, tmp_path, *epochs, "--resume") == 0
+    assert "1 of 2 epochs" not in (outputs / "report.html").read_text()
     assert len(pd.read_csv(outputs / "classification" / "history.csv")) == 2
     assert not list(outputs.rglob("previous.pth")) and RunFolder(outputs).read_record()["finished"]
 
