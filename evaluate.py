@@ -146,7 +146,8 @@ def _class_mean(values: np.ndarray) -> np.ndarray:
 def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], weights: np.ndarray) -> Scores:
     """Accuracy, balanced accuracy, macro means and per-class precision, recall and F1 of called classes.
 
-    The precision of a class that is never called is 0; a class without images has no scores.
+    The precision of a class that is never called is 0, but not defined where only a resample lacks the calls; a class
+    without images has no scores.
 
     Parameters
     ----------
@@ -161,9 +162,9 @@ def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], w
     """
     confusion = weighted_confusion(true, called, len(classes), weights)
     hits, support, predicted = np.einsum("bkk->bk", confusion), confusion.sum(axis=2), confusion.sum(axis=1)
-    absent = np.where(support > 0, 0, np.nan)
+    absent, is_called = np.where(support > 0, 0, np.nan), np.isin(np.arange(len(classes)), called)
     recall = _divide(hits, support)
-    precision = hits / np.maximum(predicted, 1e-12) + absent
+    precision = np.where(is_called, _divide(hits, predicted), 0) + absent
     f1 = 2 * hits / np.maximum(support + predicted, 1e-12) + absent
     found = {
         "accuracy": weighted_mean(weights, (called == true).astype(float)),
@@ -191,8 +192,9 @@ def official_label_scores(
 
     Balanced accuracy: mean recall of the likeliest class, a tie for the maximum counting as wrong. Per class against
     the rest, called where the probability exceeds 0.5: accuracy, sensitivity, specificity, F1, PPV, NPV, each 1 for
-    0 / 0; AUC and average precision. `macro` holds the organisers' means, over all classes, in which a class without
-    images has a sensitivity of 1; `macro_present` the means over the classes that have images.
+    0 / 0, but not defined where only a resample makes it that; AUC and average precision. `macro` holds the organisers'
+    means, over all classes, in which a class without images has a sensitivity of 1, in a resample, too; `macro_present`
+    the means over the classes that have images.
 
     Parameters
     ----------
@@ -208,10 +210,13 @@ def official_label_scores(
     found = {"balanced_accuracy": _class_mean(_divide(weights @ (of_class * recalled[:, None]), support))}
     by_class = []
     for k, name in enumerate(classes):
-        values = binary_scores(true == k, probabilities[:, k] > CALLED, weights, of_nothing=1)
-        values |= ranking_scores(true == k, probabilities[:, k], weights)
-        by_class.append(values)
-        found |= {f"per_class.{name}.{key}": value for key, value in values.items()}
+        calls = true == k, probabilities[:, k] > CALLED
+        values, whole = binary_scores(*calls, weights), binary_scores(*calls, np.ones((1, len(true))))
+        filled = {key: np.where(np.isnan(value), 1, value) for key, value in values.items()}
+        ranking = ranking_scores(true == k, probabilities[:, k], weights)
+        by_class.append(filled | ranking)
+        values = {key: filled[key] if np.isnan(whole[key]) else value for key, value in values.items()}
+        found |= {f"per_class.{name}.{key}": value for key, value in (values | ranking).items()}
     for key in by_class[0]:
         values = np.stack([scores[key] for scores in by_class], axis=-1)
         found[f"macro.{key}"] = _class_mean(values)
@@ -219,22 +224,19 @@ def official_label_scores(
     return found
 
 
-def binary_scores(
-    positive: np.ndarray, called: np.ndarray, weights: np.ndarray, of_nothing: float = float("nan")
-) -> Scores:
-    """Accuracy, sensitivity, specificity, F1, PPV and NPV of calls (N,) against truth (N,); `of_nothing` for 0 / 0."""
+def binary_scores(positive: np.ndarray, called: np.ndarray, weights: np.ndarray) -> Scores:
+    """Accuracy, sensitivity, specificity, F1, PPV and NPV of calls (N,) against truth (N,), NaN for 0 / 0."""
     positive, called = positive.astype(bool), called.astype(bool)
     cells = (positive & called, ~positive & called, positive & ~called, ~positive & ~called)
     tp, fp, fn, tn = (weights @ np.stack(cells, axis=1).astype(float)).T
-    scores = {
+    return {
+        "accuracy": _divide(tp + tn, tp + fp + fn + tn),
         "sensitivity": _divide(tp, tp + fn),
         "specificity": _divide(tn, tn + fp),
         "f1": _divide(2 * tp, 2 * tp + fp + fn),
         "ppv": _divide(tp, tp + fp),
         "npv": _divide(tn, tn + fn),
     }
-    scores = {name: np.where(np.isnan(values), of_nothing, values) for name, values in scores.items()}
-    return {"accuracy": _divide(tp + tn, tp + fp + fn + tn)} | scores
 
 
 def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Scores:

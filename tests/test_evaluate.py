@@ -113,8 +113,19 @@ def test_calls_by_hand_and_nothing_by_nothing_is_not_defined():
     assert found["specificity"].tolist() == pytest.approx([1 / 2, 1 / 2, np.nan, 1], nan_ok=True)
     assert found["ppv"].tolist() == pytest.approx([2 / 3, 0, 1, np.nan], nan_ok=True)
     assert found["accuracy"].tolist() == pytest.approx([3 / 5, 1 / 2, 2 / 3, 1 / 2])
-    theirs = evaluate.binary_scores(positive, called, weights, of_nothing=1)
-    assert theirs["sensitivity"][1] == theirs["specificity"][2] == theirs["ppv"][3] == 1
+
+
+def test_a_resample_without_a_classs_images_or_calls_has_no_score_of_them():
+    """The organisers' 1 and scikit-learn's 0 for 0 / 0 are of a set that lacks them, not of a draw that does."""
+    true, weights = np.array([0, 1]), np.array([[1.0, 1], [0, 1]])
+    official = evaluate.official_label_scores(true, np.eye(3)[[0, 0]], "abc", weights)
+    for name in ("a.sensitivity", "b.specificity"):
+        assert official[f"per_class.{name}"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    assert official["per_class.b.ppv"].tolist() == official["per_class.c.sensitivity"].tolist() == [1, 1]
+    found = evaluate.label_scores(np.array([0, 1, 1]), np.array([0, 1, 0]), "abc", np.array([[1.0, 1, 1], [1, 0, 1]]))
+    assert found["per_class.b.precision"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    never = evaluate.label_scores(true, np.array([0, 0]), "abc", np.array([[1.0, 1], [0, 1]]))
+    assert never["per_class.b.precision"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("seed", range(4))
