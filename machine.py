@@ -126,7 +126,7 @@ def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processes": n_ranks,
         "precision": precision,
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": shlex.join([*launcher(), *sys.argv]),
         "commit": commit(Path(__file__)),
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),
@@ -134,6 +134,14 @@ def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
         "python": platform.python_version(),
         **versions(),
     }
+
+
+def launcher() -> list[str]:
+    """The words of the command line before the script's name."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return [Path(sys.executable).name]
+    n_nodes, n_here = os.environ["GROUP_WORLD_SIZE"], os.environ["LOCAL_WORLD_SIZE"]
+    return ["torchrun", *([f"--nnodes={n_nodes}"] if n_nodes != "1" else []), f"--nproc-per-node={n_here}"]
 
 
 def commit(file: Path) -> str:

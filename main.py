@@ -330,6 +330,8 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
         go_on_longer(folder, {task: identities[task] for task in tasks})
         others = [task for task in folder.record["tasks"] if task not in config.TASKS]
         about = settings.with_others(machine.from_first(folder.read_json, "config.json"), about, others)
+        if before := machine.from_first(folder.read_json, "environment.json"):
+            environment = environment | {"before": [*before.pop("before", []), before]}
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
     if not folder.is_finished(tasks, measured_as(config)):

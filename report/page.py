@@ -82,6 +82,7 @@ class Run:
         self.folder = folder
         self.record = self._json("record.json") or {"tasks": {}}
         self.config, self.environment = self._json("config.json") or {}, self._json("environment.json") or {}
+        self.environments = [*self.environment.pop("before", []), self.environment]  # of the commands, in turn
         self.evaluation = self._json("evaluation.json") or {}
         tasks = self.record["tasks"]
         of_main = [task for task in TASKS if task in tasks]
@@ -191,9 +192,17 @@ def _values(run: Run) -> dict:
         "leakage": None if run.leakage is None else _leakage(run.leakage),
         "config": run.config,
         "environment": run.environment,
+        "started": run.environments[0].get("started", "")[:10],
+        "commands": _commands(run.environments),
         "duration": _duration(run.record.get("seconds")),
         "settings": _settings(run),
     }
+
+
+def _commands(environments: list[dict]) -> list[tuple[str, str]]:
+    """Each command line with its commit, once."""
+    known = ((one["command"], one.get("commit", "")) for one in environments if "command" in one)
+    return list(dict.fromkeys(known))
 
 
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:

@@ -1,5 +1,6 @@
 """Two processes on this machine's CPU, started as users start them."""
 
+import json
 import os
 import re
 import subprocess
@@ -86,7 +87,9 @@ def test_the_program_runs_under_torchrun_and_one_process_writes(demo_folder, tmp
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("=== multitask ===") == 1 and done.stdout.count("test set") == 1
-    assert '"processes": 2' in (tmp_path / "outputs" / "environment.json").read_text()
+    environment = json.loads((tmp_path / "outputs" / "environment.json").read_text())
+    assert environment["processes"] == 2
+    assert environment["command"].startswith("torchrun --nproc-per-node=2 ") and "main.py" in environment["command"]
     assert (tmp_path / "outputs" / "multitask" / "metrics.json").exists()
 
 

@@ -221,6 +221,8 @@ def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_o
     assert quick(demo_folder, tmp_path, *tasks, "--resume", "--classification-epochs", "2") == 0
     after, record = contents(outputs), RunFolder(outputs).read_record()
     assert n_epochs(outputs / "classification") == 2 and record["finished"]
+    first, second = (json.loads(some["environment.json"]) for some in (before, after))
+    assert second["before"] == [first]
     assert record["tasks"]["classification"]["identity"]["epochs"] == 2
     assert after["report.html"] != before["report.html"]
     for name in ("best_segmentation_model.pth", "segmentation/metrics.json", "segmentation/history.csv"):

@@ -314,6 +314,12 @@ def test_the_page_says_how_long_the_run_took_by_which_command_and_from_which_com
     shown = text_of(page.build(copy))
     assert "took 1:02:03." in shown
     assert f"Command: python main.py --seed 7; code: commit {'a' * 12}, changed since." in shown
+    first = {"command": "python main.py", "commit": "b" * 40, "started": "2025-01-02T03:04:05+00:00"}
+    edit(copy / "environment.json", lambda found: found.update(before=[first]))
+    shown = text_of(page.build(copy))
+    assert "started 2025-01-02" in shown and "python main.py --seed 7" in shown
+    assert f"Command: python main.py; code: commit {'b' * 12}. Command: python main.py --seed 7" in shown
+    edit(copy / "environment.json", lambda found: found.pop("before"))
     edit(copy / "record.json", lambda record: record.pop("seconds"))
     edit(copy / "environment.json", lambda found: (found.pop("command"), found.pop("commit")))
     shown = text_of(page.build(copy))
