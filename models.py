@@ -381,6 +381,8 @@ def _find_mismatch(task: str, arguments: dict, classes: list, weights: dict) -> 
         found, wanted = _kind(weights.get(name)), _kind(expected.get(name))
         if found != wanted:
             return f"the weights {name} are {found}, expected {wanted}"
+        if not weights[name].isfinite().all():
+            return f"the weights {name} are not all finite"
     return ""
 
 

@@ -373,6 +373,7 @@ CHANGES = {
     "a weight is too many": lambda c: c["weights"].update(more=torch.zeros(1)),
     "a weight has another shape": lambda c: c["weights"].update({"encoder.bn1.bias": torch.zeros(3)}),
     "a weight has another type": lambda c: c["weights"].update({"encoder.bn1.bias": torch.zeros(64, dtype=torch.int8)}),
+    "a weight is no number": lambda c: c["weights"]["encoder.bn1.bias"].fill_(float("nan")),
     "a weight is text": lambda c: c["weights"].update({"encoder.bn1.bias": "x"}),
 }
 
