@@ -81,8 +81,8 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     for axis, (values, form, heading) in zip(figure.subplots(1, 2), panels):
         # Both panels are coloured by share, or the large classes would hide the others.
         sns.heatmap(shares, ax=axis, annot=values, fmt=form, cmap="Blues", vmin=0, vmax=1, cbar=False, square=True)
-        axis.set_xticklabels(classes)
-        axis.set_yticklabels(classes)
+        axis.set_xticklabels(classes, parse_math=False)
+        axis.set_yticklabels(classes, parse_math=False)
         axis.set(title=heading, xlabel="predicted", ylabel="true")
         axis.tick_params(axis="both", rotation=0, labelsize=9)
     return figure
@@ -105,7 +105,7 @@ def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
     axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.set_ylim(0, counts.to_numpy().max() * 2 + 10)
     axis.set(title=title, ylabel="images (logarithmic)", xticks=range(len(counts)))
-    axis.set_xticklabels(counts.index)
+    axis.set_xticklabels(counts.index, parse_math=False)
     _finish(axis)
     return figure
 
@@ -155,7 +155,7 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":")
     _finish(roc, title=f"{title}: ROC, area", xlabel="1 - specificity", ylabel="sensitivity")
     _finish(pr, title=f"{title}: precision-recall, average precision", xlabel="recall", ylabel="precision")
-    pr.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)  # the curves leave no room
+    _legend(pr, loc="center left", bbox_to_anchor=(1, 0.5))  # the curves leave no room
     return figure
 
 
@@ -205,7 +205,8 @@ def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
     rng = np.random.default_rng(0)  # spreads the dots
     for i, values in enumerate(shown.values(), start=1):
         axis.plot(i + rng.uniform(-0.2, 0.2, len(values)), values, ".", color=BLUE, ms=3, alpha=0.35)
-    axis.set_xticks(range(1, len(shown) + 1), [f"{code}\nn = {len(values)}" for code, values in shown.items()])
+    names = [f"{code}\nn = {len(values)}" for code, values in shown.items()]
+    axis.set_xticks(range(1, len(shown) + 1), names, parse_math=False)
     axis.set(title=f"{title}: Dice by diagnosis", ylabel="Dice", ylim=(-0.02, 1.02))
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
@@ -361,4 +362,9 @@ def _finish(axis: Axes, **labels: str) -> None:
     axis.set(**labels)
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+    _legend(axis)
+
+
+def _legend(axis: Axes, **where) -> None:
+    for text in axis.legend(frameon=False, fontsize=8, **where).get_texts():
+        text.set_parse_math(False)  # it may be the name of a class

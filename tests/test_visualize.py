@@ -173,3 +173,17 @@ def test_a_long_name_keeps_both_its_ends():
     figure = visualize.gallery(np.zeros((1, 8, 8, 3), np.uint8), ["ISIC_" + "0" * 90 + "34_b.jpg"], "")
     (title,) = [word for word in texts(figure).split() if word.startswith("ISIC_")]
     assert title.endswith("34_b.jpg") and len(title) == visualize.MAX_LINE
+
+
+def test_names_of_classes_are_no_mathematics():
+    classes, odd = ["$x^2$", "$_{$", "a"], np.array([[3, 1, 0], [0, 2, 0], [0, 0, 1]])
+    true, probabilities = binary()
+    counts = pd.DataFrame({"train": [7, 7, 7], "val": [1, 1, 1], "test": [2, 1, 2]}, index=classes)
+    for figure in (
+        visualize.confusion(odd, classes, "a"),
+        visualize.class_distribution(counts, "Images"),
+        visualize.ranking_curves(true, probabilities, classes, "a"),
+        visualize.dice_by_class(dict.fromkeys(classes, np.array([0.2, 0.6])), "a"),
+    ):
+        opened(figure)
+        assert "$_{$" in texts(figure)
