@@ -4,13 +4,14 @@ python predict.py photos/ more/*.jpg --checkpoint outputs/best_multitask_model.p
 """
 
 import argparse
+import errno
 import hashlib
 import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +29,19 @@ import models
 import visualize
 from dataset import images
 from dataset.classes import name_of
-from pictures.files import READABLE, Listed, list_pictures, refuse_data_folder, refuse_existing, refuse_pictures
+from pictures.files import (
+    READABLE,
+    Listed,
+    keep_names,
+    list_pictures,
+    refuse_data_folder,
+    refuse_existing,
+    refuse_pictures,
+)
 from pictures.table import FIRST, PREDICTED, SKIPPED, Table
 
 STRIP = 1 << 22  # pixels of a mask that are computed at a time
+OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # no other picture's outputs fail so
 VIEW = 1600  # pixels: the longest side of an overlay
 SHIPPED = Path(__file__).parent / "pretrained" / "ham10000.pth"  # comes with the repository
 CHECKPOINT_HELP = "outputs/best_..._model.pth; several, each after a --checkpoint, are averaged [the repository's]"
@@ -206,7 +216,8 @@ class Outputs:
     def remove(self, one: Listed) -> None:
         """Delete what an earlier run, or a part of this one, has written of a picture that is skipped."""
         for path in self.paths(one.output).values() if one.output else ():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what could not be written cannot always be deleted
+                path.unlink()
 
     def written(self, listed: Sequence[Listed]) -> Iterator[Path]:
         """All files that are written for these pictures."""
@@ -217,15 +228,20 @@ class Outputs:
         """Write one picture's files; returns what the table says of it, or what is wrong with it."""
         paths, classes = self.paths(one.output), self.predictor.classes
         mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)
-        if mask is not None:
-            _save(Image.fromarray(mask), paths["masks"], compress_level=1)
         try:
             view = view_of(one.file, prediction.size)
         except (ValueError, OSError) as error:  # it has changed meanwhile
             return images.reason_of(error)
-        _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
-        if prediction.heat is not None:
-            _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
+        try:
+            if mask is not None:
+                _save(Image.fromarray(mask), paths["masks"], compress_level=1)
+            _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
+            if prediction.heat is not None:
+                _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
+        except OSError as error:
+            if error.errno not in OF_ONE_NAME:
+                raise
+            return f"cannot write {error.filename}: {error.strerror}"
         return values(prediction, mask, classes)
 
 
@@ -291,7 +307,7 @@ def predict_all(options: argparse.Namespace) -> int:
         raise ValueError(f"Heat maps explain labels; the model of {' and '.join(map(str, checkpoints))} only outlines.")
     outputs = Outputs(options.output_dir, predictor)
     with machine.locked(options.output_dir):
-        left = machine.from_first(begin, outputs, listed, options, checkpoints)
+        listed, left = machine.from_first(begin, outputs, listed, options, checkpoints)
         with outputs.table.open_part(rank) as write:
             for row in process_all(outputs, left[machine.share()], options.batch_size):
                 write(row)
@@ -306,19 +322,28 @@ def predict_all(options: argparse.Namespace) -> int:
     return 2 if not n_done else 1 if n_skipped and n_ranks == 1 else 0
 
 
-def begin(outputs: Outputs, listed: Sequence[Listed], options: argparse.Namespace, checkpoints) -> list[Listed]:
-    """Make the folder this run's, or go on with an earlier one, or refuse; returns what is left to be predicted."""
+def begin(
+    outputs: Outputs, listed: Sequence[Listed], options: argparse.Namespace, checkpoints: Sequence[Path]
+) -> tuple[list[Listed], list[Listed]]:
+    """Make the folder this run's, or go on with an earlier one, or refuse.
+
+    Returns all pictures, with the names that their outputs have by now, and those that are left to be predicted.
+    """
+    if goes_on := options.resume and outputs.table.run.exists():
+        listed = keep_names(listed, outputs.table.outputs())
     refuse_data_folder(options.output_dir)
     refuse_pictures(outputs.written(listed), listed)
-    names = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in checkpoints)
-    identity = {"checkpoint": " and ".join(sorted(names)), "tta": options.tta, "explain": options.explain}
-    if options.resume and outputs.table.run.exists():
+    named = sorted((hashlib.sha256(path.read_bytes()).hexdigest(), path.name) for path in checkpoints)
+    identity = {"checkpoint": dict(named), "tta": options.tta, "explain": options.explain}
+    if goes_on:
         state = outputs.table.go_on(identity, listed)
-        return [one for one, of_one in zip(listed, state) if of_one != PREDICTED]
+        return listed, [one for one, of_one in zip(listed, state) if of_one != PREDICTED]
     if not options.overwrite:
         refuse_existing(outputs.written(listed))
     outputs.table.begin(identity)
-    return listed
+    for place in outputs.paths("").values():
+        place.parent.mkdir(exist_ok=True)  # now: later a name that cannot be written is that of one picture
+    return listed, listed
 
 
 def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[int, int]:

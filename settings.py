@@ -179,7 +179,7 @@ def describe(config: SimpleNamespace, script: ModuleType, recipes: dict[str, dic
     own = {name: value for name, value in vars(config).items() if name in usual and value != usual[name]}
     own.pop("RECIPE", None)
     lines = [f"  {name:26} {shown(value)}" for name, value in own.items()]
-    return "\n".join([f"Recipe {config.RECIPE}, but for:" if own else f"Recipe {config.RECIPE}, unchanged.", *lines])
+    return "\n".join([f"Recipe {config.RECIPE}, " + ("but for:" if own else "as main.py has it."), *lines])
 
 
 def shown(value) -> str:

@@ -40,12 +40,13 @@ def list_pictures(paths: Sequence[str], output_dir: Path) -> list[Listed]:
 
 
 def _images_in(folder: str, output_dir: Path) -> list[str]:
-    written = {os.path.realpath(output_dir / kind) for kind in KINDS}
+    passed = {os.path.realpath(output_dir / kind) for kind in KINDS}
     files = []
-    for place, folders, names in os.walk(folder):
-        if os.path.realpath(place) in written:
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in passed:  # or a link to a folder above would be followed for ever
             folders.clear()
             continue
+        passed.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         files += [os.path.join(place, name) for name in sorted(names) if _is_image(name)]
     return files
@@ -65,15 +66,26 @@ def output_names(files: Sequence[str | Path]) -> list[str]:
     stems = [os.path.splitext(name)[0] for name in whole]
     n_alike = Counter(stem.casefold() for stem in stems)  # some file systems do not tell case apart
     taken: set[str] = set()
-    names = []
-    for stem, name in zip(stems, whole):
-        first = stem if n_alike[stem.casefold()] == 1 else name
-        name, number = first, 2
-        while name.casefold() in taken:
-            name, number = f"{first}-{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+    return [_free(stem if n_alike[stem.casefold()] == 1 else name, taken) for stem, name in zip(stems, whole)]
+
+
+def _free(first: str, taken: set[str]) -> str:
+    """The name, with a number behind it if it is taken, which it is afterwards."""
+    name, number = first, 2
+    while name.casefold() in taken:
+        name, number = f"{first}-{number}", number + 1
+    taken.add(name.casefold())
+    return name
+
+
+def keep_names(listed: Sequence[Listed], known: dict[str, str]) -> list[Listed]:
+    """The pictures with the names that an earlier run gave to the outputs of some files; none is given twice."""
+    taken = {name.casefold() for name in known.values()}
+
+    def name_of(one: Listed) -> str:
+        return known[one.file] if one.file in known else _free(one.output, taken)
+
+    return [one if one.problem else one._replace(output=name_of(one)) for one in listed]
 
 
 def refuse_data_folder(folder: Path) -> None:
@@ -94,7 +106,7 @@ def refuse_pictures(written: Iterable[Path], listed: Sequence[Listed]) -> None:
 
 def refuse_existing(written: Iterable[Path]) -> None:
     """Raises ValueError if a file would be overwritten."""
-    there = (path for path in written if path.exists())
+    there = (path for path in written if os.path.exists(path))
     if first := next(there, None):
         n_more = sum(1 for _ in there)
         more = f" and {n_more} more files are" if n_more else " is"

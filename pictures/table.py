@@ -57,9 +57,7 @@ class Table:
             before = dict(json.loads(self.run.read_text(encoding="utf-8")))
         except ValueError:
             raise ValueError(f"{self.run} is damaged. Name another --output-dir, or pass --overwrite.") from None
-        changed = [name for name in identity | before if identity.get(name) != before.get(name)]
-        if changed:
-            words = "; ".join(f"--{name} was {before.get(name)}, is {identity.get(name)}" for name in changed)
+        if words := "; ".join(_changes(before, identity)):
             raise ValueError(
                 f"Cannot resume in {self.folder}: {words}. Name another --output-dir, or pass --overwrite."
             )
@@ -67,9 +65,18 @@ class Table:
         self.as_json.unlink(missing_ok=True)
         return self.join(listed)
 
+    def outputs(self) -> dict[str, str]:
+        """The names of outputs, by file, of the pictures that an earlier run has a row of."""
+        found = {}
+        for path in filter(Path.exists, (self.path, *self.parts())):
+            found |= {
+                row[0]: row[1] for row, begins, _ in _rows(path, len(self.header)) if row[1] and row != self.header
+            }
+        return found
+
     def _refuse_lost(self, listed: Sequence[Listed]) -> None:
         """Raises ValueError if the table says something of a picture that would be missing from it, or renamed."""
-        known = {(one.file, one.output) for one in listed} | {tuple(self.header[:2])}
+        known = {_key(one) for one in listed} | {tuple(self.header[:2])}
         for path in filter(Path.exists, (self.path, *self.parts())):
             for row, _, _ in _rows(path, len(self.header)):
                 if not row[2] and (row[0], row[1]) not in known:
@@ -96,7 +103,7 @@ class Table:
         -------
         (N,) int8 : of each picture PREDICTED, SKIPPED, or 0 if it has no row.
         """
-        numbers = {(one.file, one.output): number for number, one in enumerate(listed)}
+        numbers = {_key(one): number for number, one in enumerate(listed)}
         state, source = np.zeros(len(listed), np.int8), np.zeros(len(listed), np.int16)
         start, size = np.zeros(len(listed), np.int64), np.zeros(len(listed), np.int32)
         parts = self.parts()
@@ -144,6 +151,17 @@ class Table:
         return found | ({"probabilities": probabilities} if probabilities else {})
 
 
+def _changes(before: dict, now: dict) -> Iterator[str]:
+    """The options that differ, in words. What is named by its content is the same under another name."""
+    for option in now | before:
+        old, new = before.get(option), now.get(option)
+        if isinstance(old, dict) and isinstance(new, dict):
+            if old.keys() != new.keys():
+                yield f"--{option} was {' and '.join(old.values())}, is {' and '.join(new.values())}"
+        elif old != new:
+            yield f"--{option} was {old}, is {new}"
+
+
 def _is_number(column: str) -> bool:
     return column in ("confidence", "lesion_share") or column.startswith("p_")
 
@@ -152,7 +170,17 @@ def _line(row: list) -> bytes:
     """A row of a CSV file; a name with a line break in it is quoted, whichever break it is."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerow(row)
-    return (text.getvalue()[:-2] + "\n").encode("utf-8", "surrogateescape")
+    return _escaped(text.getvalue()[:-2] + "\n").encode()
+
+
+def _key(one: Listed) -> tuple[str, str]:
+    """The first cells of a picture's row."""
+    return _escaped(one.file), _escaped(one.output)
+
+
+def _escaped(text: str) -> str:
+    """The text with an escape for each byte of a name that is no UTF-8, which others could not read."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _rows(path: Path, n_columns: int) -> Iterator[tuple[list[str], int, int]]:
@@ -164,7 +192,7 @@ def _rows(path: Path, n_columns: int) -> Iterator[tuple[list[str], int, int]]:
             nonlocal ends, is_whole
             for line in file:
                 ends, is_whole = ends + len(line), line.endswith(b"\n")
-                yield line.decode("utf-8", "surrogateescape").replace("\0", "")
+                yield line.decode("utf-8", "replace").replace("\0", "")
 
         for row in csv.reader(lines()):
             if len(row) == n_columns and is_whole:

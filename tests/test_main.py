@@ -688,7 +688,7 @@ def test_only_settings_that_differ_from_the_recipe_are_shown():
         ["TASKS", "segmentation", "multitask"],
         ["IMAGE_SIZE", "64"],
     ]
-    assert settings.describe(main.parse_arguments([]), main, main.RECIPES) == "Recipe paper, unchanged."
+    assert settings.describe(main.parse_arguments([]), main, main.RECIPES) == "Recipe paper, as main.py has it."
 
 
 # Bad input

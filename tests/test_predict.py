@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ import models
 import predict
 from dataset import images
 from dataset.classes import HAM10000 as CLASSES
-from pictures.files import Listed, output_names, refuse_data_folder
+from pictures.files import Listed, list_pictures, output_names, refuse_data_folder
 from pictures.table import Table
 
 
@@ -494,6 +496,49 @@ def test_a_row_is_never_lost_to_a_run_that_names_other_pictures(checkpoints, pho
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
 
 
+def test_pictures_that_are_new_leave_the_names_of_earlier_outputs_as_they_are(checkpoints, photos, tmp_path):
+    """Named alone, b/one.jpg is one; beside a/one.jpg it would be b/one."""
+    command = ["--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out"]
+    assert run(photos / "b", *command) == 0 and [row["output"] for row in rows_of(tmp_path / "out")] == ["one"]
+    assert run(photos, *command, "--resume") == 0
+    found = {row["file"]: row["output"] for row in rows_of(tmp_path / "out")}
+    assert found[str(photos / "b" / "one.jpg")] == "one" and len(set(found.values())) == len(found) == 5
+    assert all((tmp_path / "out" / "overlays" / f"{name}.jpg").exists() for name in found.values())
+
+
+def test_a_copy_of_the_checkpoint_goes_on(checkpoints, photos, tmp_path, capsys):
+    copy = shutil.copy(checkpoints["classification"], tmp_path / "copy.pth")
+    command = [photos, "--output-dir", tmp_path / "out", "--checkpoint"]
+    assert run(*command, checkpoints["classification"]) == 0
+    assert run(*command, copy, "--resume") == 0 and "(5 of them earlier)" in capsys.readouterr().out
+
+
+def test_a_picture_whose_outputs_cannot_be_written_is_skipped_and_named(checkpoints, photos, tmp_path, capsys):
+    """Two files of one long stem get their suffixes into the names of their outputs, of which one is too long."""
+    for suffix in (".jpg", ".png"):
+        picture().save(photos / f"{'l' * 250}{suffix}")
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out"]
+    assert run(*command, "--device", "cpu") == 1
+    assert capsys.readouterr().err.count("cannot write ") == 2
+    assert sum(row["skipped"].endswith("name too long") for row in rows_of(tmp_path / "out")) == 2
+
+
+def test_a_file_in_the_place_of_a_folder_of_outputs_is_one_message(checkpoints, photos, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "masks").write_text("mine")
+    assert run(photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out") == 2
+    assert f"Cannot write {tmp_path / 'out' / 'masks'}: File exists" in capsys.readouterr().err
+
+
+def test_folders_that_are_links_are_searched_once(checkpoints, photos, tmp_path):
+    (tmp_path / "more").mkdir()
+    picture(7).save(tmp_path / "more" / "seven.png")
+    (photos / "linked").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "up").symlink_to(photos)
+    files = [one.file for one in list_pictures([str(photos)], tmp_path / "out")]
+    assert str(photos / "linked" / "seven.png") in files and len(files) == 6
+
+
 def test_two_runs_at_once_in_one_folder_are_refused(checkpoints, photos, tmp_path, capsys):
     with machine.locked(tmp_path / "out"):
         assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out") == 2
@@ -519,7 +564,9 @@ def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name
     content = (tmp_path / "predictions.csv").read_bytes()
     assert table.join(listed).tolist() == [2] * 6 and (tmp_path / "predictions.csv").read_bytes() == content
     table.write_json()
-    assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text())] == names
+    shown = [*names[:4], "\\udcff", "plain"]
+    assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))] == shown
+    assert pd.read_csv(tmp_path / "predictions.csv")["file"].tolist() == shown
 
 
 def test_what_an_earlier_run_wrote_of_a_picture_that_is_skipped_now_goes(checkpoints, photos, tmp_path):

@@ -305,6 +305,14 @@ def test_the_baseline_stands_beside_the_models_and_every_row_says_how_many_image
         assert re.search(rf"<tr><th>{start}.*?</tr>", html, re.DOTALL)[0].endswith("<td>4,321</td></tr>"), start
     assert "<td>1,111 of 4,321</td></tr>" in html and "<td>1,118 of 4,321</td></tr>" in html  # melanoma, malignant
 
+    def without_melanomas(metrics):
+        for rule in metrics["label"]["rules"].values():
+            rule["per_class"]["MEL"]["recall"] = None
+
+    edit(copy / "classification" / "metrics.json", without_melanomas)
+    row = re.search(r"<tr><th>always NV, the.*?</tr>", page.build(copy), re.DOTALL)[0]
+    assert row.endswith("<td>–</td><td>4,321</td></tr>")
+
 
 def test_the_page_says_how_long_the_run_took_by_which_command_and_from_which_commit(copy):
     edit(copy / "record.json", lambda record: record.update(seconds=3723.4))
