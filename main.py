@@ -184,9 +184,7 @@ def run(config: SimpleNamespace) -> None:
         for i, task in enumerate(tasks):
             say(f"\n=== {task} ===")
             if not (config.EVALUATE_ONLY or folder.facts(task).get("trained")):
-                to_come = [later for later in tasks[i + 1 :] if not folder.facts(later).get("trained")]
-                epochs_after = count_epochs_after(config, task, to_come, batches, external)
-                live = Live(folder, task, recipes(config)[task].epochs, to_come, epochs_after)
+                live = watch(config, folder, tasks[i:], batches, external)
                 job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared))
                 train_model(config, folder, job, weights, environment, live)
             if folder.facts(task).get("measured") != measured_as(config):
@@ -377,10 +375,27 @@ def begin_measuring(
     return checkpoints
 
 
-def count_epochs_after(config, task: str, to_come: list[str], batches: dict, external: OtherSet | None) -> float:
+def watch(config, folder: RunFolder, tasks: list[str], batches: dict, external: OtherSet | None) -> Live:
+    """What shows the training of the first of these tasks, and knows what of the others is left to be done."""
+    task, *later = tasks
+    epochs = {name: recipe.epochs for name, recipe in recipes(config).items()}
+    to_train = {name: epochs[name] - folder.n_epochs(name) for name in later if not folder.facts(name).get("trained")}
+    to_measure = [task, *(name for name in later if folder.facts(name).get("measured") != measured_as(config))]
+    epochs_after = count_epochs_after(config, task, to_train, to_measure, batches, external)
+    return Live(folder, task, epochs[task], list(to_train), epochs_after)
+
+
+def count_epochs_after(
+    config, task: str, to_train: dict[str, int], to_measure: list[str], batches: dict, external: OtherSet | None
+) -> float:
     """What the networks do after this task's training, to the end of the run, in epochs of this task.
 
     A training step is three forward passes. Decoding, intervals and figures are not counted.
+
+    Parameters
+    ----------
+    to_train : epochs that later tasks have to go.
+    to_measure : tasks, this one too.
     """
     n_external = len(tables.usable(external.table)) if external else 0
 
@@ -390,8 +405,8 @@ def count_epochs_after(config, task: str, to_come: list[str], batches: dict, ext
         n_measured = (n["val"] + n["test"] + n_external) * (averaging.N_VIEWS if config.TTA else 1)
         return one * (3 * n["train"] + n["val"]), one * n_measured
 
-    training = sum(recipes(config)[name].epochs * work(name)[0] for name in to_come)
-    measuring = sum(work(name)[1] for name in (task, *to_come))
+    training = sum(epochs * work(name)[0] for name, epochs in to_train.items())
+    measuring = sum(work(name)[1] for name in to_measure)
     return (training + measuring) / work(task)[0]
 
 

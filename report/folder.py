@@ -109,6 +109,11 @@ class RunFolder:
         """What the record says of a task."""
         return self.record["tasks"].get(task, {})
 
+    def n_epochs(self, task: str) -> int:
+        """That its training has done so far, as its history says."""
+        path = self.path / task / "history.csv"
+        return len(pd.read_csv(path)) if path.exists() else 0
+
     def below(self, name: str) -> "RunFolder":
         """A folder in this one."""
         return RunFolder(self.path / name, self.caption)

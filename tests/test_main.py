@@ -572,7 +572,7 @@ def test_the_strong_recipe_runs_to_the_end_and_says_what_it_did(demo_folder, tmp
     assert identity["schedule"] == "cosine" and identity["mask_loss"] == "bce+dice" and identity["epochs"] == 1
 
 
-def test_what_follows_a_training_is_counted_in_its_epochs_by_images_and_each_models_operations(monkeypatch):
+def test_what_follows_a_training_is_counted_in_its_epochs_by_images_and_each_models_operations(monkeypatch, tmp_path):
     """Three passes a training image and one a validation image are an epoch; measuring passes over val and test."""
     monkeypatch.setattr(models, "operations", lambda task, encoder: {"segmentation": 20, "classification": 10}[task])
     config = main.parse_arguments(["--segmentation-epochs", "5"])
@@ -583,11 +583,23 @@ def test_what_follows_a_training_is_counted_in_its_epochs_by_images_and_each_mod
     }
     epochs = [10 * 320, 20 * 128]
     measuring = [10 * 50, 20 * 20]
-    assert main.count_epochs_after(config, "segmentation", [], batches, None) == measuring[1] / epochs[1]
-    both = (5 * epochs[1] + sum(measuring)) / epochs[0]
-    assert main.count_epochs_after(config, "classification", ["segmentation"], batches, None) == both
+
+    def count(*tasks):
+        live = main.watch(config, RunFolder(tmp_path), list(tasks), batches, None)
+        return live.to_come, live.epochs_after
+
+    assert count("segmentation") == ([], measuring[1] / epochs[1])
+    both = ("classification", "segmentation")
+    assert count(*both) == (["segmentation"], (5 * epochs[1] + sum(measuring)) / epochs[0])
+    folder = RunFolder(tmp_path)
+    folder.write("segmentation/history.csv", "epoch\n1\n2\n")
+    assert count(*both)[1] == (3 * epochs[1] + sum(measuring)) / epochs[0]
+    monkeypatch.setattr(RunFolder, "facts", lambda self, task: {"trained": True, "measured": None})
+    assert count(*both) == ([], sum(measuring) / epochs[0])
+    monkeypatch.setattr(RunFolder, "facts", lambda self, task: {"trained": True, "measured": main.measured_as(config)})
+    assert count(*both) == ([], measuring[0] / epochs[0])
     config.TTA = True
-    assert main.count_epochs_after(config, "segmentation", [], batches, None) == 8 * measuring[1] / epochs[1]
+    assert count("segmentation") == ([], 8 * measuring[1] / epochs[1])
 
 
 def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_folder, tmp_path):
