@@ -412,14 +412,7 @@ def count_epochs_after(
 
 def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict, live: Live) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
-    torch.manual_seed(config.SEED)
-    kind, options = models.MODELS[job.task], {"encoder": config.ENCODER}
-    if "label" in kind.outputs:
-        options["n_classes"] = len(classes_of(job.batches["train"].table))
-    model = kind(**options)
-    if weights:
-        model.encoder.load_state_dict(weights)
-    model.to(job.batches["train"].device, memory_format=torch.channels_last)
+    model = make_model(config, job, weights)
     folder.note_task(job.task, identity=job.identity, trained=False, measured=None)
     checkpoints = Checkpoints(
         folder.best_path(job.task),
@@ -442,6 +435,18 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
     folder.note_task(job.task, trained=True)
     if machine.is_first():
         checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule))
+
+
+def make_model(config, job: Job, weights: dict | None) -> models.Model:
+    """The network before its training, on the device, the same for the same seed."""
+    torch.manual_seed(config.SEED)
+    kind, options = models.MODELS[job.task], {"encoder": config.ENCODER}
+    if "label" in kind.outputs:
+        options["n_classes"] = len(classes_of(job.batches["train"].table))
+    model = kind(**options)
+    if weights:
+        model.encoder.load_state_dict(weights)
+    return model.to(job.batches["train"].device, memory_format=torch.channels_last)
 
 
 def describe_model(config, job: Job, model: models.Model) -> dict:

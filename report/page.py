@@ -55,7 +55,11 @@ def ends(interval: list, sign: str = "-", between: str = " – ") -> str:
     return between.join(f"{end:{sign}.{digits}f}" for end in interval)
 
 
-TEMPLATES.filters["ends"] = ends
+def share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+TEMPLATES.filters |= {"ends": ends, "share": share}
 
 
 def build(folder: Path) -> str:
@@ -139,8 +143,9 @@ def cautions_of(run: Run) -> list[str]:
             found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}{by_other}.")
         heat = _heat(metrics)
         if heat and not heat["localises"]:
-            shares = "{energy_in_mask:.1%} of their energy lies inside the true outline, which covers {mask_area:.1%}"
-            found.append(f"{task}: the heat maps do not localise; {shares.format(**heat)} of the picture.")
+            inside = f"{share(heat['energy_in_mask'])} of their energy lies inside the true outline"
+            covers = f"which covers {share(heat['mask_area'])} of the picture"
+            found.append(f"{task}: the heat maps do not localise; {inside}, {covers}.")
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in run.classes if 0 < test.get(code, 0) < FEW]

@@ -48,15 +48,42 @@ def test_the_tags_are_balanced(outputs):
     assert not open_tags
 
 
+HEADLINE = {
+    "Images with a label": "label.n_images",
+    "Accuracy": "label.accuracy",
+    "Accuracy, balanced rule": "label.rules.balanced.accuracy",
+    "Balanced accuracy": "label.balanced_accuracy",
+    "Balanced accuracy, balanced rule": "label.rules.balanced.balanced_accuracy",
+    "Melanoma sensitivity": "label.per_class.MEL.recall",
+    "Melanoma sensitivity, balanced rule": "label.rules.balanced.per_class.MEL.recall",
+    "Mean AUC": "label.official.macro.auc",
+    "Images with a mask": "mask.n_images",
+    "Mean Dice": "mask.mean_dice",
+    "Mean Jaccard, native size": "mask.native.mean_iou",
+    "Thresholded Jaccard, native size": "mask.native.mean_threshold_iou",
+}
+
+
+def at(found, path):
+    """What stands in nested dicts at a path; None if nothing does."""
+    for name in path.split("."):
+        found = (found or {}).get(name)
+    return found
+
+
 def test_every_headline_value_is_the_one_in_the_runs_files(outputs):
-    html = (outputs / "report.html").read_text(encoding="utf-8")
-    for task in ("classification", "multitask"):
-        metrics = json.loads((outputs / task / "metrics.json").read_text())
-        low, high = metrics["intervals"]["label"]["accuracy"]
-        assert re.match(
-            rf"{metrics['label']['accuracy']:.3f}<small[^>]*>{low:.3f} – {high:.3f}",
-            headline_of(html, task)["Accuracy"],
-        )
+    html, n_intervals = (outputs / "report.html").read_text(encoding="utf-8"), 0
+    for task in ("classification", "segmentation", "multitask"):
+        metrics, cells = json.loads((outputs / task / "metrics.json").read_text()), headline_of(html, task)
+        assert cells.keys() == HEADLINE.keys()
+        for name, path in HEADLINE.items():
+            value, interval = at(metrics, path), at(metrics["intervals"], path)
+            form = "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+            assert re.sub(r"<small.*", "", cells[name], flags=re.DOTALL) == form, name
+            if interval and interval[1] - interval[0] > 0.01:
+                assert f"{interval[0]:.3f} – {interval[1]:.3f}" in cells[name], name
+                n_intervals += 1
+    assert n_intervals > 10
     pictures = len(list(outputs.rglob("*.png")))
     assert html.count("data:image/png;base64,") == pictures
     picture = base64.b64encode((outputs / "classification" / "confusion_matrix.png").read_bytes()).decode()
@@ -107,10 +134,13 @@ def test_heat_maps_that_do_not_localise_are_called_so(copy, energy, does_localis
     for task in tasks:
         edit(copy / task / "metrics.json", lambda found: found["label"].update(heat_map=numbers))
     shown, cautions = text_of(page.build(copy)), " ".join(page.cautions_of(page.Run(copy)))
-    shares = f"{energy:.1%} of their energy lies inside the true outline, which covers 27.3% of the picture."
+    shares = f"{100 * energy:.1f} % of their energy lies inside the true outline, which covers 27.3 % of the picture."
     for task in tasks:
         assert (f"{task}: the heat maps do not localise; {shares}" in cautions) != does_localise
-    assert shown.count(f"energy, {energy:.1%} lies inside the true outline, which covers 27.3% of the picture") == 2
+    assert (
+        shown.count(f"energy, {100 * energy:.1f} % lies inside the true outline, which covers 27.3 % of the picture")
+        == 2
+    )
     assert shown.count("less than 55 %: the maps do not localise") == (0 if does_localise else 2)
 
 
