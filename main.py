@@ -20,16 +20,16 @@ import models
 import settings
 import train
 import visualize
-from checkpoints import Checkpoints, depends_on_epochs, is_longer, refuse_other
+from checkpoints import Checkpoints, depends_on_epochs
 from dataset import leakage, splits, synthetic
 from dataset import table as tables
 from dataset.cache import PixelFile, decode_table
 from dataset.classes import classes_of, code_of
 from dataset.layout import find
-from report import comparison, page
+from report import comparison, page, takeover
 from report.folder import RunFolder
 from report.live import Live
-from report.measure import OtherSet, load_named, measure, refuse_seen
+from report.measure import OtherSet, load_named, measure
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
 DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
@@ -319,60 +319,16 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
     """
     about = settings.plain(config) | ({"data": folder.caption} if folder.caption else {})
     if config.EVALUATE_ONLY and not config.CHECKPOINTS:
-        return begin_measuring(config, folder, tasks, about, environment, table)
+        return takeover.measure_again(folder, tasks, about, environment, table)
     if config.RESUME and machine.from_first(folder.holds_a_training):
-        folder.go_on()
         identities = {task: identity(config, task, shared) for task in models.MODELS}
-        for task, mine in identities.items():
-            refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
-        go_on_longer(folder, {task: identities[task] for task in tasks})
-        others = [task for task in folder.record["tasks"] if task not in config.TASKS]
-        about = settings.with_others(machine.from_first(folder.read_json, "config.json"), about, others)
-        if before := machine.from_first(folder.read_json, "environment.json"):
-            environment = environment | {"before": [*before.pop("before", []), before]}
+        about, environment = takeover.go_on(folder, tasks, identities, about, environment)
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
     if not folder.is_finished(tasks, measured_as(config)):
         folder.write_json("config.json", about)
         folder.write_json("environment.json", environment)
     return {}
-
-
-def go_on_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
-    """Note that tasks of more epochs than were trained are not finished.
-
-    Raises
-    ------
-    ValueError : the state that one of them would go on from is gone.
-    """
-    facts = {task: folder.facts(task) for task in identities}
-    longer = [task for task in facts if is_longer(facts[task].get("identity", {}), identities[task])]
-    for task in longer:
-        state = folder.path / task / "last.pth"
-        if facts[task].get("trained") and not machine.from_first(state.exists):
-            raise ValueError(f"{task} cannot go on to more epochs: {state} is gone. Start anew without --resume.")
-    for task in longer:
-        folder.note_task(task, trained=False, measured=None)
-
-
-def begin_measuring(
-    config, folder: RunFolder, tasks, about: dict, environment: dict, table: pd.DataFrame
-) -> dict[str, dict]:
-    """Take over the checkpoints that are there; the configuration that they were trained with stays."""
-    folder.go_on()
-    checkpoints = {task: machine.from_first(models.load_checkpoint, folder.best_path(task)) for task in tasks}
-    for task, checkpoint in checkpoints.items():
-        refuse_seen(folder.best_path(task), checkpoint, config.IMAGE_SIZE, table)
-    folder.caption = folder.caption or averaging.note_of(checkpoints)
-    for task, checkpoint in checkpoints.items():
-        trained = folder.facts(task).get("trained", True)  # an interrupted training may go on afterwards
-        # The folder's, if it has one: the best epoch may be of fewer epochs, from which a longer training went on.
-        own = folder.facts(task).get("identity") or checkpoint.get("identity", {})
-        folder.note_task(task, trained=trained, measured=None, identity=own)
-    folder.write_json("evaluation.json", {"config": about, "environment": environment})
-    if not machine.from_first((folder.path / "config.json").exists):
-        folder.write_json("config.json", next(iter(checkpoints.values()))["config"])
-    return checkpoints
 
 
 def watch(config, folder: RunFolder, tasks: list[str], batches: dict, external: OtherSet | None) -> Live:

@@ -166,13 +166,6 @@ def plain(config: SimpleNamespace) -> dict:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
 
 
-def with_others(before: dict, now: dict, others: list[str]) -> dict:
-    """The settings of a run that goes on, where those of its `others` tasks stay as they were."""
-    prefixes = tuple(f"{task.upper()}_" for task in others)
-    kept = {name: value for name, value in before.items() if name.startswith(prefixes)}
-    return now | kept | {"TASKS": [*others, *now["TASKS"]]}
-
-
 def describe(config: SimpleNamespace, script: ModuleType, recipes: dict[str, dict]) -> str:
     """The recipe, and each setting that differs from it, a line each."""
     usual = {name: setting.default for name, setting in declared(script).items()} | recipes[config.RECIPE]

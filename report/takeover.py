@@ -1,0 +1,80 @@
+"""How a run takes over a folder that holds one: to go on with it, or to measure its models again."""
+
+import pandas as pd
+
+import averaging
+import models
+from checkpoints import is_longer, refuse_other
+from machine import from_first
+from report.folder import RunFolder
+from report.measure import refuse_seen
+
+
+def go_on(
+    folder: RunFolder, tasks: list[str], identities: dict[str, dict], about: dict, environment: dict
+) -> tuple[dict, dict]:
+    """Take over the record, and note which tasks have more epochs to go; returns settings and environment of the whole.
+
+    Parameters
+    ----------
+    tasks : that are trained now.
+    identities : of all tasks, what they must share with the run that is gone on with.
+    about, environment : settings, and what `machine.describe` says of this command.
+
+    Raises
+    ------
+    ValueError : the run was another; or the state that one of the tasks would go on from is gone.
+    """
+    folder.go_on()
+    for task, mine in identities.items():
+        refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
+    _note_longer(folder, {task: identities[task] for task in tasks})
+    others = [task for task in folder.record["tasks"] if task not in about["TASKS"]]
+    about = _with_others(from_first(folder.read_json, "config.json"), about, others)
+    if before := from_first(folder.read_json, "environment.json"):
+        environment = environment | {"before": [*before.pop("before", []), before]}
+    return about, environment
+
+
+def _note_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
+    """Note that tasks of more epochs than were trained are not finished."""
+    facts = {task: folder.facts(task) for task in identities}
+    longer = [task for task in facts if is_longer(facts[task].get("identity", {}), identities[task])]
+    for task in longer:
+        state = folder.path / task / "last.pth"
+        if facts[task].get("trained") and not from_first(state.exists):
+            raise ValueError(f"{task} cannot go on to more epochs: {state} is gone. Start anew without --resume.")
+    for task in longer:
+        folder.note_task(task, trained=False, measured=None)
+
+
+def _with_others(before: dict, now: dict, others: list[str]) -> dict:
+    """Settings where those of the tasks that are not trained now stay as they were."""
+    prefixes = tuple(f"{task.upper()}_" for task in others)
+    kept = {name: value for name, value in before.items() if name.startswith(prefixes)}
+    return now | kept | {"TASKS": [*others, *now["TASKS"]]}
+
+
+def measure_again(
+    folder: RunFolder, tasks: list[str], about: dict, environment: dict, table: pd.DataFrame
+) -> dict[str, dict]:
+    """Take over the checkpoints that are there, and return them by task; their configuration stays.
+
+    Raises
+    ------
+    ValueError : one is damaged, or as `refuse_seen`.
+    """
+    folder.go_on()
+    checkpoints = {task: from_first(models.load_checkpoint, folder.best_path(task)) for task in tasks}
+    for task, checkpoint in checkpoints.items():
+        refuse_seen(folder.best_path(task), checkpoint, about["IMAGE_SIZE"], table)
+    folder.caption = folder.caption or averaging.note_of(checkpoints)
+    for task, checkpoint in checkpoints.items():
+        trained = folder.facts(task).get("trained", True)  # an interrupted training may go on afterwards
+        # The folder's, if it has one: the best epoch may be of fewer epochs, from which a longer training went on.
+        own = folder.facts(task).get("identity") or checkpoint.get("identity", {})
+        folder.note_task(task, trained=trained, measured=None, identity=own)
+    folder.write_json("evaluation.json", {"config": about, "environment": environment})
+    if not from_first((folder.path / "config.json").exists):
+        folder.write_json("config.json", next(iter(checkpoints.values()))["config"])
+    return checkpoints
