@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,8 +20,7 @@ import models
 import predict
 from dataset import images
 from dataset.classes import HAM10000 as CLASSES
-from pictures.files import Listed, list_pictures, output_names, refuse_data_folder
-from pictures.table import Table
+from pictures.files import Listed
 
 
 @pytest.fixture(scope="session")
@@ -192,13 +190,6 @@ def test_a_file_named_twice_is_predicted_once(checkpoints, photos, tmp_path):
     assert len(rows_of(out)) == 5
 
 
-def test_no_two_files_share_an_output_name(tmp_path):
-    names = ["a/x.jpg", "b/x.jpg", "a/x.png", "a/X.jpg", "a/y.v1.jpg", "a/y.v2.jpg"]
-    found = output_names([tmp_path / name for name in names])
-    assert len({name.casefold() for name in found}) == len(names)
-    assert found[1] == "b/x" and found[4] == "a/y.v1"
-
-
 def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch):
     """However many files there are, only so many batches are begun before the first one's rows are taken."""
     begun = 0
@@ -265,17 +256,6 @@ def test_content_in_memory_is_read_as_a_file(checkpoints):
     buffer = io.BytesIO()
     picture(1).save(buffer, "PNG")
     assert predictor.read(buffer.getvalue()).size == (40, 30)
-
-
-def test_a_data_folder_is_never_written_into(demo_folder, tmp_path):
-    copy = tmp_path / "data"
-    (copy / "masks").mkdir(parents=True)
-    (copy / "GroundTruth.csv").write_text("image\n")
-    for folder in (copy, copy / "masks", copy / "images"):
-        with pytest.raises(ValueError, match="Name another --output-dir"):
-            refuse_data_folder(folder)
-    refuse_data_folder(copy / "predictions")
-    refuse_data_folder(tmp_path / "elsewhere" / "predictions")
 
 
 def saved(model, task, path):
@@ -530,15 +510,6 @@ def test_a_file_in_the_place_of_a_folder_of_outputs_is_one_message(checkpoints, 
     assert f"Cannot write {tmp_path / 'out' / 'masks'}: File exists" in capsys.readouterr().err
 
 
-def test_folders_that_are_links_are_searched_once(checkpoints, photos, tmp_path):
-    (tmp_path / "more").mkdir()
-    picture(7).save(tmp_path / "more" / "seven.png")
-    (photos / "linked").symlink_to(tmp_path / "more")
-    (tmp_path / "more" / "up").symlink_to(photos)
-    files = [one.file for one in list_pictures([str(photos)], tmp_path / "out")]
-    assert str(photos / "linked" / "seven.png") in files and len(files) == 6
-
-
 def test_two_runs_at_once_in_one_folder_are_refused(checkpoints, photos, tmp_path, capsys):
     with machine.locked(tmp_path / "out"):
         assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out") == 2
@@ -550,23 +521,6 @@ def test_resuming_where_nothing_was_begun_replaces_no_file_of_the_users(checkpoi
     (tmp_path / "out" / "masks" / "four.v2.png").write_text("mine")
     command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out", "--resume"]
     assert run(*command) == 2 and "four.v2.png is there already" in capsys.readouterr().err
-
-
-def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name(tmp_path):
-    names = ["a,b", 'a"b', "a\nb", "a\rb", "\udcff", "plain"]
-    listed, table = [Listed(name, name) for name in names], Table(tmp_path, ["predicted"])
-    table.begin({})
-    for rank in (0, 1):
-        with table.open_part(rank) as write:
-            for name in names[rank::2][::-1]:
-                write([name, name, "", "NV"])
-    assert table.join(listed).tolist() == [2] * 6 and not table.parts()
-    content = (tmp_path / "predictions.csv").read_bytes()
-    assert table.join(listed).tolist() == [2] * 6 and (tmp_path / "predictions.csv").read_bytes() == content
-    table.write_json()
-    shown = [*names[:4], "\\udcff", "plain"]
-    assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))] == shown
-    assert pd.read_csv(tmp_path / "predictions.csv")["file"].tolist() == shown
 
 
 def test_what_an_earlier_run_wrote_of_a_picture_that_is_skipped_now_goes(checkpoints, photos, tmp_path):

@@ -1,0 +1,57 @@
+"""Which pictures a command line names, what their outputs are called, and the table of what was said of them."""
+
+import json
+
+import pandas as pd
+import pytest
+from conftest import picture
+
+from pictures.files import Listed, list_pictures, output_names, refuse_data_folder
+from pictures.table import Table
+
+
+def test_no_two_files_share_an_output_name(tmp_path):
+    names = ["a/x.jpg", "b/x.jpg", "a/x.png", "a/X.jpg", "a/y.v1.jpg", "a/y.v2.jpg"]
+    found = output_names([tmp_path / name for name in names])
+    assert len({name.casefold() for name in found}) == len(names)
+    assert found[1] == "b/x" and found[4] == "a/y.v1"
+
+
+def test_a_data_folder_is_never_written_into(tmp_path):
+    copy = tmp_path / "data"
+    (copy / "masks").mkdir(parents=True)
+    (copy / "GroundTruth.csv").write_text("image\n")
+    for folder in (copy, copy / "masks", copy / "images"):
+        with pytest.raises(ValueError, match="Name another --output-dir"):
+            refuse_data_folder(folder)
+    refuse_data_folder(copy / "predictions")
+    refuse_data_folder(tmp_path / "elsewhere" / "predictions")
+
+
+def test_folders_that_are_links_are_searched_once(tmp_path):
+    photos = tmp_path / "photos"
+    for folder in (photos, tmp_path / "more"):
+        folder.mkdir()
+    picture(1).save(photos / "one.png")
+    picture(7).save(tmp_path / "more" / "seven.png")
+    (photos / "linked").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "up").symlink_to(photos)
+    files = [one.file for one in list_pictures([str(photos)], tmp_path / "out")]
+    assert sorted(files) == [str(photos / "linked" / "seven.png"), str(photos / "one.png")]
+
+
+def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name(tmp_path):
+    names = ["a,b", 'a"b', "a\nb", "a\rb", "\udcff", "plain"]
+    listed, table = [Listed(name, name) for name in names], Table(tmp_path, ["predicted"])
+    table.begin({})
+    for rank in (0, 1):
+        with table.open_part(rank) as write:
+            for name in names[rank::2][::-1]:
+                write([name, name, "", "NV"])
+    assert table.join(listed).tolist() == [2] * 6 and not table.parts()
+    content = (tmp_path / "predictions.csv").read_bytes()
+    assert table.join(listed).tolist() == [2] * 6 and (tmp_path / "predictions.csv").read_bytes() == content
+    table.write_json()
+    shown = [*names[:4], "\\udcff", "plain"]
+    assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))] == shown
+    assert pd.read_csv(tmp_path / "predictions.csv")["file"].tolist() == shown
