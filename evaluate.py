@@ -194,7 +194,7 @@ def official_label_scores(
     the rest, called where the probability exceeds 0.5: accuracy, sensitivity, specificity, F1, PPV, NPV, each 1 for
     0 / 0, but not defined where only a resample makes it that; AUC and average precision. `macro` holds the organisers'
     means, over all classes, in which a class without images has a sensitivity of 1, in a resample, too; `macro_present`
-    the means over the classes that have images.
+    the means over the classes that have images, of what is defined.
 
     Parameters
     ----------
@@ -208,19 +208,21 @@ def official_label_scores(
     of_class = np.eye(len(classes))[true]
     support = weights @ of_class  # (B, K)
     found = {"balanced_accuracy": _class_mean(_divide(weights @ (of_class * recalled[:, None]), support))}
-    by_class = []
+    by_class, of_organisers = [], []
     for k, name in enumerate(classes):
         calls = true == k, probabilities[:, k] > CALLED
         values, whole = binary_scores(*calls, weights), binary_scores(*calls, np.ones((1, len(true))))
         filled = {key: np.where(np.isnan(value), 1, value) for key, value in values.items()}
         ranking = ranking_scores(true == k, probabilities[:, k], weights)
-        by_class.append(filled | ranking)
-        values = {key: filled[key] if np.isnan(whole[key]) else value for key, value in values.items()}
-        found |= {f"per_class.{name}.{key}": value for key, value in (values | ranking).items()}
+        of_organisers.append(filled | ranking)
+        by_class.append(
+            {key: filled[key] if np.isnan(whole[key]) else value for key, value in values.items()} | ranking
+        )
+        found |= {f"per_class.{name}.{key}": value for key, value in by_class[-1].items()}
     for key in by_class[0]:
-        values = np.stack([scores[key] for scores in by_class], axis=-1)
-        found[f"macro.{key}"] = _class_mean(values)
-        found[f"macro_present.{key}"] = _class_mean(np.where(support > 0, values, np.nan))
+        theirs, ours = (np.stack([scores[key] for scores in some], axis=-1) for some in (of_organisers, by_class))
+        found[f"macro.{key}"] = _class_mean(theirs)
+        found[f"macro_present.{key}"] = _class_mean(np.where(support > 0, ours, np.nan))
     return found
 
 

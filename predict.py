@@ -333,8 +333,8 @@ def begin(
         listed = keep_names(listed, outputs.table.outputs())
     refuse_data_folder(options.output_dir)
     refuse_pictures(outputs.written(listed), listed)
-    named = sorted((hashlib.sha256(path.read_bytes()).hexdigest(), path.name) for path in checkpoints)
-    identity = {"checkpoint": dict(named), "tta": options.tta, "explain": options.explain}
+    names = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in checkpoints)
+    identity = {"checkpoint": " and ".join(sorted(names)), "tta": options.tta, "explain": options.explain}
     if goes_on:
         state = outputs.table.go_on(identity, listed)
         return listed, [one for one, of_one in zip(listed, state) if of_one != PREDICTED]

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,32 +24,37 @@ class Listed(NamedTuple):
 def list_pictures(paths: Sequence[str], output_dir: Path) -> list[Listed]:
     """What `paths` (files, folders, globs) name, each file once, and in its place what names nothing, with the reason.
 
-    Folders are searched, but for what earlier runs have written into the output folder.
+    Folders are searched, but for what earlier runs have written into the output folder; what is reached only by a link
+    below one of them comes last.
     """
     found: dict[str, Listed] = {}
-    for text in paths:
-        hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
-        files = [file for hit in hits for file in (_images_in(hit, output_dir) if os.path.isdir(hit) else [hit])]
-        if not files:
-            problem = f"no images there ({' '.join(READABLE)})" if hits else "no such file or folder"
-            found.setdefault(text, Listed(text, problem=problem))
-        for file in files:
-            found.setdefault(os.path.realpath(file), Listed(str(Path(file))))
+    for by_links in (False, True):
+        for text in paths:
+            hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
+            files = list(_images_of(hits, output_dir, by_links))
+            if not files and not (hits and any(_images_of(hits, output_dir, True))):
+                problem = f"no images there ({' '.join(READABLE)})" if hits else "no such file or folder"
+                found.setdefault(text, Listed(text, problem=problem))
+            for file in files:
+                found.setdefault(os.path.realpath(file), Listed(str(Path(file))))
     names = iter(output_names([one.file for one in found.values() if not one.problem]))
     return [one if one.problem else one._replace(output=next(names)) for one in found.values()]
 
 
-def _images_in(folder: str, output_dir: Path) -> list[str]:
-    passed = {os.path.realpath(output_dir / kind) for kind in KINDS}
-    files = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in passed:  # or a link to a folder above would be followed for ever
-            folders.clear()
+def _images_of(hits: Sequence[str], output_dir: Path, by_links: bool) -> Iterator[str]:
+    """The files, and the images in and below the folders."""
+    for hit in hits:
+        if not os.path.isdir(hit):
+            yield hit
             continue
-        passed.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        files += [os.path.join(place, name) for name in sorted(names) if _is_image(name)]
-    return files
+        passed = {os.path.realpath(output_dir / kind) for kind in KINDS}
+        for place, folders, names in os.walk(hit, followlinks=by_links):
+            if (real := os.path.realpath(place)) in passed:  # or a link to a folder above would be followed for ever
+                folders.clear()
+                continue
+            passed.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+            yield from (os.path.join(place, name) for name in sorted(names) if _is_image(name))
 
 
 def _is_image(name: str) -> bool:

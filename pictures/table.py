@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from machine import write_file
 from pictures.files import Listed
 
 FIRST = ["file", "output", "skipped"]  # columns; what follows is empty where a reason to skip the file stands
+HASH = re.compile("[0-9a-f]{12}(?= and |$)")  # behind the name of a file, and files are joined by "and"
 SKIPPED, PREDICTED = 1, 2  # what a table says of a picture; 0 where it has no row
 
 
@@ -57,10 +59,11 @@ class Table:
             before = dict(json.loads(self.run.read_text(encoding="utf-8")))
         except ValueError:
             raise ValueError(f"{self.run} is damaged. Name another --output-dir, or pass --overwrite.") from None
+        advice = "Name another --output-dir, or pass --overwrite."
         if words := "; ".join(_changes(before, identity)):
-            raise ValueError(
-                f"Cannot resume in {self.folder}: {words}. Name another --output-dir, or pass --overwrite."
-            )
+            raise ValueError(f"Cannot resume in {self.folder}: {words}. {advice}")
+        if self.path.exists() and next(_rows(self.path, len(self.header)), ([],))[0] != self.header:
+            raise ValueError(f"Cannot resume in {self.folder}: {self.path.name} has other columns. {advice}")
         self._refuse_lost(listed)
         self.as_json.unlink(missing_ok=True)
         return self.join(listed)
@@ -76,7 +79,7 @@ class Table:
 
     def _refuse_lost(self, listed: Sequence[Listed]) -> None:
         """Raises ValueError if the table says something of a picture that would be missing from it, or renamed."""
-        known = {_key(one) for one in listed} | {tuple(self.header[:2])}
+        known = {(one.file, one.output) for one in listed} | {tuple(self.header[:2])}
         for path in filter(Path.exists, (self.path, *self.parts())):
             for row, _, _ in _rows(path, len(self.header)):
                 if not row[2] and (row[0], row[1]) not in known:
@@ -103,7 +106,7 @@ class Table:
         -------
         (N,) int8 : of each picture PREDICTED, SKIPPED, or 0 if it has no row.
         """
-        numbers = {_key(one): number for number, one in enumerate(listed)}
+        numbers = {(one.file, one.output): number for number, one in enumerate(listed)}
         state, source = np.zeros(len(listed), np.int8), np.zeros(len(listed), np.int16)
         start, size = np.zeros(len(listed), np.int64), np.zeros(len(listed), np.int32)
         parts = self.parts()
@@ -152,13 +155,11 @@ class Table:
 
 
 def _changes(before: dict, now: dict) -> Iterator[str]:
-    """The options that differ, in words. What is named by its content is the same under another name."""
+    """The options that differ, in words. A file that is named with its hash is the same under another name."""
     for option in now | before:
         old, new = before.get(option), now.get(option)
-        if isinstance(old, dict) and isinstance(new, dict):
-            if old.keys() != new.keys():
-                yield f"--{option} was {' and '.join(old.values())}, is {' and '.join(new.values())}"
-        elif old != new:
+        hashes = [sorted(HASH.findall(str(value))) for value in (old, new)]
+        if old != new and not (hashes[0] and hashes[0] == hashes[1]):
             yield f"--{option} was {old}, is {new}"
 
 
@@ -170,17 +171,7 @@ def _line(row: list) -> bytes:
     """A row of a CSV file; a name with a line break in it is quoted, whichever break it is."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerow(row)
-    return _escaped(text.getvalue()[:-2] + "\n").encode()
-
-
-def _key(one: Listed) -> tuple[str, str]:
-    """The first cells of a picture's row."""
-    return _escaped(one.file), _escaped(one.output)
-
-
-def _escaped(text: str) -> str:
-    """The text with an escape for each byte of a name that is no UTF-8, which others could not read."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return (text.getvalue()[:-2] + "\n").encode("utf-8", "surrogateescape")
 
 
 def _rows(path: Path, n_columns: int) -> Iterator[tuple[list[str], int, int]]:
@@ -192,7 +183,7 @@ def _rows(path: Path, n_columns: int) -> Iterator[tuple[list[str], int, int]]:
             nonlocal ends, is_whole
             for line in file:
                 ends, is_whole = ends + len(line), line.endswith(b"\n")
-                yield line.decode("utf-8", "replace").replace("\0", "")
+                yield line.decode("utf-8", "surrogateescape").replace("\0", "")
 
         for row in csv.reader(lines()):
             if len(row) == n_columns and is_whole:

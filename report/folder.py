@@ -16,6 +16,7 @@ from dataset.splits import class_table
 from machine import from_first, is_first, write_file
 
 RECORD = "record.json"
+DAMAGED = "{} is damaged. Start anew without --resume, or name another folder."
 
 
 class RunFolder:
@@ -41,7 +42,10 @@ class RunFolder:
         ------
         ValueError : it is damaged.
         """
-        return {"tasks": {}} | self.read_json(RECORD)
+        record = {"tasks": {}} | self.read_json(RECORD)
+        if not isinstance(record["tasks"], dict):
+            raise ValueError(DAMAGED.format(self.path / RECORD))
+        return record
 
     def read_json(self, name: str) -> dict:
         """A file of the run; {} if there is none. Raises ValueError if it is damaged."""
@@ -51,7 +55,7 @@ class RunFolder:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise ValueError(f"{path} is damaged. Start anew without --resume, or name another folder.")
+            raise ValueError(DAMAGED.format(path))
         return found
 
     def holds_a_training(self) -> bool:

@@ -114,7 +114,7 @@ class Run:
         """That a task was trained for; "12 of 30" where it was stopped."""
         planned = self.record["tasks"][task].get("identity", {}).get("epochs", "?")
         history = self.table(f"{task}/history.csv")
-        is_stopped = history is not None and len(history) != planned
+        is_stopped = history is not None and isinstance(planned, int) and len(history) < planned
         return f"{len(history)} of {planned}" if is_stopped else str(planned)
 
     @property

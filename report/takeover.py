@@ -9,6 +9,8 @@ from machine import from_first
 from report.folder import RunFolder
 from report.measure import refuse_seen
 
+OWN = ("epochs", "batch_size", "lr")  # what a task has a setting of its own for
+
 
 def go_on(
     folder: RunFolder, tasks: list[str], identities: dict[str, dict], about: dict, environment: dict
@@ -18,7 +20,8 @@ def go_on(
     Parameters
     ----------
     tasks : that are trained now.
-    identities : of all tasks, what they must share with the run that is gone on with.
+    identities : of all tasks, what they must share with the run that is gone on with; of those that are not trained now
+        without their `OWN`.
     about, environment : settings, and what `machine.describe` says of this command.
 
     Raises
@@ -26,14 +29,17 @@ def go_on(
     ValueError : the run was another; or the state that one of the tasks would go on from is gone.
     """
     folder.go_on()
-    for task, mine in identities.items():
-        refuse_other(folder.facts(task).get("identity", mine), mine, folder.best_path(task))
-    _note_longer(folder, {task: identities[task] for task in tasks})
+    config, before = (from_first(folder.read_json, name) for name in ("config.json", "environment.json"))
     others = [task for task in folder.record["tasks"] if task not in about["TASKS"]]
-    about = _with_others(from_first(folder.read_json, "config.json"), about, others)
-    if before := from_first(folder.read_json, "environment.json"):
+    for task, mine in identities.items():
+        known = folder.facts(task).get("identity", mine)
+        if task in others:  # how it was trained is nothing to this command
+            mine = mine | {name: known[name] for name in OWN if name in known}
+        refuse_other(known, mine, folder.best_path(task))
+    _note_longer(folder, {task: identities[task] for task in tasks})
+    if before:
         environment = environment | {"before": [*before.pop("before", []), before]}
-    return about, environment
+    return _with_others(config, about, others), environment
 
 
 def _note_longer(folder: RunFolder, identities: dict[str, dict]) -> None:

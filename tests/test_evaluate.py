@@ -122,6 +122,11 @@ def test_a_resample_without_a_classs_images_or_calls_has_no_score_of_them():
     for name in ("a.sensitivity", "b.specificity"):
         assert official[f"per_class.{name}"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
     assert official["per_class.b.ppv"].tolist() == official["per_class.c.sensitivity"].tolist() == [1, 1]
+    wrongly = evaluate.official_label_scores(
+        np.array([0, 1, 1]), np.eye(2)[[1, 0, 0]], "ab", np.array([[1.0, 1, 1], [0, 1, 1]])
+    )
+    assert wrongly["macro_present.ppv"].tolist() == pytest.approx([0, np.nan], nan_ok=True)
+    assert wrongly["macro.ppv"].tolist() == [0, 0.5]
     found = evaluate.label_scores(np.array([0, 1, 1]), np.array([0, 1, 0]), "abc", np.array([[1.0, 1, 1], [1, 0, 1]]))
     assert found["per_class.b.precision"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
     never = evaluate.label_scores(true, np.array([0, 0]), "abc", np.array([[1.0, 1], [0, 1]]))

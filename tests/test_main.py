@@ -233,9 +233,10 @@ def test_resuming_one_task_leaves_what_the_configuration_says_of_the_others(demo
     outputs, tasks = tmp_path / "outputs", ("segmentation", "classification")
     assert quick(demo_folder, tmp_path, "--tasks", *tasks, "--segmentation-batch-size", "12") == 0
     again = ["--resume", "--tasks", "classification", "--classification-epochs", "2", "--segmentation-epochs", "9"]
-    assert quick(demo_folder, tmp_path, *again, "--segmentation-batch-size", "12") == 0
+    assert quick(demo_folder, tmp_path, *again) == 0
     config = json.loads((outputs / "config.json").read_text())
     assert config["TASKS"] == [*tasks] and config["SEGMENTATION_EPOCHS"] == 1 and config["CLASSIFICATION_EPOCHS"] == 2
+    assert config["SEGMENTATION_BATCH_SIZE"] == 12
 
 
 def test_more_epochs_are_refused_where_the_state_is_gone(demo_folder, tmp_path, capsys):
@@ -1025,9 +1026,10 @@ def test_resuming_with_another_number_of_processes_is_refused_by_name(demo_folde
 
 def test_a_damaged_record_is_one_message(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path) == 0
-    (tmp_path / "outputs" / "record.json").write_text("[]")
-    assert quick(demo_folder, tmp_path, "--resume") == 2
-    assert "record.json is damaged" in capsys.readouterr().err
+    for damaged in ("[]", '{"tasks": []}', "{"):
+        (tmp_path / "outputs" / "record.json").write_text(damaged)
+        assert quick(demo_folder, tmp_path, "--resume") == 2
+        assert "record.json is damaged" in capsys.readouterr().err
 
 
 def test_resuming_with_other_data_is_refused_by_name(demo_folder, folder, tmp_path, capsys):

@@ -491,6 +491,17 @@ def test_a_copy_of_the_checkpoint_goes_on(checkpoints, photos, tmp_path, capsys)
     command = [photos, "--output-dir", tmp_path / "out", "--checkpoint"]
     assert run(*command, checkpoints["classification"]) == 0
     assert run(*command, copy, "--resume") == 0 and "(5 of them earlier)" in capsys.readouterr().out
+    twice = [checkpoints["classification"], "--checkpoint", copy]  # it counts twice in an average
+    assert run(*command, *twice, "--resume") == 2 and "--checkpoint was" in capsys.readouterr().err
+
+
+def test_a_table_of_other_columns_is_not_gone_on_with(checkpoints, photos, tmp_path, capsys):
+    """As an earlier version may have written, of whose rows none would be understood."""
+    command = [photos, "--output-dir", tmp_path / "out", "--checkpoint", checkpoints["classification"]]
+    assert run(*command) == 0
+    path = tmp_path / "out" / "predictions.csv"
+    path.write_text(path.read_text().replace(",skipped,", ",skipped,more,", 1))
+    assert run(*command, "--resume") == 2 and "has other columns" in capsys.readouterr().err
 
 
 def test_a_picture_whose_outputs_cannot_be_written_is_skipped_and_named(checkpoints, photos, tmp_path, capsys):
