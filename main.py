@@ -68,6 +68,7 @@ MULTITASK_EPOCHS = 10  # passes over the training images
 MULTITASK_BATCH_SIZE = 16  # images a step
 MULTITASK_LR = 1e-4  # Adam's learning rate
 SCHEDULE = "constant"  # of the learning rate: constant, cosine (to 0)
+EMA = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
 MASK_LOSS = "bce"  # of outlines: bce, bce+dice
 
 RECIPES = {  # what --recipe sets instead; flags still win
@@ -83,6 +84,7 @@ RECIPES = {  # what --recipe sets instead; flags still win
         "MULTITASK_BATCH_SIZE": 64,
         "MULTITASK_LR": 1e-3,
         "SCHEDULE": "cosine",
+        "EMA": 0.99,
         "MASK_LOSS": "bce+dice",
     },
 }
@@ -213,7 +215,7 @@ def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
         "segmentation": (config.SEGMENTATION_EPOCHS, config.SEGMENTATION_BATCH_SIZE, config.SEGMENTATION_LR),
         "multitask": (config.MULTITASK_EPOCHS, config.MULTITASK_BATCH_SIZE, config.MULTITASK_LR),
     }
-    return {task: train.Recipe(*values, config.SCHEDULE, config.MASK_LOSS) for task, values in found.items()}
+    return {task: train.Recipe(*values, config.SCHEDULE, config.EMA, config.MASK_LOSS) for task, values in found.items()}
 
 
 def prepare_data(config: SimpleNamespace) -> DataSet:

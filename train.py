@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from checkpoints import Checkpoints
@@ -50,6 +51,8 @@ class Recipe(NamedTuple):
     epochs, batch_size : passes over the training images, and images a step.
     lr : Adam's learning rate, at its highest.
     schedule : of the learning rate; "constant", or "cosine", which ends at 0.
+    ema : share of the weights' exponential moving average that a step keeps, less in the first steps, so that their
+        start is soon forgotten; 0 for no average. The average is validated and saved in the weights' place.
     mask_loss : the name of one of `LOSSES`.
     """
 
@@ -57,6 +60,7 @@ class Recipe(NamedTuple):
     batch_size: int
     lr: float
     schedule: str = "constant"
+    ema: float = 0.0
     mask_loss: str = "bce"
 
     def losses(self) -> dict[str, Loss]:
@@ -114,7 +118,7 @@ def fit(
         started = time.perf_counter()
         losses = train_epoch(learner, train_batches, epoch)
         seconds = time.perf_counter() - started
-        row = {"epoch": epoch, **losses, **validate(model, val_batches, recipe.losses(), precision)}
+        row = {"epoch": epoch, **losses, **validate(learner.watched, val_batches, recipe.losses(), precision)}
         _check_finite(row["val_loss"], f"epoch {epoch}, on the validation images")
         row |= {"train_seconds": round(seconds, 3), "images_per_second": round(train_batches.n_images / seconds, 1)}
         history.append(row)
@@ -124,7 +128,7 @@ def fit(
         if is_first():
             if checkpoints:
                 state = learner.state_dict() | {"history": history, "best": best}
-                checkpoints.write(state, model.state_dict() if is_best else None)
+                checkpoints.write(state, learner.watched.state_dict() if is_best else None)
             tqdm.write(epoch_line(row, recipe.epochs, is_best))
             if after_epoch:
                 after_epoch(history)
@@ -139,16 +143,22 @@ def refuse_unfit(model: nn.Module, batches) -> None:
 
 
 class Learner:
-    """What training changes: a network, and its optimizer's state.
+    """What training changes: a network, its optimizer's state, and the moving average of its weights.
 
     Parameters
     ----------
     n_steps : of the whole training, for the learning rate's way down.
+
+    Attributes
+    ----------
+    watched : the network that is validated and saved: the averaged one, or the network itself if none is averaged.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, precision: str, n_steps: int) -> None:
         self.model, self.recipe, self.precision, self.n_steps = model, recipe, precision, n_steps
         self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
+        self.average = AveragedModel(model, use_buffers=True)
+        self.watched = self.average.module if recipe.ema else model
         self.parallel, self.losses = _parallel(model), recipe.losses()
 
     def step(
@@ -168,20 +178,28 @@ class Learner:
             group["lr"] = self.recipe.rate(number, self.n_steps)
         self.optimizer.step()
 
+        if self.recipe.ema:
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(min(self.recipe.ema, (1 + number) / (10 + number)))
+            self.average.update_parameters(self.model)
+
         return {"loss": loss.detach()} | {f"{name}_loss": value.detach() for name, value in losses.items()}
 
     def end_epoch(self) -> None:
         """Give all processes the first one's running means and variances."""
         if is_distributed():
-            for buffer in self.model.buffers():
+            for buffer in (*self.model.buffers(), *self.average.buffers()):
                 dist.broadcast(buffer, src=0)
 
     def state_dict(self) -> dict:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict:
+        parts = {"model": self.model, "optimizer": self.optimizer}
+        return parts | {"average": self.average} if self.recipe.ema else parts
 
 
 def _parallel(model: nn.Module) -> nn.Module:

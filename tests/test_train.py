@@ -49,7 +49,7 @@ class Toy:
 
 
 PLAIN = {"label": F.cross_entropy, "mask": F.binary_cross_entropy_with_logits}
-STRONG = {"schedule": "cosine", "mask_loss": "bce+dice"}
+STRONG = {"schedule": "cosine", "ema": 0.9, "mask_loss": "bce+dice"}
 
 
 def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batches=None, lr=0.05, shares=None, **recipe):
@@ -320,10 +320,10 @@ def test_a_state_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18
 
 
 def test_a_state_from_when_more_could_be_chosen_goes_on_if_nothing_of_it_was(tmp_path):
-    run(tmp_path, epochs=1, identity={"data": "abc", "ema": 0.0, "warm_up": 0.0})
+    run(tmp_path, epochs=1, identity={"data": "abc", "weight_decay": 0.0, "warm_up": 0.0})
     assert len(run(tmp_path, epochs=2, resume=True, identity={"data": "abc"})[1]) == 2
-    with pytest.raises(ValueError, match=r"ema was 0\.9, is None"):
-        refuse_other({"data": "abc", "ema": 0.9}, {"data": "abc"}, tmp_path)
+    with pytest.raises(ValueError, match=r"warm up was 0\.1, is None"):
+        refuse_other({"data": "abc", "warm_up": 0.1}, {"data": "abc"}, tmp_path)
 
 
 def test_a_state_that_does_not_fit_the_optimizer_is_refused_in_words(tmp_path):
@@ -431,6 +431,37 @@ def test_the_learning_rate_falls_along_a_cosine_to_nothing():
     rates = [train.Recipe(1, 4, 2.0, schedule="cosine").rate(step, 8) for step in range(9)]
     assert rates == pytest.approx([1 + math.cos(math.pi * i / 8) for i in range(9)], abs=1e-12)
     assert {train.Recipe(1, 4, 0.1).rate(step, 10) for step in range(10)} == {0.1}
+
+
+def test_the_moving_average_is_validated_and_saved_in_the_weights_place(tmp_path):
+    model, history = run(tmp_path, epochs=1, ema=0.75)
+    torch.manual_seed(0)
+    line, averaged = Line(), None
+    learner = train.Learner(line, train.Recipe(1, 4, 0.05), "fp32", 3)
+    for number, batch in enumerate(Toy().epoch(1)):
+        learner.step(batch, number)
+        now, kept = line.label.weight.detach().clone(), min(0.75, (1 + number) / (10 + number))
+        averaged = now if averaged is None else kept * averaged + (1 - kept) * now
+    saved = torch.load(tmp_path / "best.pth", weights_only=True)["weights"]
+    torch.testing.assert_close(saved["label.weight"], averaged)
+    assert not torch.equal(saved["label.weight"], model.label.weight)
+    best = Line()
+    best.load_state_dict(saved)
+    assert history[0]["val_loss"] == pytest.approx(train.validate(best, Toy(seed=1), PLAIN, "fp32")["val_loss"])
+
+
+def test_the_moving_average_soon_forgets_where_the_weights_started():
+    """After 27 steps a plain average of 0.99 would still be three quarters of the first step's weights."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    learner = train.Learner(model, train.Recipe(1, 4, 0.0, ema=0.99), "fp32", 100)
+    learner.parallel = lambda image: {"label": image[:, :, 0, 0] @ model.weight.T.repeat(3, 2)}
+    batch = next(Toy().epoch(1))
+    for number in range(27):
+        with torch.no_grad():
+            model.weight.fill_(1.0 if number == 0 else 0.0)
+        learner.step(batch, number)
+    assert 0 < learner.watched.weight.item() < 0.01
 
 
 def test_the_dice_loss_is_one_less_dice_where_probabilities_are_sure():
