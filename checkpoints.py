@@ -146,7 +146,8 @@ def is_longer(before: dict, now: dict) -> bool:
 def differences(before: dict, now: dict) -> str:
     """The values that differ, in words; "" if none do."""
     differing = [key for key in now | before if now.get(key) != before.get(key)]
-    return "; ".join(f"{key.replace('_', ' ')} was {before.get(key)}, is {now.get(key)}" for key in differing)
+    words = (f"was {before.get(key)}, is {now.get(key, 'no setting any more')}" for key in differing)
+    return "; ".join(f"{key.replace('_', ' ')} {was}" for key, was in zip(differing, words))
 
 
 def depends_on_epochs(schedule: str) -> str:

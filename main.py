@@ -215,7 +215,8 @@ def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
         "segmentation": (config.SEGMENTATION_EPOCHS, config.SEGMENTATION_BATCH_SIZE, config.SEGMENTATION_LR),
         "multitask": (config.MULTITASK_EPOCHS, config.MULTITASK_BATCH_SIZE, config.MULTITASK_LR),
     }
-    return {task: train.Recipe(*values, config.SCHEDULE, config.EMA, config.MASK_LOSS) for task, values in found.items()}
+    common = (config.SCHEDULE, config.EMA, config.MASK_LOSS)
+    return {task: train.Recipe(*values, *common) for task, values in found.items()}
 
 
 def prepare_data(config: SimpleNamespace) -> DataSet:

@@ -322,7 +322,7 @@ def test_a_state_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18
 def test_a_state_from_when_more_could_be_chosen_goes_on_if_nothing_of_it_was(tmp_path):
     run(tmp_path, epochs=1, identity={"data": "abc", "weight_decay": 0.0, "warm_up": 0.0})
     assert len(run(tmp_path, epochs=2, resume=True, identity={"data": "abc"})[1]) == 2
-    with pytest.raises(ValueError, match=r"warm up was 0\.1, is None"):
+    with pytest.raises(ValueError, match=r"warm up was 0\.1, is no setting any more"):
         refuse_other({"data": "abc", "warm_up": 0.1}, {"data": "abc"}, tmp_path)
 
 
