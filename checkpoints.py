@@ -145,9 +145,12 @@ def is_longer(before: dict, now: dict) -> bool:
 
 def differences(before: dict, now: dict) -> str:
     """The values that differ, in words; "" if none do."""
-    differing = [key for key in now | before if now.get(key) != before.get(key)]
-    words = (f"was {before.get(key)}, is {now.get(key, 'no setting any more')}" for key in differing)
-    return "; ".join(f"{key.replace('_', ' ')} {was}" for key, was in zip(differing, words))
+    changes = []
+    for key in now | before:
+        if now.get(key) != before.get(key):
+            current = now.get(key, "no setting any more")
+            changes.append(f"{key.replace('_', ' ')} was {before.get(key)}, is {current}")
+    return "; ".join(changes)
 
 
 def depends_on_epochs(schedule: str) -> str:
