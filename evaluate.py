@@ -215,14 +215,13 @@ def official_label_scores(
         filled = {key: np.where(np.isnan(value), 1, value) for key, value in values.items()}
         ranking = ranking_scores(true == k, probabilities[:, k], weights)
         of_organisers.append(filled | ranking)
-        by_class.append(
-            {key: filled[key] if np.isnan(whole[key]) else value for key, value in values.items()} | ranking
-        )
+        ours = {key: filled[key] if np.isnan(whole[key]) else value for key, value in values.items()}
+        by_class.append(ours | ranking)
         found |= {f"per_class.{name}.{key}": value for key, value in by_class[-1].items()}
     for key in by_class[0]:
-        theirs, ours = (np.stack([scores[key] for scores in some], axis=-1) for some in (of_organisers, by_class))
-        found[f"macro.{key}"] = _class_mean(theirs)
-        found[f"macro_present.{key}"] = _class_mean(np.where(support > 0, ours, np.nan))
+        found[f"macro.{key}"] = _class_mean(np.stack([scores[key] for scores in of_organisers], axis=-1))
+        defined = np.stack([scores[key] for scores in by_class], axis=-1)
+        found[f"macro_present.{key}"] = _class_mean(np.where(support > 0, defined, np.nan))
     return found
 
 

@@ -28,14 +28,13 @@ def list_pictures(paths: Sequence[str], output_dir: Path) -> list[Listed]:
     below one of them comes last.
     """
     found: dict[str, Listed] = {}
-    for by_links in (False, True):
+    for by_links in (False, True):  # a file that both reach keeps the name without
         for text in paths:
             hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
-            files = list(_images_of(hits, output_dir, by_links))
-            if not files and not (hits and any(_images_of(hits, output_dir, True))):
+            if not any(_images_of(hits, output_dir, by_links=True)):
                 problem = f"no images there ({' '.join(READABLE)})" if hits else "no such file or folder"
                 found.setdefault(text, Listed(text, problem=problem))
-            for file in files:
+            for file in _images_of(hits, output_dir, by_links):
                 found.setdefault(os.path.realpath(file), Listed(str(Path(file))))
     names = iter(output_names([one.file for one in found.values() if not one.problem]))
     return [one if one.problem else one._replace(output=next(names)) for one in found.values()]
