@@ -99,17 +99,13 @@ def fit(
     Raises
     ------
     FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
-    ValueError : as `Checkpoints.read` and `refuse_unfit`; or the state that was read does not fit.
+    ValueError : as `Checkpoints.read` and `refuse_unfit`.
     """
     refuse_unfit(model, train_batches)
     learner = Learner(model, recipe, precision, recipe.epochs * len(train_batches))
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if checkpoints and (state := from_first(checkpoints.read)):
-        try:
-            learner.load_state_dict(state)
-        except (KeyError, RuntimeError, ValueError) as error:
-            advice = "it is of another version of this program. Start anew without --resume."
-            raise ValueError(f"Cannot resume from {checkpoints.folder}: {advice}") from error
+        learner.load_state_dict(state)
         history, best = state["history"], state["best"]
         if is_first():  # the run may have been stopped between the state and the history
             checkpoints.write_history(history)
@@ -194,12 +190,23 @@ class Learner:
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict) -> None:
+        state = state | {"optimizer": _in_one_group(state["optimizer"], self.model)}
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
     def _parts(self) -> dict:
         parts = {"model": self.model, "optimizer": self.optimizer}
         return parts | {"average": self.average} if self.recipe.ema else parts
+
+
+def _in_one_group(state: dict, model: nn.Module) -> dict:
+    """An optimizer's state; that of an earlier version, which kept norms and biases in a second group, as today's."""
+    if len(state["param_groups"]) == 1:
+        return state
+    parameters = list(model.parameters())
+    before = sorted(range(len(parameters)), key=lambda i: parameters[i].ndim <= 1)  # their places in both groups
+    moments = {place: state["state"][old] for old, place in enumerate(before)}
+    return {"state": moments, "param_groups": [state["param_groups"][0] | {"params": sorted(before)}]}
 
 
 def _parallel(model: nn.Module) -> nn.Module:

@@ -326,15 +326,23 @@ def test_a_state_from_when_more_could_be_chosen_goes_on_if_nothing_of_it_was(tmp
         refuse_other({"data": "abc", "warm_up": 0.1}, {"data": "abc"}, tmp_path)
 
 
-def test_a_state_that_does_not_fit_the_optimizer_is_refused_in_words(tmp_path):
-    run(tmp_path, epochs=1)
-    path = tmp_path / "task" / "last.pth"
+def test_a_state_of_when_norms_and_biases_were_a_group_of_their_own_goes_on_to_the_same_weights(tmp_path):
+    whole, _ = run(tmp_path / "whole", epochs=2)
+    model, _ = run(tmp_path / "parts", epochs=1)
+    path = tmp_path / "parts" / "task" / "last.pth"
     state = torch.load(path, weights_only=True)
-    groups = state["optimizer"]["param_groups"]
-    state["optimizer"]["param_groups"] = [groups[0] | {"params": part} for part in (groups[0]["params"], [])]
+    moments, (group,) = state["optimizer"]["state"], state["optimizer"]["param_groups"]
+    places = [[i for i, p in enumerate(model.parameters()) if (p.ndim > 1) == is_first] for is_first in (True, False)]
+    assert places[0] + places[1] != sorted(moments)
+    n = len(places[0])
+    groups = [group | {"params": list(range(n))}, group | {"params": list(range(n, len(moments)))}]
+    state["optimizer"] = {
+        "state": dict(enumerate(moments[i] for i in [*places[0], *places[1]])),
+        "param_groups": groups,
+    }
     torch.save(state, path)
-    with pytest.raises(ValueError, match=r"Cannot resume from .*task: it is of another version of this program"):
-        run(tmp_path, epochs=2, resume=True)
+    resumed, _ = run(tmp_path / "parts", epochs=2, resume=True)
+    assert same_weights(whole, resumed)
 
 
 def test_after_each_epoch_the_history_so_far_is_handed_over():
