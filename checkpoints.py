@@ -130,7 +130,7 @@ def refuse_other(before: dict, now: dict, place: Path) -> None:
     before = {name: value for name, value in OTHER_VERSIONS.items() if name in now} | known
     reason = ""
     if is_longer(before, now):
-        reason = depends_on_epochs(now.get("schedule", "constant"))
+        reason = depends_on_epochs(now.get("schedule", "constant"), now.get("warm_up", 0))
         before |= {} if reason else {"epochs": now["epochs"]}
     if changes := differences(before, now):
         changes += f" ({reason})" if reason else ""
@@ -153,11 +153,12 @@ def differences(before: dict, now: dict) -> str:
     return "; ".join(changes)
 
 
-def depends_on_epochs(schedule: str) -> str:
+def depends_on_epochs(schedule: str, warm_up: float) -> str:
     """Why a training of more epochs would have had other learning rates from the start, in words; "" if it would not.
 
     What such a training ends with is not what one reaches that goes on.
     """
-    if schedule == "constant":
+    if schedule == "constant" and not warm_up:
         return ""
-    return f"the learning rate falls along a {schedule} of all epochs, so their number must be chosen at the start"
+    shape = "rises over a share" if schedule == "constant" else f"falls along a {schedule}"
+    return f"the learning rate {shape} of all epochs, so their number must be chosen at the start"

@@ -68,6 +68,7 @@ MULTITASK_EPOCHS = 10  # passes over the training images
 MULTITASK_BATCH_SIZE = 16  # images a step
 MULTITASK_LR = 1e-4  # Adam's learning rate
 SCHEDULE = "constant"  # of the learning rate: constant, cosine (to 0)
+WARM_UP = 0.0  # share of the steps in which the learning rate rises from 0
 EMA = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
 MASK_LOSS = "bce"  # of outlines: bce, bce+dice
 
@@ -84,6 +85,7 @@ RECIPES = {  # what --recipe sets instead; flags still win
         "MULTITASK_BATCH_SIZE": 64,
         "MULTITASK_LR": 1e-3,
         "SCHEDULE": "cosine",
+        "WARM_UP": 0.05,
         "EMA": 0.99,
         "MASK_LOSS": "bce+dice",
     },
@@ -215,7 +217,7 @@ def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
         "segmentation": (config.SEGMENTATION_EPOCHS, config.SEGMENTATION_BATCH_SIZE, config.SEGMENTATION_LR),
         "multitask": (config.MULTITASK_EPOCHS, config.MULTITASK_BATCH_SIZE, config.MULTITASK_LR),
     }
-    common = (config.SCHEDULE, config.EMA, config.MASK_LOSS)
+    common = (config.SCHEDULE, config.WARM_UP, config.EMA, config.MASK_LOSS)
     return {task: train.Recipe(*values, *common) for task, values in found.items()}
 
 
@@ -393,7 +395,7 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
     folder.draw(f"{job.task}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.task))
     folder.note_task(job.task, trained=True)
     if machine.is_first():
-        checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule))
+        checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
 
 
 def make_model(config, job: Job, weights: dict | None) -> models.Model:

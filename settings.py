@@ -16,7 +16,7 @@ NO_SETTINGS = ("RECIPES", "CHOICES", "DEMO")  # constants that are made of setti
 KINDS = {
     bool: ("GROUP_BY_LESION", "GROUP_DUPLICATES", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY", "DEMO"),
     int: ("SEED", "SPLIT_SEED", "IMAGE_SIZE", "LIMIT", "_EPOCHS", "_BATCH_SIZE"),
-    float: ("_FRACTION", "_LR", "EMA"),
+    float: ("_FRACTION", "_LR", "WARM_UP", "EMA"),
     tuple: ("TASKS", "CLASSES", "CHECKPOINTS"),
 }
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "texts in brackets", str: "a text"}
@@ -137,8 +137,8 @@ def find_problem(config: SimpleNamespace, choices: dict[str, tuple]) -> str:
             return f"{name} must be above 0, not {value}"
         if name.endswith("_LR") and not math.isfinite(value):
             return f"{name} must be finite, not {value}"
-    if not 0 <= config.EMA < 1:
-        return f"EMA must be at least 0 and below 1, not {config.EMA}"
+    if not (0 <= config.WARM_UP < 1 and 0 <= config.EMA < 1):
+        return "WARM_UP and EMA must be at least 0 and below 1"
     if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
         return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
     if not 32 <= config.IMAGE_SIZE <= 4096:

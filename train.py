@@ -51,6 +51,7 @@ class Recipe(NamedTuple):
     epochs, batch_size : passes over the training images, and images a step.
     lr : Adam's learning rate, at its highest.
     schedule : of the learning rate; "constant", or "cosine", which ends at 0.
+    warm_up : share of all steps in which the rate rises in a line from 0.
     ema : share of the weights' exponential moving average that a step keeps, less in the first steps, so that their
         start is soon forgotten; 0 for no average. The average is validated and saved in the weights' place.
     mask_loss : the name of one of `LOSSES`.
@@ -60,6 +61,7 @@ class Recipe(NamedTuple):
     batch_size: int
     lr: float
     schedule: str = "constant"
+    warm_up: float = 0.0
     ema: float = 0.0
     mask_loss: str = "bce"
 
@@ -69,7 +71,11 @@ class Recipe(NamedTuple):
 
     def rate(self, step: int, n_steps: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.lr * (1 + math.cos(math.pi * step / n_steps)) / 2 if self.schedule == "cosine" else self.lr
+        n_rising = self.warm_up * n_steps
+        if step < n_rising:
+            return self.lr * (step + 1) / (n_rising + 1)
+        falling = (step - n_rising) / (n_steps - n_rising)
+        return self.lr * (1 + math.cos(math.pi * falling)) / 2 if self.schedule == "cosine" else self.lr
 
 
 def fit(

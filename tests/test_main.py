@@ -537,7 +537,7 @@ def test_every_hyperparameter_is_a_flag_with_an_explanation(capsys):
 def test_the_defaults_are_the_specifications():
     config = main.parse_arguments([])
     assert (config.IMAGE_SIZE, config.SEED, config.VAL_FRACTION, config.TEST_FRACTION) == (224, 42, 0.15, 0.15)
-    plain = {"schedule": "constant", "ema": 0.0, "mask_loss": "bce"}
+    plain = {"schedule": "constant", "warm_up": 0.0, "ema": 0.0, "mask_loss": "bce"}
     assert main.recipes(config) == {
         "classification": train.Recipe(15, 32, 1e-4, **plain),
         "segmentation": train.Recipe(25, 16, 1e-4, **plain),
@@ -618,6 +618,7 @@ def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_fol
         (["--recipe", "weak"], "'weak'"),
         (["--augment", "crops"], "'crops'"),
         (["--ema", "1"], "EMA must be at least 0 and below 1"),
+        (["--warm-up", "-0.1"], "WARM_UP and EMA"),
         (["--mask-loss", "mcc"], "'mcc'"),
         (["--split-seed", "-1"], "must not be negative"),
         (["--image-siz", "128"], "--image-siz"),

@@ -49,7 +49,7 @@ class Toy:
 
 
 PLAIN = {"label": F.cross_entropy, "mask": F.binary_cross_entropy_with_logits}
-STRONG = {"schedule": "cosine", "ema": 0.9, "mask_loss": "bce+dice"}
+STRONG = {"schedule": "cosine", "warm_up": 0.1, "ema": 0.9, "mask_loss": "bce+dice"}
 
 
 def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batches=None, lr=0.05, shares=None, **recipe):
@@ -320,10 +320,10 @@ def test_a_state_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18
 
 
 def test_a_state_from_when_more_could_be_chosen_goes_on_if_nothing_of_it_was(tmp_path):
-    run(tmp_path, epochs=1, identity={"data": "abc", "weight_decay": 0.0, "warm_up": 0.0})
+    run(tmp_path, epochs=1, identity={"data": "abc", "weight_decay": 0.0})
     assert len(run(tmp_path, epochs=2, resume=True, identity={"data": "abc"})[1]) == 2
-    with pytest.raises(ValueError, match=r"warm up was 0\.1, is no setting any more"):
-        refuse_other({"data": "abc", "warm_up": 0.1}, {"data": "abc"}, tmp_path)
+    with pytest.raises(ValueError, match=r"weight decay was 0\.1, is no setting any more"):
+        refuse_other({"data": "abc", "weight_decay": 0.1}, {"data": "abc"}, tmp_path)
 
 
 def test_a_state_of_when_norms_and_biases_were_a_group_of_their_own_goes_on_to_the_same_weights(tmp_path):
@@ -378,11 +378,12 @@ def test_resuming_with_more_epochs_ends_with_the_weights_of_a_run_of_that_many(t
     "recipe, epochs, message",
     [
         ({"schedule": "cosine"}, 5, "epochs was 3, is 5 .the learning rate falls along a cosine of all epochs"),
+        ({"warm_up": 0.1}, 5, "epochs was 3, is 5 .the learning rate rises over a share of all epochs"),
         ({}, 2, "epochs was 3, is 2. Restore"),
     ],
 )
 def test_where_rates_depend_on_the_epochs_or_there_are_fewer_resuming_is_refused(recipe, epochs, message, tmp_path):
-    before = {"schedule": "constant"} | recipe | {"epochs": 3}
+    before = {"schedule": "constant", "warm_up": 0.0} | recipe | {"epochs": 3}
     with pytest.raises(ValueError, match=message):
         refuse_other(before, before | {"epochs": epochs}, tmp_path)
 
@@ -435,9 +436,10 @@ def test_a_step_is_adams_bit_for_bit():
     assert same_weights(ours, reference)
 
 
-def test_the_learning_rate_falls_along_a_cosine_to_nothing():
-    rates = [train.Recipe(1, 4, 2.0, schedule="cosine").rate(step, 8) for step in range(9)]
-    assert rates == pytest.approx([1 + math.cos(math.pi * i / 8) for i in range(9)], abs=1e-12)
+def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine_to_nothing():
+    rates = [train.Recipe(1, 4, 2.0, schedule="cosine", warm_up=0.2).rate(step, 10) for step in range(11)]
+    assert rates[:2] == pytest.approx([2 / 3, 4 / 3])
+    assert rates[2:] == pytest.approx([1 + math.cos(math.pi * i / 8) for i in range(9)], abs=1e-12)
     assert {train.Recipe(1, 4, 0.1).rate(step, 10) for step in range(10)} == {0.1}
 
 
