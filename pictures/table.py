@@ -70,23 +70,19 @@ class Table:
 
     def outputs(self) -> dict[str, str]:
         """The names of outputs, by file, of the pictures that an earlier run has a row of."""
-        found = {}
+        return {row[0]: row[1] for row in self._earlier_rows() if row[1]}
+
+    def _earlier_rows(self) -> Iterator[list[str]]:
         for path in filter(Path.exists, (self.path, *self.parts())):
-            found |= {
-                row[0]: row[1] for row, begins, _ in _rows(path, len(self.header)) if row[1] and row != self.header
-            }
-        return found
+            yield from (row for row, _, _ in _rows(path, len(self.header)) if row != self.header)
 
     def _refuse_lost(self, listed: Sequence[Listed]) -> None:
         """Raises ValueError if the table says something of a picture that would be missing from it, or renamed."""
-        known = {(one.file, one.output) for one in listed} | {tuple(self.header[:2])}
-        for path in filter(Path.exists, (self.path, *self.parts())):
-            for row, _, _ in _rows(path, len(self.header)):
-                if not row[2] and (row[0], row[1]) not in known:
-                    advice = "Name the same pictures in the same way, or more of them, or another --output-dir."
-                    raise ValueError(
-                        f"Cannot resume in {self.folder}: {row[0]} (output {row[1]}) would be lost. {advice}"
-                    )
+        known = {(one.file, one.output) for one in listed}
+        for row in self._earlier_rows():
+            if not row[2] and (row[0], row[1]) not in known:
+                advice = "Name the same pictures in the same way, or more of them, or another --output-dir."
+                raise ValueError(f"Cannot resume in {self.folder}: {row[0]} (output {row[1]}) would be lost. {advice}")
 
     @contextmanager
     def open_part(self, rank: int) -> Iterator[Callable[[list], None]]:
