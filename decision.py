@@ -23,6 +23,11 @@ def percent(share: float) -> str:
     return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
+def certainty(probability: float) -> str:
+    """A probability in whole per cent, never 0 or 100: nothing is certain."""
+    return percent(min(max(float(probability), 1e-9), 1 - 1e-9))
+
+
 class Point(NamedTuple):
     """One of the `OPERATING_POINTS`, as a checkpoint knows it; None for what it does not know."""
 

@@ -156,10 +156,9 @@ def caption(prediction: Prediction, classes: Sequence[str]) -> str:
     parts = []
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
-        confidence = prediction.probabilities[best]
-        parts.append(f"{name_of(classes[best])} {'over 99%' if confidence > 0.995 else f'{confidence:.0%}'}")
+        parts.append(f"{name_of(classes[best])} {decision.certainty(prediction.probabilities[best])}")
     if prediction.mask is not None:
-        parts.append(f"lesion: {(prediction.mask > 0).mean():.0%} of the picture")
+        parts.append(f"lesion: {decision.percent((prediction.mask > 0).mean())} of the picture")
     return ", ".join(parts)
 
 
@@ -278,8 +277,9 @@ def process_all(outputs: Outputs, listed: Sequence[Listed], batch_size: int) -> 
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
         stack.callback(pool.shutdown, cancel_futures=True)
-        hidden = None if machine.is_first() else True  # None: shown on a terminal
-        progress = stack.enter_context(tqdm(total=len(listed), desc="predicting", unit="image", disable=hidden))
+        progress = stack.enter_context(
+            tqdm(total=len(listed), desc="predicting", unit="image", disable=machine.hides_progress())
+        )
         done = machine.map_ahead(pool, lambda batch: process(outputs, listed[batch]), batches, 2 * n_workers)
         for one, found in zip(listed, itertools.chain.from_iterable(done)):
             if isinstance(found, str):

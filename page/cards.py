@@ -94,8 +94,8 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         is_calibrated=predictor.is_calibrated,
         PLURALS=decision.PLURALS,
         NO_TAU=decision.NO_TAU,
-        percent=percent,
-        share_of=lambda share: decision.percent(share).replace(" ", "\xa0"),
+        certainty=lambda probability: decision.certainty(probability).replace(" ", "\xa0"),
+        percent=lambda share: decision.percent(share).replace(" ", "\xa0"),
         table=lambda chosen: table(header, [card.row for card in chosen]),
     )
 
@@ -124,9 +124,3 @@ def as_url(image: Image.Image, kind: str = "JPEG") -> str:
     buffer = io.BytesIO()
     image.save(buffer, kind, quality=90)
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def percent(probability: float) -> str:
-    """In words where a whole number would claim certainty."""
-    words = "under 1 %" if probability < 0.005 else "over 99 %" if probability > 0.995 else f"{100 * probability:.0f} %"
-    return words.replace(" %", "\xa0%")

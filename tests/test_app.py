@@ -305,12 +305,20 @@ def knows(**more):
     )
 
 
-def words_of(found):
+def words_of(found, outline=""):
     """What the page says of a prediction."""
     from page import cards
 
-    html = cards.render([cards.Card("a.png", found, "", "", "", "", "", ["a.png"])], [], knows())
-    return " ".join(re.sub("<[^>]*>", " ", html.replace("&nbsp;", " ")).split())
+    html = cards.render([cards.Card("a.png", found, "", outline, "", "", "", ["a.png"])], [], knows())
+    return " ".join(re.sub("<[^>]*>", " ", html).split())
+
+
+@pytest.mark.parametrize(("n_pixels", "words"), [(0, "0 %"), (1, "under 1 %"), (399, "over 99 %"), (400, "100 %")])
+def test_an_outline_fills_nothing_or_all_only_if_it_does(n_pixels, words):
+    logits = np.where(np.arange(400) < n_pixels, 1.0, -1.0).reshape(20, 20)
+    found = predict.Prediction((20, 20), np.eye(7)[0], logits, None)
+    assert f"The lesion fills {words} of the picture" in words_of(found, outline="data:,")
+    assert predict.caption(found, HAM10000) == f"Melanoma over 99 %, lesion: {words} of the picture"
 
 
 def test_whatever_fails_nothing_is_shown_but_that_it_failed():
