@@ -33,9 +33,9 @@ class Turned(nn.Module):
         maps = {name: values.flip(3) if flip else values for name, values in output.items() if values.ndim == 4}
         return output | {name: torch.rot90(values, -quarters, (2, 3)) for name, values in maps.items()}
 
-    def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
+    def heat_map(self, image: Tensor, label: Tensor) -> Tensor:
         """As `Model.heat_map`, of the picture as it is."""
-        return self.model.heat_map(image, self(image)["label"].argmax(dim=1) if label is None else label)
+        return self.model.heat_map(image, label)
 
     def explain(self, image: Tensor) -> dict[str, Tensor]:
         """As `Model.explain`: averaged logits, and the heat map of the class that they make likeliest."""
@@ -77,9 +77,8 @@ class Average(nn.Module):
             found["mask"] = torch.stack(probabilities).mean(dim=0).logit(eps=1e-6)
         return found
 
-    def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
+    def heat_map(self, image: Tensor, label: Tensor) -> Tensor:
         """The mean of the members' heat maps of one class, as `Model.heat_map`."""
-        label = self(image)["label"].argmax(dim=1) if label is None else label
         maps = [member.heat_map(image, label) for member in self.members if "label" in member.heads]
         return torch.stack(maps).mean(dim=0)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from machine import write_file
 
-# What was so before it could be chosen, or is so since it no longer can: not in the identities of all runs.
+# Settings that not all versions have, each with what held where there is none: some runs' identities lack them.
 OTHER_VERSIONS = {
     "weight_decay": 0.0,
     "schedule": "constant",

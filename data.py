@@ -28,17 +28,6 @@ from dataset.images import read_image
 from dataset.table import targets
 from machine import map_ahead
 
-__all__ = [
-    "AUGMENTS",
-    "MEAN",
-    "STD",
-    "Batches",
-    "load_image",
-    "normalise",
-    "to_device",
-    "turn",
-]
-
 COPIED_AT_A_TIME = 64_000_000  # bytes
 AUGMENTS = ("none", "turns")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB
@@ -215,7 +204,3 @@ def _turned_places(size: int, device: torch.device) -> torch.Tensor:
     places = torch.arange(size * size).view(size, size)
     turns = [torch.rot90(places, k) for k in range(4)]
     return torch.stack([*turns, *(turned.flip(1) for turned in turns)]).flatten(1).to(device)
-
-
-if __name__ == "__main__":
-    raise SystemExit("This command has moved: python -m dataset download|check FOLDER")

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from scipy.spatial import KDTree
-from sklearn import metrics
 from torch import Tensor, nn
 
 FAILURE = 0.65  # a Jaccard index below it counts as a failed outline, and as 0 in the official score
@@ -328,7 +327,8 @@ def fit_tau(true: np.ndarray, probabilities: np.ndarray, prior: Sequence[float])
 
 
 def calibration_scores(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Scores:
-    """Brier score (sum over classes), negative log-likelihood, and expected calibration error of the likeliest class.
+    """Brier score (sum over classes), negative log-likelihood, and of the likeliest class the expected calibration
+    error and the area under the risk-coverage curve.
 
     The calibration error is the mean gap between confidence and accuracy over `N_BINS` equal bins of confidence.
     """
@@ -436,8 +436,3 @@ def best_median_worst(scores: np.ndarray, n_each: int = 2) -> list[int]:
     order = np.argsort(-scores, kind="stable")
     middle = max((len(order) - n_each) // 2, 0)
     return list(dict.fromkeys([*order[:n_each], *order[middle : middle + n_each], *order[-n_each:]]))
-
-
-def confusion_matrix(true: np.ndarray, called: np.ndarray, n_classes: int) -> np.ndarray:
-    """Test images (K, K) by true class (rows) and called class (columns)."""
-    return metrics.confusion_matrix(true, called, labels=range(n_classes))

@@ -185,6 +185,11 @@ def is_first() -> bool:
     return not is_distributed() or dist.get_rank() == 0
 
 
+def hides_progress() -> bool | None:
+    """What tqdm's `disable` should be: None, which shows a bar on a terminal, in the first process; True in others."""
+    return None if is_first() else True
+
+
 def from_first(function: Callable, *arguments):
     """The result of a function that only the first process calls."""
     result = [function(*arguments) if is_first() else None]

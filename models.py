@@ -268,13 +268,13 @@ MODELS = {"classification": Classifier, "segmentation": Segmenter, "multitask": 
 
 
 @cache
-def operations(task: str, encoder: str, size: int = 64) -> int:
-    """Floating-point operations that a model makes of one image of size x size pixels."""
+def operations(task: str, encoder: str) -> int:
+    """Floating-point operations that a model makes of one image of 64 x 64 pixels."""
     from torch.utils.flop_counter import FlopCounterMode  # which only a training needs
 
     model = MODELS[task](encoder=encoder).eval()
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
-        model(torch.zeros(1, 3, size, size))
+        model(torch.zeros(1, 3, 64, 64))
     return counted.get_total_flops()
 
 
@@ -392,7 +392,7 @@ def _kind(value: Tensor | None) -> str:
 
 
 def build_model(checkpoint: dict, device: str | torch.device = "cpu") -> Model:
-    """The trained network of what `load_checkpoint` returned, in eval mode."""
+    """The trained network of what `load_checkpoint` returned, in eval mode; its `classes` are what labels count."""
     model = MODELS[checkpoint["task"]](**checkpoint["arguments"])
     model.load_state_dict(checkpoint["weights"])
     model.classes = tuple(checkpoint["classes"])
@@ -400,14 +400,10 @@ def build_model(checkpoint: dict, device: str | torch.device = "cpu") -> Model:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The trained network of a checkpoint, in eval mode; needs nothing but the file.
+    """The trained network of a checkpoint, in eval mode; needs nothing but the file. As `build_model`.
 
     Raises
     ------
     FileNotFoundError, ValueError : as `load_checkpoint`.
     """
     return build_model(load_checkpoint(path), device)
-
-
-if __name__ == "__main__":
-    raise SystemExit("This command has moved: python export.py CHECKPOINT FILE.onnx")

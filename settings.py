@@ -12,9 +12,9 @@ from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 NO_SETTINGS = ("RECIPES", "CHOICES", "DEMO")  # constants that are made of settings
-# What a setting is, by its name, as an edited value tells it no longer; the others are texts.
+# What a setting is, by the end of its name, for its value may be edited to anything; the others are texts.
 KINDS = {
-    bool: ("GROUP_BY_LESION", "GROUP_DUPLICATES", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY", "DEMO"),
+    bool: ("GROUP_BY_LESION", "GROUP_DUPLICATES", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"),
     int: ("SEED", "SPLIT_SEED", "IMAGE_SIZE", "LIMIT", "_EPOCHS", "_BATCH_SIZE"),
     float: ("_FRACTION", "_LR", "WARM_UP", "EMA"),
     tuple: ("TASKS", "CLASSES", "CHECKPOINTS"),
@@ -106,7 +106,11 @@ def parse(
         parser.error("--demo makes its own data: leave out --data-dir, or --demo")
     defaults = {name: setting.default for name, setting in settings.items()}
     recipe = recipes.get(flags.get("RECIPE", defaults["RECIPE"]), {})
-    config = SimpleNamespace(**defaults | recipe | (demo if is_demo else {}) | flags, DEMO=is_demo)
+    values = defaults | recipe | (demo if is_demo else {}) | flags
+    try:
+        config = SimpleNamespace(**{name: understood(name, value) for name, value in values.items()}, DEMO=is_demo)
+    except ValueError as error:
+        parser.error(str(error))
     if problem := find_problem(config, choices):
         parser.error(problem)
     return config
@@ -124,13 +128,9 @@ def _options(kind: type, choices: tuple | None) -> dict:
 
 
 def find_problem(config: SimpleNamespace, choices: dict[str, tuple]) -> str:
-    """What is wrong with the settings' values, in words; "" if nothing is. Values are made what their settings are."""
+    """What is wrong with the settings' values, in words; "" if nothing is."""
     for name, value in vars(config).items():
-        try:
-            setattr(config, name, value := understood(name, value))
-        except ValueError as error:
-            return str(error)
-        chosen = value if isinstance(value, tuple | list) else (value,)
+        chosen = value if isinstance(value, tuple) else (value,)
         if name in choices and not (chosen and set(chosen) <= set(choices[name])):
             return f"{name} must be among {', '.join(choices[name])}, not {shown(value)}"
         if name.endswith(("_EPOCHS", "_BATCH_SIZE", "_LR", "_FRACTION")) and not value > 0:

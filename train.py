@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from checkpoints import Checkpoints
 from evaluate import SCORES, autocast, heads_of, infer
-from machine import from_first, is_distributed, is_first
+from machine import from_first, hides_progress, is_distributed, is_first
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the images
 
@@ -54,7 +54,7 @@ class Recipe(NamedTuple):
     warm_up : share of all steps in which the rate rises in a line from 0.
     ema : share of the weights' exponential moving average that a step keeps, less in the first steps, so that their
         start is soon forgotten; 0 for no average. The average is validated and saved in the weights' place.
-    mask_loss : the name of one of `LOSSES`.
+    mask_loss : a key of ``LOSSES["mask"]``.
     """
 
     epochs: int
@@ -266,11 +266,14 @@ def head_losses(
     return {name: mean_of_known(losses[name], name, logits.float(), batch, shares) for name, logits in output.items()}
 
 
-def mean_of_known(function: Loss, head: str, logits: Tensor, batch: dict[str, Tensor], shares: Shares) -> Tensor:
+def mean_of_known(
+    function: Callable[[Tensor, Tensor], Tensor], head: str, logits: Tensor, batch: dict[str, Tensor], shares: Shares
+) -> Tensor:
     """The mean over the batch's images that have the head's target, times their share of it by their share of the set.
 
     So each target counts the same, however many a batch has: the mean over all images of what is returned for their
-    batches is the mean over the images that have the target. 0 for a batch without any.
+    batches is the mean over the images that have the target. 0 for a batch without any. The function of (logits,
+    target) gives their mean, as a `Loss`, or a value of each image, as the scores.
     """
     known = batch.get(f"has_{head}")
     if known is None:
@@ -304,8 +307,9 @@ def _check_finite(loss: Tensor | float, where: str) -> None:
 
 
 def _progress(batches, epoch: int):
-    hidden = None if is_first() else True  # None: shown on a terminal
-    return tqdm(batches.epoch(epoch), f"epoch {epoch}", len(batches), leave=False, unit="batch", disable=hidden)
+    return tqdm(
+        batches.epoch(epoch), f"epoch {epoch}", len(batches), leave=False, unit="batch", disable=hides_progress()
+    )
 
 
 def epoch_line(row: dict, epochs: int, is_best: bool) -> str:

@@ -127,7 +127,7 @@ def mask_rows(
         row[0].imshow(image)
         row[1].imshow(truth, cmap="gray", vmin=0, vmax=1)
         row[2].imshow(prediction, cmap="gray", vmin=0, vmax=1)
-        draw_contours(row[3], image, truth, prediction)
+        _draw_contours(row[3], image, truth, prediction)
         row[0].set_ylabel(_as_text(title), fontsize=8, parse_math=False)
         for axis in row:
             axis.set(xticks=[], yticks=[])
@@ -279,11 +279,11 @@ def _as_text(title: str) -> str:
     return "\n".join(line if len(line) <= MAX_LINE else f"{line[:half]}…{line[-half + 1 :]}" for line in lines)
 
 
-def draw_contours(axis: Axes, image: np.ndarray, true: np.ndarray | None, predicted: np.ndarray) -> None:
+def _draw_contours(axis: Axes, image: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> None:
     """Draw the masks' contours on the image; the prediction is dashed."""
     axis.imshow(image)
     for mask, colour, style in ((true, TRUE_COLOUR, "solid"), (predicted, PREDICTED_COLOUR, "dashed")):
-        if mask is not None and mask.any() and not mask.all():
+        if mask.any() and not mask.all():
             axis.contour(mask, levels=[0.5], colors="black", linewidths=2.6, linestyles=style)
             axis.contour(mask, levels=[0.5], colors=colour, linewidths=1.6, linestyles=style)
 

@@ -42,9 +42,14 @@ class PlainDataset(Dataset):
         return image, label, torch.from_numpy(np.array(mask) > 127).float()[None]
 
 
+def repeated(samples, n):
+    """The samples over and over, `n` in all."""
+    return (samples * (1 + n // len(samples)))[:n]
+
+
 def loader(samples, size, batch_size, n_steps, with_mask):
-    repeated = (samples * (1 + n_steps * batch_size // len(samples)))[: n_steps * batch_size]
-    return DataLoader(PlainDataset(repeated, size, with_mask), batch_size, shuffle=True, num_workers=N_WORKERS)
+    samples = repeated(samples, n_steps * batch_size)
+    return DataLoader(PlainDataset(samples, size, with_mask), batch_size, shuffle=True, num_workers=N_WORKERS)
 
 
 def plain_loop(model, batches, loss_of, device):
@@ -104,8 +109,8 @@ def monai_batches(samples, size, batch_size, n_steps, with_mask):
 
     set_determinism(0)
     keys = ["image", "mask"] if with_mask else ["image"]
-    repeated = (samples * (1 + n_steps * batch_size // len(samples)))[: n_steps * batch_size]
-    items = [{"image": str(i), "mask": str(m), "label": label} for i, m, label in repeated]
+    samples = repeated(samples, n_steps * batch_size)
+    items = [{"image": str(i), "mask": str(m), "label": label} for i, m, label in samples]
     modes = ["bilinear", "nearest"][: len(keys)]
     steps = [
         LoadImaged(keys, reader="PILReader"),
@@ -195,9 +200,9 @@ def fastai_loop(learner):
 def fastai_classification(samples, size, batch_size, n_steps, device):
     from fastai.vision.all import ImageDataLoaders, Normalize, Resize, ResizeMethod, resnet18, vision_learner
 
-    repeated = (samples * (1 + n_steps * batch_size // len(samples)))[: n_steps * batch_size]
+    samples = repeated(samples, n_steps * batch_size)
     labels = {str(image): label for image, _, label in samples}
-    paths = [Path(image) for image, _, _ in repeated]
+    paths = [Path(image) for image, _, _ in samples]
     loaders = ImageDataLoaders.from_path_func(
         ".", paths, lambda path: labels[str(path)], valid_pct=0.001, bs=batch_size, num_workers=N_WORKERS,
         item_tfms=Resize(size, ResizeMethod.Squish), batch_tfms=Normalize.from_stats(MEAN, STD), device=device,
@@ -217,14 +222,14 @@ def fastai_segmentation(samples, size, batch_size, n_steps, device):
         unet_learner,
     )
 
-    repeated = (samples * (1 + n_steps * batch_size // len(samples)))[: n_steps * batch_size]
+    samples = repeated(samples, n_steps * batch_size)
     masks = {str(image): mask for image, mask, _ in samples}
 
     def mask_of(name):
         return PILMask.create((np.array(Image.open(masks[str(name)]).convert("L")) > 127).astype(np.uint8))
 
     loaders = SegmentationDataLoaders.from_label_func(
-        ".", [str(image) for image, _, _ in repeated], mask_of, codes=["skin", "lesion"], valid_pct=0.001,
+        ".", [str(image) for image, _, _ in samples], mask_of, codes=["skin", "lesion"], valid_pct=0.001,
         bs=batch_size, num_workers=N_WORKERS, item_tfms=Resize(size, ResizeMethod.Squish),
         batch_tfms=Normalize.from_stats(MEAN, STD), device=device,
     )  # fmt: skip

@@ -37,7 +37,7 @@ import predict
 import train
 from benchmarks.peers import PEERS
 from dataset import images, splits
-from dataset.cache import decode_table
+from dataset.cache import PixelFile, decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.classes import positions_of
 from dataset.table import USED, read_table
@@ -104,8 +104,8 @@ def run_probe(task: str, name: str, options, data_dir=None) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def load(options) -> tuple[pd.DataFrame, np.ndarray]:
-    """The usable rows of the data set and all pixels, as main.py has them."""
+def load(options) -> tuple[pd.DataFrame, PixelFile]:
+    """The rows with a diagnosis and a mask, split as main.py does it, and all pixels."""
     table, pixels = decode_table(read_table(options.data_dir), options.data_dir, options.size, options.cache_dir)
     table["split"] = splits.split_table(table, 0.15, 0.15, seed=42)
     return table[table["status"] == USED], pixels
@@ -203,7 +203,6 @@ def measure_start(options) -> list[dict]:
         row("data", "decoding, one core", "ours", single, "images/s"),
         row("data", f"building the cache, {cores} cores", "ours", build, "images/s", build / (cores * single)),
     ]
-    load(options)
     seconds = run_probe("data", "start", options)["seconds"]
     rows.append(row("data", f"first batch, {len(table):,} images cached", "ours", seconds, "s"))
     with tempfile.TemporaryDirectory() as place:

@@ -184,11 +184,12 @@ def md5_of(path: Path) -> str:
 
 
 def unpack(path: Path, folder: Path, archive: Archive) -> None:
-    """Write the archive's images into `folder`, whatever folders they have inside.
+    """Write the archive's files into `folder`, whatever folders they have inside.
 
     Raises
     ------
-    ValueError : not a zip file; one with a path that leads outside, a link, or a giant; with too few images.
+    ValueError : not a zip file; one with a path that leads outside, a link, or a giant; one with more or fewer files
+        than `archive.n_files`.
     """
     try:
         with zipfile.ZipFile(path) as zipped:

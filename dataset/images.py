@@ -90,7 +90,7 @@ def _damage_is_said() -> Iterator[None]:
 
 
 def _open(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture (a JPEG twice as large as `size` at less), its pixels not yet read, and its own size."""
+    """The picture, its pixels not yet read, and its own size. A JPEG of at least twice `size` is opened reduced."""
     if not content:
         raise ValueError("file is empty")
     with _damage_is_said():
@@ -122,8 +122,8 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
 def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.Image], tuple[int, int], int]:
     """Upright RGB at each size, the upright picture's own size, and the file's EXIF orientation.
 
-    What is returned at a size does not depend on the others; the file is read once for those that it is halved alike
-    for.
+    What is returned at a size does not depend on the others; sizes for which the file is opened equally reduced share
+    one reading.
     """
     pictures, read = [], {}
     for size in sizes:

@@ -121,7 +121,7 @@ def _check_labels(table: pd.DataFrame, code: pd.Series, reason: pd.Series) -> No
 
 
 def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
-    """The first reason counts."""
+    """Mark these rows as left out, and why; a row that is left out already keeps its first reason."""
     table.loc[chosen & (table["status"] != LEFT_OUT), ["status", "reason"]] = LEFT_OUT, reason
 
 

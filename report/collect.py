@@ -75,8 +75,9 @@ def run_over_share(
     rows = batches.table.iloc[machine.share()]
     if len(rows):
         share = data.Batches(batches.pixels, rows, max(batches.sizes), device=batches.device)
-        hidden = None if machine.is_first() else True  # None: shown on a terminal
-        progress = tqdm(share.epoch(), "measuring", len(share), leave=False, unit="batch", disable=hidden)
+        progress = tqdm(
+            share.epoch(), "measuring", len(share), leave=False, unit="batch", disable=machine.hides_progress()
+        )
         yield from evaluate.infer(model, progress, precision, forward)
 
 

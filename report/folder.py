@@ -24,9 +24,11 @@ class RunFolder:
 
     Attributes
     ----------
-    record : what was done, kept in record.json as it is done. ``started`` (ISO time); ``tasks``, a dict of facts by
-        task: ``identity``, ``trained`` and ``measured`` (how); ``external`` and ``comparison``, once they are measured;
-        ``finished``, once everything is; ``seconds`` that all of it took, without the time between runs that go on.
+    record : what was done, kept in record.json as it is done. ``started`` (ISO time); ``classes``; ``tasks``, a dict of
+        facts by task: ``identity``, ``trained``, ``measured`` (how) and ``external`` (whether it was measured there,
+        too); ``external``, which data set that is and what was left out; ``comparison``, whether comparison.json is of
+        this run; ``finished``, once everything is done; ``seconds`` that all of it took, without the time between runs
+        that go on.
     caption : stands in every figure.
     """
 
@@ -66,22 +68,9 @@ class RunFolder:
         """Whether an earlier run has left anything here that took time to make."""
         return self.holds_a_training() or any(self.path.glob("*/metrics.json"))
 
-    def set_aside(self) -> Path:
-        """Rename the folder after the time of its last change; returns its new path."""
-        return from_first(self._set_aside, self.path.resolve())
-
-    @staticmethod
-    def _set_aside(old: Path) -> Path:
-        changed = datetime.fromtimestamp(max(path.stat().st_mtime for path in (old, *old.glob("*"))))
-        first = new = old.with_name(f"{old.name}-{changed:%Y-%m-%d-%H%M}")
-        number = 2
-        while new.exists():
-            new, number = first.with_name(f"{first.name}-{number}"), number + 1
-        return old.rename(new)
-
     def start_anew(self, started: str) -> Path | None:
         """Make this an empty folder for a new run; returns where an earlier run's was moved, if there was one."""
-        earlier = self.set_aside() if from_first(self.holds_a_run) else None
+        earlier = from_first(_set_aside, self.path.resolve()) if from_first(self.holds_a_run) else None
         self.record = {"started": started, "tasks": {}}
         return earlier
 
@@ -159,3 +148,13 @@ class RunFolder:
 
     def draw(self, name: str, figure: Figure) -> None:
         self.write(name, visualize.png(figure, self.caption))
+
+
+def _set_aside(folder: Path) -> Path:
+    """Rename a folder after the time of its last change; returns its new path."""
+    changed = datetime.fromtimestamp(max(path.stat().st_mtime for path in (folder, *folder.glob("*"))))
+    first = new = folder.with_name(f"{folder.name}-{changed:%Y-%m-%d-%H%M}")
+    number = 2
+    while new.exists():
+        new, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return folder.rename(new)

@@ -62,18 +62,13 @@ def report_model(
     parts = parts_for(model, table, pixels, device)
     folder, environment = RunFolder(path, note), machine.describe(device, precision, 1)
     with machine.locked(folder.path):
-        folder.go_on()
-        if others := folder.record["tasks"].keys() - {name}:
-            raise ValueError(f"{path} holds a run of {', '.join(sorted(others))}. Name another folder for {name}.")
-        folder.record = {"started": environment["started"], "tasks": {}}
+        take_over(folder, name, environment["started"])
         folder.write_json("config.json", describe(model, table, parts["test"], settings or {}, note))
         folder.write_json("environment.json", environment)
         folder.write_data(table)
         identity = {"epochs": len(history)} if history else {}
         identity |= (settings or {}) | {"precision": precision, "split_hash": split_hash(table)}
         folder.note_task(name, identity=identity, trained=True, measured=None)
-        for old in (folder.path / name).glob("*.png"):  # or the page would show what this model may not have
-            old.unlink(missing_ok=True)
         if history:
             folder.write_table(f"{name}/history.csv", pd.DataFrame(history))
             folder.draw(f"{name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), name))
@@ -87,6 +82,16 @@ def report_model(
             folder.write("report.html", page.build(folder.path))
         folder.note(finished=True, seconds=None)  # how long the training took is not known here
     return found
+
+
+def take_over(folder: RunFolder, name: str, started: str) -> None:
+    """Make the folder this model's. Raises ValueError if it holds another run."""
+    folder.go_on()
+    if others := folder.record["tasks"].keys() - {name}:
+        raise ValueError(f"{folder.path} holds a run of {', '.join(sorted(others))}. Name another folder for {name}.")
+    folder.record = {"started": started, "tasks": {}}
+    for old in (folder.path / name).glob("*.png"):  # or the page would show what this model may not have
+        old.unlink(missing_ok=True)
 
 
 def parts_for(model: nn.Module, table: pd.DataFrame, pixels, device: torch.device) -> dict[str, data.Batches]:

@@ -14,6 +14,7 @@ import pandas as pd
 import evaluate
 from dataset.classes import HAM10000, name_of
 from dataset.csvfile import read_back
+from dataset.leakage import KINDS
 from dataset.synthetic import NOTE
 from dataset.table import SPLITS
 from decision import points_among
@@ -326,7 +327,7 @@ def _data(run: Run) -> dict:
 
 
 def _leakage(pairs: pd.DataFrame) -> dict:
-    kinds = {kind: pairs[pairs["kind"] == kind] for kind in ("same file", "same picture", "same lesion")}
+    kinds = {kind: pairs[pairs["kind"] == kind] for kind in KINDS}
     counts = {kind: [len(some), *some[["crosses", "crosses_by_image"]].sum()] for kind, some in kinds.items()}
     crossing = pairs[pairs["crosses"] & (pairs["kind"] != "same lesion")]
     return {"counts": counts, "crossing": crossing.head(N_PAIRS).to_dict("records")}

@@ -1,6 +1,7 @@
 """What a model said of a set of images -> its figures."""
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 from torch import nn
 
 import data
@@ -31,9 +32,8 @@ class Pictures:
         before = evaluate.softmax(self.collected.label)
         probabilities = evaluate.softmax(self.collected.label, self.calibration["temperature"])
         called = evaluate.by_rule(probabilities, self.calibration["prior"], self.calibration["tau"])
-        matrix = {
-            rule: evaluate.confusion_matrix(self.true, codes, len(self.classes)) for rule, codes in called.items()
-        }
+        labels = range(len(self.classes))
+        matrix = {rule: confusion_matrix(self.true, codes, labels=labels) for rule, codes in called.items()}
         kept = evaluate.risk_coverage(called["likeliest"] == self.true, probabilities.max(axis=1))
         return {
             "confusion_matrix": visualize.confusion(matrix["likeliest"], self.classes, self.task),

@@ -19,7 +19,7 @@ from report.pictures import Pictures
 
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # years, from which each begins
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
-BY_RULE = ("accuracy", "balanced_accuracy", "macro_f1")  # that the console shows by both rules
+BY_RULE = ("accuracy", "balanced_accuracy", "macro_f1")  # shown by both rules, the first two also with their change
 MAJORITY = "majority"  # in metrics.json: the scores of always calling the class that most training images have
 
 
@@ -154,6 +154,7 @@ def label_numbers(
     before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
     called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
     commonest = int(np.argmax(calibration["prior"]))
+    points = {name: one_against_rest(true, probabilities, members) for name, members in points_among(classes).items()}
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
         majority = evaluate.label_scores(true, np.full(len(true), commonest), classes, weights)
@@ -167,8 +168,7 @@ def label_numbers(
         found |= under("official", evaluate.official_label_scores(true, probabilities, classes, weights))
         found |= under("calibration.before", evaluate.calibration_scores(true, before, weights))
         found |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
-        for name, members in points_among(classes).items():
-            positive, score = one_against_rest(true, probabilities, members)
+        for name, (positive, score) in points.items():
             found |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
         return found
 
@@ -176,8 +176,7 @@ def label_numbers(
     for rule, chosen in called.items():
         means |= under(f"rules.{rule}", counted.of_calls(true, chosen, classes))
     means |= under("official", counted.of_official(true, probabilities, classes))
-    for name, members in points_among(classes).items():
-        positive, score = one_against_rest(true, probabilities, members)
+    for name, (positive, score) in points.items():
         means |= under(f"operating_points.{name}", counted.of_binary(positive, score >= (thresholds[name] or 0)))
     numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
     numbers.setdefault("operating_points", {})

@@ -255,11 +255,6 @@ def test_risk_and_coverage_by_hand():
     assert risk.tolist() == pytest.approx([0, 1 / 2, 1 / 3])
 
 
-def test_the_confusion_matrix_has_true_classes_in_rows():
-    matrix = evaluate.confusion_matrix(np.array([0, 0, 2]), np.array([0, 1, 2]), 3)
-    assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
-
-
 # Masks
 
 
