@@ -25,10 +25,10 @@ class RunFolder:
     Attributes
     ----------
     record : what was done, kept in record.json as it is done. ``started`` (ISO time); ``classes``; ``tasks``, a dict of
-        facts by task: ``identity``, ``trained``, ``measured`` (how) and ``external`` (whether it was measured there,
-        too); ``external``, which data set that is and what was left out; ``comparison``, whether comparison.json is of
-        this run; ``finished``, once everything is done; ``seconds`` that all of it took, without the time between runs
-        that go on.
+        facts by task: ``identity``, ``trained``, ``measured`` (how) and ``external``, the other data set that it was
+        measured on (its folder, and what was left out of it); ``comparison``, whether comparison.json is of these
+        measurements; ``finished``, once everything is done; ``seconds`` that all of it took, without the time between
+        runs that go on.
     caption : stands in every figure.
     """
 
@@ -91,8 +91,9 @@ class RunFolder:
         self.write_json(RECORD, self.record)
 
     def note_task(self, task: str, **facts) -> None:
-        """Add to what the record says of a task, and write it."""
-        self.note(tasks=self.record["tasks"] | {task: self.facts(task) | facts}, finished=False, seconds=self.seconds())
+        """Add to what the record says of a task, and write it; what is made of all tasks at the end no longer holds."""
+        tasks = self.record["tasks"] | {task: self.facts(task) | facts}
+        self.note(tasks=tasks, comparison=False, finished=False, seconds=self.seconds())
 
     def seconds(self) -> float:
         """That all work on what is here has taken until now, for the record."""

@@ -119,7 +119,7 @@ def measure(
         kept = averaging.to_keep(tta, calibration, results.tested_points(found))
         if tta or any(checkpoint.get(name) != value for name, value in kept.items()):
             save(path, checkpoint | kept)
-    folder.note_task(task, external=False)
+    folder.note_task(task, external=None)
     if other:
         heads = averaging.heads_of(checkpoints)
         rows = learnable(other.table, heads)
@@ -129,5 +129,4 @@ def measure(
             assess_on(batches, folder.below("external").below(task), other.name)
         elif machine.is_first():
             print(f"{task}: {other.name} has no {' and no '.join(f'{head}s' for head in heads)} to measure it with.")
-        folder.note(external={"folder": other.name, "left_out": other.left_out})
-        folder.note_task(task, external=bool(len(rows)))
+        folder.note_task(task, external={"folder": other.name, "left_out": other.left_out} if len(rows) else None)

@@ -94,8 +94,7 @@ class Run:
         done = [task for task in dict.fromkeys([*of_main, *tasks]) if tasks[task].get("measured") is not None]
         self.metrics = {task: self._json(f"{task}/metrics.json") for task in done}
         self.comparison = self._json("comparison.json") if self.record.get("comparison") else None
-        elsewhere = [task for task in done if tasks[task].get("external")]
-        self.external = {task: self._json(f"external/{task}/metrics.json") for task in elsewhere}
+        self.external = {task: self._json(f"external/{task}/metrics.json") for task in done if self.other_set(task)}
         self.splits, self.report = self.table("splits.csv"), self.table("data_report.csv")
         self.leakage = self.table("leakage.csv")
         if self.leakage is not None:  # an empty column has no type
@@ -111,12 +110,28 @@ class Run:
         path = self.folder / name
         return read_back(path) if path.exists() else None
 
+    def other_set(self, task: str) -> dict | None:
+        """The other data set that a task was measured on: ``folder`` and ``left_out``; None if it was on none."""
+        found = self.record["tasks"][task].get("external")
+        return self.record["external"] if found is True else found or None  # True: of an earlier version
+
     def epochs(self, task: str) -> str:
         """That a task was trained for; "12 of 30" where it was stopped."""
-        planned = self.record["tasks"][task].get("identity", {}).get("epochs", "?")
-        history = self.table(f"{task}/history.csv")
+        stopped, planned = self.stopped_after(task), self._planned(task)
+        return str(planned) if stopped is None else f"{stopped} of {planned}"
+
+    def stopped_after(self, task: str) -> int | None:
+        """The epochs that a task's training was stopped after; None if it came to its end."""
+        history, planned = self.table(f"{task}/history.csv"), self._planned(task)
         is_stopped = history is not None and isinstance(planned, int) and len(history) < planned
-        return f"{len(history)} of {planned}" if is_stopped else str(planned)
+        return len(history) if is_stopped else None
+
+    def _planned(self, task: str) -> int | str:
+        return self.record["tasks"][task].get("identity", {}).get("epochs", "?")
+
+    def views(self, task: str) -> int:
+        """Of each image that a task was measured as the average over."""
+        return self.metrics[task].get("views", 1)
 
     @property
     def seed(self) -> int | None:
@@ -134,8 +149,8 @@ def cautions_of(run: Run) -> list[str]:
     if scratch:
         found.append(f"{', '.join(scratch)}: started from scratch, not from ImageNet weights, which costs accuracy.")
     for task, metrics in run.metrics.items():
-        if metrics.get("views", 1) > 1:
-            found.append(f"{task}: measured as the average over {metrics['views']} views of each image.")
+        if run.views(task) > 1:
+            found.append(f"{task}: measured as the average over {run.views(task)} views of each image.")
         recall = _at(metrics, ("label", "per_class", "MEL", "recall"))
         if recall is not None and recall < 0.5:
             missed = "by the likeliest class more than half of the melanomas are missed"
@@ -166,8 +181,8 @@ def _fit_cautions(run: Run, task: str) -> list[str]:
     history = run.table(f"{task}/history.csv")
     if history is None:
         return []
-    if " of " in (epochs := run.epochs(task)):
-        return [f"{task}: stopped after {epochs} epochs."]
+    if run.stopped_after(task) is not None:
+        return [f"{task}: stopped after {run.epochs(task)} epochs."]
     best = history.loc[history["val_loss"].idxmin()]
     ratio = best["val_loss"] / best["train_loss"]
     if ratio > GAP:
@@ -193,7 +208,7 @@ def _values(run: Run) -> dict:
         "averaged": [path for found in run.metrics.values() for path in found.get("averaged", [])],
         "models": _models(run.folder, run.metrics),
         "comparison": {task: _comparison(found) for task, found in (run.comparison or {}).items()},
-        "external": run.external and run.record["external"] | _models(run.folder / "external", run.external),
+        "other_sets": _other_sets(run),
         "data": _data(run),
         "leakage": None if run.leakage is None else _leakage(run.leakage),
         "config": run.config,
@@ -203,6 +218,15 @@ def _values(run: Run) -> dict:
         "duration": _duration(run.record.get("seconds")),
         "settings": _settings(run),
     }
+
+
+def _other_sets(run: Run) -> list[dict]:
+    """Each other data set, with the models' numbers on it."""
+    found = []
+    for about in {run.other_set(task)["folder"]: run.other_set(task) for task in run.external}.values():
+        metrics = {task: values for task, values in run.external.items() if run.other_set(task) == about}
+        found.append(about | _models(run.folder / "external", metrics))
+    return found
 
 
 def _commands(environments: list[dict]) -> list[tuple[str, str]]:

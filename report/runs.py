@@ -40,12 +40,17 @@ class Finished(NamedTuple):
         return self.files.seed
 
     def setting(self, task: str) -> str:
-        """What a task's runs with several seeds have in common: settings but seed and places, the start, the views."""
+        """What a task's runs with several seeds have in common: all but the seed and places."""
         config = {name: value for name, value in self.files.config.items() if name not in NOT_OF_A_SETTING}
         identity = self.files.record["tasks"][task].get("identity", {})
         shared = {name: value for name, value in identity.items() if name != "seed"}
-        shared["views"] = self.files.metrics[task].get("views", 1)
-        return json.dumps([task, config, shared], sort_keys=True)
+        return json.dumps([task, config, shared, self.remark(task)], sort_keys=True)
+
+    def remark(self, task: str) -> str:
+        """What a reader must know of a task beside its name: that it was stopped early, that it is an average."""
+        stopped, views = self.files.stopped_after(task), self.files.views(task)
+        found = [] if stopped is None else [f"stopped after {self.files.epochs(task)} epochs"]
+        return ", ".join([*found, f"over {views} views"] if views > 1 else found)
 
     def is_copy_of(self, other: "Finished") -> bool:
         """Whether both folders are one, or hold the same run: of one start, with one setting and seed."""

@@ -65,8 +65,8 @@ def _model(run: Finished, task: str, head: str) -> dict:
     """The main scores of a run's task, as its metrics.json has them."""
     images = run.tables[task][head]["image"]
     scores = {key: score_at(run.files.metrics[task], (head, *score.path)) for key, score in SCORES[head].items()}
-    about = {"head": head, "run": run.name, "task": task, "seed": run.seed, "n_images": len(images)}
-    return about | {"n_lesions": int(run.test.loc[images, "lesion_id"].nunique()), "scores": scores}
+    about = {"head": head, "run": run.name, "task": task, "remark": run.remark(task), "seed": run.seed}
+    return about | {"n_images": len(images), "n_lesions": int(run.test.loc[images, "lesion_id"].nunique()), "scores": scores}
 
 
 def _pairs(runs: Sequence[Finished]) -> Iterator[tuple[str, RunTask, RunTask]]:
@@ -79,7 +79,9 @@ def _pairs(runs: Sequence[Finished]) -> Iterator[tuple[str, RunTask, RunTask]]:
 
 def _difference(head: str, first: RunTask, second: RunTask) -> dict:
     tables = [run.tables[task][head] for run, task in (first, second)]
-    names = {"head": head, "run": second[0].name, "task": second[1], "less_run": first[0].name, "less_task": first[1]}
+    names = {"head": head}
+    for prefix, (run, task) in (("", second), ("less_", first)):
+        names |= {f"{prefix}run": run.name, f"{prefix}task": task, f"{prefix}remark": run.remark(task)}
     return names | compare(head, *tables, first[0].test["lesion_id"])
 
 
@@ -100,8 +102,8 @@ def _spread(head: str, task: str, runs: list[Finished]) -> dict:
         scores[key] = {"mean": None, "std": None}
         if None not in values:
             scores[key] = {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
-    about = {"head": head, "task": task, "runs": [run.name for run in runs], "seeds": [run.seed for run in runs]}
-    return about | {"n_seeds": len(runs), "scores": scores}
+    about = {"head": head, "task": task, "remark": runs[0].remark(task), "runs": [run.name for run in runs]}
+    return about | {"seeds": [run.seed for run in runs], "n_seeds": len(runs), "scores": scores}
 
 
 def _kinds(found: dict) -> list[dict]:
@@ -113,9 +115,10 @@ def _kinds(found: dict) -> list[dict]:
         )
         if models:
             kind = {"title": title, "columns": {key: score.title for key, score in _shown(head, models)}}
-            kind["models"] = models
+            kind["models"] = [row | {"name": _named(row["task"], row["remark"])} for row in models]
             kind["differences"] = [row | {"pair": _pair_of(row)} for row in differences]
-            kinds.append(kind | {"seeds": seeds})
+            kind["seeds"] = [row | {"name": _named(row["task"], row["remark"])} for row in seeds]
+            kinds.append(kind)
     return kinds
 
 
@@ -126,7 +129,12 @@ def _shown(head: str, models: list[dict]) -> list[tuple[str, Score]]:
 
 
 def _pair_of(row: dict) -> str:
-    return row["task"] if row["task"] == row["less_task"] else f"{row['task']} less {row['less_task']}"
+    second, first = _named(row["task"], row["remark"]), _named(row["less_task"], row["less_remark"])
+    return second if second == first else f"{second} less {first}"
+
+
+def _named(task: str, remark: str) -> str:
+    return f"{task} ({remark})" if remark else task
 
 
 def _figure(kinds: list[dict], first: str) -> visualize.Figure:
@@ -148,9 +156,9 @@ def as_text(found: dict, kinds: list[dict]) -> str:
     """The scores, the differences and the spread over seeds, as tables for the console."""
     blocks = [f"{found['n_images']:,} test images of {found['n_lesions']:,} lesions; in brackets the 95 % interval"]
     for kind in kinds:
-        models = [(f"{row['run']} {row['task']}{_of(row)}", row["scores"]) for row in kind["models"]]
+        models = [(f"{row['run']} {row['name']}{_of(row)}", row["scores"]) for row in kind["models"]]
         differences = [(f"{row['run']} {row['pair']}{_of(row)}", row) for row in kind["differences"]]
-        seeds = [(f"{row['task']}, {_seeds(row)}", row["scores"]) for row in kind["seeds"]]
+        seeds = [(f"{row['name']}, {_seeds(row)}", row["scores"]) for row in kind["seeds"]]
         for title, rows, shown in (
             (kind["title"], models, _value),
             (f"{kind['title']}, differences from {found['first']}", differences, _change),

@@ -355,6 +355,25 @@ def test_another_data_set_is_measured_whole(demo_folder, folder, tmp_path, capsy
     assert "has no masks to measure it with" in capsys.readouterr().out
 
 
+def test_each_model_stands_under_the_data_set_that_it_was_measured_on(demo_folder, folder, tmp_path):
+    for code in ("MEL", "NV"):
+        folder.add(f"{code}_0", code)
+    first = shutil.copytree(folder.write().path, tmp_path / "first")
+    folder.add("NV_1", "NV")
+    second = shutil.copytree(folder.write().path, tmp_path / "second")
+    tasks = ["--tasks", "classification", "segmentation"]
+    assert quick(demo_folder, tmp_path, *tasks, "--external-dir", str(first)) == 0
+    assert quick(demo_folder, tmp_path, *tasks[:2], "--evaluate-only", "--external-dir", str(second)) == 0
+    report = (tmp_path / "outputs" / "report.html").read_text()
+    _, of_one, of_other = report[report.index('id="another-data-set"') :].split("<p>All usable images of")
+    for section, place, task, n_images in (
+        (of_one, second, "classification", 3),
+        (of_other, first, "segmentation", 2),
+    ):
+        assert f"<code>{place}</code>" in section and f"<h3>{task}</h3>" in section and f"<td>{n_images}</td>" in section
+    assert "<h3>segmentation</h3>" not in of_one and str(first) not in of_one
+
+
 def test_what_another_data_set_shares_with_the_training_images_is_left_out_and_said(demo_folder, tmp_path, capsys):
     shutil.copytree(demo_folder, tmp_path / "copy")
     assert quick(demo_folder, tmp_path, "--external-dir", str(tmp_path / "copy"), "--test-fraction", "0.01") == 0
@@ -468,6 +487,7 @@ def test_a_model_over_turns_is_not_compared_with_one_without(whole_run, demo_fol
     shutil.copytree(whole_run[0], tmp_path / "outputs")
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta", "--tasks", "multitask") == 0
     assert RunFolder(tmp_path / "outputs").read_record()["comparison"] is False
+    assert not (tmp_path / "outputs" / "comparison.json").exists()
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta", "--tasks", "classification") == 0
     assert RunFolder(tmp_path / "outputs").read_record()["comparison"] is True
     assert set(json.loads((tmp_path / "outputs" / "comparison.json").read_text())) == {"classification"}

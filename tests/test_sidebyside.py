@@ -352,3 +352,18 @@ def test_runs_over_turns_are_another_setting(place):
     path = place / "b" / "classification" / "metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"views": 8}))
     assert {row["task"] for row in compared("a", "b")["seeds"]} == {"segmentation"}
+
+
+def test_what_sets_a_model_apart_is_said_and_makes_it_another_setting(place, capsys):
+    """A training that was stopped and then measured; one that was measured over turns."""
+    write(place / "b" / "classification" / "history.csv", pd.DataFrame({"epoch": [1, 2]}))
+    path = write_run(place / "c", 3) / "classification" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"views": 8}))
+    found = compared("a", "b", "c")
+    printed, html = capsys.readouterr().out, Path("comparison/comparison.html").read_text(encoding="utf-8")
+    remarks = {row["run"]: row["remark"] for row in found["models"] if row["task"] == "classification"}
+    assert remarks == {"a": "", "b": "stopped after 2 of 15 epochs", "c": "over 8 views"}
+    assert {row["task"] for row in found["seeds"]} == {"segmentation"}
+    for shown in (printed, html):
+        for name in ("classification (stopped after 2 of 15 epochs)", "classification (over 8 views)"):
+            assert name in shown and f"{name} less classification" in shown
