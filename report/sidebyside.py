@@ -65,8 +65,9 @@ def _model(run: Finished, task: str, head: str) -> dict:
     """The main scores of a run's task, as its metrics.json has them."""
     images = run.tables[task][head]["image"]
     scores = {key: score_at(run.files.metrics[task], (head, *score.path)) for key, score in SCORES[head].items()}
+    n_lesions = int(run.test.loc[images, "lesion_id"].nunique())
     about = {"head": head, "run": run.name, "task": task, "remark": run.remark(task), "seed": run.seed}
-    return about | {"n_images": len(images), "n_lesions": int(run.test.loc[images, "lesion_id"].nunique()), "scores": scores}
+    return about | {"n_images": len(images), "n_lesions": n_lesions, "scores": scores}
 
 
 def _pairs(runs: Sequence[Finished]) -> Iterator[tuple[str, RunTask, RunTask]]:
