@@ -18,7 +18,7 @@ NO_TAU = (
 
 def percent(share: float) -> str:
     """A share in whole per cent, which is 0 or 100 only if it is."""
-    if 0 < share < 0.005:
+    if 0 < share <= 0.005:
         return "under 1 %"
     return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 

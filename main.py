@@ -438,6 +438,7 @@ def measured_as(config: SimpleNamespace) -> dict:
 def measure_models(config, folder: RunFolder, name: str, checkpoints: dict, parts: dict, external, precision) -> None:
     """Measure one checkpoint, or the average of several, on the test set, and on another data set if one is named."""
     keep = not config.CHECKPOINTS
+    folder.note_task(name, measured=None, external=None)  # its files may be stopped between one way and another
     measure(folder, name, checkpoints, parts, external, precision=precision, tta=config.TTA, keep=keep)
     folder.note_task(name, measured=measured_as(config))
 

@@ -245,10 +245,11 @@ def differences(groups: Sequence[tuple[Sequence[str], dict[str, Sequence]]], hea
     groups : each a row of panels: the names of the R models, and by score their (R, 3) difference, low and high, NaN
         for what is not defined.
     """
-    n_rows, n_columns = [len(names) for names, _ in groups], max(len(scores) for _, scores in groups)
-    figure = Figure(figsize=(2.4 * n_columns + 2, sum(0.45 * n + 1.1 for n in n_rows)), layout="constrained")
+    n_columns = max(len(scores) for _, scores in groups)
+    lines = [len(names) * max(len(name.splitlines()) for name in names) for names, _ in groups]
+    heights = [0.22 * n + 0.6 for n in lines]
+    figure = Figure(figsize=(2.4 * n_columns + 2, sum(heights) + 0.5 * len(groups)), layout="constrained")
     figure.suptitle(_as_text(heading), fontsize=11, parse_math=False)
-    heights = [0.45 * n + 0.6 for n in n_rows]
     grid = figure.subplots(len(groups), n_columns, sharey="row", squeeze=False, height_ratios=heights)
     for axes, (names, scores) in zip(grid, groups):
         for axis, (title, values) in zip(axes, scores.items()):

@@ -133,7 +133,7 @@ def _refuse_repeated(names: pd.Series | pd.Index) -> None:
 def compare_tasks(folder: RunFolder, table: pd.DataFrame) -> bool:
     """Write how a run's multi-task model differs from its single-task ones, and return whether there are any.
 
-    Models of which only one was measured over turns are not compared. An earlier comparison is replaced or deleted.
+    Models of which only one was measured over turns are not compared.
     """
     found = {}
     for task, head in (("classification", "label"), ("segmentation", "mask")):
@@ -144,8 +144,6 @@ def compare_tasks(folder: RunFolder, table: pd.DataFrame) -> bool:
             found[task] = compare(head, *pair, usable(table).set_index("image")["lesion_id"])
     if found:
         folder.write_json("comparison.json", found)
-    elif is_first():
-        (folder.path / "comparison.json").unlink(missing_ok=True)
     return bool(found)
 
 

@@ -91,7 +91,9 @@ class RunFolder:
         self.write_json(RECORD, self.record)
 
     def note_task(self, task: str, **facts) -> None:
-        """Add to what the record says of a task, and write it; what is made of all tasks at the end no longer holds."""
+        """Add to what the record says of a task, and write it; what was made of all tasks no longer holds."""
+        if self.record.get("comparison") and is_first():
+            (self.path / "comparison.json").unlink(missing_ok=True)
         tasks = self.record["tasks"] | {task: self.facts(task) | facts}
         self.note(tasks=tasks, comparison=False, finished=False, seconds=self.seconds())
 

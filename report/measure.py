@@ -119,7 +119,6 @@ def measure(
         kept = averaging.to_keep(tta, calibration, results.tested_points(found))
         if tta or any(checkpoint.get(name) != value for name, value in kept.items()):
             save(path, checkpoint | kept)
-    folder.note_task(task, external=None)
     if other:
         heads = averaging.heads_of(checkpoints)
         rows = learnable(other.table, heads)

@@ -222,11 +222,10 @@ def _values(run: Run) -> dict:
 
 def _other_sets(run: Run) -> list[dict]:
     """Each other data set, with the models' numbers on it."""
-    found = []
-    for about in {run.other_set(task)["folder"]: run.other_set(task) for task in run.external}.values():
-        metrics = {task: values for task, values in run.external.items() if run.other_set(task) == about}
-        found.append(about | _models(run.folder / "external", metrics))
-    return found
+    sets: dict[tuple, dict] = {}
+    for task, metrics in run.external.items():
+        sets.setdefault(tuple(run.other_set(task).items()), {})[task] = metrics
+    return [dict(about) | _models(run.folder / "external", metrics) for about, metrics in sets.items()]
 
 
 def _commands(environments: list[dict]) -> list[tuple[str, str]]:

@@ -28,12 +28,14 @@ class Finished(NamedTuple):
     name : its folder, as it was named.
     test : the test images' label and lesion_id, by image.
     tables : `read_head`'s, by task and head.
+    remarks : what a reader must know of a task beside its name, by task; "" for nothing.
     """
 
     name: str
     files: Run
     test: pd.DataFrame
     tables: dict[str, dict[str, pd.DataFrame]]
+    remarks: dict[str, str]
 
     @property
     def seed(self) -> int | None:
@@ -44,13 +46,7 @@ class Finished(NamedTuple):
         config = {name: value for name, value in self.files.config.items() if name not in NOT_OF_A_SETTING}
         identity = self.files.record["tasks"][task].get("identity", {})
         shared = {name: value for name, value in identity.items() if name != "seed"}
-        return json.dumps([task, config, shared, self.remark(task)], sort_keys=True)
-
-    def remark(self, task: str) -> str:
-        """What a reader must know of a task beside its name: that it was stopped early, that it is an average."""
-        stopped, views = self.files.stopped_after(task), self.files.views(task)
-        found = [] if stopped is None else [f"stopped after {self.files.epochs(task)} epochs"]
-        return ", ".join([*found, f"over {views} views"] if views > 1 else found)
+        return json.dumps([task, config, shared, self.remarks[task]], sort_keys=True)
 
     def is_copy_of(self, other: "Finished") -> bool:
         """Whether both folders are one, or hold the same run: of one start, with one setting and seed."""
@@ -120,7 +116,13 @@ def read_run(folder: Path) -> Finished:
             raise ValueError(f"predictions.csv lacks the column {', '.join(sorted(lost))}.")
         for table in tables[task].values():
             _refuse_strangers(task, table, test)
-    return Finished(str(folder), run, test, tables)
+    return Finished(str(folder), run, test, tables, {task: _remark(run, task) for task in tables})
+
+
+def _remark(run: Run, task: str) -> str:
+    """That a training was stopped early, and that it was measured over several views of each image."""
+    found = [] if run.stopped_after(task) is None else [f"stopped after {run.epochs(task)} epochs"]
+    return ", ".join([*found, f"over {run.views(task)} views"] if run.views(task) > 1 else found)
 
 
 def _expected(head: str, found: dict) -> list[tuple[str, ...]]:

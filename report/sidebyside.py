@@ -66,7 +66,7 @@ def _model(run: Finished, task: str, head: str) -> dict:
     images = run.tables[task][head]["image"]
     scores = {key: score_at(run.files.metrics[task], (head, *score.path)) for key, score in SCORES[head].items()}
     n_lesions = int(run.test.loc[images, "lesion_id"].nunique())
-    about = {"head": head, "run": run.name, "task": task, "remark": run.remark(task), "seed": run.seed}
+    about = {"head": head, "run": run.name, "task": task, "remark": run.remarks[task], "seed": run.seed}
     return about | {"n_images": len(images), "n_lesions": n_lesions, "scores": scores}
 
 
@@ -82,7 +82,7 @@ def _difference(head: str, first: RunTask, second: RunTask) -> dict:
     tables = [run.tables[task][head] for run, task in (first, second)]
     names = {"head": head}
     for prefix, (run, task) in (("", second), ("less_", first)):
-        names |= {f"{prefix}run": run.name, f"{prefix}task": task, f"{prefix}remark": run.remark(task)}
+        names |= {f"{prefix}run": run.name, f"{prefix}task": task, f"{prefix}remark": run.remarks[task]}
     return names | compare(head, *tables, first[0].test["lesion_id"])
 
 
@@ -103,7 +103,7 @@ def _spread(head: str, task: str, runs: list[Finished]) -> dict:
         scores[key] = {"mean": None, "std": None}
         if None not in values:
             scores[key] = {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
-    about = {"head": head, "task": task, "remark": runs[0].remark(task), "runs": [run.name for run in runs]}
+    about = {"head": head, "task": task, "remark": runs[0].remarks[task], "runs": [run.name for run in runs]}
     return about | {"seeds": [run.seed for run in runs], "n_seeds": len(runs), "scores": scores}
 
 
@@ -129,13 +129,13 @@ def _shown(head: str, models: list[dict]) -> list[tuple[str, Score]]:
     return [(key, score) for key, score in SCORES[head].items() if key in known or not score.of_class]
 
 
-def _pair_of(row: dict) -> str:
-    second, first = _named(row["task"], row["remark"]), _named(row["less_task"], row["less_remark"])
-    return second if second == first else f"{second} less {first}"
+def _pair_of(row: dict, apart: str = " ") -> str:
+    second, first = _named(row["task"], row["remark"], apart), _named(row["less_task"], row["less_remark"], apart)
+    return second if second == first else f"{second}{apart}less {first}"
 
 
-def _named(task: str, remark: str) -> str:
-    return f"{task} ({remark})" if remark else task
+def _named(task: str, remark: str, apart: str = " ") -> str:
+    return f"{task}{apart}({remark})" if remark else task
 
 
 def _figure(kinds: list[dict], first: str) -> visualize.Figure:
@@ -143,7 +143,7 @@ def _figure(kinds: list[dict], first: str) -> visualize.Figure:
     for kind in kinds:
         if rows := kind["differences"]:
             values = {title: [_ends(row[key]) for row in rows] for key, title in kind["columns"].items()}
-            groups.append(([f"{row['run']}\n{row['pair']}" for row in rows], values))
+            groups.append((["\n".join([row["run"], _pair_of(row, "\n")]) for row in rows], values))
     return visualize.differences(groups, f"Differences from\n{first}")
 
 

@@ -79,13 +79,23 @@ def test_without_a_threshold_nothing_is_above_or_below(calibration):
 
 @pytest.mark.parametrize(
     ("share", "words"),
-    [(0, "0 %"), (0.004, "under 1 %"), (0.5, "50 %"), (0.9949, "99 %"), (0.9955, "over 99 %"), (1, "100 %")],
+    [
+        (0, "0 %"),
+        (0.005, "under 1 %"),
+        (0.0051, "1 %"),
+        (0.5, "50 %"),
+        (0.9949, "99 %"),
+        (0.9955, "over 99 %"),
+        (1, "100 %"),
+    ],
 )
 def test_a_share_is_nothing_or_all_only_if_it_is(share, words):
     """Of 222 melanomas one was missed: that is not 100 %."""
     assert decision.percent(share) == words
 
 
-@pytest.mark.parametrize(("probability", "words"), [(0, "under 1 %"), (np.float32(1), "over 99 %"), (0.8, "80 %")])
+@pytest.mark.parametrize(
+    ("probability", "words"), [(0, "under 1 %"), (0.005, "under 1 %"), (np.float32(1), "over 99 %"), (0.8, "80 %")]
+)
 def test_no_probability_is_called_certain(probability, words):
     assert decision.certainty(probability) == words

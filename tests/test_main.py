@@ -374,6 +374,38 @@ def test_each_model_stands_under_the_data_set_that_it_was_measured_on(demo_folde
     assert "<h3>segmentation</h3>" not in of_one and str(first) not in of_one
 
 
+def test_two_models_of_a_data_set_that_has_changed_are_both_shown(demo_folder, folder, tmp_path):
+    for code in ("MEL", "NV"):
+        folder.add(f"{code}_0", code)
+    other = folder.write().path
+    options = ["--external-dir", str(other), "--tasks", "classification"]
+    assert quick(demo_folder, tmp_path, *options, "segmentation") == 0
+    folder.add("NV_1", "NV")
+    folder.write()
+    assert quick(demo_folder, tmp_path, *options, "--evaluate-only") == 0
+    report = (tmp_path / "outputs" / "report.html").read_text()
+    of_one, of_other = report[report.index('id="another-data-set"') :].split("<p>All usable images of")[1:]
+    assert "None of the 3 images" in of_one and "<h3>classification</h3>" in of_one
+    assert "None of the 2 images" in of_other and "<h3>segmentation</h3>" in of_other
+
+
+def test_a_run_that_is_stopped_while_it_is_measured_anew_does_not_call_it_measured(demo_folder, tmp_path, monkeypatch):
+    assert quick(demo_folder, tmp_path) == 0
+    original, known = main.measure, RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]
+
+    def stopped(*arguments, **options):
+        original(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "measure", stopped)
+    assert quick(demo_folder, tmp_path, "--resume", "--tta") == 130
+    assert RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]["measured"] is None
+    monkeypatch.setattr(main, "measure", original)
+    assert quick(demo_folder, tmp_path, "--resume") == 0
+    assert RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"] == known
+    assert json.loads((tmp_path / "outputs" / "classification" / "metrics.json").read_text())["views"] == 1
+
+
 def test_what_another_data_set_shares_with_the_training_images_is_left_out_and_said(demo_folder, tmp_path, capsys):
     shutil.copytree(demo_folder, tmp_path / "copy")
     assert quick(demo_folder, tmp_path, "--external-dir", str(tmp_path / "copy"), "--test-fraction", "0.01") == 0

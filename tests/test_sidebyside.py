@@ -367,3 +367,10 @@ def test_what_sets_a_model_apart_is_said_and_makes_it_another_setting(place, cap
     for shown in (printed, html):
         for name in ("classification (stopped after 2 of 15 epochs)", "classification (over 8 views)"):
             assert name in shown and f"{name} less classification" in shown
+
+
+def test_a_damaged_history_is_named_with_its_run(place, capsys):
+    (place / "b" / "classification" / "history.csv").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        main(["compare", "a", "b"])
+    assert "b: a file is missing or damaged" in capsys.readouterr().err
