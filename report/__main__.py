@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"\nThis, as a page and as JSON, is in {options.output_dir}; open comparison.html there")
         else:
             rewrite(RunFolder(options.folder))
+            print(f"Written again: {options.folder / 'report.html'}")
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
 
