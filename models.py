@@ -392,7 +392,7 @@ def _kind(value: Tensor | None) -> str:
 
 
 def build_model(checkpoint: dict, device: str | torch.device = "cpu") -> Model:
-    """The trained network of what `load_checkpoint` returned, in eval mode; its `classes` are what labels count."""
+    """The trained network of what `load_checkpoint` returned, in eval mode; its `classes` name the labels."""
     model = MODELS[checkpoint["task"]](**checkpoint["arguments"])
     model.load_state_dict(checkpoint["weights"])
     model.classes = tuple(checkpoint["classes"])
@@ -400,7 +400,7 @@ def build_model(checkpoint: dict, device: str | torch.device = "cpu") -> Model:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The trained network of a checkpoint, in eval mode; needs nothing but the file. As `build_model`.
+    """The trained network of a checkpoint, in eval mode, as `build_model` gives it; needs nothing but the file.
 
     Raises
     ------

@@ -116,9 +116,9 @@ def _kinds(found: dict) -> list[dict]:
         )
         if models:
             kind = {"title": title, "columns": {key: score.title for key, score in _shown(head, models)}}
-            kind["models"] = [row | {"name": _named(row["task"], row["remark"])} for row in models]
+            kind["models"] = [row | {"name": _named(row)} for row in models]
             kind["differences"] = [row | {"pair": _pair_of(row)} for row in differences]
-            kind["seeds"] = [row | {"name": _named(row["task"], row["remark"])} for row in seeds]
+            kind["seeds"] = [row | {"name": _named(row)} for row in seeds]
             kinds.append(kind)
     return kinds
 
@@ -130,11 +130,12 @@ def _shown(head: str, models: list[dict]) -> list[tuple[str, Score]]:
 
 
 def _pair_of(row: dict, apart: str = " ") -> str:
-    second, first = _named(row["task"], row["remark"], apart), _named(row["less_task"], row["less_remark"], apart)
+    second, first = _named(row, apart), _named(row, apart, "less_")
     return second if second == first else f"{second}{apart}less {first}"
 
 
-def _named(task: str, remark: str, apart: str = " ") -> str:
+def _named(row: dict, apart: str = " ", which: str = "") -> str:
+    task, remark = row[f"{which}task"], row[f"{which}remark"]
     return f"{task}{apart}({remark})" if remark else task
 
 
