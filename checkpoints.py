@@ -21,6 +21,9 @@ OTHER_VERSIONS = {
     "ema": 0.0,
     "mask_loss": "bce",
     "encoder": "resnet18",
+    "encoder_lr_scale": 1.0,
+    "dropout": 0.0,
+    "drop_path": 0.0,
 }
 
 

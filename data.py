@@ -6,8 +6,8 @@ A batch is a dict, here and everywhere else (N images, K classes, H x W pixels):
 key        shape         dtype, range
 =========  ============  ==================================================================
 image      (N, 3, H, W)  float, (pixel / 255 - MEAN) / STD by channel, channels_last memory
-label      (N,)          int64 in [0, K), position among the table's classes; -1 for none
-mask       (N, 1, H, W)  float in {0, 1}; 0 for none
+label      (N,)          int64 in [0, K), position among the table's classes; -1 for none; mixed: (N, K) float
+mask       (N, 1, H, W)  float in {0, 1}; 0 for none; mixed: in [0, 1]
 has_label  (N,)          bool; only where some of the data set's images have no label
 has_mask   (N,)          bool; only where some of the data set's images have no mask
 =========  ============  ==================================================================
@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from augment import AUGMENTS
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.images import read_image
@@ -29,7 +30,6 @@ from dataset.table import targets
 from machine import map_ahead
 
 COPIED_AT_A_TIME = 64_000_000  # bytes
-AUGMENTS = ("none", "turns")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB
 
 
@@ -79,7 +79,7 @@ class Batches:
     table : the rows to draw from, with columns ``row`` and ``label``; `dataset.table.targets` tells what each row has.
     batch_size : images a batch at most, over all processes; an epoch's batches are equal to within one image.
     seed : shuffle and augment by it; None keeps the table's order, as evaluation needs.
-    augment : one of `AUGMENTS`. With "turns" each image comes in one of its eight flips and quarter turns.
+    augment : names in `augment.AUGMENTS`, done in this order where images are shuffled.
     rank, n_ranks : this process and their number; each batch is dealt out among them.
 
     Attributes
@@ -100,7 +100,7 @@ class Batches:
         *,
         device: str | torch.device = "cpu",
         seed: int | None = None,
-        augment: str = "none",
+        augment: str | Sequence[str] = (),
         rank: int = 0,
         n_ranks: int = 1,
     ) -> None:
@@ -112,7 +112,8 @@ class Batches:
         self.shares = {name: float(values.mean()) for name, values in known.items()}
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
         self.has = {name: torch.tensor(values).to(device) for name, values in partly.items()}
-        self.seed, self.augment, self.rank, self.n_ranks = seed, augment, rank, n_ranks
+        self.augment = (augment,) if isinstance(augment, str) else tuple(augment)
+        self.seed, self.rank, self.n_ranks = seed, rank, n_ranks
         self.n_images = len(self.rows)
         n_batches = -(-self.n_images // batch_size)
         self.sizes = [len(part) for part in np.array_split(rows, n_batches)] if n_batches else []
@@ -156,14 +157,22 @@ class Batches:
         mine = slice(self.rank, None, self.n_ranks)
         for pixels, values in zip(self._read_ahead([part[mine] for part in rows]), parts):
             part = {name: value[mine] for name, value in zip(drawn, values)}
-            if "code" in part:
-                pixels = turn(pixels, part["code"])
-            yield {
+            for name, change in self._changes("pixels").items():
+                pixels = change(pixels, part[name])
+            batch = {
                 "image": normalise(pixels[..., :3]),
                 "label": self.labels[part["order"]],
                 "mask": pixels[..., 3].gt(0).float().unsqueeze(1),
                 **{name: values[part["order"]] for name, values in self.has.items()},
             }
+            for name, change in self._changes("batch").items():
+                batch = change(batch, part[name], len(self.classes))
+            yield batch
+
+    def _changes(self, kind: str) -> dict:
+        """The augmentations that change pixels, or batches, in their order; none where images are not shuffled."""
+        named = self.augment if self.seed is not None else ()
+        return {name: change for name in named if (change := getattr(AUGMENTS[name], kind))}
 
     def _draw(self, epoch: int) -> dict[str, torch.Tensor]:
         """The order of an epoch's images, and what changes each of them; as long as there are images."""
@@ -171,9 +180,8 @@ class Batches:
             return {"order": torch.arange(self.n_images)}
         rng = np.random.default_rng((self.seed, epoch))
         drawn = {"order": torch.from_numpy(rng.permutation(self.n_images))}
-        if self.augment == "turns":
-            drawn["code"] = torch.from_numpy(rng.integers(8, size=self.n_images))
-        return drawn
+        draws = {name: draw for name in self.augment if (draw := AUGMENTS[name].draw)}
+        return drawn | {name: torch.from_numpy(draw(rng, self.n_images)) for name, draw in draws.items()}
 
     def _read_ahead(self, parts: list[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Gather each part's pixels, two steps ahead in a thread where they come from the disk."""
@@ -189,18 +197,3 @@ class Batches:
             return self.pixels[rows]
         pixels = torch.from_numpy(self.pixels[rows.numpy()])
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
-
-
-def turn(pixels: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Turn square images (N, S, S, 4) uint8, each by its code (N,): code % 4 quarter turns, then a flip if code > 3."""
-    n, size = pixels.shape[:2]
-    packed = pixels.contiguous().view(torch.int32).view(n, size * size)  # a pixel's four bytes move as one word
-    return packed.gather(1, _turned_places(size, pixels.device)[codes]).view(torch.uint8).view(pixels.shape)
-
-
-@lru_cache(maxsize=8)
-def _turned_places(size: int, device: torch.device) -> torch.Tensor:
-    """(8, size * size): for each code, where each pixel of the turned image comes from."""
-    places = torch.arange(size * size).view(size, size)
-    turns = [torch.rot90(places, k) for k in range(4)]
-    return torch.stack([*turns, *(turned.flip(1) for turned in turns)]).flatten(1).to(device)

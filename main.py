@@ -20,12 +20,15 @@ import models
 import settings
 import train
 import visualize
+from augment import AUGMENTS
 from checkpoints import Checkpoints, depends_on_epochs
 from dataset import leakage, splits, synthetic
 from dataset import table as tables
 from dataset.cache import PixelFile, decode_table
 from dataset.classes import classes_of, code_of
 from dataset.layout import find
+from encoders import ENCODERS
+from encoders.weights import Start, imagenet_start
 from report import comparison, page, takeover
 from report.folder import RunFolder
 from report.live import Live
@@ -46,9 +49,9 @@ TEST_FRACTION = 0.15  # share of lesions for the final numbers
 GROUP_BY_LESION = True  # keep all images of a lesion in one part
 GROUP_DUPLICATES = False  # count near duplicates of different lesion ids as one lesion too
 LIMIT = 0  # use only this many images, stratified by class; 0 = all
-ENCODER = "resnet18"  # the network of torchvision that models see with: resnet18, resnet34, resnet50
+ENCODER = "resnet18"  # the network that models see with: resnet18, 34, 50, efficientnet_lite0, 1, 2
 PRETRAINED = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
-AUGMENT = "turns"  # training images: none, turns (random flips and quarter turns)
+AUGMENT = ("turns",)  # of training images: none, or some of turns (flips and quarter turns), crops, mixup
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME = False  # continue the run in OUTPUT_DIR where it stopped
@@ -71,6 +74,10 @@ SCHEDULE = "constant"  # of the learning rate: constant, cosine (to 0)
 WARM_UP = 0.0  # share of the steps in which the learning rate rises from 0
 EMA = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
 MASK_LOSS = "bce"  # of outlines: bce, bce+dice
+ENCODER_LR_SCALE = 1.0  # share of the learning rate that the encoder learns with
+WEIGHT_DECAY = 0.0  # AdamW's
+DROPOUT = 0.0  # share of the channels that labels are read from, dropped in training
+DROP_PATH = 0.0  # share of images that skip the encoder's deepest block in training; EfficientNet-Lite
 
 RECIPES = {  # what --recipe sets instead; flags still win
     "paper": {},
@@ -93,9 +100,9 @@ RECIPES = {  # what --recipe sets instead; flags still win
 CHOICES = {
     "RECIPE": tuple(RECIPES),
     "TASKS": tuple(models.MODELS),
-    "ENCODER": tuple(models.ENCODERS),
+    "ENCODER": tuple(ENCODERS),
     "PRETRAINED": ("auto", "yes", "no"),
-    "AUGMENT": data.AUGMENTS,
+    "AUGMENT": tuple(AUGMENTS),
     "PRECISION": ("auto", "fp32", "bf16"),
     "SCHEDULE": train.SCHEDULES,
     "MASK_LOSS": tuple(train.LOSSES["mask"]),
@@ -168,13 +175,13 @@ def run(config: SimpleNamespace) -> None:
         named = load_named(config.CHECKPOINTS, folder, config.IMAGE_SIZE, data_set.table)
         folder.caption = folder.caption or averaging.note_of(named)
         tasks = [] if named else choose_tasks(config, folder, data_set.table)
-        weights, start = models.imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
-        say("" if config.EVALUATE_ONLY else start)
+        start = imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
+        say("" if config.EVALUATE_ONLY else start.words)
         shared = {
             "precision": precision,
             "processes": n_ranks,
             "split_hash": splits.split_hash(data_set.table),
-            "initial_weights": "ImageNet" if weights else "scratch",
+            "initial_weights": "ImageNet" if start.weights else "scratch",
         }
         pixels = data.to_device(data_set.pixels, device)
         batches = {task: make_batches(config, task, data_set.table, pixels, device, rank, n_ranks) for task in tasks}
@@ -190,7 +197,7 @@ def run(config: SimpleNamespace) -> None:
             if not (config.EVALUATE_ONLY or folder.facts(task).get("trained")):
                 live = watch(config, folder, tasks[i:], batches, external)
                 job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared))
-                train_model(config, folder, job, weights, environment, live)
+                train_model(config, folder, job, start, environment, live)
             if folder.facts(task).get("measured") != measured_as(config):
                 path = folder.best_path(task)
                 checkpoint = loaded.get(task) or machine.from_first(models.load_checkpoint, path)
@@ -217,8 +224,8 @@ def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
         "segmentation": (config.SEGMENTATION_EPOCHS, config.SEGMENTATION_BATCH_SIZE, config.SEGMENTATION_LR),
         "multitask": (config.MULTITASK_EPOCHS, config.MULTITASK_BATCH_SIZE, config.MULTITASK_LR),
     }
-    common = (config.SCHEDULE, config.WARM_UP, config.EMA, config.MASK_LOSS)
-    return {task: train.Recipe(*values, *common) for task, values in found.items()}
+    common = {name: getattr(config, name.upper()) for name in train.Recipe._fields[3:]}
+    return {task: train.Recipe(*values, **common) for task, values in found.items()}
 
 
 def prepare_data(config: SimpleNamespace) -> DataSet:
@@ -313,7 +320,8 @@ def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: i
 
 def identity(config: SimpleNamespace, task: str, shared: dict) -> dict:
     """What a run must share with the one it resumes."""
-    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "augment": config.AUGMENT, "encoder": config.ENCODER}
+    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "encoder": config.ENCODER}
+    own |= {"augment": " ".join(config.AUGMENT), "dropout": config.DROPOUT, "drop_path": config.DROP_PATH}
     return own | recipes(config)[task]._asdict() | shared
 
 
@@ -371,14 +379,14 @@ def count_epochs_after(
     return (training + measuring) / work(task)[0]
 
 
-def train_model(config, folder: RunFolder, job: Job, weights: dict | None, environment: dict, live: Live) -> None:
+def train_model(config, folder: RunFolder, job: Job, start: Start, environment: dict, live: Live) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
-    model = make_model(config, job, weights)
+    model = make_model(config, job, start)
     folder.note_task(job.task, identity=job.identity, trained=False, measured=None)
     checkpoints = Checkpoints(
         folder.best_path(job.task),
         folder.path / job.task,
-        description=describe_model(config, job, model),
+        description=describe_model(config, job, model) | {"initial_file": start.file},
         identity=job.identity,
         conditions={name: environment[name] for name in ("device", "threads", "torch")},
         resume=config.RESUME,
@@ -398,15 +406,16 @@ def train_model(config, folder: RunFolder, job: Job, weights: dict | None, envir
         checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
 
 
-def make_model(config, job: Job, weights: dict | None) -> models.Model:
+def make_model(config, job: Job, start: Start) -> models.Model:
     """The network before its training, on the device, the same for the same seed."""
     torch.manual_seed(config.SEED)
     kind, options = models.MODELS[job.task], {"encoder": config.ENCODER}
     if "label" in kind.outputs:
         options["n_classes"] = len(classes_of(job.batches["train"].table))
     model = kind(**options)
-    if weights:
-        model.encoder.load_state_dict(weights)
+    model.regularise(config.DROPOUT, config.DROP_PATH)
+    if start.weights:
+        model.start_from(start.weights)
     return model.to(job.batches["train"].device, memory_format=torch.channels_last)
 
 

@@ -4,7 +4,6 @@ Shapes: N images, C channels, H x W pixels, K classes. Every model maps images (
 of logits keyed like the batch: ``{"label": (N, K)}``, ``{"mask": (N, 1, H, W)}``, or both.
 """
 
-import socket
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -12,117 +11,53 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from encoders import Encoder, blueprint, make_encoder
 
 N_CLASSES = 7
 MAX_SIZE = 4096  # pixels, of an image that a checkpoint may ask for
 DECODER_CHANNELS = (128, 64, 64, 32)  # at strides 16, 8, 4, 2
-HEAT_CELLS = 14  # a side, with fewer of which at stride 16 a heat map is taken to stride 8: images below 209 pixels
-ENCODERS = {  # torchvision's residual networks (He et al. 2016, doi:10.1109/CVPR.2016.90), and their maps' channels
-    "resnet18": (64, 64, 128, 256, 512),
-    "resnet34": (64, 64, 128, 256, 512),
-    "resnet50": (64, 256, 512, 1024, 2048),
-}
-
-
-def channels_of(encoder: str) -> tuple[int, ...]:
-    """Of an encoder's five feature maps; raises ValueError if it is none of `ENCODERS`."""
-    if encoder not in ENCODERS:
-        raise ValueError(f"There is no encoder {encoder!r}: choose one of {', '.join(ENCODERS)}.")
-    return ENCODERS[encoder]
-
-
-class Encoder(nn.Module):
-    """One of `ENCODERS` without its head, with torchvision's layer names.
-
-    Images (N, 3, H, W) become five feature maps (N, C, H/s, W/s), rounded up, of `channels` C at `strides` s.
-    """
-
-    strides = (2, 4, 8, 16, 32)
-
-    def __init__(self, name: str = "resnet18") -> None:
-        super().__init__()
-        self.channels = channels_of(name)
-        resnet = get_model(name, weights=None)
-        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        features = [self.relu(self.bn1(self.conv1(image)))]  # (N, 64, H/2, W/2)
-        x = self.maxpool(features[0])
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            features.append(x)
-        return features
-
-    def refine(self, features: list[Tensor]) -> tuple[Tensor, int]:
-        """The deepest of the maps that `forward` gave, on a finer grid: (N, C, H/s, W/s) and its stride s.
-
-        The last stages run again without their strides, on what `forward` put into them: at every second cell, or
-        every fourth at stride 8, they give what they gave there, and fill in what lies between. The encoder should be
-        in eval mode.
-        """
-        n_opened = 1 if min(features[-2].shape[-2:]) >= HEAT_CELLS else 2
-        x, dilation = features[-1 - n_opened], 1
-        for stage in (self.layer3, self.layer4)[-n_opened:]:
-            for block in stage:
-                x = without_stride(block, x, dilation)
-                dilation *= block.stride
-        return x, self.strides[-1 - n_opened]
-
-
-def without_stride(block: BasicBlock | Bottleneck, x: Tensor, dilation: int) -> Tensor:
-    """`block` at every cell of x (N, C, h, w), where each cell's neighbours are those `dilation` cells away.
-
-    What stands behind the block's stride skips as many cells more ("a trous"): Chen et al. 2018, arXiv:1606.00915.
-    """
-
-    def at_every_cell(conv: nn.Conv2d, x: Tensor, dilation: int) -> Tensor:
-        return F.conv2d(x, conv.weight, conv.bias, padding=dilation * (conv.kernel_size[0] // 2), dilation=dilation)
-
-    identity = x
-    if block.downsample is not None:
-        conv, norm = block.downsample
-        identity = norm(at_every_cell(conv, x, 1))
-    x = block.relu(block.bn1(at_every_cell(block.conv1, x, dilation)))
-    x = block.bn2(at_every_cell(block.conv2, x, dilation * block.conv1.stride[0]))
-    if isinstance(block, Bottleneck):  # whose third convolution sees one cell
-        x = block.bn3(block.conv3(block.relu(x)))
-    return block.relu(x + identity)
 
 
 class LabelHead(nn.Module):
     """Global average of the deepest feature map, then one linear layer: logits (N, K).
 
     Both in float32 also under autocast: bfloat16 has so few digits that the logits of two classes tie.
+
+    Attributes
+    ----------
+    layer : what the encoder's network has between its deepest map and the average; nothing in a ResNet.
+    dropout : of the averaged channels, in training.
     """
 
-    def __init__(self, in_channels: int, n_classes: int) -> None:
+    def __init__(self, encoder: Encoder, n_classes: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_channels, n_classes)
+        self.layer, self.dropout = encoder.label_layer(), nn.Dropout(0.0)
+        self.linear = nn.Linear(encoder.label_channels, n_classes)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
-        with torch.autocast(features[-1].device.type, enabled=False):
-            return self.linear(features[-1].float().mean(dim=(2, 3)))
+        x = self.layer(features[-1])
+        with torch.autocast(x.device.type, enabled=False):
+            return self.linear(self.dropout(x.float().mean(dim=(2, 3))))
 
     def heat_map(self, deepest: Tensor, label: Tensor) -> Tensor:
         """Grad-CAM of the classes `label` (N,) in each cell of a deepest feature map (N, C, h, w): (N, 1, h, w)."""
-        with torch.autocast(deepest.device.type, enabled=False):
-            heat = torch.einsum("nchw,nc->nhw", deepest.float(), self.linear.weight[label]).relu()
+        x = self.layer(deepest)
+        with torch.autocast(x.device.type, enabled=False):
+            heat = torch.einsum("nchw,nc->nhw", x.float(), self.linear.weight[label]).relu()
         return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6))[:, None]
 
 
-def spread_cells(cells: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+def spread_cells(cells: Tensor, stride: int, size: tuple[int, int], first: tuple[int, int] = (0, 0)) -> Tensor:
     """Upsample cells (N, C, h, w) at `stride` bilinearly to images (N, C, H, W) of `size`.
 
-    Cell i lies at pixel i * stride: every kernel of the encoder is odd and centred, so that is what it looks at. As
-    areas (`align_corners=False`) the cells would lie half a stride further to the lower right. Behind the last cell its
-    value goes on.
+    Cell i lies at pixel `first` + i * stride, the centre of what it looks at. As areas (`align_corners=False`) the
+    cells would lie half a stride further to the lower right. Around the outer cells their values are repeated.
     """
     within = [stride * (n - 1) + 1 for n in cells.shape[-2:]]  # from the first cell's pixel to the last one's
     spread = F.interpolate(cells, size=within, mode="bilinear", align_corners=True)
-    return F.pad(spread, (0, size[1] - within[1], 0, size[0] - within[0]), mode="replicate")
+    behind = [n - start - inner for n, start, inner in zip(size, first, within)]
+    return F.pad(spread, (first[1], behind[1], first[0], behind[0]), mode="replicate")
 
 
 class DecoderBlock(nn.Module):
@@ -179,9 +114,29 @@ class Model(nn.Module):
 
     def __init__(self, heads: dict[str, nn.Module], arguments: dict) -> None:
         super().__init__()
-        self.encoder = Encoder(arguments["encoder"])
+        self.encoder = make_encoder(arguments["encoder"])
         self.heads = nn.ModuleDict(heads)
         self.arguments = arguments
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take ImageNet weights, as `encoders.weights.imagenet_weights` gives them."""
+        for_labels = {name: value for name, value in weights.items() if name.startswith("label.")}
+        self.encoder.load_state_dict({name: value for name, value in weights.items() if name not in for_labels})
+        if "label" in self.heads:
+            self.heads["label"].layer.load_state_dict(
+                {name.removeprefix("label."): value for name, value in for_labels.items()}
+            )
+
+    def regularise(self, dropout: float, drop_path: float) -> None:
+        """In training, drop this share of the channels that labels are read from, and blocks as `set_drop_path`.
+
+        Raises
+        ------
+        ValueError : the encoder has no stochastic depth.
+        """
+        if "label" in self.heads:
+            self.heads["label"].dropout.p = dropout
+        self.encoder.set_drop_path(drop_path)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.encoder(image)
@@ -224,7 +179,8 @@ class Model(nn.Module):
     @torch.no_grad()
     def _heat_map(self, features: list[Tensor], size: tuple[int, int], label: Tensor) -> Tensor:
         deepest, stride = self.encoder.refine(features)
-        return spread_cells(self.heads["label"].heat_map(deepest, label), stride, size)
+        first = self.encoder.first_cell(size, stride)
+        return spread_cells(self.heads["label"].heat_map(deepest, label), stride, size, first)
 
 
 class Classifier(Model):
@@ -233,7 +189,7 @@ class Classifier(Model):
     outputs = ("label",)
 
     def __init__(self, n_classes: int = N_CLASSES, encoder: str = "resnet18") -> None:
-        heads = {"label": LabelHead(channels_of(encoder)[-1], n_classes)}
+        heads = {"label": LabelHead(blueprint(encoder), n_classes)}
         super().__init__(heads, {"n_classes": n_classes, "encoder": encoder})
 
 
@@ -244,7 +200,7 @@ class Segmenter(Model):
 
     def __init__(self, decoder_channels: tuple[int, ...] = DECODER_CHANNELS, encoder: str = "resnet18") -> None:
         decoder_channels = tuple(decoder_channels)
-        heads = {"mask": MaskDecoder(channels_of(encoder), decoder_channels)}
+        heads = {"mask": MaskDecoder(blueprint(encoder).channels, decoder_channels)}
         super().__init__(heads, {"decoder_channels": decoder_channels, "encoder": encoder})
 
 
@@ -259,8 +215,8 @@ class MultiTask(Model):
         decoder_channels: tuple[int, ...] = DECODER_CHANNELS,
         encoder: str = "resnet18",
     ) -> None:
-        decoder_channels, channels = tuple(decoder_channels), channels_of(encoder)
-        heads = {"label": LabelHead(channels[-1], n_classes), "mask": MaskDecoder(channels, decoder_channels)}
+        decoder_channels, plan = tuple(decoder_channels), blueprint(encoder)
+        heads = {"label": LabelHead(plan, n_classes), "mask": MaskDecoder(plan.channels, decoder_channels)}
         super().__init__(heads, {"n_classes": n_classes, "decoder_channels": decoder_channels, "encoder": encoder})
 
 
@@ -276,57 +232,6 @@ def operations(task: str, encoder: str) -> int:
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
         model(torch.zeros(1, 3, 64, 64))
     return counted.get_total_flops()
-
-
-def imagenet_weights(encoder: str = "resnet18", timeout: float = 10.0) -> dict[str, Tensor]:
-    """ImageNet weights for `Encoder(encoder)`, from torchvision's cache (``TORCH_HOME``) or else downloaded into it.
-
-    Parameters
-    ----------
-    timeout : seconds without an answer after which the download is given up.
-
-    Raises
-    ------
-    FileNotFoundError : not in the cache and not to be downloaded; names the file, its URL and the cache folder.
-    ValueError : the cached file is damaged.
-    """
-    weights = get_model_weights(encoder).IMAGENET1K_V1
-    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout)  # torch.hub sets none: a silent network would hang the start
-    try:
-        state = weights.get_state_dict(check_hash=True)
-        return {name: value for name, value in state.items() if not name.startswith("fc.")}
-    except Exception as error:  # torch.load and the download raise many kinds
-        if path.exists():
-            raise ValueError(f"ImageNet weights: {path} is damaged ({error}). Delete it and try again.") from error
-        raise FileNotFoundError(
-            f"ImageNet weights: {path.name} is not in {path.parent} and could not be downloaded "
-            f"({error}). Get {weights.url} on a machine with network and put it into that folder."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def imagenet_start(pretrained: str, encoder: str = "resnet18") -> tuple[dict[str, Tensor] | None, str]:
-    """What the encoder starts from, as weights (None: random) and in words.
-
-    Parameters
-    ----------
-    pretrained : "auto" (ImageNet weights if they can be had), "yes" (they must be had) or "no".
-
-    Raises
-    ------
-    FileNotFoundError, ValueError : "yes", and as `imagenet_weights`; a damaged file also with "auto".
-    """
-    if pretrained == "no":
-        return None, "The encoder starts from scratch."
-    try:
-        return imagenet_weights(encoder), "The encoder starts from ImageNet weights."
-    except FileNotFoundError as error:
-        if pretrained == "yes":
-            raise
-        return None, f"*** The encoder starts FROM SCRATCH, which costs accuracy. {error} ***"
 
 
 # What every checkpoint holds; those of main.py hold more.

@@ -16,8 +16,8 @@ NO_SETTINGS = ("RECIPES", "CHOICES", "DEMO")  # constants that are made of setti
 KINDS = {
     bool: ("GROUP_BY_LESION", "GROUP_DUPLICATES", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"),
     int: ("SEED", "SPLIT_SEED", "IMAGE_SIZE", "LIMIT", "_EPOCHS", "_BATCH_SIZE"),
-    float: ("_FRACTION", "_LR", "WARM_UP", "EMA"),
-    tuple: ("TASKS", "CLASSES", "CHECKPOINTS"),
+    float: ("_FRACTION", "_LR", "WARM_UP", "EMA", "LR_SCALE", "WEIGHT_DECAY", "DROPOUT", "DROP_PATH"),
+    tuple: ("TASKS", "CLASSES", "CHECKPOINTS", "AUGMENT"),
 }
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "texts in brackets", str: "a text"}
 
@@ -137,8 +137,11 @@ def find_problem(config: SimpleNamespace, choices: dict[str, tuple]) -> str:
             return f"{name} must be above 0, not {value}"
         if name.endswith("_LR") and not math.isfinite(value):
             return f"{name} must be finite, not {value}"
-    if not (0 <= config.WARM_UP < 1 and 0 <= config.EMA < 1):
-        return "WARM_UP and EMA must be at least 0 and below 1"
+    for name in ("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"):
+        if not 0 <= getattr(config, name) < 1:
+            return f"{name} must be at least 0 and below 1, not {getattr(config, name)}"
+    if not (0 <= config.WEIGHT_DECAY < math.inf and 0 < config.ENCODER_LR_SCALE < math.inf):
+        return "WEIGHT_DECAY must be at least 0, ENCODER_LR_SCALE above 0, and both finite"
     if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
         return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
     if not 32 <= config.IMAGE_SIZE <= 4096:

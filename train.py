@@ -41,6 +41,7 @@ LOSSES: dict[str, dict[str, Loss]] = {
 }
 Shares = dict[str, float] | None  # of a set's images that have the target, by head
 SCHEDULES = ("constant", "cosine")
+PRETRAINED = ("encoder.", "heads.label.layer.")  # names of weights that may start from ImageNet begin so
 
 
 class Recipe(NamedTuple):
@@ -55,6 +56,8 @@ class Recipe(NamedTuple):
     ema : share of the weights' exponential moving average that a step keeps, less in the first steps, so that their
         start is soon forgotten; 0 for no average. The average is validated and saved in the weights' place.
     mask_loss : a key of ``LOSSES["mask"]``.
+    encoder_lr_scale : multiplies the learning rate of what may start from ImageNet.
+    weight_decay : of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and norms do not decay.
     """
 
     epochs: int
@@ -64,6 +67,8 @@ class Recipe(NamedTuple):
     warm_up: float = 0.0
     ema: float = 0.0
     mask_loss: str = "bce"
+    encoder_lr_scale: float = 1.0
+    weight_decay: float = 0.0
 
     def losses(self) -> dict[str, Loss]:
         """The loss of each head."""
@@ -89,7 +94,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     after_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
-    """Train with Adam and return the history, a dict an epoch; keep the model of the lowest validation loss.
+    """Train with AdamW and return the history, a dict an epoch; keep the model of the lowest validation loss.
 
     Under torchrun every process calls this with its own share of the batches; the first one writes.
 
@@ -158,7 +163,7 @@ class Learner:
 
     def __init__(self, model: nn.Module, recipe: Recipe, precision: str, n_steps: int) -> None:
         self.model, self.recipe, self.precision, self.n_steps = model, recipe, precision, n_steps
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.lr, fused=True)
         self.average = AveragedModel(model, use_buffers=True)
         self.watched = self.average.module if recipe.ema else model
         self.parallel, self.losses = _parallel(model), recipe.losses()
@@ -177,7 +182,7 @@ class Learner:
         (loss * weight).backward()
 
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate(number, self.n_steps)
+            group["lr"] = self.recipe.rate(number, self.n_steps) * group["scale"]
         self.optimizer.step()
 
         if self.recipe.ema:
@@ -196,7 +201,6 @@ class Learner:
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict) -> None:
-        state = state | {"optimizer": _in_one_group(state["optimizer"], self.model)}
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -205,14 +209,18 @@ class Learner:
         return parts | {"average": self.average} if self.recipe.ema else parts
 
 
-def _in_one_group(state: dict, model: nn.Module) -> dict:
-    """An optimizer's state; that of an earlier version, which kept norms and biases in a second group, as today's."""
-    if len(state["param_groups"]) == 1:
-        return state
-    parameters = list(model.parameters())
-    before = sorted(range(len(parameters)), key=lambda i: parameters[i].ndim <= 1)  # their places in both groups
-    moments = {place: state["state"][old] for old, place in enumerate(before)}
-    return {"state": moments, "param_groups": [state["param_groups"][0] | {"params": sorted(before)}]}
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
+    """The weights by learning rate and decay, for an optimizer; biases and norms do not decay.
+
+    One group where the recipe treats all alike. ``scale`` multiplies the learning rate.
+    """
+    groups: dict[tuple, dict] = {}
+    for name, weight in model.named_parameters():
+        scale = recipe.encoder_lr_scale if name.startswith(PRETRAINED) else 1.0
+        decay = recipe.weight_decay if weight.ndim > 1 else 0.0
+        group = groups.setdefault((scale, decay), {"params": [], "scale": scale, "weight_decay": decay})
+        group["params"].append(weight)
+    return list(groups.values())
 
 
 def _parallel(model: nn.Module) -> nn.Module:

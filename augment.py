@@ -1,0 +1,99 @@
+"""What changes training images: `AUGMENTS` by name, combined in the order in which they are named.
+
+Shapes: N images of S x S pixels with four bytes each, red, green, blue and mask; K classes.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST_CROP = 0.5  # share of the image's area
+MIXUP_ALPHA = 0.4  # of the Beta distribution that the weights of two mixed images come from
+
+
+class Augmentation(NamedTuple):
+    """One way to change images.
+
+    Attributes
+    ----------
+    draw : (generator, n) to what is drawn for each of an epoch's n images: (n, ...).
+    pixels : (pixels (N, S, S, 4) uint8, drawn (N, ...)) to changed pixels; None for what changes whole batches.
+    batch : (batch, drawn (N, ...)) to a changed batch, whose labels may become probabilities (N, K).
+    """
+
+    draw: Callable[[np.random.Generator, int], np.ndarray] | None = None
+    pixels: Callable[[Tensor, Tensor], Tensor] | None = None
+    batch: Callable[[dict[str, Tensor], Tensor, int], dict[str, Tensor]] | None = None
+
+
+def turn(pixels: Tensor, codes: Tensor) -> Tensor:
+    """Turn square images (N, S, S, 4) uint8, each by its code (N,): code % 4 quarter turns, then a flip if code > 3."""
+    n, size = pixels.shape[:2]
+    packed = pixels.contiguous().view(torch.int32).view(n, size * size)  # a pixel's four bytes move as one word
+    return packed.gather(1, _turned_places(size, pixels.device)[codes]).view(torch.uint8).view(pixels.shape)
+
+
+@lru_cache(maxsize=8)
+def _turned_places(size: int, device: torch.device) -> Tensor:
+    """(8, size * size): for each code, where each pixel of the turned image comes from."""
+    places = torch.arange(size * size).view(size, size)
+    turns = [torch.rot90(places, k) for k in range(4)]
+    return torch.stack([*turns, *(turned.flip(1) for turned in turns)]).flatten(1).to(device)
+
+
+def draw_crops(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Height, width and centre (row, column) of random parts, as shares: (n, 4) float32.
+
+    The area is at least `SMALLEST_CROP`, the sides' ratio between 3/4 and 4/3 (as "random resized crop").
+    """
+    area, ratio = rng.uniform(SMALLEST_CROP, 1, n), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), n))
+    sides = np.minimum(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1), 1)
+    centres = sides / 2 + rng.uniform(size=(n, 2)) * (1 - sides)
+    return np.hstack([sides, centres]).astype(np.float32)
+
+
+def crop(pixels: Tensor, drawn: Tensor) -> Tensor:
+    """The part of each image (N, S, S, 4) that `draw_crops` drew, at full size; masks by the nearest pixel."""
+    height, width, row, column = drawn.unbind(1)
+    nothing = torch.zeros_like(height)
+    x, y = torch.stack([width, nothing, 2 * column - 1], 1), torch.stack([nothing, height, 2 * row - 1], 1)
+    channels = pixels.permute(0, 3, 1, 2).float()  # (N, 4, S, S)
+    grid = F.affine_grid(torch.stack([x, y], 1), list(channels.shape), align_corners=False)
+    image = F.grid_sample(channels[:, :3], grid, padding_mode="border", align_corners=False)
+    mask = F.grid_sample(channels[:, 3:], grid, mode="nearest", padding_mode="border", align_corners=False)
+    return torch.cat([image, mask], 1).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def draw_mixing(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Each image's own weight: (n,) float32 in [0.5, 1]."""
+    weight = rng.beta(MIXUP_ALPHA, MIXUP_ALPHA, n).astype(np.float32)
+    return np.maximum(weight, 1 - weight)
+
+
+def mix(batch: dict[str, Tensor], weight: Tensor, n_classes: int) -> dict[str, Tensor]:
+    """Each image with its counterpart from the batch's other end, and their labels and masks: mixup.
+
+    Zhang et al. 2018, arXiv:1710.09412. Images that lack a target, or whose counterpart does, stay as they are.
+    """
+    for name in ("has_label", "has_mask"):
+        if name in batch:
+            weight = torch.where(batch[name] & batch[name].flip(0), weight, 1.0)
+    label = F.one_hot(batch["label"].clamp(min=0), n_classes).float()  # (N, K)
+    mixed = {}
+    for name, values in (("image", batch["image"]), ("label", label), ("mask", batch["mask"])):
+        own = weight.view(-1, *[1] * (values.ndim - 1))
+        mixed[name] = torch.lerp(values.flip(0), values, own)
+    return batch | mixed
+
+
+AUGMENTS = {
+    "none": Augmentation(),
+    "turns": Augmentation(lambda rng, n: rng.integers(8, size=n), pixels=turn),
+    "crops": Augmentation(draw_crops, pixels=crop),
+    "mixup": Augmentation(draw_mixing, batch=mix),
+}

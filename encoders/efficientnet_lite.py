@@ -1,0 +1,185 @@
+"""EfficientNet-Lite: EfficientNet (Tan and Le 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6.
+
+Google's networks for mobile processors; their ImageNet weights come by pip.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models._utils import _make_divisible
+from torchvision.ops import Conv2dNormActivation, StochasticDepth
+
+from encoders.base import Encoder, at_every_cell
+from encoders.weights import from_package
+
+STAGES = (  # kernel, stride, expansion, channels and blocks of lite0; stem and last stage keep them in all sizes
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+STEM_CHANNELS, LABEL_CHANNELS = 32, 1280
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of a batch's images, as `data.normalise` makes them
+NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
+layer = partial(Conv2dNormActivation, norm_layer=NORM, activation_layer=nn.ReLU6)
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A convolution of each channel alone, whose gradients are taken in the number format that is fastest on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            return _Depthwise.apply(x.to(dtype), self.weight.to(dtype), self.stride, self.padding)
+        return super().forward(x)
+
+
+class _Depthwise(torch.autograd.Function):
+    """oneDNN takes two of the gradients in bfloat16 three to thirty times slower than in float32."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        slow = (ctx.stride[0] > 1, weight.shape[-1] > 3)  # of the input, and of the kernels
+
+        def take(mask: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+            """These gradients, in float32 where bfloat16 is slow."""
+            dtype = torch.float32 if any(m and s for m, s in zip(mask, slow)) else x.dtype
+            parts = (values.to(dtype) for values in (grad, x, weight))
+            shape = (None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), len(weight))
+            return torch.ops.aten.convolution_backward(*parts, *shape, (*mask, False))[:2]
+
+        return take((True, False))[0].to(x.dtype), take((False, True))[1].to(weight.dtype), None, None
+
+
+class Block(nn.Module):
+    """Expand the channels, convolve each of them alone, and project (MBConv; Sandler et al. 2018, arXiv:1801.04381)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        width, self.stride = in_channels * expansion, stride
+        self.expand = layer(in_channels, width, 1) if expansion > 1 else nn.Identity()
+        padding = kernel // 2 if stride == 1 else 0
+        conv = DepthwiseConv(width, width, kernel, stride, padding, groups=width, bias=False)
+        self.depthwise = nn.Sequential(conv, NORM(width), nn.ReLU6())
+        self.project = layer(width, out_channels, 1, activation_layer=None)
+        self.drop_path = StochasticDepth(0.0, "row")
+        self.is_residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(pad_for_stride(self.expand(x), self.depthwise[0]))
+        return self._end(x, y)
+
+    def without_stride(self, x: Tensor, dilation: int) -> Tensor:
+        """As `Encoder.without_stride`."""
+        conv, norm, activation = self.depthwise
+        return self._end(x, activation(norm(at_every_cell(conv, self.expand(x), dilation))))
+
+    def _end(self, x: Tensor, y: Tensor) -> Tensor:
+        y = self.project(y)
+        return x + self.drop_path(y) if self.is_residual else y
+
+
+def pad_for_stride(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Zeros around x (N, C, h, w) as TensorFlow's "SAME" has them: of an odd number one more behind than before."""
+    if conv.stride == (1, 1):
+        return x  # the convolution pads by itself
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    (top, bottom), (left, right) = (_split(n, kernel, stride) for n in x.shape[-2:])
+    return F.pad(x, (left, right, top, bottom))
+
+
+def _split(n: int, kernel: int, stride: int) -> tuple[int, int]:
+    total = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
+    return total // 2, total - total // 2
+
+
+SCALES = {  # of width and depth
+    "efficientnet_lite0": (1.0, 1.0),
+    "efficientnet_lite1": (1.0, 1.1),
+    "efficientnet_lite2": (1.1, 1.2),
+}
+
+
+class EfficientNetLite(Encoder):
+    """One of `SCALES`; labels are read behind its own last convolution.
+
+    It expects (255 x - 127) / 128 of pixels x in [0, 1], and makes that of the batch's images itself.
+    """
+
+    label_channels = LABEL_CHANNELS
+
+    def __init__(self, name: str = "efficientnet_lite0") -> None:
+        super().__init__()
+        self.name = name
+        width, depth = SCALES[name]
+        self.stem = layer(3, STEM_CHANNELS, 3, stride=2, padding=0)
+        maps: list[list[nn.Module]] = [[]]
+        channels, n = [], STEM_CHANNELS
+        for number, (kernel, stride, expansion, out, n_blocks) in enumerate(STAGES):
+            n_blocks = n_blocks if number in (0, len(STAGES) - 1) else math.ceil(depth * n_blocks)
+            out = _make_divisible(width * out, 8)
+            if stride == 2:
+                maps.append([])
+                channels.append(n)
+            for i in range(n_blocks):
+                maps[-1].append(Block(n, out, kernel, stride if i == 0 else 1, expansion))
+                n = out
+        self.maps = nn.ModuleList(nn.Sequential(*blocks) for blocks in maps)
+        self.channels = (*channels, n)
+        mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+        self.register_buffer("scale", 255 * std / 128, persistent=False)
+        self.register_buffer("shift", (255 * mean - 127) / 128, persistent=False)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = image * self.scale + self.shift
+        x = self.stem(pad_for_stride(x, self.stem[0]))  # (N, 32, H/2, W/2)
+        features = []
+        for stage in self.maps:
+            x = stage(x)
+            features.append(x)
+        return features
+
+    def label_layer(self) -> nn.Module:
+        return layer(self.channels[-1], LABEL_CHANNELS, 1)
+
+    def stages(self) -> Sequence[nn.Sequential]:
+        return self.maps[1:]
+
+    def without_stride(self, block: Block, x: Tensor, dilation: int) -> Tensor:
+        return block.without_stride(x, dilation)
+
+    def first_cell(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
+        """An even number of cells is padded behind alone, and so every second one counts from the second on."""
+        steps = [step for step in (1, *self.strides) if step < stride]
+        row, column = (sum(step for step in steps if math.ceil(n / step) % 2 == 0) for n in size)
+        return row, column
+
+    def set_drop_path(self, rate: float) -> None:
+        blocks = [block for stage in self.maps for block in stage]
+        for number, block in enumerate(blocks):
+            block.drop_path.p = rate * number / len(blocks)
+
+    @classmethod
+    def imagenet(cls, name: str, timeout: float) -> tuple[dict[str, Tensor], str]:
+        state, file = from_package(name)
+        with torch.device("meta"):
+            encoder = cls(name)
+        names = [*encoder.state_dict(), *encoder.label_layer().state_dict(prefix="label.")]
+        return dict(zip(names, state.values())), file  # in the package's order; its linear layer is left over

