@@ -66,7 +66,7 @@ def crop(pixels: Tensor, drawn: Tensor) -> Tensor:
     grid = F.affine_grid(torch.stack([x, y], 1), list(channels.shape), align_corners=False)
     image = F.grid_sample(channels[:, :3], grid, padding_mode="border", align_corners=False)
     mask = F.grid_sample(channels[:, 3:], grid, mode="nearest", padding_mode="border", align_corners=False)
-    return torch.cat([image, mask], 1).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return torch.cat([image, mask], 1).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def draw_mixing(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -169,10 +169,11 @@ def note_of(checkpoints: dict[Path, dict]) -> str:
 
 
 def provenance(checkpoints: dict[Path, dict], tta: bool) -> dict:
-    """What metrics.json says of the network: what it started from, its epoch, its views, and what is averaged."""
-    first = next(iter(checkpoints.values()))
+    """What metrics.json says of the network: its encoders and starts, its epoch, its views, and what is averaged."""
     starts = {checkpoint.get("initial_weights", "unknown") for checkpoint in checkpoints.values()}
-    found = {"initial_weights": starts.pop() if len(starts) == 1 else "mixed", "views": N_VIEWS if tta else 1}
+    found: dict = {"initial_weights": starts.pop() if len(starts) == 1 else "mixed", "views": N_VIEWS if tta else 1}
+    found["encoders"] = sorted({one["arguments"].get("encoder", "resnet18") for one in checkpoints.values()})
+    found["initial_files"] = sorted({one["initial_file"] for one in checkpoints.values() if one.get("initial_file")})
     if len(checkpoints) == 1:
-        return found | {"epoch": first.get("epoch", "unknown")}
+        return found | {"epoch": next(iter(checkpoints.values())).get("epoch", "unknown")}
     return found | {"averaged": list(map(str, checkpoints))}

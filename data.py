@@ -89,7 +89,7 @@ class Batches:
 
     Raises
     ------
-    ValueError : a batch has fewer images than there are processes.
+    ValueError : a batch has fewer images than there are processes; an augmentation is unknown.
     """
 
     def __init__(
@@ -113,6 +113,9 @@ class Batches:
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
         self.has = {name: torch.tensor(values).to(device) for name, values in partly.items()}
         self.augment = (augment,) if isinstance(augment, str) else tuple(augment)
+        for name in self.augment:
+            if name not in AUGMENTS:
+                raise ValueError(f"There is no augmentation {name!r}: choose among {', '.join(AUGMENTS)}.")
         self.seed, self.rank, self.n_ranks = seed, rank, n_ranks
         self.n_images = len(self.rows)
         n_batches = -(-self.n_images // batch_size)

@@ -27,7 +27,7 @@ from dataset import table as tables
 from dataset.cache import PixelFile, decode_table
 from dataset.classes import classes_of, code_of
 from dataset.layout import find
-from encoders import ENCODERS
+from encoders import ENCODERS, blueprint
 from encoders.weights import Start, imagenet_start
 from report import comparison, page, takeover
 from report.folder import RunFolder
@@ -172,6 +172,7 @@ def run(config: SimpleNamespace) -> None:
         # All that can be refused is refused before the first file is written.
         data_set = prepare_data(config)
         external = prepare_external(config, data_set) if config.EXTERNAL_DIR else None
+        blueprint(config.ENCODER).set_drop_path(config.DROP_PATH)
         named = load_named(config.CHECKPOINTS, folder, config.IMAGE_SIZE, data_set.table)
         folder.caption = folder.caption or averaging.note_of(named)
         tasks = [] if named else choose_tasks(config, folder, data_set.table)

@@ -16,7 +16,7 @@ NO_SETTINGS = ("RECIPES", "CHOICES", "DEMO")  # constants that are made of setti
 KINDS = {
     bool: ("GROUP_BY_LESION", "GROUP_DUPLICATES", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"),
     int: ("SEED", "SPLIT_SEED", "IMAGE_SIZE", "LIMIT", "_EPOCHS", "_BATCH_SIZE"),
-    float: ("_FRACTION", "_LR", "WARM_UP", "EMA", "LR_SCALE", "WEIGHT_DECAY", "DROPOUT", "DROP_PATH"),
+    float: ("_FRACTION", "_LR", "WARM_UP", "EMA", "_LR_SCALE", "WEIGHT_DECAY", "DROPOUT", "DROP_PATH"),
     tuple: ("TASKS", "CLASSES", "CHECKPOINTS", "AUGMENT"),
 }
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "texts in brackets", str: "a text"}
@@ -133,6 +133,8 @@ def find_problem(config: SimpleNamespace, choices: dict[str, tuple]) -> str:
         chosen = value if isinstance(value, tuple) else (value,)
         if name in choices and not (chosen and set(chosen) <= set(choices[name])):
             return f"{name} must be among {', '.join(choices[name])}, not {shown(value)}"
+        if len(set(chosen)) < len(chosen):
+            return f"{name} names one twice: {shown(value)}"
         if name.endswith(("_EPOCHS", "_BATCH_SIZE", "_LR", "_FRACTION")) and not value > 0:
             return f"{name} must be above 0, not {value}"
         if name.endswith("_LR") and not math.isfinite(value):

@@ -24,3 +24,14 @@ def blueprint(name: str) -> Encoder:
     """An encoder without memory or random numbers, for what its heads must know of it. Raises as `make_encoder`."""
     with torch.device("meta"):
         return make_encoder(name)
+
+
+def title_of(name: str) -> str:
+    """An encoder's name as it is published.
+
+    Examples
+    --------
+    >>> title_of("resnet18"), title_of("efficientnet_lite0")
+    ('ResNet-18', 'EfficientNet-Lite0')
+    """
+    return name.replace("resnet", "ResNet-").replace("efficientnet_lite", "EfficientNet-Lite")

@@ -18,6 +18,7 @@ from dataset.leakage import KINDS
 from dataset.synthetic import NOTE
 from dataset.table import SPLITS
 from decision import points_among
+from encoders import title_of
 from report import bootstrap
 
 TASKS = ("classification", "segmentation", "multitask", "average")
@@ -204,6 +205,8 @@ def _values(run: Run) -> dict:
         "note": run.note,
         "cautions": cautions_of(run),
         "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
+        "encoders": list(map(title_of, _named(run, "encoders"))),
+        "initial_files": _named(run, "initial_files"),
         "seed": run.seed,
         "averaged": [path for found in run.metrics.values() for path in found.get("averaged", [])],
         "models": _models(run.folder, run.metrics),
@@ -218,6 +221,11 @@ def _values(run: Run) -> dict:
         "duration": _duration(run.record.get("seconds")),
         "settings": _settings(run),
     }
+
+
+def _named(run: Run, key: str) -> list[str]:
+    """What the models' metrics name under a key, each once."""
+    return list(dict.fromkeys(name for metrics in run.metrics.values() for name in metrics.get(key, [])))
 
 
 def _other_sets(run: Run) -> list[dict]:

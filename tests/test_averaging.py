@@ -83,3 +83,13 @@ def test_of_an_average_no_tau_and_no_threshold_is_known(checkpoints):
     assert found["calibration"] == {"temperature": 1.0} and found["classes"] == list("abc")
     uncalibrated = checkpoints | {"b": checkpoints["multitask"] | {"calibration": {}}}
     assert averaging.combined(uncalibrated)["calibration"] == {}
+
+
+def test_networks_of_other_encoders_are_averaged_and_named(checkpoints, image):
+    other = models.Classifier(3, encoder="efficientnet_lite0")
+    found = {"a": checkpoints["classification"], "b": {**checkpoints["classification"], "initial_file": "x.pth"}}
+    found["b"] |= {"arguments": other.arguments, "weights": other.state_dict()}
+    with torch.inference_mode():
+        assert averaging.build(found)(image)["label"].shape == (2, 3)
+    about = averaging.provenance(found, tta=False)
+    assert about["encoders"] == ["efficientnet_lite0", "resnet18"] and about["initial_files"] == ["x.pth"]

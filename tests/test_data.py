@@ -7,6 +7,7 @@ import torch
 from conftest import decoded, picture
 
 import data
+from augment import AUGMENTS, Augmentation
 from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.table import LABEL_ONLY, read_table
@@ -87,13 +88,38 @@ def test_turns_move_image_and_mask_together(batches):
             position += 1
 
 
-def test_the_eight_turns_are_eight_different_pictures(device):
-    image = torch.arange(36, dtype=torch.uint8, device=device).reshape(1, 3, 3, 4)
-    turned = data.turn(image.repeat(8, 1, 1, 1), torch.arange(8, device=device))
-    assert len({tuple(one.flatten().tolist()) for one in turned}) == 8
-    for code in range(8):
-        expected = torch.rot90(image, code % 4, dims=(1, 2))
-        assert torch.equal(turned[code], (expected.flip(2) if code > 3 else expected)[0])
+def test_augmentations_are_done_in_their_order_and_not_where_nothing_is_shuffled(batches, monkeypatch):
+    done = []
+
+    def change(name):
+        return lambda pixels, drawn: done.append((name, drawn.tolist())) or pixels
+
+    for name in ("a", "b"):
+        row = Augmentation(lambda rng, n: rng.integers(100, size=n), pixels=change(name))
+        monkeypatch.setitem(AUGMENTS, name, row)
+    list(batches(seed=3, augment=("b", "a")).epoch(2))
+    rng = np.random.default_rng((3, 2))
+    rng.permutation(10)
+    drawn = {name: rng.integers(100, size=10).tolist() for name in ("b", "a")}
+    assert [name for name, _ in done] == ["b", "a"] * (len(done) // 2)
+    for name in ("a", "b"):
+        assert [value for which, some in done if which == name for value in some] == drawn[name]
+    done.clear()
+    list(batches(augment=("b", "a")).epoch(2))
+    assert not done
+
+
+def test_an_unknown_augmentation_is_refused_with_those_there_are(batches):
+    with pytest.raises(ValueError, match="no augmentation 'warp': choose among none, turns, crops, mixup"):
+        batches(seed=1, augment=("turns", "warp"))
+
+
+def test_mixed_batches_have_probabilities_for_labels(batches):
+    plain = next(batches(seed=3).epoch(1))
+    mixed = next(batches(seed=3, augment="mixup").epoch(1))
+    assert mixed["label"].shape == (*plain["label"].shape, 7)
+    assert torch.equal(mixed["label"].argmax(1), plain["label"])
+    torch.testing.assert_close(mixed["label"].sum(1), torch.ones(len(plain["label"]), device=plain["label"].device))
 
 
 def test_several_ranks_get_every_image_of_an_epoch_once_and_the_same_batches(batches):
@@ -115,7 +141,7 @@ def test_pixels_in_device_memory_give_the_same_batches(batches, device):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-CHANGED = {augment: {"seed": 6, "augment": augment} for augment in data.AUGMENTS} | {"in order": {}}
+CHANGED = {augment: {"seed": 6, "augment": augment} for augment in AUGMENTS} | {"in order": {}}
 
 
 def assert_equal(found, expected):
@@ -208,7 +234,7 @@ def test_no_rows_are_no_batches(batches):
     assert len(none) == 0 and none.n_images == 0 and list(none.epoch()) == []
 
 
-@pytest.mark.parametrize("augment", data.AUGMENTS)
+@pytest.mark.parametrize("augment", AUGMENTS)
 def test_images_lie_channels_last_however_they_are_changed(batches, augment):
     batch = next(batches(seed=1, augment=augment).epoch(1))
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)

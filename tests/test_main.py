@@ -595,7 +595,7 @@ def test_the_defaults_are_the_specifications():
         "segmentation": train.Recipe(25, 16, 1e-4, **plain),
         "multitask": train.Recipe(10, 16, 1e-4, **plain),
     }
-    assert config.RECIPE == "paper" and config.AUGMENT == "turns"
+    assert config.RECIPE == "paper" and config.AUGMENT == ("turns",)
 
 
 def test_flags_win_over_the_demo_and_the_demo_over_the_constants():
@@ -668,9 +668,14 @@ def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_fol
     [
         (["--image-sise", "128"], "--image-sise"),
         (["--recipe", "weak"], "'weak'"),
-        (["--augment", "crops"], "'crops'"),
+        (["--augment", "warp"], "'warp'"),
+        (["--augment", "turns", "turns"], "AUGMENT names one twice: turns turns"),
         (["--ema", "1"], "EMA must be at least 0 and below 1"),
-        (["--warm-up", "-0.1"], "WARM_UP and EMA"),
+        (["--warm-up", "-0.1"], "WARM_UP must be at least 0"),
+        (["--dropout", "1"], "DROPOUT must be at least 0 and below 1"),
+        (["--drop-path", "nan"], "DROP_PATH must be at least 0"),
+        (["--weight-decay", "-1"], "WEIGHT_DECAY must be at least 0"),
+        (["--encoder-lr-scale", "0"], "ENCODER_LR_SCALE above 0"),
         (["--mask-loss", "mcc"], "'mcc'"),
         (["--split-seed", "-1"], "must not be negative"),
         (["--image-siz", "128"], "--image-siz"),
@@ -1057,6 +1062,57 @@ def test_a_run_with_another_encoder_says_so_and_is_not_resumed_with_the_default(
     assert models.build_model(checkpoint).encoder.channels[-1] == 2048
     assert quick(demo_folder, tmp_path, "--resume") == 2
     assert "encoder was resnet50, is resnet18" in capsys.readouterr().err
+
+
+def test_a_fine_tuning_recipe_is_resumed_to_the_same_weights_and_named_in_checkpoint_and_report(demo_folder, tmp_path):
+    flags = ["--encoder", "efficientnet_lite0", "--tasks", "multitask", "--augment", "turns", "crops", "mixup"]
+    flags += [
+        "--multitask-epochs",
+        "2",
+        "--dropout",
+        "0.2",
+        "--drop-path",
+        "0.2",
+        "--weight-decay",
+        "0.05",
+        "--encoder-lr-scale",
+        "0.3",
+    ]
+    found = []
+    for name in ("whole", "stopped"):
+        with mock.patch.object(
+            train.Checkpoints, "write_history", autospec=True, side_effect=stopping(name == "stopped")
+        ):
+            assert quick(demo_folder, tmp_path / name, *flags, "--multitask-epochs", "2") == (
+                130 if name == "stopped" else 0
+            )
+    assert quick(demo_folder, tmp_path / "stopped", *flags, "--multitask-epochs", "2", "--resume") == 0
+    for name in ("whole", "stopped"):
+        outputs = tmp_path / name / "outputs"
+        found.append(models.load_checkpoint(outputs / "best_multitask_model.pth"))
+        assert "EfficientNet-Lite0 encoder; multitask" in (outputs / "report.html").read_text()
+    assert found[0]["arguments"]["encoder"] == "efficientnet_lite0"
+    assert all(torch.equal(value, found[1]["weights"][name]) for name, value in found[0]["weights"].items())
+
+
+def stopping(at_all):
+    """What stands in for `Checkpoints.write_history`, and stops the program after its first epoch."""
+
+    def write_history(self, history):
+        if at_all and len(history) == 1 and not self.resume:
+            raise KeyboardInterrupt
+        ORIGINAL(self, history)
+
+    return write_history
+
+
+ORIGINAL = train.Checkpoints.write_history
+
+
+def test_stochastic_depth_is_refused_for_a_network_without_it_before_anything_is_written(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path, "--drop-path", "0.1") == 2
+    assert "resnet18 has no stochastic depth: set DROP_PATH to 0" in capsys.readouterr().err
+    assert not (tmp_path / "outputs" / "config.json").exists()
 
 
 def test_a_run_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18(demo_folder, tmp_path, capsys):

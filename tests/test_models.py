@@ -1,5 +1,5 @@
 import io
-import os
+import math
 import pickle
 import socket
 import subprocess
@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from conftest import ROOT
-from torchvision.models import get_model, resnet18
+from torchvision.models import resnet18
 
 import machine
 import models
-from models import ENCODERS, MODELS, Classifier, Encoder, MultiTask, Segmenter, load_checkpoint, load_model
+from encoders import ENCODERS, blueprint
+from models import MODELS, Classifier, MultiTask, Segmenter, load_checkpoint, load_model
 
 HEADS = {"classification": {"label"}, "segmentation": {"mask"}, "multitask": {"label", "mask"}}
 
@@ -44,39 +45,17 @@ def test_the_heads_follow_the_encoder(task, name, device):
     assert {head: logits.shape for head, logits in output.items()} == {head: shapes[head] for head in HEADS[task]}
 
 
-def test_an_unknown_encoder_is_refused_by_name():
-    with pytest.raises(ValueError, match="no encoder 'resnet9': choose one of resnet18, resnet34, resnet50"):
-        Segmenter(encoder="resnet9")
-
-
 def test_a_seed_gives_the_weights_that_heads_and_then_torchvisions_resnet18_draw_from_it():
     torch.manual_seed(3)
-    heads = {"label": models.LabelHead(512, 7), "mask": models.MaskDecoder((64, 64, 128, 256, 512), (128, 64, 64, 32))}
+    heads = {
+        "label": models.LabelHead(blueprint("resnet18"), 7),
+        "mask": models.MaskDecoder((64, 64, 128, 256, 512), (128, 64, 64, 32)),
+    }
     drawn = {f"heads.{name}": value for name, value in torch.nn.ModuleDict(heads).state_dict().items()}
     drawn |= {f"encoder.{name}": value for name, value in resnet18().state_dict().items() if not name.startswith("fc.")}
     torch.manual_seed(3)
     found = MultiTask().state_dict()
     assert set(found) == set(drawn) and all(torch.equal(found[name], drawn[name]) for name in drawn)
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_the_encoder_gives_one_map_per_stride(name, device):
-    encoder = Encoder(name).to(device)
-    features = encoder(torch.randn(2, 3, 64, 96, device=device))
-    for feature, channels, stride in zip(features, encoder.channels, encoder.strides, strict=True):
-        assert feature.shape == (2, channels, 64 // stride, 96 // stride)
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_the_encoder_is_torchvisions_network(name, device):
-    reference = get_model(name, weights=None).to(device)
-    encoder = Encoder(name).to(device)
-    weights = {name: value for name, value in reference.state_dict().items() if not name.startswith("fc.")}
-    encoder.load_state_dict(weights)
-    reference.fc = torch.nn.Identity()
-    image = torch.randn(2, 3, 64, 64, device=device)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.eval()(image)[-1].mean((2, 3)), reference.eval()(image))
 
 
 def test_encoder_weights_move_between_the_models():
@@ -117,7 +96,10 @@ def test_models_is_importable_alone():
 def test_labels_are_computed_in_float32_under_autocast(device):
     """In bfloat16, with its three digits, the logits of two classes tie."""
     torch.manual_seed(0)
-    head, features = models.LabelHead(512, 7).to(device), [torch.rand(300, 512, 7, 7).bfloat16().to(device)]
+    head, features = (
+        models.LabelHead(blueprint("resnet18"), 7).to(device),
+        [torch.rand(300, 512, 7, 7).bfloat16().to(device)],
+    )
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
         logits = head(features, (224, 224))
         heat = head.heat_map(features[0], logits.argmax(dim=1))
@@ -149,52 +131,25 @@ def lively(model):
     return model.eval()
 
 
-COARSE = {(64, 64): (2, 2), (128, 128): (4, 4), (224, 224): (7, 7), (200, 200): (7, 7), (256, 256): (8, 8)}
-COARSE |= {(320, 320): (10, 10), (448, 448): (14, 14), (75, 101): (3, 4), (96, 250): (3, 8), (32, 32): (1, 1)}
-
-
-@pytest.mark.parametrize("stride", [16, 8])
-@pytest.mark.parametrize(
-    ("name", "size"), [("resnet18", size) for size in COARSE] + [(name, (75, 101)) for name in ENCODERS]
-)
-@torch.inference_mode()
-def test_the_finer_map_holds_the_coarse_one_in_every_second_or_fourth_cell(name, size, stride, monkeypatch):
-    monkeypatch.setattr(models, "HEAT_CELLS", {16: 1, 8: 1000}[stride])
-    encoder = lively(Encoder(name))
-    features = encoder(torch.randn(1, 3, *size))
-    fine, found = encoder.refine(features)
-    assert found == stride and features[-1].shape[-2:] == COARSE[size]
-    assert fine.shape == (1, encoder.channels[-1], -(-size[0] // stride), -(-size[1] // stride))
-    step = 32 // stride
-    rounding = 5e-6 * features[-1].amax().item()
-    torch.testing.assert_close(fine[..., ::step, ::step], features[-1], rtol=0, atol=rounding)
-
-
-@pytest.mark.parametrize(("size", "stride"), [((32, 32), 8), ((208, 400), 8), ((209, 209), 16), ((224, 224), 16)])
-def test_small_images_get_the_finest_map(size, stride):
-    encoder = Encoder().eval()
-    shapes = zip(encoder.channels, encoder.strides)
-    features = [torch.zeros(1, n, *(-(-pixels // s) for pixels in size)) for n, s in shapes]
-    with torch.inference_mode():
-        assert encoder.refine(features)[1] == stride
-
-
 def test_cells_lie_at_multiples_of_their_stride():
     found = models.spread_cells(torch.tensor([[[[0.0, 1.0]]]]), 4, (3, 7))
     assert found[0, 0].tolist() == [[0, 0.25, 0.5, 0.75, 1, 1, 1]] * 3
 
 
+@pytest.mark.parametrize(("name", "spot"), [("resnet18", (64, 96)), ("efficientnet_lite0", (63, 95))])
 @pytest.mark.parametrize("size", [(128, 160), (224, 256)])
-def test_the_heat_of_a_spot_is_largest_at_the_spot(size):
-    """Of a network that only blurs, which shows where its cells look."""
-    model = Classifier().eval()
+def test_the_heat_of_a_spot_is_largest_at_the_spot(name, spot, size):
+    """Of a network that only blurs, which shows where its cells look; the spot lies where a cell is centred."""
+    model = Classifier(encoder=name).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            row = torch.tensor([math.comb(module.kernel_size[0] - 1, i) for i in range(module.kernel_size[0])])
+            kernel = (row[:, None] * row).float()
+            module.weight.data = (kernel / kernel.sum() / module.weight.shape[1]).expand_as(module.weight).clone()
     torch.nn.init.ones_(model.heads["label"].linear.weight)
     image = torch.zeros(1, 3, *size)
-    image[..., 64, 96] = 1
-    assert model.heat_map(image)[0, 0].argmax() == 64 * size[1] + 96
+    image[..., spot[0], spot[1]] = 10
+    assert model.heat_map(image)[0, 0].argmax() == spot[0] * size[1] + spot[1]
 
 
 def test_heat_maps_under_autocast_are_those_of_float32():
@@ -266,70 +221,6 @@ def test_what_is_no_checkpoint_is_refused_with_a_message(tmp_path):
     for name in ("text", "other", "task"):
         with pytest.raises(ValueError, match=f"{name}.pth"):
             load_checkpoint(tmp_path / f"{name}.pth")
-
-
-# ImageNet weights
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """An empty torch hub cache and a network that refuses."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.mark.parametrize(
-    "file", ["resnet18-f37072fd.pth", "resnet34-b627a593.pth", "resnet50-0676ba61.pth"], ids=ENCODERS
-)
-def test_weights_in_the_cache_folder_are_used(file, hub):
-    torch.manual_seed(1)
-    name = file.partition("-")[0]
-    reference = get_model(name, weights=None)
-    torch.save(reference.state_dict(), hub / file)
-    weights, start = models.imagenet_start("yes", name)
-    model = Classifier(encoder=name)
-    model.encoder.load_state_dict(weights)
-    assert torch.equal(model.encoder.conv1.weight, reference.conv1.weight)
-    assert "ImageNet" in start
-
-
-def test_without_network_auto_starts_from_scratch_and_says_so(hub):
-    weights, start = models.imagenet_start("auto")
-    assert weights is None and "FROM SCRATCH" in start
-
-
-def test_without_network_yes_names_file_url_and_folder(hub):
-    with pytest.raises(FileNotFoundError) as caught:
-        models.imagenet_start("yes")
-    for part in ("resnet18-f37072fd.pth", "https://download.pytorch.org/models/", str(hub)):
-        assert part in str(caught.value)
-
-
-def test_no_never_asks(monkeypatch):
-    monkeypatch.setattr(models, "imagenet_weights", lambda: pytest.fail("asked"))
-    assert models.imagenet_start("no")[0] is None
-
-
-def test_a_damaged_cached_file_is_named(hub):
-    (hub / "resnet18-f37072fd.pth").write_bytes(b"half a download")
-    with pytest.raises(ValueError, match=r"resnet18-f37072fd.pth is damaged.*Delete it"):
-        models.imagenet_start("auto")
-
-
-def test_a_silent_network_does_not_hang(hub):
-    code = "import models; models.imagenet_weights(timeout=0.3)"
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, never answers
-        env = os.environ | {"https_proxy": f"http://127.0.0.1:{silent.getsockname()[1]}"}
-        env.pop("HTTPS_PROXY")
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
-        )
-    assert "timed out" in done.stderr.splitlines()[-1]
 
 
 def test_an_unknown_device_is_refused_with_a_message():

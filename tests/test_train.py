@@ -1,3 +1,4 @@
+import copy
 import math
 import os
 
@@ -8,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import models
 import train
 from checkpoints import Checkpoints, refuse_other
-from train import fit
+from train import Recipe, fit
 
 
 class Line(nn.Module):
@@ -326,23 +328,41 @@ def test_a_state_from_when_more_could_be_chosen_goes_on_if_nothing_of_it_was(tmp
         refuse_other({"data": "abc", "weight_decay": 0.1}, {"data": "abc"}, tmp_path)
 
 
-def test_a_state_of_when_norms_and_biases_were_a_group_of_their_own_goes_on_to_the_same_weights(tmp_path):
-    whole, _ = run(tmp_path / "whole", epochs=2)
-    model, _ = run(tmp_path / "parts", epochs=1)
-    path = tmp_path / "parts" / "task" / "last.pth"
-    state = torch.load(path, weights_only=True)
-    moments, (group,) = state["optimizer"]["state"], state["optimizer"]["param_groups"]
-    places = [[i for i, p in enumerate(model.parameters()) if (p.ndim > 1) == is_first] for is_first in (True, False)]
-    assert places[0] + places[1] != sorted(moments)
-    n = len(places[0])
-    groups = [group | {"params": list(range(n))}, group | {"params": list(range(n, len(moments)))}]
-    state["optimizer"] = {
-        "state": dict(enumerate(moments[i] for i in [*places[0], *places[1]])),
-        "param_groups": groups,
-    }
-    torch.save(state, path)
-    resumed, _ = run(tmp_path / "parts", epochs=2, resume=True)
-    assert same_weights(whole, resumed)
+def test_encoder_and_heads_learn_and_decay_at_their_own_rates_and_norms_and_biases_do_not_decay():
+    model = models.Classifier(encoder="efficientnet_lite0")
+    recipe = Recipe(epochs=1, batch_size=4, lr=1e-3, encoder_lr_scale=0.1, weight_decay=0.05)
+    groups = train.parameter_groups(model, recipe)
+    found = {id(weight): (g["scale"], g["weight_decay"]) for g in groups for weight in g["params"]}
+    assert len(found) == len(list(model.parameters())) == sum(len(group["params"]) for group in groups)
+    for name, weight in model.named_parameters():
+        is_head = name.startswith("heads.label.linear")
+        assert found[id(weight)] == (1.0 if is_head else 0.1, 0.05 if weight.ndim > 1 else 0.0), name
+
+
+def test_a_group_takes_its_share_of_the_scheduled_rate_at_each_step():
+    model = models.Classifier()
+    recipe = Recipe(epochs=1, batch_size=2, lr=1e-3, schedule="cosine", encoder_lr_scale=0.1)
+    learner = train.Learner(model, recipe, "fp32", 4)
+    batch = {"image": torch.randn(2, 3, 32, 32), "label": torch.tensor([0, 1])}
+    for number in range(4):
+        learner.step(batch, number)
+        rates = {group["scale"]: group["lr"] for group in learner.optimizer.param_groups}
+        assert rates == pytest.approx({0.1: 0.1 * recipe.rate(number, 4), 1.0: recipe.rate(number, 4)})
+
+
+def test_without_decay_a_step_is_adams_bit_for_bit():
+    torch.manual_seed(0)
+    model = models.Classifier()
+    other = copy.deepcopy(model)
+    learner = train.Learner(model, Recipe(epochs=1, batch_size=2, lr=1e-3), "fp32", 3)
+    adam = torch.optim.Adam(other.parameters(), lr=1e-3, fused=True)
+    batch = {"image": torch.randn(2, 3, 32, 32), "label": torch.tensor([0, 1])}
+    for number in range(3):
+        learner.step(batch, number)
+        adam.zero_grad()
+        torch.nn.functional.cross_entropy(other(batch["image"])["label"], batch["label"]).backward()
+        adam.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
 
 
 def test_after_each_epoch_the_history_so_far_is_handed_over():
