@@ -28,7 +28,7 @@ from dataset.cache import PixelFile, decode_table
 from dataset.classes import classes_of, code_of
 from dataset.layout import find
 from encoders import ENCODERS, blueprint
-from encoders.weights import Start, imagenet_start
+from encoders.start import Start, imagenet_start
 from report import comparison, page, takeover
 from report.folder import RunFolder
 from report.live import Live

@@ -119,7 +119,7 @@ class Model(nn.Module):
         self.arguments = arguments
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Take ImageNet weights, as `encoders.weights.imagenet_weights` gives them."""
+        """Take ImageNet weights, as `encoders.start.imagenet_weights` gives them."""
         for_labels = {name: value for name, value in weights.items() if name.startswith("label.")}
         self.encoder.load_state_dict({name: value for name, value in weights.items() if name not in for_labels})
         if "label" in self.heads:

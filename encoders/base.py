@@ -57,7 +57,7 @@ class Encoder(nn.Module):
     def imagenet(cls, name: str, timeout: float) -> tuple[dict[str, Tensor], str]:
         """ImageNet weights of the network `name` as `state_dict` has them, and the file's name and SHA-256.
 
-        Those of its `label_layer` begin with "label.". Raises as `weights.imagenet_weights`.
+        Those of its `label_layer` begin with "label.". Raises as `start.imagenet_weights`.
         """
         raise NotImplementedError
 

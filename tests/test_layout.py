@@ -6,10 +6,9 @@ import re
 import pytest
 from conftest import ROOT
 
-FILES = [
-    path for place in (".", "dataset", "page", "pictures", "report") for path in sorted((ROOT / place).glob("*.py"))
-]
-ROOMS = {path.stem for path in ROOT.glob("*.py")} | {"dataset", "page", "pictures", "report"}
+FOLDERS = ("dataset", "encoders", "page", "pictures", "report")
+FILES = [path for place in (".", *FOLDERS) for path in sorted((ROOT / place).glob("*.py"))]
+ROOMS = {path.stem for path in ROOT.glob("*.py")} | {*FOLDERS}
 (DIAGRAM,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 DRAWN = {left.strip(): set(right.split()) for left, _, right in (line.partition("->") for line in DIAGRAM.splitlines())}
 

@@ -16,7 +16,8 @@ from torchvision.models import get_model
 
 import data
 from encoders import make_encoder, weights
-from encoders.weights import imagenet_start, imagenet_weights
+from encoders import start as starts
+from encoders.start import imagenet_start, imagenet_weights
 from models import MODELS, Classifier
 
 LITE = [f"efficientnet_lite{i}" for i in range(3)]
@@ -60,7 +61,7 @@ def test_without_network_yes_names_file_url_and_folder(hub):
 
 
 def test_no_never_asks(monkeypatch):
-    monkeypatch.setattr(weights, "imagenet_weights", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(starts, "imagenet_weights", lambda *_: pytest.fail("asked"))
     assert imagenet_start("no").weights is None
 
 
@@ -71,7 +72,7 @@ def test_a_damaged_cached_file_is_named(hub):
 
 
 def test_a_silent_network_does_not_hang(hub):
-    code = "from encoders.weights import imagenet_weights; imagenet_weights(timeout=0.3)"
+    code = "from encoders.start import imagenet_weights; imagenet_weights(timeout=0.3)"
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, never answers
         env = os.environ | {"https_proxy": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         env.pop("HTTPS_PROXY")

@@ -1,0 +1,52 @@
+"""What an encoder starts from."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from encoders import blueprint
+
+
+class Start(NamedTuple):
+    """What an encoder starts from."""
+
+    weights: dict[str, Tensor] | None  # for `models.Model.start_from`; None for random ones
+    words: str
+    file: str = ""  # its name and SHA-256
+
+
+def imagenet_start(pretrained: str, encoder: str = "resnet18") -> Start:
+    """ImageNet weights, or none.
+
+    Parameters
+    ----------
+    pretrained : "auto" (ImageNet weights if they can be had), "yes" (they must be had) or "no".
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : "yes", and as `imagenet_weights`; a damaged file also with "auto".
+    """
+    if pretrained == "no":
+        return Start(None, "The encoder starts from scratch.")
+    try:
+        weights, file = imagenet_weights(encoder)
+        return Start(weights, f"The encoder starts from ImageNet weights: {file}.", file)
+    except FileNotFoundError as error:
+        if pretrained == "yes":
+            raise
+        return Start(None, f"*** The encoder starts FROM SCRATCH, which costs accuracy. {error} ***")
+
+
+def imagenet_weights(encoder: str = "resnet18", timeout: float = 10.0) -> tuple[dict[str, Tensor], str]:
+    """ImageNet weights of an encoder, and their file's name with its SHA-256.
+
+    Parameters
+    ----------
+    timeout : seconds without an answer after which a download is given up.
+
+    Raises
+    ------
+    FileNotFoundError : they are not here and cannot be downloaded; says where to get them.
+    ValueError : the file is damaged, or of another version.
+    """
+    return type(blueprint(encoder)).imagenet(encoder, timeout)
