@@ -154,10 +154,19 @@ class RunFolder:
 
 
 def _set_aside(folder: Path) -> Path:
-    """Rename a folder after the time of its last change; returns its new path."""
+    """Rename a folder after the time of its last change, and put an empty one in its place; returns its new path.
+
+    Raises
+    ------
+    ValueError : this program is running in the folder, so that its relative paths would lead into the renamed one.
+    """
+    if Path.cwd().is_relative_to(folder):
+        raise ValueError(f"{folder} holds an earlier run and is the folder you are in. Name another --output-dir.")
     changed = datetime.fromtimestamp(max(path.stat().st_mtime for path in (folder, *folder.glob("*"))))
     first = new = folder.with_name(f"{folder.name}-{changed:%Y-%m-%d-%H%M}")
     number = 2
     while new.exists():
         new, number = first.with_name(f"{first.name}-{number}"), number + 1
-    return folder.rename(new)
+    new = folder.rename(new)
+    folder.mkdir()  # or a link to it would lead nowhere
+    return new
