@@ -135,7 +135,7 @@ def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
     """What a program is run on, in plain types."""
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": n_ranks,
         "precision": precision,
         "command": shlex.join([*launcher(), *sys.argv]),

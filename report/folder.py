@@ -144,10 +144,12 @@ class RunFolder:
         self.write_table("data_report.csv", table[["image", "status", "reason"]])
 
     def draw_all(self, figures: dict[str, Figure | None]) -> None:
-        """Write the figures that there are, by file name without extension."""
+        """Write the figures that there are, by file name without extension; an earlier one that is none now goes."""
         for name, figure in figures.items():
             if figure is not None:
                 self.draw(f"{name}.png", figure)
+            elif is_first():
+                (self.path / f"{name}.png").unlink(missing_ok=True)
 
     def draw(self, name: str, figure: Figure) -> None:
         self.write(name, visualize.png(figure, self.caption))

@@ -1044,6 +1044,17 @@ def test_a_batch_too_large_for_the_gpu_gets_a_size_to_try(demo_folder, tmp_path,
     assert "Try --classification-batch-size 256" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["measure", "data.to_device", "make_model"])
+def test_a_full_gpu_outside_of_training_is_one_message_too(place, demo_folder, tmp_path, monkeypatch, capsys):
+    def full(*_args, **_options):
+        raise torch.cuda.OutOfMemoryError("Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(f"main.{place}", full)
+    assert quick(demo_folder, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "Out of GPU memory: Tried to allocate 2.00 GiB." in error and "--device cpu" in error
+
+
 def test_ctrl_c_is_one_line_and_exit_code_130(demo_folder, tmp_path):
     flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "classification", "--classification-epochs", "500"]
     running = start(flags, tmp_path)

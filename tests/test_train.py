@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import train
 from checkpoints import Checkpoints, refuse_other
@@ -300,6 +301,16 @@ def test_resuming_under_other_conditions_goes_on_and_says_what_no_longer_holds(t
     assert (
         "will not be, bit for bit, those of a run without interruption: threads was 2, is 4" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", torch.float64), ("mps", torch.float32)])
+def test_sums_over_images_are_double_where_the_device_has_it(device, expected):
+    """MPS refuses to make a float64; its tensors are feigned here, for the dtype alone."""
+    with FakeTensorMode():
+        value, totals = torch.empty((), device=device), {}
+        train._accumulate(totals, {"loss": value}, {"image": torch.empty(4, 3, device=device)})
+        train._accumulate(totals, {"loss": value}, {"image": torch.empty(4, 3, device=device)})
+    assert totals["loss"].dtype == expected
 
 
 def test_training_without_checkpoints_writes_nothing(tmp_path, monkeypatch):
