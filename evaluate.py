@@ -159,8 +159,8 @@ def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], w
     >>> found["balanced_accuracy"].item(), found["per_class.a.recall"].item(), found["per_class.b.precision"].item()
     (0.75, 0.5, 0.5)
     """
-    confusion = weighted_confusion(true, called, len(classes), weights)
-    hits, support, predicted = np.einsum("bkk->bk", confusion), confusion.sum(axis=2), confusion.sum(axis=1)
+    one_hot, is_hit = np.eye(len(classes)), (called == true)[:, None]
+    hits, support, predicted = (weights @ cells for cells in (one_hot[true] * is_hit, one_hot[true], one_hot[called]))
     absent, is_called = np.where(support > 0, 0, np.nan), np.isin(np.arange(len(classes)), called)
     recall = _divide(hits, support)
     precision = np.where(is_called, _divide(hits, predicted), 0) + absent
@@ -176,12 +176,6 @@ def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], w
         values = {"precision": precision[:, k], "recall": recall[:, k], "f1": f1[:, k]}
         found |= {f"per_class.{name}.{key}": value for key, value in values.items()}
     return found
-
-
-def weighted_confusion(true: np.ndarray, predicted: np.ndarray, n_classes: int, weights: np.ndarray) -> np.ndarray:
-    """Confusion matrices (B, K, K), true classes in rows."""
-    cells = np.eye(n_classes**2)[true * n_classes + predicted]  # (N, K * K)
-    return (weights @ cells).reshape(-1, n_classes, n_classes)
 
 
 def official_label_scores(

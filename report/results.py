@@ -18,6 +18,7 @@ from report.folder import RunFolder
 from report.pictures import Pictures
 
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # years, from which each begins
+N_LINES = 25  # classes that the console shows
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
 BY_RULE = ("accuracy", "balanced_accuracy", "macro_f1")  # shown by both rules, the first two also with their change
 MAJORITY = "majority"  # in metrics.json: the scores of always calling the class that most training images have
@@ -325,10 +326,16 @@ def rule_lines(label: dict, intervals: dict) -> list[str]:
     rules, keys = label["rules"], ("precision", "recall", "f1")
     lines = ["  " + " " * 6 + "".join(f"{rule:>30}" for rule in rules)]
     lines.append(f"  {'':6}" + f"{'precision':>10}{'recall':>10}{'F1':>10}" * len(rules) + f"{'images':>10}")
-    for code, row in label["per_class"].items():
+    rows = label["per_class"]
+    commonest = sorted(rows, key=lambda code: -rows[code]["support"])[:N_LINES]
+    for code, row in rows.items():
+        if code not in commonest:
+            continue
         values = [rules[rule]["per_class"][code][key] for rule in rules for key in keys]
         shown = "".join(f"{'-' if value is None else f'{value:.3f}':>10}" for value in values)
         lines.append(f"  {code:6}{shown}{row['support']:>10}")
+    if len(rows) > N_LINES:
+        lines.append(f"  and {len(rows) - N_LINES:,} classes of fewer images, which stand in metrics.json")
     for name in BY_RULE:
         shown = ", ".join(f"{rule} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules)
         lines.append(f"  {name.replace('_', ' '):18} {shown}")
