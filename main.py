@@ -141,10 +141,14 @@ def main(argv: list[str] | None = None) -> int:
         advice = "" if config.EVALUATE_ONLY else " The same command with --resume goes on from the last whole epoch."
         return stop(130, f"Stopped.{advice}")
     except torch.cuda.OutOfMemoryError as error:  # outside of training, which names its own batch size
-        advice = "What was finished is kept. Pass --device cpu, or smaller batches (--multitask-batch-size 4 and the like)"
+        advice = (
+            "What was finished is kept. Pass --device cpu, or smaller batches (--multitask-batch-size 4 and the like)"
+        )
         return stop(1, f"Out of GPU memory: {error}\n{advice} with --evaluate-only to measure what was trained.")
     except (FloatingPointError, MemoryError) as error:
-        return stop(1, str(error) or "Out of memory. Close other programs, or set a smaller --image-size or batch size.")
+        return stop(
+            1, str(error) or "Out of memory. Close other programs, or set a smaller --image-size or batch size."
+        )
     except (ValueError, FileNotFoundError) as error:
         return stop(2, str(error))
     except OSError as error:

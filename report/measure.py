@@ -55,7 +55,9 @@ def load(paths: Sequence[Path], image_size: int, table: pd.DataFrame) -> dict[Pa
     for path, checkpoint in found.items():
         if checkpoint["classes"] != list(classes_of(table)):
             ours, theirs = ", ".join(classes_of(table)) or "none", ", ".join(checkpoint["classes"]) or "none"
-            raise ValueError(f"{path} was trained on the classes {theirs}, and the data's are {ours}. Set CLASSES alike.")
+            raise ValueError(
+                f"{path} was trained on the classes {theirs}, and the data's are {ours}. Set CLASSES alike."
+            )
         if checkpoint["image_size"] != image_size:
             raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {image_size}.")
     for path, checkpoint in found.items():
@@ -74,11 +76,15 @@ def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame) -> None
     ValueError : the checkpoint does not tell what it learned from; no image is left for one of the model's heads.
     """
     if "trained_on" not in checkpoint:
-        raise ValueError(f"{path} does not tell which images it was trained on, so no test set is known to be new to it.")
+        raise ValueError(
+            f"{path} does not tell which images it was trained on, so no test set is known to be new to it."
+        )
     trained, chosen = (_among(checkpoint.get(name, {}), table) for name in ("trained_on", "chosen_on"))
     part, is_used = table["split"], table["status"] != LEFT_OUT
     learned = is_used & (part.isin(["val", "test"]) & trained | (part == "test") & chosen)
-    counts = {name: (int((learned & (part == name)).sum()), int((is_used & (part == name)).sum())) for name in SPLITS[1:]}
+    counts = {
+        name: (int((learned & (part == name)).sum()), int((is_used & (part == name)).sum())) for name in SPLITS[1:]
+    }
     leave_out(table, learned, f"{path.name} was trained on this lesion")
     table.loc[learned, "split"] = ""
     text = " and ".join(f"{n:,} of {n_all:,} {name} images" for name, (n, n_all) in counts.items())
@@ -86,7 +92,9 @@ def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame) -> None
     for name in SPLITS[1:]:
         known = targets(table[table["split"] == name]).any()
         if missing := [head for head in averaging.heads_of({path: checkpoint}) if not known[head]]:
-            raise ValueError(f"{text}, and no {name} image with a {missing[0]} is left. Use the settings it was trained with.")
+            raise ValueError(
+                f"{text}, and no {name} image with a {missing[0]} is left. Use the settings it was trained with."
+            )
     if machine.is_first():
         print(f"\n{text}{' and are left out' if learned.any() else ''}.", flush=True)
 

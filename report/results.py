@@ -180,6 +180,11 @@ def label_numbers(
     for name, (positive, score) in points.items():
         means |= under(f"operating_points.{name}", counted.of_binary(positive, score >= (thresholds[name] or 0)))
     numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
+    for when, of_images in (("before", before), ("after", probabilities)):
+        numbers["calibration"][when]["ece_if_calibrated"] = evaluate.ece_if_calibrated(of_images)
+        if intervals["calibration"][when]["ece"]:
+            interval = calibration_interval(true, of_images, resamples)
+            intervals["calibration"][when] |= {"ece": interval, f"ece{bootstrap.KIND}": bootstrap.OF_SIZE}
     numbers.setdefault("operating_points", {})
     numbers[MAJORITY]["class"] = classes[commonest]
     for k, code in enumerate(classes):
@@ -188,6 +193,13 @@ def label_numbers(
     for name, threshold in thresholds.items():
         numbers["operating_points"][name]["threshold"] = threshold
     return numbers | {"n_images": len(true)}, intervals
+
+
+def calibration_interval(true: np.ndarray, probabilities: np.ndarray, resamples: bootstrap.Resamples) -> list[float]:
+    """95 % interval of the calibration error."""
+    (gaps,) = evaluate.calibration_gaps(true, probabilities, np.ones((1, len(true))))
+    drawn = [evaluate.calibration_gaps(true, probabilities, weights) for weights in resamples.blocks()]
+    return bootstrap.interval_of_size(gaps, np.concatenate(drawn))
 
 
 def point_scores(

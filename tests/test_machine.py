@@ -82,7 +82,10 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_one_and_why(tmp_path, nam
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "outputs")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r"cannot be written \(.+\)\. Name another folder"), machine.locked(tmp_path / name):
+    with (
+        pytest.raises(ValueError, match=r"cannot be written \(.+\)\. Name another folder"),
+        machine.locked(tmp_path / name),
+    ):
         pass
     assert sorted(tmp_path.iterdir()) == before
 

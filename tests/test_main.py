@@ -607,7 +607,9 @@ def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_fol
     assert "classification 1 epochs" in report and "seed 43" in report and "seed 42" not in report
 
 
-def test_a_checkpoint_that_does_not_tell_what_it_learned_from_is_refused_in_words(whole_run, demo_folder, tmp_path, capsys):
+def test_a_checkpoint_that_does_not_tell_what_it_learned_from_is_refused_in_words(
+    whole_run, demo_folder, tmp_path, capsys
+):
     checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
     known = {name: value for name, value in checkpoint.items() if name not in ("split_hash", "trained_on")}
     checkpoints.save(tmp_path / "a.pth", known)

@@ -486,7 +486,11 @@ def test_a_folder_that_is_a_link_is_set_aside_again_and_again(tmp_path):
         folder = RunFolder(tmp_path / "outputs")
         earlier = folder.start_anew("today")
         folder.write("best_classification_model.pth", f"{number}")
-        assert earlier is None if number == 0 else (earlier / "best_classification_model.pth").read_text() == str(number - 1)
+        assert (
+            earlier is None
+            if number == 0
+            else (earlier / "best_classification_model.pth").read_text() == str(number - 1)
+        )
     assert (tmp_path / "outputs").readlink() == disk and len(list(disk.parent.iterdir())) == 3
 
 

@@ -364,7 +364,9 @@ def test_a_state_that_is_whole_and_cannot_be_read_stays_and_is_no_damage(tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(place, {Path: "read_bytes", torch: "load"}.get(place, "testzip"), fails)
-        with pytest.raises(ValueError, match=rf"Cannot resume from .*last\.pth: {type(error).__name__}.*stays as it is"):
+        with pytest.raises(
+            ValueError, match=rf"Cannot resume from .*last\.pth: {type(error).__name__}.*stays as it is"
+        ):
             run(tmp_path, epochs=3, resume=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
     again, _ = run(tmp_path, epochs=3, resume=True)

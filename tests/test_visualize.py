@@ -273,4 +273,7 @@ def test_the_commonest_stand_in_their_own_order():
 
 def test_diagnoses_whose_names_are_shortened_alike_are_both_drawn():
     names = [f"{'a' * 15}{middle}{'b' * 15}" for middle in "12"]
-    assert "n = 2" in (shown := texts(visualize.dice_by_class(dict(zip(names, ([0.1, 0.2], [0.3]))), "a"))) and "n = 1" in shown
+    assert (
+        "n = 2" in (shown := texts(visualize.dice_by_class(dict(zip(names, ([0.1, 0.2], [0.3]))), "a")))
+        and "n = 1" in shown
+    )
