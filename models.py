@@ -354,7 +354,7 @@ def load_checkpoint(path: str | Path) -> dict:
         raise ValueError(f"{path} is not a checkpoint of this project, or is damaged ({reason}).") from error
     if is_state:
         raise ValueError(
-            f"{path} is the state of a training, for --resume, and no model. Name best_..._model.pth of its run, such as "
+            f"{path} is the state of a training, for --resume, and no model. Name its run's model, such as "
             f"{Path(path).absolute().parents[1] / f'best_{Path(path).absolute().parent.name}_model.pth'}."
         )
     if wrong:

@@ -252,7 +252,7 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
 
 
 def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
-    """Distribution of Dice by diagnosis: every image a dot, the box its quartiles; the `N_SHOWN` commonest diagnoses."""
+    """Distribution of Dice by diagnosis, the `N_SHOWN` commonest: every image a dot, the box its quartiles."""
     known = [(name, values) for name, values in zip(class_names(list(dice)), dice.values()) if len(values)]
     shown = [known[i] for i in commonest([len(values) for _, values in known], N_SHOWN)]
     title = f"{title}: Dice by diagnosis{_of_all(len(shown), len(known))}"

@@ -1,4 +1,5 @@
 import io
+import itertools
 import warnings
 
 import numpy as np
@@ -212,7 +213,7 @@ def overlapping(figure, axis):
     """Whether two neighbouring names along an axis overlap when they are drawn."""
     figure.canvas.draw()
     boxes = [label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()]
-    return any(a.overlaps(b) for a, b in zip(boxes, boxes[1:]))
+    return any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize("n_classes", [2, 7, 25, 200, 1000])
