@@ -19,6 +19,7 @@ try:
     import gradio as gr
 except ModuleNotFoundError:
     sys.exit("The page needs Gradio: pip install -r requirements-app.txt")
+import torch
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
@@ -125,6 +126,8 @@ def main(argv: list[str] | None = None) -> None:
         predictor = Predictor(*predict.choose_checkpoints(options.checkpoint), device=options.device, explain=True)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
+    except torch.cuda.OutOfMemoryError as error:
+        parser.exit(2, f"Out of GPU memory: {error}\nPass --device cpu.\n")
     examples = choose_examples(options.examples)
     print(f"Serving on http://{options.host}:{options.port} with {len(examples)} examples; Ctrl-C stops.", flush=True)
     build(predictor, examples).launch(

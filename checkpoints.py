@@ -1,6 +1,7 @@
 """What is kept of a training: the best model, and the state that it goes on from; and what may go on."""
 
 import io
+import itertools
 import math
 import os
 import zipfile
@@ -25,6 +26,7 @@ OTHER_VERSIONS = {
     "dropout": 0.0,
     "drop_path": 0.0,
 }
+ASIDE = ".damaged"  # ends the name of a state that is put aside
 
 
 class Checkpoints:
@@ -59,25 +61,40 @@ class Checkpoints:
     def read(self) -> dict | None:
         """The last whole state; None if there is none, or none is wanted.
 
+        A damaged file, which its check sums tell, is put aside, and the state before it is read.
+
         Raises
         ------
-        ValueError : it is of a run with another identity; names what differs.
+        ValueError : a state cannot be read for another reason; epochs were trained, and none has a whole state; it is
+            of a run with another identity, and what differs is named.
         """
         if not self.resume:
             return None
         for path in filter(Path.exists, self.states):
-            try:
-                state = _read_whole(path)
-            except Exception as error:  # damaged files fail in many ways
-                tqdm.write(f"{path} is damaged ({error}); falling back to the state before it.")
-                path.unlink()  # or the next epoch would keep it in the place of the sound one
+            state = _read_whole(path)
+            if state is None:
+                aside = _put_aside(path)  # or the next epoch would keep it in the place of the sound one
+                tqdm.write(f"{path} is damaged and is now {aside.name}; falling back to the state before it.")
                 continue
             refuse_other(state["identity"], self.identity, path)
             tqdm.write(f"Resuming after epoch {len(state['history'])}.")
             if changes := differences(state["conditions"], self.conditions):
                 tqdm.write(f"The weights will not be, bit for bit, those of a run without interruption: {changes}.")
             return state
+        self._refuse_lost_epochs()
         return None
+
+    def _refuse_lost_epochs(self) -> None:
+        """Raises ValueError if epochs were trained here: the first one of a new training would replace their model."""
+        history = self.folder / "history.csv"
+        n_epochs = max(0, len(history.read_bytes().splitlines()) - 1) if history.exists() else 0
+        if n_epochs or any(self.folder.glob(f"*{ASIDE}*")):
+            trained = f"{n_epochs} epochs were" if n_epochs else "A model was"
+            raise ValueError(
+                f"{trained} trained in {self.folder}, and there is no whole {' or '.join(p.name for p in self.states)} "
+                "to resume from. Put one back, name another --output-dir, or start anew without --resume, which keeps "
+                "this run beside the new one."
+            )
 
     def best_weights(self) -> dict[str, Tensor]:
         """Of the epoch of the lowest validation loss, for ``model.load_state_dict``."""
@@ -106,15 +123,42 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
 
-def _read_whole(path: Path) -> dict:
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip():  # checks the sums, which torch.load does not
-            raise ValueError("wrong check sum")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    missing = {"model", "optimizer", "history", "best", "identity", "conditions"} - set(state)
-    if missing:
-        raise ValueError(f"without {', '.join(sorted(missing))}")
+def _read_whole(path: Path) -> dict | None:
+    """A state; None if the file is damaged. Raises ValueError if something else is wrong with it, or with the disk."""
+    try:
+        content = io.BytesIO(path.read_bytes())
+        if not _is_whole(content):
+            return None
+        content.seek(0)
+        state = torch.load(content, map_location="cpu", weights_only=True)
+        if missing := {"model", "optimizer", "history", "best", "identity", "conditions"} - set(state):
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    except Exception as error:  # of the disk, of memory, or of a file that another version wrote
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise ValueError(
+            f"Cannot resume from {path}: {reason}. The file is not damaged and stays as it is. Try again, with more "
+            "memory or the version of torch that wrote it; move the file away to resume from the state before it, or "
+            "start anew without --resume."
+        ) from error
     return state
+
+
+def _is_whole(content: io.BytesIO) -> bool:
+    """Whether the check sums of a ZIP archive, such as `torch.save` writes, are right; torch.load compares none."""
+    try:
+        with zipfile.ZipFile(content) as archive:
+            return archive.testzip() is None
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # zipfile raises many kinds on a damaged file
+        return False
+
+
+def _put_aside(path: Path) -> Path:
+    """Rename a file; returns its new path, at which no other was."""
+    names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    new = next(place for name in names if not (place := path.with_name(f"{path.name}{ASIDE}{name}")).exists())
+    return path.rename(new)
 
 
 def save(path: Path, content: dict) -> None:

@@ -159,8 +159,8 @@ def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], w
     >>> found["balanced_accuracy"].item(), found["per_class.a.recall"].item(), found["per_class.b.precision"].item()
     (0.75, 0.5, 0.5)
     """
-    confusion = weighted_confusion(true, called, len(classes), weights)
-    hits, support, predicted = np.einsum("bkk->bk", confusion), confusion.sum(axis=2), confusion.sum(axis=1)
+    one_hot, is_hit = np.eye(len(classes)), (called == true)[:, None]
+    hits, support, predicted = (weights @ cells for cells in (one_hot[true] * is_hit, one_hot[true], one_hot[called]))
     absent, is_called = np.where(support > 0, 0, np.nan), np.isin(np.arange(len(classes)), called)
     recall = _divide(hits, support)
     precision = np.where(is_called, _divide(hits, predicted), 0) + absent
@@ -176,12 +176,6 @@ def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], w
         values = {"precision": precision[:, k], "recall": recall[:, k], "f1": f1[:, k]}
         found |= {f"per_class.{name}.{key}": value for key, value in values.items()}
     return found
-
-
-def weighted_confusion(true: np.ndarray, predicted: np.ndarray, n_classes: int, weights: np.ndarray) -> np.ndarray:
-    """Confusion matrices (B, K, K), true classes in rows."""
-    cells = np.eye(n_classes**2)[true * n_classes + predicted]  # (N, K * K)
-    return (weights @ cells).reshape(-1, n_classes, n_classes)
 
 
 def official_label_scores(
@@ -335,14 +329,32 @@ def calibration_scores(true: np.ndarray, probabilities: np.ndarray, weights: np.
     n = np.arange(len(true))
     one_hot = np.eye(probabilities.shape[1])[true]
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
-    bins = np.eye(N_BINS)[confidence_bin(confidence)]
-    gaps = weighted_mean(weights, bins * (right - confidence)[:, None])  # (B, bins)
     return {
         "brier": weighted_mean(weights, ((probabilities - one_hot) ** 2).sum(axis=1)),
         "nll": weighted_mean(weights, -np.log(np.maximum(probabilities[n, true], 1e-12))),
-        "ece": np.abs(gaps).sum(axis=1),
+        "ece": np.abs(calibration_gaps(true, probabilities, weights)).sum(axis=1),
         "aurc": aurc(right, confidence, weights),
     }
+
+
+def calibration_gaps(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Accuracy less confidence in each of the `N_BINS` bins of confidence, times the bin's share of the images."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    bins = np.eye(N_BINS)[confidence_bin(confidence)]
+    return weighted_mean(weights, bins * (right - confidence)[:, None])  # (B, bins)
+
+
+def ece_if_calibrated(probabilities: np.ndarray, n_draws: int = 1000, seed: int = 0) -> float:
+    """The mean calibration error of a perfectly calibrated model of as many images, which chance keeps above 0.
+
+    Each image is right with the probability (N, K) of its likeliest class, as if labels were drawn from the model.
+    """
+    confidence, rng = probabilities.max(axis=1), np.random.default_rng(seed)
+    places, total = confidence_bin(confidence), 0.0
+    for _ in range(n_draws):
+        gaps = np.bincount(places, (rng.random(len(confidence)) < confidence) - confidence, N_BINS)
+        total += np.abs(gaps).sum() / len(confidence)
+    return float(total / n_draws)
 
 
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import errno
 import os
 import platform
 import shlex
@@ -10,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -90,22 +91,33 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises
     ------
-    ValueError : another run does.
+    ValueError : another run does, or the folder cannot be written.
     """
     if not is_first():
         yield
         return
-    place = folder.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    with _lock_of(folder):
+        yield
+
+
+def _lock_of(folder: Path) -> AbstractContextManager:
+    """The folder's lock, held; it lies beside the folder, which need not exist yet."""
+    place = Path(os.path.realpath(folder))  # resolve() fails on a link to itself
+    path = place.with_name(f".{place.name}.lock")
     try:
-        lock.acquire(timeout=0)
+        if folder.is_symlink() and not place.exists():  # perhaps a disk that is not mounted
+            raise FileNotFoundError(errno.ENOENT, "it is a link to a folder that does not exist", str(place))
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(place))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # FileLock takes some failures to do so for another's lock
+        return FileLock(path).acquire(timeout=0)
     except Timeout:
         raise ValueError(f"Another run is writing into {folder}. Wait for it, or name another folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    except (OSError, NotImplementedError) as error:  # the latter of a file system without locks
+        reason = getattr(error, "strerror", None) or error
+        where = getattr(error, "filename", None) or path
+        raise ValueError(f"{folder} cannot be written ({reason}: {where}). Name another folder.") from error
 
 
 def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
@@ -123,7 +135,7 @@ def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
     """What a program is run on, in plain types."""
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": n_ranks,
         "precision": precision,
         "command": shlex.join([*launcher(), *sys.argv]),

@@ -32,7 +32,7 @@ from encoders.start import Start, imagenet_start
 from report import comparison, page, takeover
 from report.folder import RunFolder
 from report.live import Live
-from report.measure import OtherSet, load_named, measure
+from report.measure import OtherSet, load, load_named, measure
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
 DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
@@ -147,8 +147,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         advice = "" if config.EVALUATE_ONLY else " The same command with --resume goes on from the last whole epoch."
         return stop(130, f"Stopped.{advice}")
+    except torch.cuda.OutOfMemoryError as error:  # outside of training, which names its own batch size
+        advice = (
+            "What was finished is kept. Pass --device cpu, or smaller batches (--multitask-batch-size 4 and the like)"
+        )
+        return stop(1, f"Out of GPU memory: {error}\n{advice} with --evaluate-only to measure what was trained.")
     except (FloatingPointError, MemoryError) as error:
-        return stop(1, str(error))
+        return stop(
+            1, str(error) or "Out of memory. Close other programs, or set a smaller --image-size or batch size."
+        )
     except (ValueError, FileNotFoundError) as error:
         return stop(2, str(error))
     except OSError as error:
@@ -176,6 +183,8 @@ def run(config: SimpleNamespace) -> None:
         named = load_named(config.CHECKPOINTS, folder, config.IMAGE_SIZE, data_set.table)
         folder.caption = folder.caption or averaging.note_of(named)
         tasks = [] if named else choose_tasks(config, folder, data_set.table)
+        kept = {folder.best_path(task): task for task in tasks if config.EVALUATE_ONLY}
+        loaded = {kept[path]: found for path, found in load(list(kept), config.IMAGE_SIZE, data_set.table).items()}
         start = imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
         say("" if config.EVALUATE_ONLY else start.words)
         shared = {
@@ -186,7 +195,7 @@ def run(config: SimpleNamespace) -> None:
         }
         pixels = data.to_device(data_set.pixels, device)
         batches = {task: make_batches(config, task, data_set.table, pixels, device, rank, n_ranks) for task in tasks}
-        loaded = begin(config, folder, tasks, shared, environment, data_set.table)
+        begin(config, folder, tasks, shared, environment, loaded)
         if folder.is_finished(tasks, measured_as(config)):
             return say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
@@ -326,14 +335,16 @@ def identity(config: SimpleNamespace, task: str, shared: dict) -> dict:
     return own | recipes(config)[task]._asdict() | shared
 
 
-def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, table: pd.DataFrame) -> dict[str, dict]:
+def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, loaded: dict[str, dict]) -> None:
     """Make the folder this run's, or refuse: go on in it, measure in it, or else start anew in an empty one.
 
-    Returns the checkpoints that are only to be measured, by task.
+    Parameters
+    ----------
+    loaded : the checkpoints that are only to be measured, by task.
     """
     about = settings.plain(config) | ({"data": folder.caption} if folder.caption else {})
     if config.EVALUATE_ONLY and not config.CHECKPOINTS:
-        return takeover.measure_again(folder, tasks, about, environment, table)
+        return takeover.measure_again(folder, loaded, about, environment)
     if config.RESUME and machine.from_first(folder.holds_a_training):
         identities = {task: identity(config, task, shared) for task in models.MODELS}
         about, environment = takeover.go_on(folder, tasks, identities, about, environment)
@@ -342,7 +353,6 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, tab
     if not folder.is_finished(tasks, measured_as(config)):
         folder.write_json("config.json", about)
         folder.write_json("environment.json", environment)
-    return {}
 
 
 def watch(config, folder: RunFolder, tasks: list[str], batches: dict, external: OtherSet | None) -> Live:
@@ -422,7 +432,7 @@ def make_model(config, job: Job, start: Start) -> models.Model:
 
 def describe_model(config, job: Job, model: models.Model) -> dict:
     """What a checkpoint says of its model beside the weights, in plain types."""
-    rows = job.batches["train"].table
+    rows, chosen = job.batches["train"].table, job.batches["val"].table
     return {
         "task": job.task,
         "arguments": model.arguments,
@@ -433,6 +443,7 @@ def describe_model(config, job: Job, model: models.Model) -> dict:
         "initial_weights": job.identity["initial_weights"],
         "split_hash": job.identity["split_hash"],
         "trained_on": {"images": list(rows["image"]), "lesions": sorted(set(rows["lesion_id"]))},
+        "chosen_on": {"images": list(chosen["image"]), "lesions": sorted(set(chosen["lesion_id"]))},
         "identity": job.identity,
         "config": settings.plain(config),
         "versions": machine.versions(),

@@ -252,10 +252,16 @@ def load_checkpoint(path: str | Path) -> dict:
             if name := archive.testzip():  # compares the sums, which torch.load does not
                 raise ValueError(f"the check sum of {name} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        wrong = [key for key, kind in CHECKPOINT.items() if not isinstance(checkpoint[key], kind)]
+        is_state = "optimizer" in checkpoint and "history" in checkpoint
+        wrong = [] if is_state else [key for key, kind in CHECKPOINT.items() if not isinstance(checkpoint[key], kind)]
     except Exception as error:  # zipfile and torch.load raise many kinds on a damaged file
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
         raise ValueError(f"{path} is not a checkpoint of this project, or is damaged ({reason}).") from error
+    if is_state:
+        raise ValueError(
+            f"{path} is the state of a training, for --resume, and no model. Name its run's model, such as "
+            f"{Path(path).absolute().parents[1] / f'best_{Path(path).absolute().parent.name}_model.pth'}."
+        )
     if wrong:
         raise ValueError(f"{path} is not a checkpoint of this project: {', '.join(wrong)} is not what it should be.")
     checkpoint["weights"] = {name: _widened(value) for name, value in checkpoint["weights"].items()}

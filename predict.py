@@ -409,7 +409,8 @@ def main(argv: list[str] | None = None) -> int:
         how = "--resume in place of --overwrite" if options.overwrite else "--resume"
         parser.exit(130, f"Stopped. The same command with {how} goes on.\n")
     except torch.cuda.OutOfMemoryError:
-        parser.exit(2, f"The GPU's memory does not hold {options.batch_size} images. Try a smaller --batch-size.\n")
+        size = options.batch_size
+        parser.exit(2, f"Out of GPU memory with batches of {size}. Try a smaller --batch-size, or --device cpu.\n")
     except ValueError as error:
         parser.exit(2, f"{error}\n")
     except OSError as error:

@@ -293,9 +293,10 @@ def mean_of_known(
 
 
 def _accumulate(totals: dict[str, Tensor], means: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
-    """Add batch means to sums over images, on the device."""
+    """Add batch means to sums over images, on the device, in float64 where it has that: MPS does not."""
     for name, value in means.items():
-        totals[name] = totals.get(name, 0.0) + value.detach().double() * len(batch["image"])
+        wide = value.dtype if value.device.type == "mps" else torch.float64
+        totals[name] = totals.get(name, 0.0) + value.detach().to(wide) * len(batch["image"])
 
 
 def _means(totals: dict[str, Tensor], batches, prefix: str) -> dict[str, float]:

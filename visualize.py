@@ -3,13 +3,14 @@
 import io
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager, rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from sklearn import metrics
@@ -18,7 +19,12 @@ from sklearn import metrics
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#E69F00", "#009E73", "#666666"
 CLASS_COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#56B4E9", "#E69F00")
 TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
-MAX_LINE = 40  # characters of a title's line, beyond which its middle is left out
+MAX_LINE, MAX_NAME = 40, 22  # characters of a title's line and of a class, beyond which the middle is left out
+N_SHOWN, N_CURVES = 20, 14  # classes that a figure has room for; N_CURVES pairs of colour and line style differ
+CHINESE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei")
+CHINESE += ("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Malgun Gothic", "Arial Unicode MS")
+# Behind matplotlib's own font those that are installed: of each character the first one that has it.
+rcParams["font.family"] = ["DejaVu Sans", *(set(CHINESE) & set(font_manager.get_font_names()))]
 
 
 def png(figure: Figure, note: str = "") -> bytes:
@@ -68,34 +74,77 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def commonest(counts: Sequence[int], n: int) -> list[int]:
+    """Positions of the `n` largest counts, in their own order."""
+    return sorted(np.argsort(-np.asarray(counts), kind="stable")[:n].tolist())
+
+
+def class_names(classes: Sequence[str]) -> list[str]:
+    """The classes as they can be drawn: shortened, and "class 3" for the third if no font has its characters."""
+    names = ["".join(c if c.isprintable() else "?" for c in name) for name in classes]
+    return [_shortened(name, MAX_NAME) if _has_font(name) else f"class {i}" for i, name in enumerate(names, start=1)]
+
+
+@cache
+def _has_font(text: str) -> bool:
+    """Whether the fonts that figures are drawn with have all of these characters."""
+    fonts = [font_manager.get_font(font_manager.findfont(family)) for family in rcParams["font.family"]]
+    return all(any(font.get_char_index(ord(c)) for font in fonts) for c in text)
+
+
+def _of_all(n_shown: int, n_classes: int, kind: str = "commonest") -> str:
+    """What a heading says of the classes that there is no room for."""
+    return "" if n_shown == n_classes else f"\nthe {n_shown} {kind} of {n_classes:,} classes"
+
+
+def _name_axis(axis: Axis, names: Sequence[str], places: Sequence[float], **options) -> None:
+    """Write names along an axis, upright along the horizontal one where they would run into each other."""
+    axis.set_ticks(places, names, parse_math=False, **options)
+    n_characters = max((len(line) for name in names for line in name.splitlines()), default=0)
+    axis.set_tick_params(rotation=90 if axis.axis_name == "x" and len(names) * n_characters > 60 else 0)
+
+
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix (K, K), true classes in rows: counts, and shares of each row."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    """Confusion matrix (K, K), true classes in rows: counts, and shares of each row.
+
+    Of more than `N_SHOWN` classes it shows those with the most errors, and all others as one.
+    """
+    accuracy, names, kind = np.trace(matrix) / max(matrix.sum(), 1), class_names(classes), ""
+    if len(classes) > N_SHOWN:
+        errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+        shown = commonest(errors, N_SHOWN - 1)
+        group = np.full(len(classes), len(shown))
+        group[shown] = range(len(shown))
+        rows = np.array([matrix[group == i].sum(axis=0) for i in range(N_SHOWN)])
+        matrix = np.array([rows[:, group == i].sum(axis=1) for i in range(N_SHOWN)]).T
+        kind, names = _of_all(len(shown), len(classes), "most confused"), [*(names[i] for i in shown), "all others"]
+    scale = max(1, len(names) / 10)
+    figure = Figure(figsize=(11 * scale, 4.6 * scale), layout="constrained")
     support = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
-    accuracy = np.trace(matrix) / max(matrix.sum(), 1)
     panels = (
-        (matrix, "d", f"{title}: test images (accuracy {accuracy:.3f})"),
-        (shares, ".2f", f"{title}: share of the true class"),
+        (matrix, "d", f"{title}: test images (accuracy {accuracy:.3f}){kind}"),
+        (shares, ".2f", f"{title}: share of the true class{kind}"),
     )
     for axis, (values, form, heading) in zip(figure.subplots(1, 2), panels):
         # Both panels are coloured by share, or the large classes would hide the others.
         sns.heatmap(shares, ax=axis, annot=values, fmt=form, cmap="Blues", vmin=0, vmax=1, cbar=False, square=True)
-        axis.set_xticklabels(classes, parse_math=False)
-        axis.set_yticklabels(classes, parse_math=False)
+        for side in (axis.xaxis, axis.yaxis):
+            _name_axis(side, names, np.arange(len(names)) + 0.5, fontsize=9)
         axis.set(title=heading, xlabel="predicted", ylabel="true")
-        axis.tick_params(axis="both", rotation=0, labelsize=9)
     return figure
 
 
 def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
-    """Images per class and part, on a logarithmic axis.
+    """Images per class and part, on a logarithmic axis; of more than `N_SHOWN` classes the commonest.
 
     Parameters
     ----------
     counts : classes in rows, parts in columns.
     """
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    names, shown = class_names(counts.index), commonest(counts.sum(axis=1), N_SHOWN)
+    title, counts = title + _of_all(len(shown), len(counts)), counts.iloc[shown]
+    figure = Figure(figsize=(8 * max(1, len(shown) / 10), 3.8), layout="constrained")
     axis = figure.subplots()
     width = 0.8 / len(counts.columns)
     for i, (part, colour) in enumerate(zip(counts.columns, (BLUE, ORANGE, GREEN))):
@@ -104,8 +153,8 @@ def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
     axis.set_yscale("symlog", linthresh=10)
     axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.set_ylim(0, counts.to_numpy().max() * 2 + 10)
-    axis.set(title=title, ylabel="images (logarithmic)", xticks=range(len(counts)))
-    axis.set_xticklabels(counts.index, parse_math=False)
+    axis.set(title=title, ylabel="images (logarithmic)")
+    _name_axis(axis.xaxis, [names[i] for i in shown], range(len(shown)))
     _finish(axis)
     return figure
 
@@ -136,25 +185,31 @@ def mask_rows(
     return figure
 
 
-def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """ROC and precision-recall curve of each class against the rest; classes without test images are left out."""
+def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], title: str) -> Figure | None:
+    """ROC and precision-recall curve of each class against the rest; None if no class has images beside others'.
+
+    Classes without test images are left out; of more than `N_CURVES` classes the commonest are shown.
+    """
+    names, counts = class_names(classes), np.bincount(true, minlength=len(classes))
+    shown = commonest(counts, N_CURVES)
+    if not any(0 < n < len(true) for n in counts):
+        return None
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     roc, pr = figure.subplots(1, 2)
-    for k, code in enumerate(classes):
+    for i, k in enumerate(shown):
         positive, score = true == k, probabilities[:, k]
-        if positive.any() and not positive.all():
-            style = {
-                "color": CLASS_COLOURS[k % len(CLASS_COLOURS)],
-                "lw": 1.6,
-                "ls": "-" if k < 4 else "--" if k < 7 else ":",
-            }
+        if 0 < counts[k] < len(true):
+            style = {"color": CLASS_COLOURS[i % len(CLASS_COLOURS)], "lw": 1.6}
+            style["ls"] = "-" if i < 4 else "--" if i < 7 else ":" if i < 11 else "-."  # no two alike in both
             fpr, tpr, _ = metrics.roc_curve(positive, score)
-            roc.plot(fpr, tpr, label=f"{code} {metrics.roc_auc_score(positive, score):.3f}", **style)
+            roc.plot(fpr, tpr, label=f"{names[k]} {metrics.roc_auc_score(positive, score):.3f}", **style)
             precision, recall, _ = metrics.precision_recall_curve(positive, score)
-            pr.plot(recall, precision, label=f"{code} {metrics.average_precision_score(positive, score):.3f}", **style)
+            average = metrics.average_precision_score(positive, score)
+            pr.plot(recall, precision, label=f"{names[k]} {average:.3f}", **style)
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":")
-    _finish(roc, title=f"{title}: ROC, area", xlabel="1 - specificity", ylabel="sensitivity")
-    _finish(pr, title=f"{title}: precision-recall, average precision", xlabel="recall", ylabel="precision")
+    some = _of_all(len(shown), len(classes))
+    _finish(roc, title=f"{title}: ROC, area{some}", xlabel="1 - specificity", ylabel="sensitivity")
+    _finish(pr, title=f"{title}: precision-recall, average precision{some}", xlabel="recall", ylabel="precision")
     _legend(pr, loc="center left", bbox_to_anchor=(1, 0.5))  # the curves leave no room
     return figure
 
@@ -197,17 +252,19 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
 
 
 def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
-    """Distribution of Dice by diagnosis: every image a dot, the box its quartiles."""
-    shown = {code: values for code, values in dice.items() if len(values)}
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    """Distribution of Dice by diagnosis, the `N_SHOWN` commonest: every image a dot, the box its quartiles."""
+    known = [(name, values) for name, values in zip(class_names(list(dice)), dice.values()) if len(values)]
+    shown = [known[i] for i in commonest([len(values) for _, values in known], N_SHOWN)]
+    title = f"{title}: Dice by diagnosis{_of_all(len(shown), len(known))}"
+    figure = Figure(figsize=(8 * max(1, len(shown) / 10), 3.8), layout="constrained")
     axis = figure.subplots()
-    axis.boxplot(list(shown.values()), showfliers=False, widths=0.55, medianprops={"color": ORANGE, "lw": 2})
+    axis.boxplot([values for _, values in shown], showfliers=False, widths=0.55, medianprops={"color": ORANGE, "lw": 2})
     rng = np.random.default_rng(0)  # spreads the dots
-    for i, values in enumerate(shown.values(), start=1):
+    for i, (_, values) in enumerate(shown, start=1):
         axis.plot(i + rng.uniform(-0.2, 0.2, len(values)), values, ".", color=BLUE, ms=3, alpha=0.35)
-    names = [f"{code}\nn = {len(values)}" for code, values in shown.items()]
-    axis.set_xticks(range(1, len(shown) + 1), names, parse_math=False)
-    axis.set(title=f"{title}: Dice by diagnosis", ylabel="Dice", ylim=(-0.02, 1.02))
+    names = [f"{name}\nn = {len(values)}" for name, values in shown]
+    _name_axis(axis.xaxis, names, range(1, len(shown) + 1))
+    axis.set(title=title, ylabel="Dice", ylim=(-0.02, 1.02))
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
@@ -276,8 +333,13 @@ def _as_text(title: str) -> str:
     For `parse_math=False`, or matplotlib would read what stands between two dollars as mathematics.
     """
     lines = ["".join(c if c.isprintable() else "?" for c in line) for line in title.splitlines()]
-    half = MAX_LINE // 2
-    return "\n".join(line if len(line) <= MAX_LINE else f"{line[:half]}…{line[-half + 1 :]}" for line in lines)
+    return "\n".join(_shortened(line, MAX_LINE) for line in lines)
+
+
+def _shortened(line: str, length: int) -> str:
+    """The line, without its middle if it is longer than this."""
+    half = length // 2
+    return line if len(line) <= length else f"{line[:half]}…{line[-half + 1 :]}"
 
 
 def _draw_contours(axis: Axes, image: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> None:

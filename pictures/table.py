@@ -38,11 +38,17 @@ class Table:
         self.path, self.as_json, self.run = (folder / f"predictions.{kind}" for kind in ("csv", "json", "run.json"))
 
     def parts(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{self.path.name}.part*"))
+        return sorted(self.folder.glob(f"{self.path.name}.part[0-9]*"))
+
+    def remove_leftovers(self) -> None:
+        """Delete what a run that was killed had begun to write: its rows still stand in the table or in the parts."""
+        for path in self.folder.glob("predictions.*.partial"):
+            path.unlink()
 
     def begin(self, identity: dict) -> None:
         """Forget an earlier table, and write what a run must share with this one to go on with it."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.remove_leftovers()
         for path in (self.run, self.path, self.as_json, *self.parts()):
             path.unlink(missing_ok=True)
         write_file(self.run, (json.dumps(identity, indent=2) + "\n").encode())
@@ -65,6 +71,7 @@ class Table:
         if self.path.exists() and next(_rows(self.path, len(self.header)), ([],))[0] != self.header:
             raise ValueError(f"Cannot resume in {self.folder}: {self.path.name} has other columns. {advice}")
         self._refuse_lost(listed)
+        self.remove_leftovers()
         self.as_json.unlink(missing_ok=True)
         return self.join(listed)
 
@@ -87,7 +94,7 @@ class Table:
     @contextmanager
     def open_part(self, rank: int) -> Iterator[Callable[[list], None]]:
         """A function that writes a row into a process's own part."""
-        with self.path.with_name(f"{self.path.name}.part{rank}").open("wb") as part:
+        with self.path.with_name(f"{self.path.name}.part{rank}").open("ab") as part:
 
             def write(row: list) -> None:
                 part.write(_line(row))

@@ -15,6 +15,7 @@ N_RESAMPLES = 2000  # that an interval comes from
 NO_WIDTH = 1e-9  # of an interval that all resamples agree on, but for rounding
 KIND = "_kind"  # ends the name beside an interval that is not the bootstrap's, under which it is said what it is
 NONE = "none: all resamples give the same"
+OF_SIZE = "test inversion, for the resamples of an absolute value are too large"
 BLOCK = 2**22  # weights that are handed out at a time, 32 MB
 
 
@@ -91,6 +92,31 @@ def with_intervals(
             intervals[name] = exact_interval(float(point[name][0]), n_lesions) if n_lesions else None
             intervals[name + KIND] = f"Clopper-Pearson, {n_lesions} lesions" if n_lesions else NONE
     return _nested({name: _number(values[0]) for name, values in point.items()}), _nested(intervals)
+
+
+def interval_of_size(parts: np.ndarray, drawn: np.ndarray) -> list[float]:
+    """95 % interval of a sum of absolute values, such as a calibration error over its bins.
+
+    Chance makes each part larger, never smaller, and a resample adds its own chance to it: the percentiles of the
+    resampled sums lie above the truth, and never hold 0. So the truth is taken to be the parts, all multiplied by one
+    factor t, with the resamples' deviations as noise. The interval is of the t at which the sum that was found lies
+    between the 2.5th and the 97.5th percentile (Neyman 1937); it is made to hold that sum itself, which noise alone may
+    bring about.
+
+    Parameters
+    ----------
+    parts : (M,) that were found.
+    drawn : (B, M) those of the resamples.
+    """
+    size, noise = np.abs(parts).sum(), drawn - parts
+    largest = np.percentile(np.abs(noise).sum(axis=1), 97.5)
+    if not size:
+        return [0.0, float(largest)]
+    possible = [1.0]
+    for t in np.linspace(0, 1 + largest / size, 201):  # beyond, the noise cannot bring the sum down to what was found
+        low, high = np.percentile(np.abs(t * parts + noise).sum(axis=1), [2.5, 97.5])
+        possible += [t] if low <= size <= high else []
+    return [float(min(possible) * size), float(max(possible) * size)]
 
 
 def exact_interval(mean: float, n: int) -> list[float]:

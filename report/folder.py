@@ -144,20 +144,31 @@ class RunFolder:
         self.write_table("data_report.csv", table[["image", "status", "reason"]])
 
     def draw_all(self, figures: dict[str, Figure | None]) -> None:
-        """Write the figures that there are, by file name without extension."""
+        """Write the figures that there are, by file name without extension; an earlier one that is none now goes."""
         for name, figure in figures.items():
             if figure is not None:
                 self.draw(f"{name}.png", figure)
+            elif is_first():
+                (self.path / f"{name}.png").unlink(missing_ok=True)
 
     def draw(self, name: str, figure: Figure) -> None:
         self.write(name, visualize.png(figure, self.caption))
 
 
 def _set_aside(folder: Path) -> Path:
-    """Rename a folder after the time of its last change; returns its new path."""
+    """Rename a folder after the time of its last change, and put an empty one in its place; returns its new path.
+
+    Raises
+    ------
+    ValueError : this program is running in the folder, so that its relative paths would lead into the renamed one.
+    """
+    if Path.cwd().is_relative_to(folder):
+        raise ValueError(f"{folder} holds an earlier run and is the folder you are in. Name another --output-dir.")
     changed = datetime.fromtimestamp(max(path.stat().st_mtime for path in (folder, *folder.glob("*"))))
     first = new = folder.with_name(f"{folder.name}-{changed:%Y-%m-%d-%H%M}")
     number = 2
     while new.exists():
         new, number = first.with_name(f"{first.name}-{number}"), number + 1
-    return folder.rename(new)
+    new = folder.rename(new)
+    folder.mkdir()  # or a link to it would lead nowhere
+    return new

@@ -15,7 +15,7 @@ from checkpoints import save
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.splits import split_hash
-from dataset.table import learnable
+from dataset.table import LEFT_OUT, SPLITS, learnable, leave_out, targets
 from report import results
 from report.folder import RunFolder
 
@@ -30,38 +30,80 @@ class OtherSet(NamedTuple):
 
 
 def load_named(names: Sequence[str], folder: RunFolder, image_size: int, table: pd.DataFrame) -> dict[Path, dict]:
-    """The checkpoints of these files, which are to be measured as one model into `folder`.
+    """The checkpoints of these files, which are to be measured as one model into `folder`; else as `load`.
 
     Raises
     ------
-    FileNotFoundError, ValueError : as `models.load_checkpoint`, `refuse_seen` and `averaging.refuse_different`; the
-        folder holds a run.
+    FileNotFoundError, ValueError : as `load` and `averaging.refuse_different`; the folder holds a run.
     """
     if names and machine.from_first(folder.holds_a_training):
         raise ValueError(f"{folder.path} holds a run of its own. Name another --output-dir for these measurements.")
-    found = {Path(name): machine.from_first(models.load_checkpoint, Path(name)) for name in names}
-    for path, checkpoint in found.items():
-        refuse_seen(path, checkpoint, image_size, table)
+    found = load([Path(name) for name in names], image_size, table)
     averaging.refuse_different(found)
     return found
 
 
-def refuse_seen(path: Path, checkpoint: dict, image_size: int, table: pd.DataFrame) -> None:
-    """Raises ValueError for a checkpoint of other classes or image size, or one that may know today's test images."""
-    if checkpoint["classes"] != list(classes_of(table)):
-        ours, theirs = ", ".join(classes_of(table)) or "none", ", ".join(checkpoint["classes"]) or "none"
-        raise ValueError(f"{path} was trained on the classes {theirs}, and the data's are {ours}. Set CLASSES alike.")
-    if checkpoint["image_size"] != image_size:
-        raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {image_size}.")
-    if checkpoint.get("split_hash") == split_hash(table):
-        return
-    seen, test = checkpoint.get("trained_on", {"images": [], "lesions": []}), table[table["split"] == "test"]
-    leaking = test.loc[test["image"].isin(seen["images"]) | test["lesion_id"].isin(seen["lesions"]), "image"]
-    examples = f", such as {', '.join(leaking[:5])}" if len(leaking) else ""
-    raise ValueError(
-        f"{path} was trained on another split or other data: {len(leaking)} of today's {len(test)} test images show "
-        f"lesions that it was trained on{examples}. Use the settings it was trained with, or train again."
-    )
+def load(paths: Sequence[Path], image_size: int, table: pd.DataFrame) -> dict[Path, dict]:
+    """Checkpoints to be measured on today's data, of which the images that one of them learned from are left out.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `models.load_checkpoint`; one is of other classes or another image size, or as
+        `leave_out_learned`.
+    """
+    found, today = {path: machine.from_first(models.load_checkpoint, path) for path in paths}, split_hash(table)
+    for path, checkpoint in found.items():
+        if checkpoint["classes"] != list(classes_of(table)):
+            ours, theirs = ", ".join(classes_of(table)) or "none", ", ".join(checkpoint["classes"]) or "none"
+            raise ValueError(
+                f"{path} was trained on the classes {theirs}, and the data's are {ours}. Set CLASSES alike."
+            )
+        if checkpoint["image_size"] != image_size:
+            raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {image_size}.")
+    for path, checkpoint in found.items():
+        if checkpoint.get("split_hash") != today:
+            leave_out_learned(path, checkpoint, table)
+    return found
+
+
+def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame) -> None:
+    """Leave the test images out that a model learned from, or was chosen by, and the validation images of its training.
+
+    What shows the same lesion or patient was learned from too. Says how many there are.
+
+    Raises
+    ------
+    ValueError : the checkpoint does not tell what it learned from; no image is left for one of the model's heads.
+    """
+    if "trained_on" not in checkpoint:
+        raise ValueError(
+            f"{path} does not tell which images it was trained on, so no test set is known to be new to it."
+        )
+    trained, chosen = (_among(checkpoint.get(name, {}), table) for name in ("trained_on", "chosen_on"))
+    part, is_used = table["split"], table["status"] != LEFT_OUT
+    learned = is_used & (part.isin(["val", "test"]) & trained | (part == "test") & chosen)
+    counts = {
+        name: (int((learned & (part == name)).sum()), int((is_used & (part == name)).sum())) for name in SPLITS[1:]
+    }
+    leave_out(table, learned, f"{path.name} was trained on this lesion")
+    table.loc[learned, "split"] = ""
+    text = " and ".join(f"{n:,} of {n_all:,} {name} images" for name, (n, n_all) in counts.items())
+    text = f"{path} was trained on another split or other data: {text} show lesions that it was trained on"
+    for name in SPLITS[1:]:
+        known = targets(table[table["split"] == name]).any()
+        if missing := [head for head in averaging.heads_of({path: checkpoint}) if not known[head]]:
+            raise ValueError(
+                f"{text}, and no {name} image with a {missing[0]} is left. Use the settings it was trained with."
+            )
+    if machine.is_first():
+        print(f"\n{text}{' and are left out' if learned.any() else ''}.", flush=True)
+
+
+def _among(seen: dict, table: pd.DataFrame) -> pd.Series:
+    """Which rows are of the images, lesions or patients that a checkpoint names."""
+    kinds = {"images": "image", "lesions": "lesion_id", "patients": "patient_id"}
+    found = [table[column].isin(seen.get(kind, [])) for kind, column in kinds.items() if column in table]
+    return pd.concat(found, axis=1).any(axis=1)
 
 
 def calibrated(checkpoints: dict[Path, dict], parts: dict, precision: str, tta: bool) -> tuple[nn.Module, dict]:

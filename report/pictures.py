@@ -74,10 +74,11 @@ class Pictures:
         )
 
     def _heat_maps(self, called: np.ndarray) -> visualize.Figure | None:
-        """Grad-CAM of the likeliest class on the first image of each class; None of a model that has none."""
+        """Grad-CAM of the likeliest class on the first image of each (common) class; None of a model that has none."""
         if not hasattr(self.model, "explain"):
             return None
-        picks = [int(np.flatnonzero(self.true == k)[0]) for k in range(len(self.classes)) if (self.true == k).any()]
+        shown = visualize.commonest(np.bincount(self.true, minlength=len(self.classes)), visualize.N_SHOWN)
+        picks = [int(np.flatnonzero(self.true == k)[0]) for k in shown if (self.true == k).any()]
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision, self.model.explain)
         titles = [self._verdict(i, called[i]) for i in picks]

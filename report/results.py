@@ -18,6 +18,7 @@ from report.folder import RunFolder
 from report.pictures import Pictures
 
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # years, from which each begins
+N_LINES = 25  # classes that the console shows
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
 BY_RULE = ("accuracy", "balanced_accuracy", "macro_f1")  # shown by both rules, the first two also with their change
 MAJORITY = "majority"  # in metrics.json: the scores of always calling the class that most training images have
@@ -179,6 +180,11 @@ def label_numbers(
     for name, (positive, score) in points.items():
         means |= under(f"operating_points.{name}", counted.of_binary(positive, score >= (thresholds[name] or 0)))
     numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
+    for when, of_images in (("before", before), ("after", probabilities)):
+        numbers["calibration"][when]["ece_if_calibrated"] = evaluate.ece_if_calibrated(of_images)
+        if intervals["calibration"][when]["ece"]:
+            interval = calibration_interval(true, of_images, resamples)
+            intervals["calibration"][when] |= {"ece": interval, f"ece{bootstrap.KIND}": bootstrap.OF_SIZE}
     numbers.setdefault("operating_points", {})
     numbers[MAJORITY]["class"] = classes[commonest]
     for k, code in enumerate(classes):
@@ -187,6 +193,13 @@ def label_numbers(
     for name, threshold in thresholds.items():
         numbers["operating_points"][name]["threshold"] = threshold
     return numbers | {"n_images": len(true)}, intervals
+
+
+def calibration_interval(true: np.ndarray, probabilities: np.ndarray, resamples: bootstrap.Resamples) -> list[float]:
+    """95 % interval of the calibration error."""
+    (gaps,) = evaluate.calibration_gaps(true, probabilities, np.ones((1, len(true))))
+    drawn = [evaluate.calibration_gaps(true, probabilities, weights) for weights in resamples.blocks()]
+    return bootstrap.interval_of_size(gaps, np.concatenate(drawn))
 
 
 def point_scores(
@@ -325,10 +338,16 @@ def rule_lines(label: dict, intervals: dict) -> list[str]:
     rules, keys = label["rules"], ("precision", "recall", "f1")
     lines = ["  " + " " * 6 + "".join(f"{rule:>30}" for rule in rules)]
     lines.append(f"  {'':6}" + f"{'precision':>10}{'recall':>10}{'F1':>10}" * len(rules) + f"{'images':>10}")
-    for code, row in label["per_class"].items():
+    rows = label["per_class"]
+    commonest = sorted(rows, key=lambda code: -rows[code]["support"])[:N_LINES]
+    for code, row in rows.items():
+        if code not in commonest:
+            continue
         values = [rules[rule]["per_class"][code][key] for rule in rules for key in keys]
         shown = "".join(f"{'-' if value is None else f'{value:.3f}':>10}" for value in values)
         lines.append(f"  {code:6}{shown}{row['support']:>10}")
+    if len(rows) > N_LINES:
+        lines.append(f"  and {len(rows) - N_LINES:,} classes of fewer images, which stand in metrics.json")
     for name in BY_RULE:
         shown = ", ".join(f"{rule} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules)
         lines.append(f"  {name.replace('_', ' '):18} {shown}")

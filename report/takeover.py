@@ -1,13 +1,9 @@
 """How a run takes over a folder that holds one: to go on with it, or to measure its models again."""
 
-import pandas as pd
-
 import averaging
-import models
 from checkpoints import is_longer, refuse_other
 from machine import from_first
 from report.folder import RunFolder
-from report.measure import refuse_seen
 
 OWN = ("epochs", "batch_size", "lr")  # what a task has a setting of its own for
 
@@ -61,19 +57,9 @@ def _with_others(before: dict, now: dict, others: list[str]) -> dict:
     return now | kept | {"TASKS": [*others, *now["TASKS"]]}
 
 
-def measure_again(
-    folder: RunFolder, tasks: list[str], about: dict, environment: dict, table: pd.DataFrame
-) -> dict[str, dict]:
-    """Take over the checkpoints that are there, and return them by task; their configuration stays.
-
-    Raises
-    ------
-    ValueError : one is damaged, or as `refuse_seen`.
-    """
+def measure_again(folder: RunFolder, checkpoints: dict[str, dict], about: dict, environment: dict) -> None:
+    """Take over a folder whose checkpoints, by task, are measured again; their configuration stays."""
     folder.go_on()
-    checkpoints = {task: from_first(models.load_checkpoint, folder.best_path(task)) for task in tasks}
-    for task, checkpoint in checkpoints.items():
-        refuse_seen(folder.best_path(task), checkpoint, about["IMAGE_SIZE"], table)
     folder.caption = folder.caption or averaging.note_of(checkpoints)
     for task, checkpoint in checkpoints.items():
         trained = folder.facts(task).get("trained", True)  # an interrupted training may go on afterwards
@@ -83,4 +69,3 @@ def measure_again(
     folder.write_json("evaluation.json", {"config": about, "environment": environment})
     if not from_first((folder.path / "config.json").exists):
         folder.write_json("config.json", next(iter(checkpoints.values()))["config"])
-    return checkpoints

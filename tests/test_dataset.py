@@ -31,10 +31,11 @@ def encoded(image, kind):
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
+    """An archive that is the same whenever it is made: a ZipInfo is of 1980, and a name alone of the current second."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()
 
 

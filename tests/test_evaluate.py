@@ -367,3 +367,17 @@ def test_best_median_and_worst_are_picked_by_score():
     assert evaluate.best_median_worst(scores) == [1, 3, 2, 5, 4, 0]
     assert evaluate.best_median_worst(np.array([0.5])) == [0]
     assert sorted(evaluate.best_median_worst(np.array([0.5, 0.1, 0.2]))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("n_classes", [2, 25, 1000])
+def test_scores_of_any_number_of_classes_are_scikit_learns(n_classes):
+    """A confusion matrix's cells for each image would take K ** 2 numbers an image."""
+    rng = np.random.default_rng(0)
+    true, called = rng.integers(n_classes, size=(2, 300))
+    called[::2] = true[::2]
+    found = evaluate.label_scores(true, called, [f"c{i}" for i in range(n_classes)], np.ones((1, 300)))
+    present = np.unique(true)
+    recall = metrics.recall_score(true, called, labels=present, average=None)
+    assert found["balanced_accuracy"].item() == pytest.approx(recall.mean())
+    f1 = metrics.f1_score(true, called, labels=present, average=None)
+    assert [found[f"per_class.c{k}.f1"].item() for k in present] == pytest.approx(f1)

@@ -64,3 +64,46 @@ def test_the_commit_is_that_of_the_files_checkout_and_a_plus_says_that_it_was_ch
 def test_without_git_there_is_no_commit_and_no_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.commit(Path(machine.__file__)) == ""
+
+
+def test_a_lock_is_held_while_the_body_runs_and_no_longer(tmp_path):
+    for _ in range(2):
+        with (
+            machine.locked(tmp_path / "out"),
+            pytest.raises(ValueError, match="Another run is writing into"),
+            machine.locked(tmp_path / "out"),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("name", ["a file", "a file/below", "link", "loop", "n" * 300])
+def test_a_folder_that_cannot_be_written_is_said_to_be_one_and_why(tmp_path, name):
+    (tmp_path / "a file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "outputs")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    before = sorted(tmp_path.iterdir())
+    with (
+        pytest.raises(ValueError, match=r"cannot be written \(.+\)\. Name another folder"),
+        machine.locked(tmp_path / name),
+    ):
+        pass
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_place_where_no_file_can_be_made_is_not_taken_for_another_run():
+    with pytest.raises(ValueError, match="/proc/x cannot be written"), machine.locked(Path("/proc/x")):
+        pass
+
+
+def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch):
+    class NoLock:
+        def __init__(self, path):
+            pass
+
+        def acquire(self, timeout):
+            raise NotImplementedError("no flock here")
+
+    monkeypatch.setattr(machine, "FileLock", NoLock)
+    with pytest.raises(ValueError, match=r"out cannot be written \(no flock here"), machine.locked(tmp_path / "out"):
+        pass

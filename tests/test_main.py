@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -28,6 +29,7 @@ from dataset import splits, synthetic
 from dataset import table as tables
 from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import read_back
+from report import measure
 from report.folder import RunFolder
 
 OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png report.html leakage.csv
@@ -320,16 +322,69 @@ def test_evaluate_only_fits_a_tau_to_a_checkpoint_that_has_none(demo_folder, tmp
     assert again["calibration"] == whole["calibration"] and again["tested"] == whole["tested"]
 
 
-def test_evaluate_only_refuses_test_images_that_the_model_has_seen(demo_folder, tmp_path, capsys):
+def test_a_picture_that_was_saved_again_does_not_keep_a_model_from_being_measured(demo_folder, tmp_path, capsys):
+    folder = shutil.copytree(demo_folder, tmp_path / "data")
+    assert quick(folder, tmp_path) == 0
+    before = read_back(tmp_path / "outputs" / "classification" / "predictions.csv")
+    train_image = pd.read_csv(tmp_path / "outputs" / "splits.csv").query("split == 'train'")["image"].iloc[0]
+    path = folder / "images" / f"{train_image}.jpg"
+    Image.open(path).save(path, quality=30)
+    assert quick(folder, tmp_path, "--evaluate-only") == 0
+    assert f"0 of {len(before)} test images show lesions that it was trained on" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(read_back(tmp_path / "outputs" / "classification" / "predictions.csv"), before)
+
+
+def test_evaluate_only_leaves_out_the_test_images_whose_lesions_were_learned_from_and_counts_them(
+    demo_folder, tmp_path, capsys
+):
+    """Those of the model's validation set, by which its best epoch was chosen, too."""
     assert quick(demo_folder, tmp_path) == 0
-    learned = pd.read_csv(tmp_path / "outputs" / "splits.csv")
-    assert quick(demo_folder, tmp_path, "--evaluate-only", "--split-seed", "7") == 2
+    before = pd.read_csv(tmp_path / "outputs" / "splits.csv")
+    new = set(before.loc[before["split"] == "test", "lesion_id"])
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--split-seed", "7") == 0
     today = tables.read_table(demo_folder)
     today["split"] = splits.split_table(today, 0.15, 0.15, seed=7)
-    learned = set(learned.loc[learned["split"] == "train", "lesion_id"])
-    leaking = today[(today["split"] == "test") & today["lesion_id"].isin(learned)]
-    message = capsys.readouterr().err
-    assert f"{len(leaking)} of today's" in message and any(name in message for name in leaking["image"])
+    test = today[today["split"] == "test"]
+    expected = set(test.loc[test["lesion_id"].isin(new), "image"])
+    assert 0 < len(expected) < len(test)
+    outputs = tmp_path / "outputs"
+    assert set(read_back(outputs / "classification" / "predictions.csv")["image"]) == expected
+    assert set(read_back(outputs / "splits.csv").query("split == 'test'")["image"]) == expected
+    assert f"{len(test) - len(expected)} of {len(test)} test images show lesions" in capsys.readouterr().out
+    reasons = read_back(outputs / "data_report.csv").set_index("image")["reason"]
+    left_out = set(test["image"]) - expected
+    assert set(reasons[list(left_out)]) == {"best_classification_model.pth was trained on this lesion"}
+
+
+def test_a_model_that_learned_from_every_test_image_is_not_measured(whole_run, demo_folder, tmp_path, capsys):
+    checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
+    every = {"trained_on": {"images": list(tables.read_table(demo_folder)["image"])}, "split_hash": "another"}
+    checkpoints.save(tmp_path / "a.pth", checkpoint | every)
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
+    assert "no val image with a label is left" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("kind", ["images", "lesions", "patients"])
+def test_an_image_was_learned_from_if_its_lesion_or_its_patient_was(kind):
+    """Two rows a part: what the checkpoint names is the first one's."""
+    table = pd.DataFrame(
+        {
+            "image": list("abcdef"),
+            "lesion_id": list("uvwxyz"),
+            "patient_id": list("mnopqr"),
+            "split": ["train", "train", "val", "val", "test", "test"],
+            "status": tables.USED,
+            "reason": "",
+            "label": pd.Categorical(["MEL"] * 6),
+        }
+    )
+    column = {"images": "image", "lesions": "lesion_id", "patients": "patient_id"}[kind]
+    names = table[column].tolist()
+    checkpoint = {"task": "classification", "trained_on": {kind: [names[0], names[2]]}, "chosen_on": {kind: [names[5]]}}
+    measure.leave_out_learned(Path("a.pth"), checkpoint, table)
+    assert table["split"].tolist() == ["train", "train", "", "val", "test", ""]
+    assert (table["status"] == tables.LEFT_OUT).tolist() == [False, False, True, False, False, True]
 
 
 def test_evaluate_only_wants_the_models_own_image_size(demo_folder, tmp_path, capsys):
@@ -552,11 +607,14 @@ def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_fol
     assert "classification 1 epochs" in report and "seed 43" in report and "seed 42" not in report
 
 
-def test_a_checkpoint_without_a_split_is_refused_in_words(whole_run, demo_folder, tmp_path, capsys):
+def test_a_checkpoint_that_does_not_tell_what_it_learned_from_is_refused_in_words(
+    whole_run, demo_folder, tmp_path, capsys
+):
     checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
-    checkpoints.save(tmp_path / "a.pth", {name: value for name, value in checkpoint.items() if name != "split_hash"})
+    known = {name: value for name, value in checkpoint.items() if name not in ("split_hash", "trained_on")}
+    checkpoints.save(tmp_path / "a.pth", known)
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
-    assert "trained on another split or other data" in capsys.readouterr().err
+    assert "a.pth does not tell which images it was trained on" in capsys.readouterr().err
 
 
 def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder, tmp_path, capsys):
@@ -991,6 +1049,17 @@ def test_a_batch_too_large_for_the_gpu_gets_a_size_to_try(demo_folder, tmp_path,
     monkeypatch.setattr(train, "fit", full)
     assert quick(demo_folder, tmp_path, "--classification-batch-size", "512") == 1
     assert "Try --classification-batch-size 256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["measure", "data.to_device", "make_model"])
+def test_a_full_gpu_outside_of_training_is_one_message_too(place, demo_folder, tmp_path, monkeypatch, capsys):
+    def full(*_args, **_options):
+        raise torch.cuda.OutOfMemoryError("Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(f"main.{place}", full)
+    assert quick(demo_folder, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "Out of GPU memory: Tried to allocate 2.00 GiB." in error and "--device cpu" in error
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(demo_folder, tmp_path):

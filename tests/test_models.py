@@ -292,3 +292,13 @@ def test_a_damaged_checkpoint_is_one_message_that_names_it(content, tmp_path, da
     path.write_bytes((forms | {"other zip": other.getvalue()})[damage])
     with pytest.raises(ValueError, match=r"a\.pth is not a checkpoint of this project, or is damaged"):
         load_model(path)
+
+
+def test_a_training_state_in_place_of_a_model_is_called_that_and_the_model_is_named(content, tmp_path):
+    (tmp_path / "classification").mkdir()
+    state = {"model": content["weights"], "optimizer": {}, "history": [], "best": {}, "identity": {}, "conditions": {}}
+    with pytest.raises(
+        ValueError, match=r"last\.pth is the state of a training.*best_classification_model\.pth\.$"
+    ) as refused:
+        loaded(state, tmp_path / "classification" / "last.pth")
+    assert str(tmp_path / "best_classification_model.pth") in str(refused.value)

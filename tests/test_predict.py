@@ -2,7 +2,9 @@
 
 import csv
 import io
+import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import models
 import predict
 from dataset import images
 from dataset.classes import HAM10000 as CLASSES
+from pictures import table
 from pictures.files import Listed
 
 
@@ -421,10 +424,8 @@ def dies_after(n, monkeypatch):
     rows = predict.process_all
 
     def cut(*arguments):
-        for count, row in enumerate(rows(*arguments)):
-            if count == n:
-                raise KeyboardInterrupt
-            yield row
+        yield from itertools.islice(rows(*arguments), n)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(predict, "process_all", cut)
 
@@ -451,6 +452,30 @@ def test_a_stopped_run_goes_on_and_predicts_nothing_twice(checkpoints, photos, t
     assert len(seen) == 4 and "6 predicted (2 of them earlier), 0 skipped" in capsys.readouterr().out
     found = [(tmp_path / name / "predictions.csv").read_text() for name in ("whole", "parts")]
     assert found[0] == found[1] and not list((tmp_path / "parts").glob("*.part*"))
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "predictions.json"])
+def test_a_join_that_was_cut_short_loses_no_row(name, checkpoints, photos, tmp_path, monkeypatch, capsys):
+    """Killed when the new table is written but not yet in its place, twice; `--resume` predicts nothing again."""
+    out, replace = tmp_path / "out", os.replace
+    command = [photos, "--checkpoint", checkpoints["classification"], "--output-dir", out, "--json"]
+
+    def stop(source, target):
+        if str(target).endswith(name):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    assert run(*command) == 0
+    expected = (out / "predictions.csv").read_bytes()
+    with monkeypatch.context() as patch:
+        dies_after(5, patch)  # all rows stand in the part
+        assert run(*command, "--overwrite") == 130
+        patch.setattr(table.os, "replace", stop)
+        assert [run(*command, "--resume") for _ in range(2)] == [130, 130]
+    capsys.readouterr()
+    assert run(*command, "--resume") == 0
+    assert "5 predicted (5 of them earlier)" in capsys.readouterr().out
+    assert (out / "predictions.csv").read_bytes() == expected and not list(out.glob("*.part*"))
 
 
 def test_a_finished_run_has_nothing_left_and_another_option_is_refused_by_name(checkpoints, photos, tmp_path, capsys):

@@ -17,6 +17,7 @@ import evaluate
 from report import bootstrap, page
 from report.__main__ import main
 from report.comparison import SCORES, read_head
+from report.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -474,3 +475,31 @@ def test_a_page_is_written_again_only_of_a_finished_run(copy, capsys):
     edit(copy / "record.json", lambda record: record.update(finished=True))
     main([str(copy)])
     assert "Skin lesion models: report" in (copy / "report.html").read_text()
+
+
+def test_a_folder_that_is_a_link_is_set_aside_again_and_again(tmp_path):
+    """The link's target is renamed, and an empty folder is in its place, so that the link still leads somewhere."""
+    disk = tmp_path / "disk" / "runs"
+    disk.mkdir(parents=True)
+    (tmp_path / "outputs").symlink_to(disk)
+    for number in range(3):
+        folder = RunFolder(tmp_path / "outputs")
+        earlier = folder.start_anew("today")
+        folder.write("best_classification_model.pth", f"{number}")
+        assert (
+            earlier is None
+            if number == 0
+            else (earlier / "best_classification_model.pth").read_text() == str(number - 1)
+        )
+    assert (tmp_path / "outputs").readlink() == disk and len(list(disk.parent.iterdir())) == 3
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_the_folder_that_one_is_in_is_not_moved_away(tmp_path, monkeypatch, below):
+    """A relative path, such as that of the data, would lead into the renamed folder."""
+    (tmp_path / "work" / "below").mkdir(parents=True)
+    (tmp_path / "work" / "best_classification_model.pth").touch()
+    monkeypatch.chdir(tmp_path / "work" / below)
+    with pytest.raises(ValueError, match="is the folder you are in"):
+        RunFolder(tmp_path / "work").start_anew("today")
+    assert list(tmp_path.iterdir()) == [tmp_path / "work"]

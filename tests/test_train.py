@@ -1,6 +1,10 @@
 import copy
+import errno
 import math
 import os
+import pickle
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import models
 import train
@@ -300,18 +305,83 @@ def test_resuming_under_other_conditions_goes_on_and_says_what_no_longer_holds(t
     )
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", torch.float64), ("mps", torch.float32)])
+def test_sums_over_images_are_double_where_the_device_has_it(device, expected):
+    """MPS refuses to make a float64; its tensors are feigned here, for the dtype alone."""
+    with FakeTensorMode():
+        value, totals = torch.empty((), device=device), {}
+        train._accumulate(totals, {"loss": value}, {"image": torch.empty(4, 3, device=device)})
+        train._accumulate(totals, {"loss": value}, {"image": torch.empty(4, 3, device=device)})
+    assert totals["loss"].dtype == expected
+
+
 def test_training_without_checkpoints_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit(Line(), Toy(), Toy(seed=1), recipe=train.Recipe(1, 4, 0.1), seed=0, precision="fp32")
     assert not list(tmp_path.iterdir())
 
 
-def test_with_both_states_damaged_training_starts_anew(tmp_path, capsys):
-    whole, _ = run(tmp_path, epochs=2)
-    for name in ("last.pth", "previous.pth"):
-        (tmp_path / "task" / name).write_bytes(b"x")
-    again, _ = run(tmp_path, epochs=2, resume=True)
-    assert same_weights(whole, again) and "damaged" in capsys.readouterr().out
+@pytest.mark.parametrize("lost", ["states", "states and history", "files"])
+def test_without_a_whole_state_trained_epochs_are_not_trained_over(tmp_path, lost):
+    """And not at the second try, when the damaged states have been put aside."""
+    run(tmp_path, epochs=2)
+    best, states = tmp_path / "best.pth", [tmp_path / "task" / name for name in ("last.pth", "previous.pth")]
+    before = best.read_bytes()
+    for path in states:
+        path.unlink() if lost == "files" else path.write_bytes(path.read_bytes()[:-100])
+    if lost == "states and history":
+        (tmp_path / "task" / "history.csv").unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"no whole last\.pth or previous\.pth to resume from.*--resume"):
+            run(tmp_path, epochs=2, resume=True)
+    assert best.read_bytes() == before
+    assert len(list((tmp_path / "task").glob("*.damaged"))) == (0 if lost == "files" else 2)
+
+
+def test_a_damaged_state_is_put_aside_and_none_that_lies_there_is_replaced(tmp_path):
+    run(tmp_path, epochs=3)
+    last = tmp_path / "task" / "last.pth"
+    for content in (b"x", b"y"):
+        last.write_bytes(content)
+        run(tmp_path, epochs=3, resume=True)
+    assert [last.with_name(f"last.pth.damaged{end}").read_bytes() for end in ("", "-2")] == [b"x", b"y"]
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        (Path, OSError(errno.EIO, "Input/output error")),
+        (zipfile.ZipFile, MemoryError()),
+        (torch, MemoryError()),
+        (torch, pickle.UnpicklingError("Unsupported global\nof another version")),
+    ],
+)
+def test_a_state_that_is_whole_and_cannot_be_read_stays_and_is_no_damage(tmp_path, monkeypatch, place, error):
+    """Nor is the state before it gone on from."""
+    whole, _ = run(tmp_path, epochs=3)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+
+    def fails(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, {Path: "read_bytes", torch: "load"}.get(place, "testzip"), fails)
+        with pytest.raises(
+            ValueError, match=rf"Cannot resume from .*last\.pth: {type(error).__name__}.*stays as it is"
+        ):
+            run(tmp_path, epochs=3, resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    again, _ = run(tmp_path, epochs=3, resume=True)
+    assert same_weights(whole, again)
+
+
+def test_a_file_of_another_kind_in_the_states_place_is_refused_and_kept(tmp_path):
+    run(tmp_path, epochs=2)
+    last, best = tmp_path / "task" / "last.pth", tmp_path / "best.pth"
+    last.write_bytes(best.read_bytes())
+    with pytest.raises(ValueError, match=r"last\.pth: ValueError: it has no best, conditions, history"):
+        run(tmp_path, epochs=2, resume=True)
+    assert last.read_bytes() == best.read_bytes()
 
 
 def test_a_state_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18(tmp_path):

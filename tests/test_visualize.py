@@ -1,4 +1,5 @@
 import io
+import itertools
 import warnings
 
 import numpy as np
@@ -187,3 +188,93 @@ def test_names_of_classes_are_no_mathematics():
     ):
         opened(figure)
         assert "$_{$" in texts(figure)
+
+
+# Any number of classes, whatever they are called
+
+
+def of_classes(names, n=300):
+    """The figures that show classes, each named, of random predictions in which the first classes are the commonest."""
+    rng, k = np.random.default_rng(0), len(names)
+    true = np.minimum(rng.geometric(0.15, n) - 1, k - 1)
+    probabilities = rng.dirichlet(np.ones(k), n)
+    matrix = metrics.confusion_matrix(true, probabilities.argmax(axis=1), labels=range(k))
+    counts = pd.DataFrame({part: np.bincount(true, minlength=k) for part in ("train", "val", "test")}, index=names)
+    dice = {name: rng.uniform(size=(true == i).sum()) for i, name in enumerate(names)}
+    return {
+        "confusion": visualize.confusion(matrix, names, "a"),
+        "distribution": visualize.class_distribution(counts, "a"),
+        "curves": visualize.ranking_curves(true, probabilities, names, "a"),
+        "dice": visualize.dice_by_class(dice, "a"),
+    }
+
+
+def overlapping(figure, axis):
+    """Whether two neighbouring names along an axis overlap when they are drawn."""
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()]
+    return any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("n_classes", [2, 7, 25, 200, 1000])
+@pytest.mark.parametrize("name", ["c{}", "Squamous cell carcinoma of the {}th kind, in situ", "黑色素瘤{}"])
+def test_names_of_any_number_of_classes_can_be_read_apart(n_classes, name):
+    for figure in of_classes([name.format(i) for i in range(n_classes)]).values():
+        assert max(figure.get_size_inches()) <= 30
+        for axis in figure.axes:
+            assert not overlapping(figure, axis.xaxis) and not overlapping(figure, axis.yaxis)
+
+
+def test_a_name_that_no_font_can_draw_is_its_number_and_a_long_one_keeps_its_ends(monkeypatch):
+    visualize._has_font.cache_clear()
+    monkeypatch.setitem(visualize.rcParams, "font.family", ["DejaVu Sans"])
+    names = visualize.class_names(["NV", "Меланома", "黑色素瘤", "a" * 30 + "z"])
+    assert names == ["NV", "Меланома", "class 3", "a" * 11 + "…" + "a" * 9 + "z"]
+    visualize._has_font.cache_clear()
+
+
+def test_no_two_curves_of_a_figure_look_alike():
+    for axis in of_classes([f"c{i}" for i in range(200)])["curves"].axes:
+        styles = [(line.get_color(), line.get_linestyle()) for line in axis.lines if " " in line.get_label()]
+        assert len(styles) == len(set(styles)) == visualize.N_CURVES
+        assert "the 14 commonest of 200 classes" in axis.get_title()
+
+
+def test_of_many_classes_the_most_confused_are_shown_and_the_others_as_one():
+    """30 classes of ten images: class 3 is always taken for 20, all others are right."""
+    matrix = np.diag(np.full(30, 10))
+    matrix[3, 3], matrix[3, 20] = 0, 10
+    counts, shares = visualize.confusion(matrix, [f"c{i}" for i in range(30)], "a").axes
+    names = [label.get_text() for label in counts.get_xticklabels()]
+    assert len(names) == 20 and {"c3", "c20"} <= set(names) and names[-1] == "all others"
+    cells = np.array([text.get_text() for text in counts.texts]).astype(int).reshape(20, 20)
+    assert cells.sum() == 300 and cells[-1, -1] == 10 * (30 - 19)
+    assert cells[names.index("c3"), names.index("c20")] == 10
+    assert shares.texts[-1].get_text() == "1.00" and "(accuracy 0.967)" in counts.get_title()
+
+
+def test_rows_of_the_others_are_true_classes():
+    """31 classes: those beyond the shown are predicted as the first one, which is never taken for them."""
+    matrix = np.diag(np.full(31, 100))
+    matrix[1:19, 0] += 50
+    matrix[19:, 0] += 1
+    counts, _ = visualize.confusion(matrix, [f"c{i}" for i in range(31)], "a").axes
+    cells = np.array([text.get_text() for text in counts.texts]).astype(int).reshape(20, 20)
+    assert cells[-1, 0] == 12 and cells[0, -1] == 0
+
+
+@pytest.mark.parametrize("true", [[0, 0, 0], [1, 1, 1]])
+def test_a_set_of_one_class_has_no_ranking_curves(true):
+    assert visualize.ranking_curves(np.array(true), np.full((3, 2), 0.5), ["a", "b"], "a") is None
+
+
+def test_the_commonest_stand_in_their_own_order():
+    assert visualize.commonest([1, 5, 3, 5, 0], 3) == [1, 2, 3] and visualize.commonest([2, 1], 5) == [0, 1]
+
+
+def test_diagnoses_whose_names_are_shortened_alike_are_both_drawn():
+    names = [f"{'a' * 15}{middle}{'b' * 15}" for middle in "12"]
+    assert (
+        "n = 2" in (shown := texts(visualize.dice_by_class(dict(zip(names, ([0.1, 0.2], [0.3]))), "a")))
+        and "n = 1" in shown
+    )
