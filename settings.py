@@ -14,7 +14,10 @@ from typing import NamedTuple
 NO_SETTINGS = ("RECIPES", "CHOICES", "DEMO")  # constants that are made of settings
 # What a setting is, by the end of its name, for its value may be edited to anything; the others are texts.
 KINDS = {
-    bool: ("GROUP_BY_LESION", "GROUP_DUPLICATES", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"),
+    bool: (
+        *("GROUP_BY_LESION", "GROUP_DUPLICATES", "INVERT_MASKS", "STRETCH_MASKS"),
+        *("RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"),
+    ),
     int: ("SEED", "SPLIT_SEED", "IMAGE_SIZE", "LIMIT", "_EPOCHS", "_BATCH_SIZE"),
     float: ("_FRACTION", "_LR", "WARM_UP", "EMA"),
     tuple: ("TASKS", "CLASSES", "CHECKPOINTS"),

@@ -241,8 +241,10 @@ def test_check_says_what_main_would_find_and_changes_nothing(folder, capsys):
 def test_check_knows_lesions_and_a_split_that_fails(demo_folder, folder, capsys):
     main(["check", str(demo_folder)])
     assert "35 lesions" in capsys.readouterr().out
-    main(["check", str(folder.fill(2).path)])
-    assert "Split: not possible. Class MEL" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["check", str(folder.fill(2).path)])
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and "A run would stop here. Class MEL" in printed.err and "GB of disk" in printed.out
 
 
 def test_check_without_a_folder_is_one_message(tmp_path, capsys):

@@ -5,12 +5,12 @@ import pytest
 from conftest import decoded, disc, picture, state_of
 from PIL import Image
 
-from dataset import images
+from dataset import images, opening
 from dataset.table import LABEL_ONLY, LEFT_OUT, USED, describe_table
 
 
 def test_bad_images_are_left_out_with_the_reason_and_the_rest_is_used(folder, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 100)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 100 * 100)
     for name in ("good", "gone", "empty", "cut", "text"):
         folder.add(name)
     folder.add("huge", image=picture(size=(200, 100)), suffix=".png")
@@ -40,7 +40,9 @@ def test_a_decompression_bomb_is_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "LA", "1"])
 def test_every_colour_mode_becomes_rgb(tmp_path, mode):
-    flat = Image.new("RGB", (40, 30), (200, 200, 200)).convert(mode)
+    flat = Image.new("RGB", (40, 30), (200, 200, 200))
+    flat.paste((190, 190, 190), (0, 0, 8, 8))  # of one value it would be refused
+    flat = flat.convert(mode)
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     flat.save(path)
     expected = 255 if mode == "1" and np.asarray(flat).mean() > 0.9 else 200
@@ -50,8 +52,10 @@ def test_every_colour_mode_becomes_rgb(tmp_path, mode):
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.full((30, 40), 128 * 257, np.uint16)).save(tmp_path / "a.png")
-    assert np.unique(images.read_image(tmp_path / "a.png", 16)).tolist() == [128]
+    values = np.full((32, 32), 128 * 257, np.uint16)
+    values[:, :16] = 65535
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert np.unique(images.read_image(tmp_path / "a.png", 32)).tolist() == [128, 255]
 
 
 # A mask drawn on the stored pixels is told by its size, so only from orientation 5 on, which exchange width and height.
@@ -195,7 +199,7 @@ def test_a_fax_is_no_photograph(tmp_path):
 
 
 def test_what_is_no_file_or_cannot_be_read_is_left_out_with_the_reason(folder, monkeypatch):
-    monkeypatch.setattr(images, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(opening, "MAX_BYTES", 10_000)
     for name in ("good", "dangling", "loop", "pipe", "sparse"):
         folder.add(name)
         if name != "good":

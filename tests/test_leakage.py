@@ -101,8 +101,8 @@ def overlap_of(folder, other, place):
     return leakage.overlap(table, pixels.thumbnails, known, known_pixels.thumbnails)
 
 
-def test_a_copy_of_the_training_images_is_found_by_name_by_file_and_by_picture(demo_folder, tmp_path):
-    assert set(overlap_of(demo_folder, demo_folder, tmp_path)) == {"same name"}
+def test_a_copy_of_the_training_images_is_found_by_file_and_by_picture(demo_folder, tmp_path):
+    assert set(overlap_of(demo_folder, demo_folder, tmp_path)) == {"same lesion"}
     other = altered(demo_folder, tmp_path, lambda picture: ImageEnhance.Color(picture).enhance(1.15), suffix=".png")
     reason = overlap_of(demo_folder, other, tmp_path)
     assert set(reason) == {"same picture"}
