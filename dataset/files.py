@@ -47,6 +47,7 @@ class Found(NamedTuple):
     images: list[File]  # in folders called so
     untold: list[File]  # in others
     masks: list[Mask]
+    orphans: list[File]  # called as masks of images that are not there: images only where a table names them
     tables: list[Path]
     other_tables: list[Path]  # of kinds that are not read
     passed_over: Counter  # pictures by the reason why they are no data
@@ -109,7 +110,7 @@ def look(data_dir: str | Path) -> Found:
         tables += _tables_in(place, names)
         other_tables += [Path(place, name) for name in names if name.lower().endswith(OTHER_TABLES)]
     _settle_doubt(files)
-    images, untold, masks, n_other = _beside(files)
+    images, untold, masks, orphans, n_other = _beside(files)
     if n_other:
         passed_over["superpixels and other pictures beside the images"] += n_other
     if not images and not untold:  # folders called docs are all that there is
@@ -118,7 +119,9 @@ def look(data_dir: str | Path) -> Found:
         places = sorted({file.place[0] for file in files[OTHER]})
         passed_over[f"pictures in {', '.join(places[:3])}/"] += len(files[OTHER])
     order = lambda path: (len(path.parts), path.name, path)  # noqa: E731
-    return Found(images, untold, masks, sorted(tables, key=order), sorted(other_tables, key=order), passed_over)
+    return Found(
+        images, untold, masks, orphans, sorted(tables, key=order), sorted(other_tables, key=order), passed_over
+    )
 
 
 def _tables_in(place: str, names: list[str]) -> list[Path]:
@@ -149,10 +152,10 @@ def are_drawn(files: Sequence[File]) -> bool:
     return sum(is_drawn(file.path) for file in some) * 2 > len(some)
 
 
-def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[Mask], int]:
-    """Images, pictures in untold folders, and masks: those in folders of masks, and those that are called so."""
+def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[Mask], list[File], int]:
+    """Images, pictures in untold folders, masks by folder or by name, masks of no image, and the number of others."""
     known = cache(lambda: {loose(file.stem) for role in (IMAGE, "") for file in files[role]})
-    masks, n_other = [as_mask(file) for file in files[MASK]], 0
+    masks, orphans, n_other = [as_mask(file) for file in files[MASK]], [], 0
     kept: dict[str, list[File]] = {IMAGE: [], "": []}
     for role, some in kept.items():
         for file in files[role]:
@@ -161,11 +164,13 @@ def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[
                 some.append(file)
             elif word.startswith("superpixel") or word == "roi":
                 n_other += 1
-            else:
+            elif loose(image) in known():
                 masks.append(as_mask(file))
+            else:
+                orphans.append(file)
         some[:], more = _told_by_content(some)
         masks += more
-    return kept[IMAGE], kept[""], masks, n_other
+    return kept[IMAGE], kept[""], masks, orphans, n_other
 
 
 def as_mask(file: File) -> Mask:

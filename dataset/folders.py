@@ -23,7 +23,7 @@ def class_folders(
     ValueError : it is not known whether the folders are classes; says why, and what to name.
     """
     nothing = pd.DataFrame({"image": []}, dtype=str), None, [], []
-    named = {file: _class_of(file, wanted) for file in found.pictures}
+    named = {file: _class_of(file, wanted) for file in [*found.images, *found.untold]}
     named = {file: name for file, name in named.items() if name}
     chosen = {key_of(one) for one in wanted.wanted()}
     known = {name for name in set(named.values()) if _is_diagnosis(name) or key_of(name) in chosen}
@@ -88,9 +88,9 @@ def _siblings(named: dict[File, str], known: set[str]) -> tuple[dict[File, str],
 
 
 def _above(file: File, name: str) -> tuple[str, ...]:
-    """The folders above the one that names the class, but for parts of a split and roles."""
+    """The folders above the one that names the class, but for parts of a split."""
     place = file.place[: len(file.place) - 1 - file.place[::-1].index(name)]
-    return tuple(one for one in place if not is_neutral(one))
+    return tuple(one for one in place if not part_of_name(one))
 
 
 def _are_pairs(named: dict[File, str]) -> bool:

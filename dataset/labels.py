@@ -47,7 +47,10 @@ def read_labels(rows: pd.DataFrame, path: Path, zeros: str = "") -> list[Labels]
     """
     columns = [column for name in LABEL_COLUMNS if (column := find_column(rows, [name]))]
     readings = [from_column(rows[column], column) for column in columns]
-    readings = [from_columns(rows, path, zeros), *readings]
+    of_columns = from_columns(rows, path, zeros)
+    if of_columns and any(readings) and not set(of_columns.classes) & NAMES.keys():
+        of_columns = None  # beside a diagnosis, columns of other zeros and ones are rather of the patient
+    readings = [of_columns, *readings]
     if not any(readings):
         readings = [from_single_column(rows), *(from_known_words(rows[name], name) for name in _unreserved(rows))]
     found: list[Labels] = []

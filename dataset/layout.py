@@ -79,7 +79,7 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
     if is_output(folder, names):
         raise ValueError(f"{folder} was written by main.py or predict.py. Name the folder with the data.")
     found = look(folder)
-    everything = Index([*found.images, *found.untold])
+    everything = Index([*found.images, *found.untold, *found.orphans])
     source, others, remarks = choose_source(folder, found.tables, everything, zeros)
     if source:
         return _from_source(folder, source, found, others, remarks, wanted)
@@ -165,6 +165,9 @@ def _files_of(folder: Path, source: Source, found: Found) -> list[File | None]:
     candidates = Index(found.images).files_of(cells)
     if found.untold and not all(candidates):
         candidates = [a or b for a, b in zip(candidates, Index(found.untold).files_of(cells))]
+    if found.orphans and not all(candidates):
+        named_so = {file.stem: [file] for file in found.orphans}
+        candidates = [some or named_so.get(image_name(cell), []) for some, cell in zip(candidates, cells)]
     files, doubtful = [], {}
     for position, (cell, some) in enumerate(zip(cells, candidates)):
         if len(some) > 1:
@@ -205,6 +208,8 @@ def _layout(
         ]
     if lost := len({mask.file.path for mask in found.masks}) - len({mask.file.path for mask in masks if mask}):
         remarks = [*remarks, f"{lost:,} files called masks are not used: no image of theirs is, or it has another one."]
+    if lost := len([file for file in found.orphans if file.path not in used]):
+        remarks = [*remarks, f"{lost:,} pictures are called as masks of images that are not there, and are not used."]
     if found.passed_over:
         counts = "; ".join(f"{n:,} {what}" for what, n in found.passed_over.items())
         remarks = [*remarks, f"Passed over: {counts}."]

@@ -106,14 +106,15 @@ def split(
         table["group"] = join_groups(table)
     options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": split_seed}
     own: list[str] = []
+    heading = [f"Split: ours, by {'lesion' if group_by_lesion else 'image'}."]
     if decoded.given is None:
         table["split"] = splits.split_table(table, **options, group_by_lesion=group_by_lesion)
     else:
         table["split"] = splits.complete_split(table, decoded.given, **options, group_by_lesion=group_by_lesion)
-        own = splits.describe_own(table, decoded.given, decoded.where)
+        heading = own = splits.describe_own(table, decoded.given, decoded.where)
     by_image = splits.split_by_image(table, **options)
     counts = splits.with_totals(splits.class_table(table))
-    say("\n".join(filter(None, ["", *own, counts.to_string(), splits.describe_split(table, by_image)])))
+    say("\n".join(filter(None, ["", *heading, counts.to_string(), splits.describe_split(table, by_image)])))
     return Prepared(table, pixels, by_image, [*decoded.remarks, *own])
 
 

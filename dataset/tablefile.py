@@ -14,6 +14,7 @@ from dataset.names import Index, named
 MAX_BYTES = 1_000_000_000  # of a file that is read
 PEEKED = 1 << 16  # bytes that show what a file is
 MAX_HEADER = 100_000  # characters
+ZIP = b"PK\x03\x04"  # how a workbook begins
 DELIMITERS = ",;\t|"
 SAVE_AS = "Save it as CSV UTF-8, with commas"
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
@@ -67,6 +68,8 @@ def peek(path: Path) -> list[list[str]]:
     try:
         with path.open("rb") as file:
             content = file.read(PEEKED)
+        if content.startswith(ZIP):
+            return []
         text, delimiter = _undeclared(codecs.getincrementaldecoder(_encoding_of(content))("replace").decode(content))
         whole = len(content) < PEEKED
         lines = [line[:MAX_HEADER] for line in text.splitlines() if line.strip()][: None if whole else -1]
@@ -110,7 +113,7 @@ def _parse(path: Path) -> list[tuple[int, list[str]]]:
 
 def _decoded(content: bytes, path: Path) -> str:
     """A file's text. Raises ValueError for one that is none."""
-    if content.startswith(b"PK\x03\x04"):
+    if content.startswith(ZIP):
         raise ValueError(f"{path} is an Excel workbook or another zip archive. {SAVE_AS}.")
     try:
         encoding = _encoding_of(content)

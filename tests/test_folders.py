@@ -5,7 +5,7 @@ import json
 from unittest import mock
 
 import pytest
-from conftest import QUICK, disc, picture
+from conftest import QUICK
 
 import main
 import predict
@@ -17,28 +17,6 @@ from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, USED, read_table
 from models import load_model
 
 HAM_HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
-
-
-@pytest.fixture
-def fill(tmp_path):
-    """Writes files into the data folder: pictures, discs for masks, and text."""
-
-    def write(*names, **texts):
-        for number, name in enumerate(names):
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            (disc() if path.suffix == ".png" else picture(number)).save(path)
-        for name, lines in texts.items():
-            write_text(name, lines)
-        return tmp_path
-
-    def write_text(name, lines):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")
-
-    write.text = write_text
-    return write
 
 
 def test_kaggles_ham10000_has_its_labels_from_dx(fill):
@@ -203,7 +181,10 @@ def test_a_chosen_class_that_the_data_lack_is_refused_by_name(fill):
 
 def test_check_says_in_one_line_what_the_folder_is(fill):
     folder = fill(*(f"{name}/{k}{name}.jpg" for name in ("melanoma", "nevus") for k in range(3)))
-    assert "6 images; diagnoses: 2 folders, one per class; 6 image files in melanoma/, nevus/; 0 masks." in check(folder, 64)[0]
+    assert (
+        "6 images; diagnoses: 2 folders, one per class; 6 image files in melanoma/, nevus/; 0 masks."
+        in check(folder, 64)[0]
+    )
 
 
 def test_what_main_or_predict_has_written_is_no_data(fill):
