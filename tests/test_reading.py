@@ -1,12 +1,14 @@
 """Whose role a folder or a file plays: by the nearest telling name, then by content; and what is asked or named."""
 
+import os
+
 import pytest
 from conftest import disc, picture
 from PIL import Image
 
 from dataset.classes import classes_of
 from dataset.layout import find
-from dataset.prepare import Reading, decode
+from dataset.prepare import Reading, decode, prepare_other
 from dataset.table import LABEL_ONLY, MASK_ONLY, USED, read_table
 
 TWO = ["image,label", "a,mel", "b,nv"]
@@ -386,3 +388,43 @@ def test_a_third_of_the_rows_out_for_one_reason_is_a_caution(put, tmp_path):
     assert remarks == ["4 of 12 rows are not used, or not whole: image is missing."]
     (folder / "images" / "i8.jpg").write_bytes((folder / "images" / "i7.jpg").read_bytes())
     assert decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str).remarks == []
+
+
+# What once crashed
+
+
+def test_a_file_whose_name_is_no_utf_8_is_passed_over_and_counted(put):
+    folder = put({"images/a.jpg": "photo", "images/b.jpg": "photo", "t.csv": TWO})
+    odd = os.fsencode(folder / "images") + b"/caf\xe9.jpg"
+    with open(odd, "wb") as file:
+        file.write((folder / "images" / "a.jpg").read_bytes())
+    layout = find(folder)
+    assert "1 pictures whose names are not UTF-8 (rename them)" in layout.describe()
+    assert [file.stem for file in layout.images] == ["a", "b"]
+
+
+def test_a_data_folder_whose_own_name_is_no_utf_8_is_read(put, tmp_path):
+    folder = put({"images/a.jpg": "photo", "images/b.jpg": "photo", "t.csv": TWO})
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.rename(folder, odd)
+    table = read_table(odd)
+    assert (table["status"] == LABEL_ONLY).all() and table["image_path"].dtype == object
+
+
+@pytest.mark.parametrize("what", ["none is there", "no class of the model", "all are damaged"])
+def test_another_data_set_without_an_image_that_can_be_used_is_one_message(put, tmp_path, what):
+    label = "wart" if what == "no class of the model" else "mel"
+    folder = put(
+        {"images/a.jpg": "photo" if label == "wart" else b"no picture", "t.csv": ["image,label", f"a,{label}"]}
+    )
+    if what == "none is there":
+        (folder / "images" / "a.jpg").unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match="no image that can be measured|None of the images"):
+        prepare_other(folder, Reading(), ("MEL", "NV"), image_size=32, cache_dir=tmp_path / "cache", say=str)
+
+
+def test_nothing_is_written_into_the_data_folder(put, tmp_path):
+    folder = put({"images/a.jpg": "photo", "images/b.jpg": "photo", "t.csv": TWO})
+    before = sorted((path, path.stat().st_mtime_ns) for path in [folder, *folder.rglob("*")])
+    decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str)
+    assert sorted((path, path.stat().st_mtime_ns) for path in [folder, *folder.rglob("*")]) == before
