@@ -33,6 +33,7 @@ DETAILS = {  # column of the table, and its names in files
     "sex": ("sex", "gender"),
     "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
 }
+NUMBERS = {"id", "name", "no", "nr", "num", "number", "index", "case", "caseid", "key", "nameid"}  # of images, perhaps
 SPLIT_COLUMNS = ("split", "set", "subset", "part", "partition", "fold", "phase", "usage")
 
 
@@ -80,11 +81,16 @@ def with_image_column(rows: pd.DataFrame, images: Index | None = None) -> pd.Dat
     if images is not None:
         some = rows.head(2000)
         naming = [name for name in called_so if _n_named(some[name], images)]
-        naming = naming or [name for name in rows if 2 * _n_named(some[name], images) >= max(1, len(some))]
+        naming = naming or [name for name in rows if 2 * _n_named(some[name], images, name) >= max(1, len(some))]
         column = next(iter(naming), column)
     return rows.drop(columns="image" if column != "image" else [], errors="ignore").rename(columns={column: "image"})
 
 
-def _n_named(cells: pd.Series, images: Index) -> int:
+def may_name(cell: str, column: str) -> bool:
+    """Whether a cell may be an image's name: a bare number is one only in a column that is called so."""
+    return bool(cell) and (not cell.isdigit() or squashed(column) in _IMAGE or squashed(column) in NUMBERS)
+
+
+def _n_named(cells: pd.Series, images: Index, column: str = "image") -> int:
     """How many of the images these cells name."""
-    return len({named(cell).stem for cell in cells if cell and cell in images})
+    return len({named(cell).stem for cell in cells if may_name(cell, column) and cell in images})

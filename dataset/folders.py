@@ -84,7 +84,20 @@ def _siblings(named: dict[File, str], known: set[str]) -> tuple[dict[File, str],
         for file, name in named.items()
         if name in known or (_above(file, name) in places and not is_numbered(name))
     }
+    _refuse_copies(kept, known)
     return kept, set(named.values()) - set(kept.values())
+
+
+def _refuse_copies(named: dict[File, str], known: set[str]) -> None:
+    """Raises ValueError if a folder of no known word holds files called as those of a known class."""
+    stems = {file.stem for file, name in named.items() if name in known}
+    for unknown in sorted(set(named.values()) - known):
+        own = {file.stem for file, name in named.items() if name == unknown}
+        if 2 * len(own & stems) >= len(own):
+            raise ValueError(
+                f"The folder {unknown} holds files called as those of {', '.join(sorted(known)[:4])}, as copies or masks "
+                f"are. If it is a class, say so: {as_flag([*sorted(known), unknown])}; else move it out of the data folder."
+            )
 
 
 def _above(file: File, name: str) -> tuple[str, ...]:

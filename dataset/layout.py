@@ -160,27 +160,26 @@ def _from_source(
 
 
 def _files_of(folder: Path, source: Source, found: Found) -> list[File | None]:
-    """The image file of each row: those in folders of images come before those in others."""
+    """The image file of each row."""
     cells = list(source.rows["image"])
-    candidates = Index(found.images).files_of(cells)
-    if found.untold and not all(candidates):
-        candidates = [a or b for a, b in zip(candidates, Index(found.untold).files_of(cells))]
+    candidates = Index([*found.images, *found.untold]).files_of(cells)
     if found.orphans and not all(candidates):
         named_so = {file.stem: [file] for file in found.orphans}
         candidates = [some or named_so.get(image_name(cell), []) for some, cell in zip(candidates, cells)]
+    parts = source.parts if source.parts is not None else [source.part] * len(cells)
     files, doubtful = [], {}
-    for position, (cell, some) in enumerate(zip(cells, candidates)):
+    for cell, some, part in zip(cells, candidates, parts):
+        if len(some) == 1 and part and some[0].part not in ("", part):  # where numbers begin anew it is another's
+            some = []
         if len(some) > 1:
-            part = source.parts.iloc[position] if source.parts is not None else ""
-            some = [file for file in some if part and file.part == part] or some
-            near = nearest(some, source.path.relative_to(folder).parts[:-1])
-            if (one := one_of(near)) is None:
-                doubtful[cell] = near
-            files.append(one)
-        else:
-            files.append(some[0] if some else None)
+            if source.parts is not None:
+                some = [file for file in some if file.part == part] or some
+            some = nearest(some, source.path.relative_to(folder).parts[:-1])
+            if one_of(some) is None:
+                doubtful[cell] = some
+        files.append(some[0] if some else None)
     remedy = "Write the folder into the table's names, such as train/000.jpg, or remove all but one."
-    refuse_two_places(doubtful, f"name of {len(set(cells)):,} in {source.path.name}", remedy)
+    refuse_two_places(doubtful, "name", remedy, f" of {len(set(cells)):,} in {source.path.name}")
     return files
 
 

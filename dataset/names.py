@@ -143,14 +143,14 @@ def one_of(files: list[File]) -> File | None:
         return None
 
 
-def refuse_two_places(doubtful: dict[str, list[File]], what: str, remedy: str) -> None:
+def refuse_two_places(doubtful: dict[str, list[File]], what: str, remedy: str, where: str = "") -> None:
     """Raises ValueError if a name stands for several files that differ."""
     if doubtful:
         examples = "; ".join(
             f"{name}: {' and '.join(file.shown for file in files[:2])}"
             for name, files in list(doubtful.items())[:MAX_EXAMPLES]
         )
-        n = f"{len(doubtful):,} {what}{'s have' if len(doubtful) > 1 else ' has'}"
+        n = f"{len(doubtful):,} {what}{'s' if len(doubtful) > 1 else ''}{where} {'have' if len(doubtful) > 1 else 'has'}"
         raise ValueError(f"{n} several files that differ ({examples}). {remedy}")
 
 

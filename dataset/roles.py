@@ -32,7 +32,8 @@ PART_WORDS = {
 NEUTRAL_WORDS = frozenset(
     "part parts batch batches fold folds chunk chunks set sets subset subsets split splits group groups patient patients "
     "pat subject subjects case cases visit visits session series site centre center clinic hospital year folder dir data "
-    "dataset archive isic ham task v version lesion lesions all".split()
+    "dataset archive isic ham task v version lesion lesions all "
+    "backup backups old new copy copies tmp temp unused extra extras".split()
 )
 CLASS_WORDS = frozenset("class label diagnosis dx category type grade stage".split())
 # A mask beside its image is called as the image with one of these words; the weak ones may end a photograph's

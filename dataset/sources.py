@@ -11,7 +11,7 @@ from dataset.classes import NAMES, code_of
 from dataset.columns import LABEL_COLUMNS, find_column
 from dataset.labels import Labels, read_labels
 from dataset.names import Index, named
-from dataset.roles import SPLITS, part_of_name
+from dataset.roles import SPLITS, part_of
 from dataset.tablefile import is_of_images, peek, read_rows
 
 TRUTH = "groundtruth"
@@ -32,6 +32,7 @@ class Source:
     ) -> None:
         self.path, self.rows, self.parts, self._zeros = path, rows, parts, zeros
         self.name = path.relative_to(folder).as_posix()
+        self.part = part_of(path.relative_to(folder).with_suffix("").parts)  # of a split, if its name or folder says so
 
     @cached_property
     def readings(self) -> list[Labels]:
@@ -148,10 +149,8 @@ def _joined(folder: Path, able: list[Source], counts: dict[Path, int]) -> Source
     """The tables that are called as parts of a split, one for each and train among them, as one; None otherwise."""
     by_part: dict[str, list[Source]] = {}
     for one in able:
-        within = one.path.relative_to(folder).with_suffix("").parts
-        part = next(filter(None, map(part_of_name, reversed(within))), "")
-        if part and counts[one.path]:
-            by_part.setdefault(part, []).append(one)
+        if one.part and counts[one.path]:
+            by_part.setdefault(one.part, []).append(one)
     if "train" not in by_part or len(by_part) < 2 or any(len(some) > 1 for some in by_part.values()):
         return None
     n_joined = sum(counts[some[0].path] for some in by_part.values())

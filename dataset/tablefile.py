@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataset.columns import is_known, names_images, with_image_column
+from dataset.columns import is_known, may_name, names_images, with_image_column
 from dataset.names import Index, named
 
 MAX_BYTES = 1_000_000_000  # of a file that is read
@@ -82,9 +82,9 @@ def is_of_images(lines: list[list[str]], images: Index) -> bool:
     """Whether a table with these first lines names images, by a column's name or by its cells."""
     if not lines:
         return False
-    return names_images(lines[0]) or any(
-        cell.strip() and cell.strip() in images for line in lines for cell in line[:12]
-    )
+    columns = [name.strip() for name in lines[0]]
+    cells = ((cell.strip(), column) for line in lines for cell, column in zip(line[:12], columns))
+    return names_images(columns) or any(may_name(cell, column) and cell in images for cell, column in cells)
 
 
 def _parse(path: Path) -> list[tuple[int, list[str]]]:

@@ -272,6 +272,21 @@ def test_a_name_with_its_suffix_says_which(put):
         read_table(put({"t.csv": ["image,label", "x,mel", "b,nv"]}))
 
 
+def train_of_numbers(put, *places):
+    """A train.csv of 0 and 1, and pictures called so."""
+    files = {f"images/{place}.jpg": picture(k) for k, place in enumerate(places)}
+    return put(files | {"train.csv": ["image,label", "0.jpg,mel", "1.jpg,nv"]})
+
+
+def test_numbers_that_begin_anew_in_each_part_are_asked_about_where_one_part_has_a_table(put):
+    with pytest.raises(ValueError, match=r"2 names of 2 in train\.csv have several files that differ"):
+        read_table(train_of_numbers(put, "train/0", "train/1", "test/0", "test/1"))
+
+
+def test_a_picture_of_another_part_never_stands_for_one_that_is_missing(put):
+    assert paths_of(read_table(train_of_numbers(put, "train/0", "test/1"))) == ["images/train/0.jpg", ""]
+
+
 def test_both_files_of_a_name_may_be_named_and_are_told_apart(put):
     table = read_table(
         put({"p/x.jpg": picture(1), "q/x.jpg": picture(2), "t.csv": ["image,label", "p/x,mel", "q/x,nv"]})
