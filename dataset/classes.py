@@ -21,7 +21,8 @@ VOCABULARY = (
      "ak; ack; actinic keratoses; solar keratosis; solar or actinic keratosis; actinic keratosis intraepithelial "
      "carcinoma; actinic keratoses and intraepithelial carcinoma; actinic keratoses and intraepithelial carcinomas; "
      "actinic keratoses and intraepithelial carcinoma bowens disease; actinic keratosis bowens disease"),
-    ("BKL", "Benign Keratosis", BENIGN, "benign keratoses; benign keratosis like lesion; benign keratosis like lesions"),
+    ("BKL", "Benign Keratosis", BENIGN,
+     "benign keratoses; benign keratosis like lesion; benign keratosis like lesions"),
     ("DF", "Dermatofibroma", BENIGN, "dermatofibromas"),
     ("VASC", "Vascular Lesion", BENIGN, "vascular; vascular lesions; vascular skin lesion; vascular skin lesions"),
     ("SCC", "Squamous Cell Carcinoma", MALIGNANT, "squamous cell carcinomas; squamous cell carcinoma nos"),
@@ -34,7 +35,8 @@ VOCABULARY = (
     ("lentigo maligna", "Lentigo maligna", MELANOMA, ""),
     ("squamous cell carcinoma in situ", "Squamous cell carcinoma in situ", MALIGNANT,
      "scc in situ; bowens disease; bowen disease; intraepithelial carcinoma"),
-    ("squamous cell carcinoma invasive", "Invasive squamous cell carcinoma", MALIGNANT, "invasive squamous cell carcinoma"),
+    ("squamous cell carcinoma invasive", "Invasive squamous cell carcinoma", MALIGNANT,
+     "invasive squamous cell carcinoma"),
     ("lichenoid keratosis", "Lichenoid keratosis", BENIGN, "lichen planus like keratosis; lplk"),
     ("hemangioma", "Hemangioma", BENIGN, "haemangioma; hemangiomas; haemangiomas"),
     ("solar lentigo", "Solar lentigo", BENIGN, "solar lentigines"),
@@ -53,8 +55,34 @@ VOCABULARY = (
 NAMES = {code: name for code, name, _, _ in VOCABULARY}
 _KINDS = {code: kind for code, _, kind, _ in VOCABULARY}
 NOTHING_KNOWN = frozenset(  # what stands where there is no diagnosis
-    "unk unknown nan none na n/a n.a. <na> #n/a ? ?? - -- -1 -1.0 null nil missing indeterminate undetermined unspecified "
-    "undiagnosed unlabeled unlabelled tbd pending".split()
+    [
+        "unk",
+        "unknown",
+        "nan",
+        "none",
+        "na",
+        "n/a",
+        "n.a.",
+        "<na>",
+        "#n/a",
+        "?",
+        "??",
+        "-",
+        "--",
+        "-1",
+        "-1.0",
+        "null",
+        "nil",
+        "missing",
+        "indeterminate",
+        "undetermined",
+        "unspecified",
+        "undiagnosed",
+        "unlabeled",
+        "unlabelled",
+        "tbd",
+        "pending",
+    ]
 ) | {"not available", "not applicable", "not specified", "not known", "not diagnosed", "no diagnosis", "no label"}
 _SIGNS = re.compile(r"melanoma|carcinoma|malignan|maligna\b|sarcoma|lymphoma|metasta|cancer|bowen")
 _DENIED = re.compile(r"\b(?:no|non|not|without)\s*(?:melanoma|malignan\w*|cancer\w*|carcinoma\w*)")
@@ -170,7 +198,7 @@ def describe_unknown(classes: Sequence[str]) -> str:
         return ""
     some = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
     return (
-        f"The vocabulary does not know {some}. If any of these is malignant, no threshold is fitted for it: name it, as "
+        f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold: name it, as "
         f'in --classes "malignant={unknown[0]}" "benign=..."'
     )
 

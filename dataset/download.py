@@ -80,9 +80,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
     diagnoses = read_diagnoses(metadata)
     truth, content = folder / "GroundTruth.csv", _one_hot(diagnoses)
     if truth.exists() and truth.read_bytes() != content:
-        raise FileExistsError(
-            f"{truth} is there already and is not HAM10000's: it would be replaced. Name another folder, or move it away."
-        )
+        raise FileExistsError(f"{truth} is there already and is not HAM10000's. Name another folder, or move it away.")
     for archive in archives:
         done = folder / f".{archive.md5}.unpacked"
         if not done.exists():

@@ -31,9 +31,8 @@ def class_folders(
     codes = codes_of(named.values())
     if len(set(codes.values())) < 2:
         return nothing
-    if not known:
-        if all(map(is_numbered, codes)) or _are_pairs(named):
-            return nothing
+    if not known and (all(map(is_numbered, codes)) or _are_pairs(named)):
+        return nothing
     _refuse_several_sets(folder, named)
     files, said = _once(list(named), named)
     rows = pd.DataFrame({"image": unique_names(files)}, dtype=str)
@@ -95,8 +94,8 @@ def _refuse_copies(named: dict[File, str], known: set[str]) -> None:
         own = {file.stem for file, name in named.items() if name == unknown}
         if 2 * len(own & stems) >= len(own):
             raise ValueError(
-                f"The folder {unknown} holds files called as those of {', '.join(sorted(known)[:4])}, as copies or masks "
-                f"are. If it is a class, say so: {as_flag([*sorted(known), unknown])}; else move it out of the data folder."
+                f"The folder {unknown} holds files called as those of {', '.join(sorted(known)[:4])}, as copies are. "
+                f"If it is a class, say so: {as_flag([*sorted(known), unknown])}; else move it out of the data folder."
             )
 
 
@@ -142,8 +141,8 @@ def refuse_pairs(folder: Path, found: Found) -> Found:
         why = "are numbered"
     some = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     raise ValueError(
-        f"{folder} has no table of diagnoses, and its folders {some} {why}, so they are not taken for classes. Expected "
-        f"GroundTruth.csv, or one folder per class. If they are classes, say so: {as_flag(names[:6])}"
+        f"{folder} has no table of diagnoses, and its folders {some} {why}, so they are not taken for classes. "
+        f"Expected GroundTruth.csv, or one folder per class. If they are classes, say so: {as_flag(names[:6])}"
     )
 
 

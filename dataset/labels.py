@@ -141,7 +141,8 @@ def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | No
 def _ask_about_zeros(path: Path, n_empty: int, n_rows: int, columns: list[str]) -> str:
     return (
         f"{n_empty:,} of {n_rows:,} rows of {path} have a 0 for each of {', '.join(columns[:8])}. Say which class they "
-        f"are of, as in --zeros NV (ISIC 2017: nevus), or give them a column of their own; --zeros unknown leaves them out."
+        "are of, as in --zeros NV (ISIC 2017: nevus), or give them a column of their own; --zeros unknown leaves them "
+        "out."
     )
 
 

@@ -153,8 +153,8 @@ def _from_source(
     if not used:
         raise FileNotFoundError(
             f"None of the images that {source.path} names lie in a folder images/ of {os.path.abspath(folder)}, or "
-            f"anywhere below it; {len(found.pictures)} image files were found there, and {names[0]!r} is the first name "
-            "looked for."
+            f"anywhere below it; {len(found.pictures)} image files were found there, and {names[0]!r} is the first "
+            "name looked for."
         )
     return _layout(folder, source, rows, labels, names, files, found, others, remarks)
 

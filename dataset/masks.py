@@ -74,8 +74,8 @@ def lesion_values(values: list[int]) -> tuple[list[int], str]:
 
     Examples
     --------
-    >>> lesion_values([0, 1, 2])[0], lesion_values([0, 50, 100])[0], lesion_values([0, 1, 255])[0], lesion_values([0, 255])
-    ([1, 2], [50, 100], [1], ([255], ''))
+    >>> lesion_values([0, 1, 2])[0], lesion_values([0, 1, 255])[0], lesion_values([0, 255])
+    ([1, 2], [1], ([255], ''))
     """
     if len(values) == 1:
         return [value for value in values if value], ""

@@ -150,7 +150,8 @@ def refuse_two_places(doubtful: dict[str, list[File]], what: str, remedy: str, w
             f"{name}: {' and '.join(file.shown for file in files[:2])}"
             for name, files in list(doubtful.items())[:MAX_EXAMPLES]
         )
-        n = f"{len(doubtful):,} {what}{'s' if len(doubtful) > 1 else ''}{where} {'have' if len(doubtful) > 1 else 'has'}"
+        many = len(doubtful) > 1
+        n = f"{len(doubtful):,} {what}{'s' * many}{where} {'have' if many else 'has'}"
         raise ValueError(f"{n} several files that differ ({examples}). {remedy}")
 
 

@@ -141,7 +141,7 @@ def prepare_other(
     if usable(table).empty:
         raise ValueError(
             f"--external-dir {data_dir} has no image that can be measured: {describe_table(table)}\n"
-            f"Its classes are {', '.join(layout.labels.classes) or 'none'}, the model's {', '.join(classes) or 'none'}; "
+            f"Its classes are {', '.join(layout.labels.classes)}; the model's are {', '.join(classes) or 'none'}. "
             "--classes maps words of both to classes, as in --classes malignant=MEL,BCC benign=NV."
         )
     table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)

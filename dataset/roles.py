@@ -12,16 +12,90 @@ UNREADABLE = (  # pictures of kinds that are not decoded
 IMAGE, MASK, OTHER, DOUBT = "image", "mask", "other", "doubt"
 SPLITS = ("train", "val", "test")
 IMAGE_WORDS = frozenset(
-    "image images img imgs input inputs photo photos photograph photographs picture pictures pic pics jpg jpeg jpegs "
-    "jpegimages png pngs dermoscopic dermoscopy rgb original originals".split()
+    [
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "input",
+        "inputs",
+        "photo",
+        "photos",
+        "photograph",
+        "photographs",
+        "picture",
+        "pictures",
+        "pic",
+        "pics",
+        "jpg",
+        "jpeg",
+        "jpegs",
+        "jpegimages",
+        "png",
+        "pngs",
+        "dermoscopic",
+        "dermoscopy",
+        "rgb",
+        "original",
+        "originals",
+    ]
 )
 MASK_WORDS = frozenset(
-    "mask masks segmentation segmentations segmented seg segs segm gt gts groundtruth groundtruths truth annotation "
-    "annotations annot annots label labels contour contours outline outlines delineation delineations".split()
+    [
+        "mask",
+        "masks",
+        "segmentation",
+        "segmentations",
+        "segmented",
+        "seg",
+        "segs",
+        "segm",
+        "gt",
+        "gts",
+        "groundtruth",
+        "groundtruths",
+        "truth",
+        "annotation",
+        "annotations",
+        "annot",
+        "annots",
+        "label",
+        "labels",
+        "contour",
+        "contours",
+        "outline",
+        "outlines",
+        "delineation",
+        "delineations",
+    ]
 )
 OTHER_WORDS = frozenset(
-    "superpixels superpixel thumbnail thumbnails thumbs preview previews overlay overlays heatmap heatmaps roi rois "
-    "docs doc documentation figure figures figs plots screenshots readme paper slides".split()
+    [
+        "superpixels",
+        "superpixel",
+        "thumbnail",
+        "thumbnails",
+        "thumbs",
+        "preview",
+        "previews",
+        "overlay",
+        "overlays",
+        "heatmap",
+        "heatmaps",
+        "roi",
+        "rois",
+        "docs",
+        "doc",
+        "documentation",
+        "figure",
+        "figures",
+        "figs",
+        "plots",
+        "screenshots",
+        "readme",
+        "paper",
+        "slides",
+    ]
 )
 PART_WORDS = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
@@ -30,12 +104,67 @@ PART_WORDS = {
 }
 # What numbers a folder rather than naming a diagnosis, alone or with digits.
 NEUTRAL_WORDS = frozenset(
-    "part parts batch batches fold folds chunk chunks set sets subset subsets split splits group groups patient patients "
-    "pat subject subjects case cases visit visits session series site centre center clinic hospital year folder dir data "
-    "dataset archive isic ham task v version lesion lesions all "
-    "backup backups old new copy copies tmp temp unused extra extras".split()
+    [
+        "part",
+        "parts",
+        "batch",
+        "batches",
+        "fold",
+        "folds",
+        "chunk",
+        "chunks",
+        "set",
+        "sets",
+        "subset",
+        "subsets",
+        "split",
+        "splits",
+        "group",
+        "groups",
+        "patient",
+        "patients",
+        "pat",
+        "subject",
+        "subjects",
+        "case",
+        "cases",
+        "visit",
+        "visits",
+        "session",
+        "series",
+        "site",
+        "centre",
+        "center",
+        "clinic",
+        "hospital",
+        "year",
+        "folder",
+        "dir",
+        "data",
+        "dataset",
+        "archive",
+        "isic",
+        "ham",
+        "task",
+        "v",
+        "version",
+        "lesion",
+        "lesions",
+        "all",
+        "backup",
+        "backups",
+        "old",
+        "new",
+        "copy",
+        "copies",
+        "tmp",
+        "temp",
+        "unused",
+        "extra",
+        "extras",
+    ]
 )
-CLASS_WORDS = frozenset("class label diagnosis dx category type grade stage".split())
+CLASS_WORDS = frozenset(["class", "label", "diagnosis", "dx", "category", "type", "grade", "stage"])
 # A mask beside its image is called as the image with one of these words; the weak ones may end a photograph's
 # own name, and count where there is such an image.
 WEAK_ENDINGS = ("lesion", "label", "labels", "contour", "binary", "bw", "roi", "annotation")

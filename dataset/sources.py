@@ -79,9 +79,7 @@ def choose_source(
     able = [one for one in tables if "image" in one.rows and one.has_diagnoses()]
     others = [one for one in tables if one not in able]
     remarks = _say_broken(broken, strangers, folder)
-    remarks += [
-        f"{one.name} names images and no diagnoses." for one in others if len(one.rows.columns) > 1 and not able
-    ]
+    remarks += [_say_without(one) for one in others if len(one.rows.columns) > 1 and not able]
     if not able:
         truths = [one for one in tables if one.is_truth]
         return (truths[0] if truths else None), [one for one in tables if one not in truths[:1]], remarks
@@ -131,6 +129,11 @@ def _say_broken(broken: dict[Path, tuple[ValueError, bool]], strangers: list[str
     return remarks
 
 
+def _say_without(one: Source) -> str:
+    columns = ", ".join(name for name in one.rows if name != "image")[:200]
+    return f"{one.name} names images and no diagnoses; if one of its columns {columns} does, call it label."
+
+
 class _Joined(Source):
     """Tables of the parts of a split, as one."""
 
@@ -172,8 +175,8 @@ def _most(folder: Path, able: list[Source], counts: dict[Path, int]) -> Source:
     if len(found) > 1 and not all(_agree(found[0], one) for one in found[1:]):
         names = ", ".join(one.name for one in found)
         raise ValueError(
-            f"{os.path.abspath(folder)} has {len(found)} files with diagnoses: {names}. Rename the one to learn from to "
-            "GroundTruth.csv, at the top of the folder, or call one train.csv and the other test.csv if they are parts."
+            f"{os.path.abspath(folder)} has {len(found)} files with diagnoses: {names}. Rename the one to learn from "
+            "to GroundTruth.csv, at the top of the folder, or call them train.csv and test.csv if they are parts."
         )
     return found[0]
 

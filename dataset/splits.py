@@ -107,6 +107,7 @@ def complete_split(
         raise ValueError(
             "The data's own split has no image of train that can be used. Pass --split-file none for ours."
         )
+    _refuse_strangers(table, parts)
     fractions = {"val": val_fraction, "test": test_fraction}
     shares = {part: share for part, share in fractions.items() if not (parts == part).any()}
     if not shares:
@@ -116,6 +117,19 @@ def complete_split(
     shares = {"train": 1 - sum(shares.values()) / whole} | {part: share / whole for part, share in shares.items()}
     of_train = table[parts == "train"]
     return parts.mask(parts == "train", _deal(of_train, shares, seed, group_by_lesion).reindex(table.index))
+
+
+def _refuse_strangers(table: pd.DataFrame, parts: pd.Series) -> None:
+    """Raises ValueError if a part has none of the classes of train, as where each table has words of its own."""
+    labels = {part: table.loc[parts == part, "label"].dropna().unique().tolist() for part in SPLITS}
+    for part in SPLITS[1:]:
+        if labels["train"] and labels[part] and not set(labels["train"]) & set(labels[part]):
+            ours, theirs = (", ".join(map(quoted, labels[name])) for name in ("train", part))
+            example = f"{labels['train'][0]}={quoted(labels['train'][0])},{quoted(labels[part][0])}"
+            raise ValueError(
+                f"The data's own split has the classes {theirs} in {part} and {ours} in train, with none in common. "
+                f"Say which are the same, as in {as_flag([example])} ..., or pass --split-file none."
+            )
 
 
 def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool, parts: list[str]) -> str:
@@ -198,9 +212,9 @@ def _what_is_known(used: pd.DataFrame) -> list[str]:
         return []
     n_patients = int(has_patient.sum())
     of_patients = f", patients' for {n_patients}" if n_patients else ""
+    n_lesions = int(used["lesion_known"].sum())
     return [
-        f"Lesion ids are known for {int(used['lesion_known'].sum())} of {len(used)} images{of_patients}: photographs of one "
-        "lesion or patient may lie in several parts, which cannot be known, and the scores be too good."
+        f"Lesion ids are known for {n_lesions} of {len(used)} images{of_patients}: photographs of one lesion or patient may lie in several parts, which cannot be known, and the scores be too good."
     ]
 
 

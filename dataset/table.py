@@ -13,7 +13,6 @@ age, sex, localization             in years, and as text; missing where not know
 =================================  =======================================================================
 """
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -138,7 +137,7 @@ def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
 
 
 def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
-    """Lesion, patient, age, sex and site of each row, each from the first table that knows it, the ground truth last."""
+    """Lesion, patient, age, sex and site of each row, each from the first table that knows it, the truth last."""
     sources = [source.rows for source in _detail_sources(layout)] + ([layout.source.rows] if layout.source else [])
     found: dict[str, pd.Series] = {}
     for rows in sources:

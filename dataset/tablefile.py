@@ -1,4 +1,4 @@
-"""A table of the user's, as programs write them: any delimiter and encoding, decimal commas, with or without a header."""
+"""A table of the user's: any delimiter and encoding, decimal commas, with or without a header."""
 
 import codecs
 import csv

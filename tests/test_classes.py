@@ -21,8 +21,28 @@ def folder_of(place, values, header="image,diagnosis", **others):
 
 @pytest.mark.parametrize(
     "word",
-    "unknown nan None NA n/a ? indeterminate -1 -1.0 UNK NULL - -- <NA> Undetermined unlabeled".split()
-    + ["not available", "Not_Available", "N/A", "no diagnosis"],
+    [
+        "unknown",
+        "nan",
+        "None",
+        "NA",
+        "n/a",
+        "?",
+        "indeterminate",
+        "-1",
+        "-1.0",
+        "UNK",
+        "NULL",
+        "-",
+        "--",
+        "<NA>",
+        "Undetermined",
+        "unlabeled",
+        "not available",
+        "Not_Available",
+        "N/A",
+        "no diagnosis",
+    ],
 )
 def test_a_word_for_no_diagnosis_is_no_class(tmp_path, word):
     table = read_table(folder_of(tmp_path, ["melanoma", "nevus", word]))
@@ -151,7 +171,10 @@ def test_one_column_of_zeros_and_ones_names_a_class_and_the_rest(tmp_path, name,
 
 def test_a_column_of_zeros_and_ones_beside_details_is_no_diagnosis(tmp_path):
     folder = folder_of(tmp_path, ["L1,1", "L2,0"], "image,lesion_id,is_left")
-    with pytest.raises(FileNotFoundError, match="t.csv names images and no diagnoses"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"t.csv names images and no diagnoses; if one of its columns lesion_id, is_left does, call it label",
+    ):
         read_table(folder)
 
 

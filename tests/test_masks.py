@@ -149,7 +149,7 @@ def test_square_masks_are_stretched_where_asked_and_else_named(folder, tmp_path)
 def test_a_mask_that_is_full_or_empty_stays_so(folder):
     for name, value in (("full", 255), ("empty", 0)):
         folder.add(name, mask=Image.new("L", (40, 30), value))
-    table, pixels = decoded(folder.write())
+    table, _pixels = decoded(folder.write())
     assert state_of(table, "full")[1] == "mask is full" and state_of(table, "empty")[1] == "mask is empty"
 
 

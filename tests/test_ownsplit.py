@@ -166,7 +166,7 @@ def test_a_split_file_that_cannot_be_meant_is_refused(tmp_path, header, rows, me
 
 def test_rows_in_no_part_are_left_out_and_counted(tmp_path):
     place = images(tmp_path / "data")
-    given = parts_by_hand()[:-2] + ["", "unknown"]
+    given = [*parts_by_hand()[:-2], "", "unknown"]
     write(place / "t.csv", "image,label,split", [(f"i{k}", labelled(k), part) for k, part in enumerate(given)])
     parts, said, prepared = made(place, tmp_path)
     assert (

@@ -185,7 +185,7 @@ def test_a_mask_of_another_part_is_not_taken(put):
 )
 def test_parts_numbers_and_patients_are_no_classes_and_it_is_said_what_to_name(put, names):
     folder = put({f"{name}/{name}{k}.jpg": "photo" for name in names.split() for k in range(3)})
-    with pytest.raises((ValueError, FileNotFoundError), match="no diagnoses|not taken for classes"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"no diagnoses|not taken for classes"):
         read_table(folder)
 
 
@@ -203,7 +203,7 @@ def test_folders_called_class_0_and_class_1_are_classes(put):
 def test_folders_of_unknown_words_that_hold_the_same_names_are_asked_about(put):
     folder = put({f"{name}/{k}.jpg": "photo" for name in ("acne", "eczema") for k in range(3)})
     with pytest.raises(
-        ValueError, match="hold files of the same names, as images and their masks do.*--classes acne eczema"
+        ValueError, match=r"hold files of the same names, as images and their masks do.*--classes acne eczema"
     ):
         read_table(folder)
     assert len(read_table(folder, ("acne", "eczema"))) == 6
@@ -434,7 +434,7 @@ def test_another_data_set_without_an_image_that_can_be_used_is_one_message(put, 
     )
     if what == "none is there":
         (folder / "images" / "a.jpg").unlink()
-    with pytest.raises((ValueError, FileNotFoundError), match="no image that can be measured|None of the images"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"no image that can be measured|None of the images"):
         prepare_other(folder, Reading(), ("MEL", "NV"), image_size=32, cache_dir=tmp_path / "cache", say=str)
 
 

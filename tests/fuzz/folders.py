@@ -220,11 +220,11 @@ def images_and_masks(maker: Maker) -> None:
     order, anew = rng.random() < 0.5, rng.random() < 0.4
     for part in parts or ("",):
         word = rng.choice(PARTS[part]) if part else ""
+        place = "{0}/" + word if order else word + "/{0}"
         for k in range(4):
-            place = lambda role: "/".join(filter(None, (role, word) if order else (word, role)))  # noqa: E731
             suffix = ".jpg" if beside and mask_name == "{}" else ""
-            image = maker.image(place(images), f"{k}" if anew else f"x{part}{k}", "", part, suffix)
-            maker.mask(image, place(images if beside else masks), mask_name)
+            image = maker.image(place.format(images).strip("/"), f"{k}" if anew else f"x{part}{k}", "", part, suffix)
+            maker.mask(image, place.format(images if beside else masks).strip("/"), mask_name)
 
 
 def dataverse(maker: Maker) -> None:
