@@ -6,6 +6,7 @@ import inspect
 import io
 import math
 import os
+import shlex
 import tokenize
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -182,4 +183,4 @@ def describe(config: SimpleNamespace, script: ModuleType, recipes: dict[str, dic
 
 def shown(value) -> str:
     """A setting's value as one would pass it."""
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    return shlex.join(value) if isinstance(value, tuple) else str(value)

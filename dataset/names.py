@@ -143,6 +143,24 @@ def one_of(files: list[File]) -> File | None:
         return None
 
 
+def rows_of(cells: Sequence[str], files: Sequence[File | None], names: Sequence[str]) -> list[int]:
+    """Which row of a table whose cells name images is that of each file, or of its name among ours; -1 for none.
+
+    The first counts of several rows; a cell that may mean several of the files is that of none.
+    """
+    index = Index({file.path: file for file in files if file}.values())
+    by_path: dict[str, int] = {}
+    by_name: dict[str, int] = {}
+    for row, (cell, some) in enumerate(zip(cells, index.files_of(cells))):
+        if len(some) == 1:
+            by_path.setdefault(some[0].path, row)
+        by_name.setdefault(image_name(cell), row)
+    return [
+        by_path.get(file.path, by_name.get(name, -1) if name != file.stem else -1) if file else by_name.get(name, -1)
+        for file, name in zip(files, names)
+    ]
+
+
 def refuse_two_places(doubtful: dict[str, list[File]], what: str, remedy: str, where: str = "") -> None:
     """Raises ValueError if a name stands for several files that differ."""
     if doubtful:

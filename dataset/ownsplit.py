@@ -7,7 +7,7 @@ import pandas as pd
 from dataset.classes import is_no_diagnosis
 from dataset.columns import SPLIT_COLUMNS, find_column
 from dataset.layout import Layout
-from dataset.names import image_name, loose
+from dataset.names import rows_of
 from dataset.roles import SPLITS, part_of_name
 from dataset.tablefile import read_rows
 
@@ -74,12 +74,8 @@ def _of_other(rows: pd.DataFrame, layout: Layout) -> pd.Series | None:
 
 def _by_name(cells: pd.Series, parts: pd.Series, layout: Layout) -> pd.Series:
     """The parts of the layout's rows, by the names of their images."""
-    exact = dict(zip(cells.map(image_name), parts))
-    spelled = {loose(name): part for name, part in exact.items()}
-    names = [
-        name if name in exact else (file.stem if file else name) for name, file in zip(layout.names, layout.images)
-    ]
-    found = [exact.get(name, spelled.get(loose(name), "")) for name in names]
+    place = rows_of(list(cells), layout.images, layout.names)
+    found = [parts.iloc[row] if row >= 0 else "" for row in place]
     return pd.Series(found, index=layout.rows.index, dtype=object)
 
 
@@ -95,8 +91,7 @@ def _of_file(path: Path, layout: Layout) -> pd.Series:
     if parts is None:
         words = sorted(set(rows[_column(rows)]))
         raise ValueError(f"--split-file {path} names the parts {', '.join(words[:6])}. Expected {', '.join(SPLITS)}.")
-    names = rows["image"].map(image_name)
-    unlike = pd.DataFrame({"name": names, "part": parts}).drop_duplicates()
+    unlike = pd.DataFrame({"name": rows["image"], "part": parts}).drop_duplicates()
     if unlike["name"].duplicated().any():
         name = unlike.loc[unlike["name"].duplicated(), "name"].iloc[0]
         raise ValueError(f"--split-file {path} puts {name!r} into several parts. Remove all but one of its rows.")

@@ -214,7 +214,8 @@ def _what_is_known(used: pd.DataFrame) -> list[str]:
     of_patients = f", patients' for {n_patients}" if n_patients else ""
     n_lesions = int(used["lesion_known"].sum())
     return [
-        f"Lesion ids are known for {n_lesions} of {len(used)} images{of_patients}: photographs of one lesion or patient may lie in several parts, which cannot be known, and the scores be too good."
+        f"Lesion ids are known for {n_lesions} of {len(used)} images{of_patients}: photographs of one lesion or "
+        "patient may lie in several parts, which cannot be known, and the scores be too good."
     ]
 
 

@@ -14,7 +14,6 @@ age, sex, localization             in years, and as text; missing where not know
 """
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from dataset.columns import DETAILS, find_column, names_details
 from dataset.csvfile import CONTROL, printable
 from dataset.groups import join_groups
 from dataset.layout import Layout, find
-from dataset.names import File, image_name, loose
+from dataset.names import rows_of
 from dataset.roles import SPLITS
 from dataset.sources import TRUTH, Source
 
@@ -145,9 +144,9 @@ def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
         if rows is layout.rows:
             by_row = {name: rows[column] for name, column in columns.items() if column}
         else:
-            named = rows.assign(image=rows["image"].map(image_name)).drop_duplicates("image").set_index("image")
-            keys = _keys(layout, named.index)
-            by_row = {name: keys.map(named[column]) for name, column in columns.items() if column}
+            place = np.array(rows_of(list(rows["image"]), layout.images, layout.names), int)
+            of_rows = rows.reset_index(drop=True).reindex(place).set_index(images.index)
+            by_row = {name: of_rows[column] for name, column in columns.items() if column}
         for name, values in by_row.items():
             values = values.where(~values.isin(["", *(text for text in values.unique() if _says_nothing(text))]))
             found[name] = found[name].fillna(values) if name in found else values
@@ -160,19 +159,6 @@ def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
 
 def _says_nothing(text: object) -> bool:
     return isinstance(text, str) and is_no_diagnosis(text)
-
-
-def _keys(layout: Layout, names: pd.Index) -> pd.Series:
-    """What each row's image is called in a table of these names."""
-    known = set(names)
-    spelled = cache(lambda: {loose(name): name for name in names})
-
-    def key(name: str, file: File | None) -> str:
-        if name in known or (file and file.stem in known):
-            return name if name in known else file.stem
-        return spelled().get(loose(file.stem if file else name), name)
-
-    return pd.Series(map(key, layout.names, layout.images), index=layout.rows.index, dtype=object)
 
 
 def _detail_sources(layout: Layout) -> list[Source]:

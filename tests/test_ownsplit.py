@@ -205,3 +205,25 @@ def test_a_run_trains_on_the_datas_own_split_and_its_report_says_so(tmp_path, ca
     page = (outputs / "report.html").read_text()
     assert "the data&#39;s own, by column split of t.csv" in page
     assert "1 pictures that no row of t.csv names are not used" in page
+
+
+def test_a_split_file_and_lesions_of_names_with_their_folder_go_to_the_right_one_of_two(tmp_path):
+    place = tmp_path / "data"
+    for site in ("north", "south"):
+        images(place, [f"{k}" for k in range(8)], f"images/{site}")
+    cells = [f"{site}/{k}.png" for site in ("north", "south") for k in range(8)]
+    write(place / "t.csv", "image,label", [(cell, labelled(k)) for k, cell in enumerate(cells)])
+    write(place / "lesions.csv", "image,lesion_id", [(cell, f"L{k}") for k, cell in enumerate(cells)][::-1])
+    given = ["train"] * 8 + ["val"] * 4 + ["test"] * 4
+    write(tmp_path / "s.csv", "image,split", list(zip(cells, given)))
+    parts, _, prepared = made(place, tmp_path, split_file=str(tmp_path / "s.csv"))
+    assert list(parts) == given and list(prepared.table["lesion_id"]) == [f"L{k}" for k in range(16)]
+
+
+def test_the_splits_that_a_run_has_written_can_be_used_again(tmp_path):
+    place = images(tmp_path / "data")
+    write(place / "t.csv", "image,label", [(f"i{k}", labelled(k)) for k in range(N)])
+    first, _, prepared = made(place, tmp_path)
+    prepared.table[["image", "label", "lesion_id", "split"]].to_csv(tmp_path / "splits.csv", index=False)
+    again, said, _ = made(place, tmp_path, split_file=str(tmp_path / "splits.csv"))
+    assert again.to_dict() == first.to_dict() and "Split: the data's own, by" in said
