@@ -1,5 +1,7 @@
 """Lesions and patients, joined: whoever shares either is one group in the split, the audit and the intervals."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,8 @@ from dataset import leakage, splits
 from dataset.groups import groups_of, join_groups
 from dataset.prepare import Reading, decode, split
 from dataset.table import USED, read_table
+from report import results, sidebyside
+from report.folder import RunFolder
 
 
 def test_whoever_shares_a_lesion_or_a_patient_is_one_group_also_through_others():
@@ -94,3 +98,44 @@ def test_duplicates_join_the_groups_of_their_patients(tmp_path):
     table = split(decoded, reading, group_duplicates=True, say=str).table.set_index("image")
     assert table["group"]["i0"] == table["group"]["i1"] == table["group"]["i13"] and table["group"].nunique() == 11
     assert table.loc[table["patient_id"].isin(["P0", "P1"]), "split"].nunique() == 1
+
+
+class Recorded(Exception):
+    """What the bootstrap was given."""
+
+
+def test_intervals_are_those_of_groups(monkeypatch):
+    def record(groups):
+        raise Recorded(list(groups))
+
+    table = pd.DataFrame(
+        {"image": list("ab"), "lesion_id": list("ab"), "group": ["g", "g"], "label": 0, "status": USED}
+    )
+    collected = SimpleNamespace(label=None, mask=None, of=lambda some: None)
+    collected._replace = lambda **_: collected
+    monkeypatch.setattr(results, "is_current", lambda calibration: True)
+    monkeypatch.setattr(results, "collect", lambda *_: collected)
+    monkeypatch.setattr(results.bootstrap, "resample_lesions", record)
+    with pytest.raises(Recorded, match="'g', 'g'"):
+        results.assess(None, SimpleNamespace(table=table), {}, None, task="x", precision="fp32")
+
+
+def test_a_comparison_draws_groups_too(monkeypatch):
+    def record(head, first, second, groups):
+        raise Recorded(groups.to_dict())
+
+    test = pd.DataFrame({"lesion_id": ["a", "b"], "group": ["g", "g"]}, index=["a", "b"])
+    run = SimpleNamespace(test=test, tables={"t": {"label": None}}, name="r", remarks={"t": ""})
+    monkeypatch.setattr(sidebyside, "compare", record)
+    with pytest.raises(Recorded, match="'a': 'g', 'b': 'g'"):
+        sidebyside._difference("label", (run, "t"), (run, "t"))
+
+
+@pytest.mark.parametrize("patients", [False, True])
+def test_the_groups_stand_in_splits_csv_where_patients_are_known(tmp_path, patients):
+    table = pd.DataFrame({"image": list("ab"), "label": pd.Categorical(["NV", "NV"]), "lesion_id": list("ab")})
+    table = table.assign(split="train", status=USED, reason="", group=["a", "a"] if patients else ["a", "b"])
+    folder = RunFolder(tmp_path)
+    folder.write_data(table)
+    columns = list(pd.read_csv(tmp_path / "splits.csv"))
+    assert columns == ["image", "label", "lesion_id", "split"] + ["group"] * patients

@@ -9,6 +9,7 @@ from PIL import Image
 from dataset.classes import classes_of
 from dataset.layout import find
 from dataset.prepare import Reading, decode, prepare_other
+from dataset.roles import part_of, role_of
 from dataset.table import LABEL_ONLY, MASK_ONLY, USED, read_table
 
 TWO = ["image,label", "a,mel", "b,nv"]
@@ -443,3 +444,19 @@ def test_nothing_is_written_into_the_data_folder(put, tmp_path):
     before = sorted((path, path.stat().st_mtime_ns) for path in [folder, *folder.rglob("*")])
     decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str)
     assert sorted((path, path.stat().st_mtime_ns) for path in [folder, *folder.rglob("*")]) == before
+
+
+@pytest.mark.parametrize(
+    "place, role, part",
+    [
+        (("segmentation", "images"), "image", ""),
+        (("images", "masks"), "mask", ""),
+        (("train", "test_images"), "image", "test"),
+        (("test", "train", "nevus"), "", "train"),
+        (("docs", "benign"), "other", ""),
+        (("segmentation_images",), "doubt", ""),
+        (("train_and_test",), "", ""),
+    ],
+)
+def test_the_nearest_telling_name_gives_role_and_part(place, role, part):
+    assert (role_of(place), part_of(place)) == (role, part)
