@@ -1,5 +1,6 @@
 """A split that the data bring: used as it is, named, audited, and completed from train by our own rule."""
 
+import pandas as pd
 import pytest
 from conftest import QUICK, disc, picture
 
@@ -8,8 +9,8 @@ from dataset.csvfile import read_back
 from dataset.layout import find
 from dataset.ownsplit import own_split
 from dataset.prepare import Reading, decode, split
-from dataset.splits import describe_own
-from dataset.table import LEFT_OUT
+from dataset.splits import complete_split, describe_own
+from dataset.table import LEFT_OUT, USED
 
 N = 24
 
@@ -227,3 +228,13 @@ def test_the_splits_that_a_run_has_written_can_be_used_again(tmp_path):
     prepared.table[["image", "label", "lesion_id", "split"]].to_csv(tmp_path / "splits.csv", index=False)
     again, said, _ = made(place, tmp_path, split_file=str(tmp_path / "splits.csv"))
     assert again.to_dict() == first.to_dict() and "Split: the data's own, by" in said
+
+
+@pytest.mark.parametrize("lacking, own", [("val", "test"), ("test", "val")])
+def test_what_is_cut_has_its_share_of_all_images(lacking, own):
+    """15 % of 1,000, where 150 of these are in the part that is there."""
+    table = pd.DataFrame({"image": [f"i{k:04}" for k in range(1000)], "label": 0, "status": USED})
+    table = table.assign(lesion_id=table["image"], lesion_known=False)
+    given = pd.Series(["train"] * 850 + [own] * 150)
+    parts = complete_split(table, given, 0.15, 0.15, seed=1)
+    assert parts.value_counts().to_dict() == {"train": 700, "val": 150, "test": 150}
