@@ -265,3 +265,8 @@ def test_another_data_sets_words_become_the_models_classes(tmp_path):
     table = read_table(folder, ["malignant=MEL,BCC", "benign=NV"], complete=False)
     assert list(table["label"].astype(object)[:3]) == ["malignant", "malignant", "benign"]
     assert table["reason"].iloc[3] == "labelled wart, which is not among the classes"
+
+
+def test_another_data_sets_own_spelling_of_a_models_class_is_that_class(tmp_path):
+    table = read_table(folder_of(tmp_path, ["ILL", "Well"]), ["ill=MEL", "well=NV"], complete=False)
+    assert list(table["label"]) == ["ill", "well"]
