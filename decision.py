@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.classes import MALIGNANT
+from dataset.classes import is_malignant, is_melanoma
 
-OPERATING_POINTS = {"melanoma": ("MEL",), "malignant": MALIGNANT}  # classes to find, against the rest
+OPERATING_POINTS = {"melanoma": is_melanoma, "malignant": is_malignant}  # classes to find, against the rest
 PLURALS = {"melanoma": "melanomas", "malignant": "malignant lesions"}  # of the operating points
 SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
 NO_TAU = (
@@ -75,8 +75,8 @@ def points_among(classes: Sequence[str]) -> dict[str, list[int]]:
     ({'melanoma': [1], 'malignant': [1, 2]}, {'melanoma': [1]}, {})
     """
     found: dict[str, list[int]] = {}
-    for name, codes in OPERATING_POINTS.items():
-        members = [position for position, code in enumerate(classes) if code in codes]
+    for name, is_member in OPERATING_POINTS.items():
+        members = [position for position, code in enumerate(classes) if is_member(code)]
         if 0 < len(members) < len(classes) and members not in found.values():
             found[name] = members
     return found

@@ -22,11 +22,10 @@ import train
 import visualize
 from augment import AUGMENTS
 from checkpoints import Checkpoints, depends_on_epochs
-from dataset import leakage, splits, synthetic
+from dataset import leakage, prepare, splits, synthetic
 from dataset import table as tables
-from dataset.cache import PixelFile, decode_table
-from dataset.classes import classes_of, code_of
-from dataset.layout import find
+from dataset.classes import classes_of
+from dataset.prepare import Prepared, Reading
 from encoders import ENCODERS, blueprint
 from encoders.start import Start, imagenet_start
 from report import comparison, page, takeover
@@ -39,7 +38,11 @@ DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
 OUTPUT_DIR = "outputs"  # folder for models, numbers and pictures
 CACHE_DIR = "cache"  # folder for decoded images, shared by all runs
 TASKS = ("classification", "segmentation", "multitask")  # models to train
-CLASSES = ()  # diagnoses to learn, in this order: () for those of the data, else some of their codes
+CLASSES = ()  # diagnoses to learn, in this order: () for the data's own, else NAME or NAME=ONE,ANOTHER,...
+ZEROS = ""  # class of the rows that have a 0 for every class (ISIC 2017: NV); "" asks
+SPLIT_FILE = ""  # table of image,split to use: "" for the data's own split if they have one, none for a new one
+INVERT_MASKS = False  # lesion is black in the masks
+STRETCH_MASKS = False  # masks of another shape than their images were stretched: stretch them back
 RECIPE = "paper"  # how models learn: paper (the constants below), strong (RECIPES' values in their place)
 SEED = 42  # of the initial weights, the order of images and their augmentation
 SPLIT_SEED = 42  # of the split: runs of several seeds share one test set
@@ -121,14 +124,6 @@ DEMO = {  # what --demo sets instead; flags still win
 }
 
 
-class DataSet(NamedTuple):
-    """A data folder, read, checked, decoded and split."""
-
-    table: pd.DataFrame
-    pixels: PixelFile
-    by_image: pd.Series | None  # the parts of a split by image; None if that is not possible
-
-
 class Job(NamedTuple):
     """One model to be trained and measured."""
 
@@ -200,6 +195,7 @@ def run(config: SimpleNamespace) -> None:
             return say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
         folder.write_data(data_set.table)
+        folder.note(reading=data_set.remarks)
         if external:
             folder.below("external").write_data_report(external.table)
         for i, task in enumerate(tasks):
@@ -238,25 +234,21 @@ def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
     return {task: train.Recipe(*values, **common) for task, values in found.items()}
 
 
-def prepare_data(config: SimpleNamespace) -> DataSet:
+def prepare_data(config: SimpleNamespace) -> Prepared:
     """Read, check, decode and split; print what was found."""
     if config.DEMO:
         machine.from_first(draw_demo, config)
-    fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION, "seed": config.SPLIT_SEED}
-    layout = find(config.DATA_DIR, chosen := tuple(map(code_of, config.CLASSES)))
-    say(f"\n{config.DATA_DIR}: {layout.describe()}.")
-    table = splits.limit_table(tables.read_table(layout, chosen), config.LIMIT, config.SPLIT_SEED)
-    table, pixels = decode_table(table, config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
-    say(tables.describe_table(table))
-    if config.GROUP_DUPLICATES:
-        usable = tables.usable(table)
-        pairs = leakage.find_pairs(usable, pixels.thumbnails)
-        table.loc[usable.index, "lesion_id"] = leakage.merge_lesions(usable, pairs)
-    table["split"] = splits.split_table(table, **fractions, group_by_lesion=config.GROUP_BY_LESION)
-    by_image = splits.split_by_image(table, **fractions)
-    counts = splits.class_table(table)
-    say(f"\n{splits.with_totals(counts).to_string()}\n{splits.describe_split(table, by_image)}")
-    return DataSet(table, pixels, by_image)
+    reading, shared = reading_of(config), {"split_seed": config.SPLIT_SEED, "say": say}
+    places = {"image_size": config.IMAGE_SIZE, "cache_dir": config.CACHE_DIR}
+    decoded = prepare.decode(config.DATA_DIR, reading, limit=config.LIMIT, **places, **shared)
+    fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION}
+    groups = {"group_by_lesion": config.GROUP_BY_LESION, "group_duplicates": config.GROUP_DUPLICATES}
+    return prepare.split(decoded, reading, **fractions, **groups, **shared)
+
+
+def reading_of(config: SimpleNamespace) -> Reading:
+    """How data folders are read."""
+    return Reading(config.CLASSES, config.ZEROS, config.SPLIT_FILE, config.INVERT_MASKS, config.STRETCH_MASKS)
 
 
 def draw_demo(config: SimpleNamespace) -> None:
@@ -264,16 +256,18 @@ def draw_demo(config: SimpleNamespace) -> None:
         synthetic.write_dataset(config.DATA_DIR, seed=config.SPLIT_SEED)
 
 
-def prepare_external(config: SimpleNamespace, data_set: DataSet) -> OtherSet:
+def prepare_external(config: SimpleNamespace, data_set: Prepared) -> OtherSet:
     """Read, check and decode the other data set, and leave out what shows the same as the images learned from."""
-    table = tables.read_table(config.EXTERNAL_DIR, classes_of(data_set.table), complete=False)
-    table, pixels = decode_table(table, config.EXTERNAL_DIR, config.IMAGE_SIZE, config.CACHE_DIR)
+    options = {"image_size": config.IMAGE_SIZE, "cache_dir": config.CACHE_DIR, "say": say}
+    table, pixels = prepare.prepare_other(
+        config.EXTERNAL_DIR, reading_of(config), classes_of(data_set.table), **options
+    )
     learned = data_set.table[data_set.table["split"].isin(["train", "val"])]
     overlap = leakage.overlap(tables.usable(table), pixels.thumbnails, learned, data_set.pixels.thumbnails)
     left_out = leakage.describe_overlap(overlap, config.EXTERNAL_DIR)
     for reason, members in overlap[overlap != ""].groupby(overlap):
         tables.leave_out(table, table.index.isin(members.index), f"{reason} as an image learned from")
-    say(f"\n{config.EXTERNAL_DIR}: {tables.describe_table(table)}\n{left_out}")
+    say(left_out)
     if tables.usable(table).empty:
         raise ValueError(f"--external-dir {config.EXTERNAL_DIR} has no image that can be measured. {left_out}")
     return OtherSet(config.EXTERNAL_DIR, table, pixels, left_out)
@@ -281,8 +275,7 @@ def prepare_external(config: SimpleNamespace, data_set: DataSet) -> OtherSet:
 
 def choose_tasks(config: SimpleNamespace, folder: RunFolder, table: pd.DataFrame) -> list[str]:
     """The tasks that there are labels and masks for, and a checkpoint if nothing is trained; the others are named."""
-    known = tables.targets(table).groupby(table["split"]).any().reindex(tables.SPLITS, fill_value=False).all()
-    known["label"] &= len(classes_of(table)) > 1
+    known = splits.heads_in_all_parts(table)
     possible = [task for task in config.TASKS if known[list(models.MODELS[task].outputs)].all()]
     missing = " and ".join({"label": "diagnoses", "mask": "masks"}[head] for head in known.index[~known])
     advice = (
@@ -476,7 +469,7 @@ def measure_named(config, folder, named: dict[Path, dict], table, pixels, extern
     measure_models(config, folder, name, named, parts, external, precision)
 
 
-def audit_leakage(folder: RunFolder, data_set: DataSet) -> None:
+def audit_leakage(folder: RunFolder, data_set: Prepared) -> None:
     """Write which pairs show the same thing, and how many lie across the split, and across one by image."""
     if machine.is_first():
         pairs = leakage.audit(tables.usable(data_set.table), data_set.pixels.thumbnails, data_set.by_image)

@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -297,7 +298,8 @@ def predict_all(options: argparse.Namespace) -> int:
     Under torchrun, which takes any other code for a crash, 0 where something was done.
     """
     device, rank, n_ranks = machine.join_processes(machine.choose_device(options.device))
-    listed = machine.from_first(list_pictures, options.paths, options.output_dir)
+    passed_over: Counter = Counter()
+    listed = machine.from_first(list_pictures, options.paths, options.output_dir, passed_over)
     if all(one.problem for one in listed):
         found = "".join(f"{one.file}: {one.problem}. " for one in listed)
         raise FileNotFoundError(f"{found}There is no image to predict. Name images ({' '.join(READABLE)}) or folders.")
@@ -305,6 +307,8 @@ def predict_all(options: argparse.Namespace) -> int:
     predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, explain=options.explain)
     if options.explain and not predictor.explain:
         raise ValueError(f"Heat maps explain labels; the model of {' and '.join(map(str, checkpoints))} only outlines.")
+    if passed_over and machine.is_first():
+        print(f"Passed over: {', '.join(f'{n:,} {what}' for what, n in passed_over.items())}.")
     outputs = Outputs(options.output_dir, predictor)
     with machine.locked(options.output_dir):
         listed, left = machine.from_first(begin, outputs, listed, options, checkpoints)

@@ -6,6 +6,7 @@ import inspect
 import io
 import math
 import os
+import shlex
 import tokenize
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,7 +15,10 @@ from typing import NamedTuple
 NO_SETTINGS = ("RECIPES", "CHOICES", "DEMO")  # constants that are made of settings
 # What a setting is, by the end of its name, for its value may be edited to anything; the others are texts.
 KINDS = {
-    bool: ("GROUP_BY_LESION", "GROUP_DUPLICATES", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"),
+    bool: (
+        *("GROUP_BY_LESION", "GROUP_DUPLICATES", "INVERT_MASKS", "STRETCH_MASKS"),
+        *("RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"),
+    ),
     int: ("SEED", "SPLIT_SEED", "IMAGE_SIZE", "LIMIT", "_EPOCHS", "_BATCH_SIZE"),
     float: ("_FRACTION", "_LR", "WARM_UP", "EMA", "_LR_SCALE", "WEIGHT_DECAY", "DROPOUT", "DROP_PATH"),
     tuple: ("TASKS", "CLASSES", "CHECKPOINTS", "AUGMENT"),
@@ -184,4 +188,4 @@ def describe(config: SimpleNamespace, script: ModuleType, recipes: dict[str, dic
 
 def shown(value) -> str:
     """A setting's value as one would pass it."""
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    return shlex.join(value) if isinstance(value, tuple) else str(value)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dataset.check import check
 from dataset.download import LICENCE, download
+from dataset.prepare import Reading
 from dataset.synthetic import write_dataset
 from machine import print_anything
 
@@ -26,12 +27,21 @@ def main(argv: list[str] | None = None) -> None:
     command = commands.add_parser("check", help="say what main.py would find; nothing is changed")
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("--image-size", type=int, default=224, help="pixels, for memory and disk [224]")
+    command.add_argument("--classes", nargs="+", default=(), help="as main.py's: NAME or NAME=ONE,ANOTHER")
+    command.add_argument("--zeros", default="", help="as main.py's: the class of rows with a 0 for every class")
+    command.add_argument("--split-file", default="", help="as main.py's: a table of image,split, or none")
+    command.add_argument("--invert-masks", action="store_true", help="as main.py's: lesion is black in the masks")
+    command.add_argument("--stretch-masks", action="store_true", help="as main.py's: masks were stretched")
     command = commands.add_parser("draw", help="write synthetic lesions into a new folder")
     command.add_argument("folder", type=Path, metavar="DIR")
     options = parser.parse_args(argv)
     try:
         if options.command == "check":
-            print(check(options.folder, options.image_size))
+            how = (options.classes, options.zeros, options.split_file, options.invert_masks, options.stretch_masks)
+            found, problem = check(options.folder, options.image_size, Reading(*how))
+            print(found, flush=True)
+            if problem:
+                parser.exit(2, f"{problem}\n")
         elif options.command == "draw":
             write_dataset(options.folder)
         else:

@@ -22,7 +22,7 @@ from dataset.images import THUMBNAIL, decode_row
 from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 from machine import map_ahead, write_file
 
-CACHE_VERSION = 5  # raise when decoding changes
+CACHE_VERSION = 6  # raise when decoding changes
 DECODED_AHEAD = 128  # images that may wait to be written
 CHECKED_WHOLE = 100_000_000  # bytes of pixels that are compared with their sums whenever the file is opened
 N_CHECKED = 200  # images of a larger file that are compared then
@@ -45,11 +45,15 @@ class PixelFile:
         self.path, self.shape = path, (n_rows, size, size, 4)
         self._file = path.open("rb", buffering=0)
         self._lock = threading.Lock()
-        weakref.finalize(self, self._file.close)
+        self._closing = weakref.finalize(self, self._file.close)
 
     def __reduce__(self) -> tuple:
         """An open file cannot go to a DataLoader's workers, but its name can."""
         return PixelFile, (self.path, *self.shape[:2])
+
+    def close(self) -> None:
+        """Close the file, which Windows would not delete before."""
+        self._closing()
 
     @property
     def nbytes(self) -> int:
@@ -114,7 +118,7 @@ NOTHING = Index("", 0, {})
 
 
 def decode_table(
-    table: pd.DataFrame, data_dir: str | Path, image_size: int, cache_dir: str | Path
+    table: pd.DataFrame, data_dir: str | Path, image_size: int, cache_dir: str | Path, how: str = ""
 ) -> tuple[pd.DataFrame, PixelFile]:
     """Decode every usable row once, in parallel, into a cache on disk that later runs share.
 
@@ -122,10 +126,14 @@ def decode_table(
     processes that need the same cache, one makes it and the others wait. A new one takes the place of the old when it
     is whole.
 
+    Parameters
+    ----------
+    how : masks are read, as in `decode_row`.
+
     Returns
     -------
     table : with new columns ``row`` (in the cache, -1 for none), ``crc`` (of the pixels) and ``digest`` (of the image
-        file), and the verdicts in status and reason.
+        file), and ``mask_how`` if `how` is given, and the verdicts in status and reason.
     pixels : (n_rows, image_size, image_size, 4): RGB, then the mask in {0, 255}; with `thumbnails` of their own size.
 
     Raises
@@ -133,7 +141,9 @@ def decode_table(
     OSError : the cache cannot be written; `filename` is its folder.
     """
     used = usable(table)
-    keys = [f"{_signature(image)}|{_signature(mask)}" for image, mask in zip(used["image_path"], used["mask_path"])]
+    read_so = f"|{how}" if how else ""
+    paths = zip(used["image_path"], used["mask_path"])
+    keys = [f"{_signature(image)}|{_signature(mask)}{read_so}" for image, mask in paths]
     place = hashlib.sha256(os.path.realpath(data_dir).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     folder = Path(cache_dir) / f"{Path(data_dir).resolve().name}-{image_size}px-v{CACHE_VERSION}-{place}"
     cache = _open_cache(folder, keys, image_size)
@@ -141,13 +151,14 @@ def decode_table(
         with _locked(folder):
             cache = _open_cache(folder, keys, image_size)  # another process may have made it meanwhile
             if cache is None:
-                _write_cache(folder, used, keys, image_size)
+                _write_cache(folder, used, keys, image_size, how)
                 index = _read_index(folder, image_size)
                 cache = index, PixelFile(folder / index.file, len(index.rows), image_size)
             _sweep(folder)
     index, pixels = cache
     verdicts = pd.DataFrame([index.rows[key] for key in keys], index=used.index, columns=list(VERDICT))
-    return _judge(table.assign(row=-1, crc=0, digest=""), verdicts), pixels
+    table = table.assign(row=-1, crc=0, digest="", **({"mask_how": how} if how else {}))
+    return _judge(table, verdicts), pixels
 
 
 def _judge(table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -236,7 +247,7 @@ def _write_index(folder: Path, index: Index) -> None:
     write_file(folder / "index.json", json.dumps(index._asdict()).encode())
 
 
-def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int) -> None:
+def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int, how: str) -> None:
     """Write a whole new pixel file, taking over the rows that are still right, and then its index."""
     old = _read_index(folder, size)
     paths = dict(zip(keys, zip(used["image_path"], used["mask_path"])))
@@ -252,7 +263,7 @@ def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int) -
                         file.write(old_pixels.thumbnails[row])
                         rows[key] = old.rows[key] | {"row": len(rows)}
             missing = [key for key in paths if key not in rows]
-            for key, (pixels, thumbnail, verdict) in zip(missing, _decode([paths[key] for key in missing], size)):
+            for key, (pixels, thumbnail, verdict) in zip(missing, _decode([paths[key] for key in missing], size, how)):
                 file.write(pixels)
                 file.write(thumbnail)
                 rows[key] = {"row": len(rows)} | verdict
@@ -262,12 +273,12 @@ def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int) -
         raise
 
 
-def _decode(files: list[tuple[str, str]], size: int) -> Iterable[tuple[np.ndarray, np.ndarray, dict]]:
+def _decode(files: list[tuple[str, str]], size: int, how: str) -> Iterable[tuple[np.ndarray, np.ndarray, dict]]:
     """Pixels, thumbnails and verdicts of images and their masks, in order, decoded on all cores."""
     progress = tqdm(total=len(files), desc="Checking and decoding images", unit="image", disable=None)
     with progress, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata
-        for found in map_ahead(pool, lambda pair: decode_row(*pair, size), files, DECODED_AHEAD):
+        for found in map_ahead(pool, lambda pair: decode_row(*pair, size, how), files, DECODED_AHEAD):
             yield found
             progress.update()
 

@@ -7,53 +7,72 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataset.cache import decode_table, record_bytes
+from dataset.cache import record_bytes
 from dataset.classes import classes_of
-from dataset.layout import find
-from dataset.splits import describe_split, split_by_image, split_table
-from dataset.table import LESION_FILES, SPLITS, describe_table, has_mask, read_table, usable
+from dataset.prepare import Reading, decode, split
+from dataset.splits import heads_in_all_parts
+from dataset.table import LESION_FILES, has_mask, usable
 
 # What a user can do about each reason for which a row is not used as it is; keys are how the reasons begin.
 ADVICE = {
     "image is missing": "put the file into images/, under the name in the CSV",
     "mask is missing": "put it into masks/ as <image>_segmentation.png; without, the row serves labels only",
     "image:": "get the file again",
+    "mask: mask is": "get the mask of this very image; masks that were stretched to a square: --stretch-masks",
     "mask:": "get the mask again; without, the row serves labels only",
-    "mask is empty": "nothing, if there is no lesion to see; it counts as outline of nothing",
-    "mask is full": "nothing, if the lesion fills the picture; else get the mask again",
-    "mask has gray values": "nothing; they are cut at one half",
+    "mask is empty": "nothing, if there is no lesion to see; it counts as a mask of nothing",
+    "mask is full": "nothing, if the lesion fills the image; else get the mask again",
+    "mask is lesion along all four borders": "look at it: if the lesion is black in it, exchange black and white",
+    "mask has gray values": "nothing; they are cut at half of their range",
+    "mask has several values": "nothing, if all of them but the lowest, and 255 beside small ones, are lesion",
     "image is turned": "look at the overlay: a mask drawn on the stored pixels lies wrong; store both upright",
     "conflicting labels": "decide for one class in the CSV",
     "duplicate row": "nothing; the first one is used",
-    "no diagnosis": "nothing, if outlines are all that is to be learned",
+    "no diagnosis": "nothing, if masks are all that is to be learned",
     "labelled ": "nothing, if the class is not to be learned",
     "label is empty": "write the class into the row",
     "labels are not": "put a 1 into the column of the class and 0 into the others",
+    "in no part": "write train, val or test into its row of the split, or pass --split-file none",
     "unsafe name": "rename the image: a name without / \\ : .. and line breaks",
     "empty name": "fill in the image's name",
 }
 
 
-def check(folder: Path, image_size: int) -> str:
-    """What main.py would find in a data folder, in words; every image is decoded, and nothing is changed there.
+def check(folder: Path, image_size: int = 224, reading: Reading | None = None) -> tuple[str, str]:
+    """What main.py would find in a data folder, in words, and why a run would stop: "" if it would train.
+
+    Every image is decoded, and nothing is changed there.
 
     Raises
     ------
-    FileNotFoundError, ValueError : nothing can be done with the folder; says what to do.
+    FileNotFoundError, ValueError : a run would refuse the folder before it decodes; says what to do.
     """
-    layout = find(folder)
-    table = read_table(layout)
+    reading, lines, problem = reading or Reading(), [], ""
     with tempfile.TemporaryDirectory() as cache:
-        table, _ = decode_table(table, folder, 32, cache)
-    lines = [f"{folder}: {layout.describe()}.", describe_table(table)]
-    reasons = table.loc[table["reason"] != "", "reason"]
+        decoded = decode(folder, reading, image_size=32, cache_dir=cache, say=lines.append)
+        lines += describe(decoded.table, folder, image_size)
+        try:
+            table = split(decoded, reading, say=lines.append).table
+            if not heads_in_all_parts(table).any():
+                problem = "Each part of the split needs masks, or diagnoses of two classes or more."
+        except ValueError as error:
+            problem = str(error)
+        decoded.pixels.close()  # Windows deletes no file that is open
+    return "\n".join(lines), problem and f"A run would stop here. {problem}"
+
+
+def describe(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
+    """Advice on each reason, counts, and what the images take at this size."""
+    reasons, lines = table.loc[table["reason"] != "", "reason"], []
+    left = reasons
     for start, advice in ADVICE.items():
-        if n := reasons.str.contains(rf"(?:^|; ){re.escape(start)}").sum():
+        begins = left.str.contains(rf"(?:^|; ){re.escape(start)}")
+        if n := begins.sum():
             lines.append(f"  {n:5} x {start.rstrip(':')}: {advice}")
+        if start.startswith("mask: "):  # more is known of these than that the mask is bad
+            left = left[~begins]
     used = usable(table)
-    lines.append("\n" + _counts(used).to_string())
-    lines.append(_lesions(used, folder))
-    lines += _split(table)
+    lines += [f"\n{_counts(used).to_string()}", _lesions(used, folder)]
     if not has_mask(table).any():
         lines.append("Masks: none that can be used, so only the classifier can be trained.")
     on_disk, on_gpu = len(used) * record_bytes(image_size), len(used) * image_size**2 * 4
@@ -63,7 +82,7 @@ def check(folder: Path, image_size: int) -> str:
         f"({free / 1e9:.1f} GB are free on the disk of this folder), and {on_gpu / 1e9:.2f} GB of a GPU's memory, "
         "where it fits."
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _counts(used: pd.DataFrame) -> pd.DataFrame:
@@ -79,22 +98,19 @@ def _counts(used: pd.DataFrame) -> pd.DataFrame:
 
 def _lesions(used: pd.DataFrame, folder: Path) -> str:
     known = used.loc[used["lesion_known"], "lesion_id"]
+    patients = used["patient_id"].dropna()
+    of_patients = (
+        f" Patient ids: {patients.nunique()}; a patient's images stay in one part too." if len(patients) else ""
+    )
     if len(known):
         some = f" of {len(known)} of the {len(used)} images" if len(known) < len(used) else ""
         return (
             f"Lesion ids: yes{some}, {known.nunique()} lesions; a lesion's photographs stay in one part of the split."
+            f"{of_patients}"
         )
+    if len(patients):
+        return f"Lesion ids: none.{of_patients}"
     return (
         f"Lesion ids: none. If lesions were photographed several times, put {' or '.join(LESION_FILES)}, or a CSV with "
-        f"the columns image and lesion_id, into {folder}, or the scores will be too good."
+        f"the columns image and lesion_id or patient_id, into {folder}, or the scores will be too good."
     )
-
-
-def _split(table: pd.DataFrame) -> list[str]:
-    options = {"val_fraction": 0.15, "test_fraction": 0.15, "seed": 42}  # main.py's defaults
-    try:
-        split = split_table(table, **options)
-    except ValueError as error:
-        return [f"Split: not possible. {error}"]
-    parts = ", ".join(f"{(split == name).sum()} {name}" for name in SPLITS)
-    return [f"Split: {parts}", describe_split(table.assign(split=split), split_by_image(table, **options))]

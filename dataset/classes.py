@@ -1,4 +1,4 @@
-"""What diagnoses are called: short codes, full names, and how other data sets spell them."""
+"""What diagnoses are called: one vocabulary for every data set, blind to case, hyphens and plurals' usual spellings."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,42 +6,148 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from dataset.csvfile import CONTROL
+from dataset.csvfile import CONTROL, TEXT
 
 HAM10000 = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-NAMES = {
-    "MEL": "Melanoma",
-    "NV": "Nevus",
-    "BCC": "Basal Cell Carcinoma",
-    "AKIEC": "Actinic Keratosis",
-    "BKL": "Benign Keratosis",
-    "DF": "Dermatofibroma",
-    "VASC": "Vascular Lesion",
-    "SCC": "Squamous Cell Carcinoma",
+MELANOMA, MALIGNANT, BENIGN, NEITHER = "melanoma", "malignant", "benign", ""
+# Code, full name, kind, and further spellings that mean the very same: words of HAM10000, Kaggle, the ISIC Archive's
+# diagnosis_1 to _5, ISIC 2016 to 2024, PAD-UFES-20, Derm7pt and PH2. What only includes another is a class of its own.
+VOCABULARY = (
+    ("MEL", "Melanoma", MELANOMA, "melanomas; malignant melanoma; melanoma nos"),
+    ("NV", "Nevus", BENIGN, "nevi; naevus; naevi; nev; mole; moles; nevus nos; melanocytic nevus; melanocytic nevi; "
+                            "melanocytic naevus; melanocytic naevi; melanocytic nevus nos"),
+    ("BCC", "Basal Cell Carcinoma", MALIGNANT, "basal cell carcinomas; basal cell carcinoma nos; basalioma"),
+    ("AKIEC", "Actinic Keratosis", MALIGNANT,
+     "ak; ack; actinic keratoses; solar keratosis; solar or actinic keratosis; actinic keratosis intraepithelial "
+     "carcinoma; actinic keratoses and intraepithelial carcinoma; actinic keratoses and intraepithelial carcinomas; "
+     "actinic keratoses and intraepithelial carcinoma bowens disease; actinic keratosis bowens disease"),
+    ("BKL", "Benign Keratosis", BENIGN,
+     "benign keratoses; benign keratosis like lesion; benign keratosis like lesions"),
+    ("DF", "Dermatofibroma", BENIGN, "dermatofibromas"),
+    ("VASC", "Vascular Lesion", BENIGN, "vascular; vascular lesions; vascular skin lesion; vascular skin lesions"),
+    ("SCC", "Squamous Cell Carcinoma", MALIGNANT, "squamous cell carcinomas; squamous cell carcinoma nos"),
+    ("SEK", "Seborrheic Keratosis", BENIGN, "sk; seborrheic keratoses; seborrhoeic keratosis; seborrhoeic keratoses"),
+    ("malignant", "malignant", MALIGNANT, "malign; malignant lesion; malignant lesions"),
+    ("benign", "benign", BENIGN, "benign lesion; benign lesions; benigns"),
+    ("melanoma in situ", "Melanoma in situ", MELANOMA, "in situ melanoma"),
+    ("melanoma invasive", "Invasive melanoma", MELANOMA, "invasive melanoma"),
+    ("melanoma metastasis", "Melanoma metastasis", MELANOMA, "metastatic melanoma; melanoma metastases"),
+    ("lentigo maligna", "Lentigo maligna", MELANOMA, ""),
+    ("squamous cell carcinoma in situ", "Squamous cell carcinoma in situ", MALIGNANT,
+     "scc in situ; bowens disease; bowen disease; intraepithelial carcinoma"),
+    ("squamous cell carcinoma invasive", "Invasive squamous cell carcinoma", MALIGNANT,
+     "invasive squamous cell carcinoma"),
+    ("lichenoid keratosis", "Lichenoid keratosis", BENIGN, "lichen planus like keratosis; lplk"),
+    ("hemangioma", "Hemangioma", BENIGN, "haemangioma; hemangiomas; haemangiomas"),
+    ("solar lentigo", "Solar lentigo", BENIGN, "solar lentigines"),
+    ("lentigo", "Lentigo", BENIGN, "lentigo nos; lentigines"),
+    ("atypical melanocytic proliferation", "Atypical melanocytic proliferation", NEITHER, ""),
+    ("miscellaneous", "Miscellaneous", NEITHER, ""),
+    *((name, name.capitalize(), BENIGN, name.replace("nevus", "naevus") if "nevus" in name else "") for name in (
+        "pigmented benign keratosis", "lentigo simplex", "melanosis", "blue nevus", "clark nevus", "combined nevus",
+        "common nevus", "atypical nevus", "dysplastic nevus", "congenital nevus", "dermal nevus", "compound nevus",
+        "junctional nevus", "recurrent nevus", "spitz nevus", "reed nevus", "reed or spitz nevus", "halo nevus",
+        "nevus spilus", "lentigo nevus", "angioma", "cherry angioma", "angiokeratoma", "cafe au lait macule",
+        "pyogenic granuloma", "wart", "verruca", "acrochordon", "neurofibroma", "sebaceous hyperplasia", "scar",
+        "clear cell acanthoma", "angiofibroma", "fibrous papule", "cyst", "lipoma",
+    )),
+)  # fmt: skip
+NAMES = {code: name for code, name, _, _ in VOCABULARY}
+_KINDS = {code: kind for code, _, kind, _ in VOCABULARY}
+NOTHING_KNOWN = frozenset(  # what stands where there is no diagnosis
+    [
+        "unk",
+        "unknown",
+        "nan",
+        "none",
+        "na",
+        "n/a",
+        "n.a.",
+        "<na>",
+        "#n/a",
+        "?",
+        "??",
+        "-",
+        "--",
+        "-1",
+        "-1.0",
+        "null",
+        "nil",
+        "missing",
+        "indeterminate",
+        "undetermined",
+        "unspecified",
+        "undiagnosed",
+        "unlabeled",
+        "unlabelled",
+        "tbd",
+        "pending",
+    ]
+) | {"not available", "not applicable", "not specified", "not known", "not diagnosed", "no diagnosis", "no label"}
+_SIGNS = re.compile(r"melanoma|carcinoma|malignan|maligna\b|sarcoma|lymphoma|metasta|cancer|bowen")
+_DENIED = re.compile(r"\b(?:no|non|not|without)\s*(?:melanoma|malignan\w*|cancer\w*|carcinoma\w*)")
+
+
+def key_of(text: str) -> str:
+    """What spellings of the same words share: lower case, with one blank for hyphens, underscores and the like."""
+    return re.sub(r"[\s_\-/,;:()\[\].]+", " ", re.sub("['`\u2019]", "", text.lower())).strip()
+
+
+SPELLINGS = {
+    key_of(spelling): code
+    for code, name, _, more in VOCABULARY
+    for spelling in (code, name, *more.split("; "))
+    if spelling
 }
-SPELLINGS = {spelling.lower(): code for code, name in NAMES.items() for spelling in (code, name)} | {
-    "ak": "AKIEC",
-    "melanocytic nevus": "NV",
-    "melanocytic nevi": "NV",
-    "benign keratosis-like lesions": "BKL",
-    "vascular lesions": "VASC",
-}
-MALIGNANT = ("MEL", "BCC", "AKIEC", "SCC", "malignant")
-NO_DIAGNOSIS = "UNK"  # ISIC 2019's column of what is none of the others: nothing to learn
 
 
-def code_of(spelling: str) -> str:
-    """The code of a class that is known by this code or name; the text itself for any other.
-
-    Dots, which separate names in the scores, and control characters become _, but 1.0 is 1.
+def is_no_diagnosis(text: str) -> bool:
+    """Whether a word stands for a diagnosis that is not known.
 
     Examples
     --------
-    >>> code_of("melanoma"), code_of("AK"), code_of("benign"), code_of("1.0"), code_of("k. seb.")
-    ('MEL', 'AKIEC', 'benign', '1', 'k_ seb_')
+    >>> is_no_diagnosis("Unknown"), is_no_diagnosis("n/a"), is_no_diagnosis("nevus"), is_no_diagnosis("")
+    (True, True, False, False)
+    """
+    text = text.strip().lower()
+    return text in NOTHING_KNOWN or re.sub(r"[\s_]+", " ", text) in NOTHING_KNOWN
+
+
+def code_of(spelling: str) -> str:
+    """The code of a class that the vocabulary knows; the text itself for any other.
+
+    Dots, which separate names in the scores, and control characters become _, but 1.0 is 1; what a column of this
+    project's tables is called gets a _ behind it.
+
+    Examples
+    --------
+    >>> code_of("Melanoma, NOS"), code_of("AK"), code_of("BENIGN"), code_of("1.0"), code_of("k. seb."), code_of("true")
+    ('MEL', 'AKIEC', 'benign', '1', 'k_ seb_', 'true_')
     """
     text = spelling.strip()
-    return SPELLINGS.get(text.lower()) or CONTROL.sub("_", re.sub(r"^(\d+)\.0+$", r"\1", text)).replace(".", "_")
+    if known := SPELLINGS.get(key_of(text)):
+        return known
+    text = CONTROL.sub("_", re.sub(r"^(\d+)\.0+$", r"\1", text)).replace(".", "_")
+    return f"{text}_" if text.lower() in {*TEXT, "false"} else text
+
+
+def codes_of(values: Iterable[str]) -> dict[str, str]:
+    """The code of each of these words; unknown ones that differ in case or hyphens alone share the commonest spelling.
+
+    Examples
+    --------
+    >>> codes_of(["Acne", "acne", "acne", "NEVUS"])
+    {'Acne': 'acne', 'acne': 'acne', 'NEVUS': 'NV'}
+    """
+    counts = pd.Series(list(values), dtype=object).value_counts()
+    counts = counts[sorted(counts.index, key=lambda text: (-counts[text], text))]
+    shared: dict[str, str] = {}
+    for text in counts.index:
+        key = key_of(text) if re.search(r"[^\W\d_]", text) else text.strip()
+        shared.setdefault(key, code_of(text))
+    return {
+        text: shared[key_of(text) if re.search(r"[^\W\d_]", text) else text.strip()] for text in dict.fromkeys(values)
+    }
 
 
 def name_of(code: str) -> str:
@@ -49,9 +155,32 @@ def name_of(code: str) -> str:
     return NAMES.get(code, code)
 
 
+def is_known(code: str) -> bool:
+    """Whether it is known of a class if it is malignant."""
+    return code in NAMES or is_malignant(code) or key_of(code).startswith(("benign", "not "))
+
+
+def is_melanoma(code: str) -> bool:
+    """Whether a class is melanoma, of any stage: "MEL", "melanoma in situ", "Melanoma (less than 0_76 mm)"."""
+    return _KINDS.get(code) == MELANOMA or ("melanoma" in _said(code) and code not in NAMES)
+
+
+def is_malignant(code: str) -> bool:
+    """Whether a class is malignant, by the vocabulary or by a word in its name."""
+    return _KINDS[code] in (MELANOMA, MALIGNANT) if code in NAMES else bool(_SIGNS.search(_said(code)))
+
+
+def _said(code: str) -> str:
+    """What a class's name says of it, less what it denies."""
+    key = _DENIED.sub("", key_of(code))
+    return "" if key.startswith(("benign", "not ")) else key
+
+
 def in_words(codes: Iterable[str]) -> str:
     """Codes in a list, with the names of those that have one."""
-    return ", ".join(f"{code} ({NAMES[code]})" if code in NAMES else code for code in codes)
+    return ", ".join(
+        code if NAMES.get(code, code).lower() == code.lower() else f"{code} ({NAMES[code]})" for code in codes
+    )
 
 
 def in_order(codes: Iterable[str], of_file: Sequence[str] = ()) -> tuple[str, ...]:
@@ -60,6 +189,18 @@ def in_order(codes: Iterable[str], of_file: Sequence[str] = ()) -> tuple[str, ..
     if codes == set(HAM10000) or (codes <= set(HAM10000) and not of_file):
         return tuple(code for code in HAM10000 if code in codes)
     return tuple(of_file) or tuple(sorted(codes))
+
+
+def describe_unknown(classes: Sequence[str]) -> str:
+    """That it is not known which of these classes are malignant, and what to do; "" where all are known."""
+    unknown = [code for code in classes if not is_known(code)]
+    if not unknown:
+        return ""
+    some = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+    return (
+        f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold: name it, as "
+        f'in --classes "malignant={unknown[0]}" "benign=..."'
+    )
 
 
 def classes_of(table: pd.DataFrame) -> tuple[str, ...]:

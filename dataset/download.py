@@ -62,6 +62,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
     ------
     ConnectionError : the server cannot be reached or breaks off again and again; what came is kept.
     ValueError : a file is not what it should be; names it. It is removed.
+    FileExistsError : a GroundTruth.csv of the user's own is there.
     OSError : the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,16 +78,24 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
             raise
         partial.rename(metadata)
     diagnoses = read_diagnoses(metadata)
+    truth, content = folder / "GroundTruth.csv", _one_hot(diagnoses)
+    if truth.exists() and truth.read_bytes() != content:
+        raise FileExistsError(f"{truth} is there already and is not HAM10000's. Name another folder, or move it away.")
     for archive in archives:
         done = folder / f".{archive.md5}.unpacked"
         if not done.exists():
             get_archive(archive, folder)
             done.touch()
     check_names(folder, diagnoses)
+    partial = truth.with_name(truth.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(truth)
+
+
+def _one_hot(diagnoses: pd.Series) -> bytes:
+    """GroundTruth.csv."""
     one_hot = pd.get_dummies(pd.Categorical(diagnoses, HAM10000)).set_axis(diagnoses.index).astype(float)
-    partial = folder / "GroundTruth.csv.partial"
-    one_hot.rename_axis("image").to_csv(partial, lineterminator="\n")
-    partial.replace(folder / "GroundTruth.csv")
+    return one_hot.rename_axis("image").to_csv(lineterminator="\n").encode()
 
 
 def read_diagnoses(path: Path) -> pd.Series:

@@ -1,37 +1,32 @@
 """What a data folder is: where its diagnoses stand, and which of its files are images and which masks.
 
-Diagnoses are read from a CSV file with a column a class, or one column that names the class; else from one folder a
+Diagnoses are read from a table with one column per class, or one column that names the class; else from one folder per
 class; and images with masks need none. Where two readings are possible, none is guessed.
 """
 
 import os
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from dataset.classes import HAM10000, code_of, in_order
-from dataset.csvfile import header_of, read_rows
-from dataset.labels import (
-    IMAGE_COLUMNS,
-    SUFFIXES,
-    Labels,
-    choose,
-    image_name,
-    read_labels,
-    with_image_column,
-)
+from dataset.choice import Choice
+from dataset.classes import HAM10000
+from dataset.files import Found, Mask, is_output, look, mentions
+from dataset.folders import class_folders, refuse_pairs
+from dataset.labels import Labels, choose, no_labels
+from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unique_names
+from dataset.roles import is_neutral, part_of_name, role_of_name
+from dataset.sources import Source, choose_source
 
-MASK_ENDINGS = ("_segmentation", "_mask")
-MOST_READ = 100_000_000  # bytes of a CSV file that is not called GroundTruth and is looked into
 ADVICE = (
     "Put GroundTruth.csv, images/ and masks/ into one folder, for main.py --data-dir, or try main.py --demo. "
-    "HAM10000 is had at https://doi.org/10.7910/DVN/DBW86T"
+    "HAM10000 is available at https://doi.org/10.7910/DVN/DBW86T"
 )
 EXPECTED = (
-    f"Expected: image,{','.join(HAM10000)} (or other classes) with one row an image and 1 in the column of its class, "
+    f"Expected: image,{','.join(HAM10000)} (or other classes) with one row per image and 1 in the column of its class, "
     "or image,label with the class's name in each row."
 )
 
@@ -41,58 +36,74 @@ class Layout(NamedTuple):
 
     folder: Path
     csv: Path | None  # that names the images; None where their folders do
+    source: Source | None  # the table, or the tables of the parts
     rows: pd.DataFrame  # text, with a column image
     labels: Labels
-    images: dict[str, str]  # paths by image name
-    masks: dict[str, str]
+    names: list[str]  # of the rows' images, no two files alike
+    images: list[File | None]  # of the rows
+    masks: list[Mask | None]  # of the rows
+    found: Found
+    others: list[Source]  # readable tables that name images, beside `source`
+    remarks: list[str]  # what was seen and not used, and what was assumed
 
     def describe(self) -> str:
-        """In one line."""
-        places = {os.path.relpath(os.path.dirname(path), self.folder) for path in self.images.values()}
-        some = ", ".join(f"{place}/" for place in sorted(places)[:3]) + (", ..." if len(places) > 3 else "")
-        source = f"{self.csv.relative_to(self.folder)}, " if self.csv else ""
-        what = f"{len(self.rows):,} images by name" if self.csv else f"{len(self.rows):,} images"
-        files = f"{len(self.images):,} image files in {some or 'no folder'}; {len(self.masks):,} masks"
-        return f"{source}{what}; diagnoses: {self.labels.where}; {files}"
+        """In one line, and a line for each remark."""
+        files = [file for file in self.images if file]
+        places = sorted({"/".join(file.place) or "." for file in files})
+        some = ", ".join(f"{place}/" for place in places[:3]) + (", ..." if len(places) > 3 else "")
+        source = f"{self.source.name}, " if self.source else ""
+        what = f"{len(self.rows):,} images by name" if self.source else f"{len(self.rows):,} images"
+        n_masks = len({mask.file.path for mask in self.masks if mask})
+        n_images = len({file.path for file in files})
+        counts = f"{n_images:,} image files in {some or 'no folder'}; {n_masks:,} masks"
+        return "\n".join([f"{source}{what}; diagnoses: {self.labels.where}; {counts}.", *self.remarks])
 
 
-def find(data_dir: str | Path, wanted: Sequence[str] = ()) -> Layout:
-    """Find out what a folder is; no image is opened.
+def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str = "") -> Layout:
+    """Find out what a folder is; no image is opened unless names leave a doubt.
 
-    Files are looked up by name among those that lie in the folder, so a name in a CSV can never lead outside it.
+    Files are looked up by name among those that lie in the folder, so a name in a table can never lead outside it.
 
     Parameters
     ----------
-    wanted : classes that decide between two readings.
+    classes : as --classes; they decide between two readings.
+    zeros : the class of rows without a 1.
 
     Raises
     ------
-    FileNotFoundError, ValueError : no such folder, nothing to learn from in it, a CSV that is no table, or two
-        readings; says what was found, what was expected and what to do.
+    FileNotFoundError, ValueError : no such folder, nothing to learn from in it, a table that cannot be read, a name in
+        two places, or two readings; says what was found, what was expected and what to do.
     """
-    folder = Path(data_dir)
+    folder, wanted = Path(data_dir), Choice.of(classes) if not isinstance(classes, Choice) else classes
     names = _names_in(folder)
     if is_output(folder, names):
         raise ValueError(f"{folder} was written by main.py or predict.py. Name the folder with the data.")
-    images, masks = find_files(folder)
-    csv = find_csv(folder, images)
-    if csv:
-        rows = with_image_column(read_rows(csv))
-        readings = read_labels(rows, csv)
-        if lacking := "images" if "image" not in rows else "" if readings else "classes":
-            hint = " Its columns must be separated by commas." if len(rows.columns) == 1 else ""
-            raise ValueError(f"{csv} names no {lacking}; it has {', '.join(rows.columns[:12])}. {EXPECTED}{hint}")
-        if rows.empty:
-            raise ValueError(f"{csv} has no rows. Expected one row an image.")
-        return Layout(folder, csv, rows, choose(readings, csv, wanted), images, masks)
-    if in_folders := class_folders(folder):
-        return from_folders(folder, in_folders, masks)
-    if images and masks:
-        rows = pd.DataFrame({"image": sorted(images)}, dtype=str)
-        nothing = pd.Series("", index=rows.index)
-        return Layout(folder, None, rows, Labels("none", (), nothing, nothing), images, masks)
-    found = f"{len(images)} images, {len(masks)} masks" + "".join(f", {name}" for name in sorted(names)[:6])
-    raise FileNotFoundError(f"Expected GroundTruth.csv in {os.path.abspath(folder)}, found: {found}. {ADVICE}")
+    found = look(folder)
+    everything = Index([*found.images, *found.untold, *found.orphans])
+    source, others, remarks = choose_source(folder, found.tables, everything, zeros)
+    if source:
+        return _from_source(folder, source, found, others, remarks, wanted)
+    _refuse_unread(folder, found, everything)
+    rows, labels, files, said = class_folders(folder, found, wanted)
+    remarks += said
+    if labels is None:
+        found = refuse_pairs(folder, found)
+        if not (found.pictures and found.masks):
+            raise FileNotFoundError(_nothing(folder, names, found, remarks))
+        files = found.pictures
+        rows, labels = (
+            pd.DataFrame({"image": unique_names(files)}, dtype=str),
+            no_labels(pd.DataFrame(index=range(len(files)))),
+        )
+    return _layout(folder, None, rows, labels, list(rows["image"]), files, found, others, remarks)
+
+
+def find_files(data_dir: str | Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Paths of images and of masks by image name; of several of one name the first, of masks the one called most so."""
+    found = look(data_dir)
+    images = {file.stem: file.path for file in reversed(found.pictures)}
+    ordered = sorted(found.masks, key=lambda mask: (mask.file.place, mask.rank), reverse=True)
+    return images, {mask.of: mask.file.path for mask in ordered}
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -103,162 +114,184 @@ def _names_in(folder: Path) -> list[str]:
         raise FileNotFoundError(f"No data folder at {place} that can be read ({error.strerror}). {ADVICE}") from None
 
 
-def find_csv(folder: Path, images: dict[str, str]) -> Path | None:
-    """The CSV file with the diagnoses; None if there is none.
-
-    GroundTruth.csv comes before what is called so in part, that before what lies in folders, and that before any other
-    that names images and classes. Of several the one counts whose images are there.
-
-    Raises
-    ------
-    ValueError : that leaves several; names them.
-    """
-    files = csv_files(folder)
-    called_so = [path for path in files if path.name.lower().endswith("groundtruth.csv")]
-    ranks = [
-        [path for path in called_so if path.parent == folder and path.name.lower() == "groundtruth.csv"],
-        [path for path in called_so if path.parent == folder],
-        called_so,
-        [path for path in files if _names_classes(path)],
-    ]
-    found = next(filter(None, ranks), [])
-    if len(found) > 1:
-        found = [path for path in found if _names_some(path, images)] or found
-    if len(found) > 1:
-        names = ", ".join(str(path.relative_to(folder)) for path in found)
-        raise ValueError(
-            f"{os.path.abspath(folder)} has {len(found)} files with diagnoses: {names}. Rename the one to learn from "
-            "to GroundTruth.csv, at the top of the folder."
-        )
-    return found[0] if found else None
+def _refuse_unread(folder: Path, found: Found, images: Index) -> None:
+    """Raises ValueError if a file of another kind, such as a workbook, seems to hold the diagnoses."""
+    for path in found.other_tables:
+        if mentions(path, images):
+            raise ValueError(
+                f"{path} names images of {os.path.abspath(folder)} and is not read. Save its table as "
+                f"{path.with_suffix('.csv').name} (CSV UTF-8), or move it out of the folder if it holds no diagnoses."
+            )
 
 
-def csv_files(folder: Path) -> list[Path]:
-    """The CSV files of a data folder and below, those at the top first."""
-    found = [Path(place, name) for place, names in walk(folder) for name in names if name.lower().endswith(".csv")]
-    return sorted((path for path in found if path.name[0] != "."), key=lambda path: (len(path.parts), path.name))
-
-
-def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
-    """The folders of a data folder with their files, but for what main.py and predict.py have written."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        depth = len(Path(place).relative_to(folder).parts)
-        if depth and is_output(place, names):
-            folders.clear()
-            continue
-        # Two levels are enough for any layout, and end a loop of links.
-        folders[:] = sorted(name for name in folders if depth < 2 and not name.startswith((".", "__MACOSX")))
-        yield place, names
-
-
-def _names_classes(path: Path) -> bool:
-    if not {name.lower() for name in header_of(path)} & set(IMAGE_COLUMNS) or path.stat().st_size > MOST_READ:
-        return False
-    try:
-        rows = with_image_column(read_rows(path))
-        return not rows.empty and bool(read_labels(rows, path))
-    except ValueError:
-        return False
-
-
-def _names_some(path: Path, images: dict[str, str]) -> bool:
-    try:
-        rows = with_image_column(read_rows(path))
-    except ValueError:
-        return True
-    return "image" in rows and bool(rows["image"].map(image_name).isin(images).any())
-
-
-def class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Pictures by class, of a folder with one folder a class; {} if it is none.
-
-    Raises
-    ------
-    ValueError : it holds several such folders.
-    """
-    below: dict[Path, dict[str, list[Path]]] = {}
-    for place, names in walk(folder):
-        place = Path(place)
-        pictures = [place / name for name in sorted(names) if is_picture(name)]
-        if pictures and place != folder and not kind_of(str(place.relative_to(folder))):
-            below.setdefault(place.parent, {})[place.name] = pictures
-    found = {place: classes for place, classes in below.items() if len(classes) > 1}
-    if len(found) > 1:
-        places = list(map(str, found))
-        raise ValueError(
-            f"{' and '.join(places)} hold one folder a class each. Name one of them: --data-dir {places[0]}"
-        )
-    return next(iter(found.values()), {})
-
-
-def from_folders(folder: Path, in_folders: dict[str, list[Path]], masks: dict[str, str]) -> Layout:
-    """Each picture is named after its file, or after folder and file where two folders have the same names."""
-    codes = {name: code_of(name) for name in in_folders}
-    if len(set(codes.values())) < len(codes):
-        same = sorted(name for name in codes if list(codes.values()).count(codes[name]) > 1)
-        raise ValueError(f"The folders {' and '.join(same)} of {folder} mean the same class. Move them into one.")
-    files = [(name, path) for name, paths in in_folders.items() for path in paths]
-    stems = [_stem(path.name) for _, path in files]
-    if len(set(stems)) < len(stems):
-        stems = [f"{name}_{stem}" for (name, _), stem in zip(files, stems)]
-    found = pd.DataFrame({"image": stems, "code": [codes[name] for name, _ in files]}, dtype=str)
-    images = {stem: str(path) for stem, (_, path) in reversed(list(zip(stems, files)))}
-    labels = Labels(
-        f"{len(codes)} folders, one a class",
-        in_order(codes.values()),
-        found["code"],
-        pd.Series("", index=found.index),
+def _nothing(folder: Path, names: list[str], found: Found, remarks: list[str]) -> str:
+    what = f"{len(found.pictures)} images, {len(found.masks)} masks" + "".join(
+        f", {name}" for name in sorted(names)[:6]
     )
-    return Layout(folder, None, found[["image"]], labels, images, masks)
+    telling = sorted({"/".join(file.place) for file in found.pictures if file.place})
+    why = ""
+    if telling and all(is_neutral(place.rsplit("/", 1)[-1]) for place in telling):
+        why = f" Folders called {', '.join(telling[:4])} name no diagnoses."
+    said = " ".join(["", *remarks])
+    return f"Expected GroundTruth.csv in {os.path.abspath(folder)}, found: {what}.{why}{said} {EXPECTED} {ADVICE}"
 
 
-def find_files(data_dir: str | Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Paths of images and of masks by image name, for the folder layouts that users have.
-
-    Images lie in folders whose names say so; where there is none, in any that holds no masks. Of several masks of an
-    image in one folder, <image>_segmentation comes before <image>_mask, and that before <image>. What predict.py and
-    main.py have written is passed over.
-    """
-    found: dict[str, dict[str, str]] = {"images": {}, "masks": {}, "": {}}
-    for folder, names in walk(data_dir):
-        kind = kind_of(os.path.relpath(folder, data_dir))
-        pictures = sorted(name for name in names if is_picture(name))
-        named = (
-            sorted((*_mask_of(_stem(name)), name) for name in pictures)
-            if kind == "masks"
-            else [(0, _stem(name), name) for name in pictures]
+def _from_source(
+    folder: Path, source: Source, found: Found, others: list[Source], remarks: list[str], wanted: Choice
+) -> Layout:
+    """The layout of a folder whose images a table names."""
+    rows = source.rows
+    if rows.empty:
+        raise ValueError(f"{source.path} has no rows. Expected one row per image.")
+    if lacking := "images" if "image" not in rows else "" if source.readings else "classes":
+        raise ValueError(f"{source.path} names no {lacking}; it has {', '.join(rows.columns[:12])}. {EXPECTED}")
+    labels = choose(source.readings, source.path, wanted.wanted())
+    files = _files_of(folder, source, found)
+    used = list({file.path: file for file in files if file}.values())
+    called = dict(zip((file.path for file in used), unique_names(used)))
+    names = [called[file.path] if file else image_name(cell) for file, cell in zip(files, rows["image"])]
+    if not used:
+        raise FileNotFoundError(
+            f"None of the images that {source.path} names lie in a folder images/ of {os.path.abspath(folder)}, or "
+            f"anywhere below it; {len(found.pictures)} image files were found there, and {names[0]!r} is the first "
+            "name looked for."
         )
-        for _, stem, name in named:
-            found[kind].setdefault(stem, os.path.join(folder, name))
-    return found["images"] or found[""], found["masks"]
+    return _layout(folder, source, rows, labels, names, files, found, others, remarks)
 
 
-def kind_of(place: str) -> str:
-    """What a folder's name says of the pictures in it: "images", "masks" or ""."""
-    place = place.lower()
-    if "mask" in place or "segmentation" in place or "groundtruth" in place:
-        return "masks"
-    return "images" if "image" in place or "input" in place else ""
+def _files_of(folder: Path, source: Source, found: Found) -> list[File | None]:
+    """The image file of each row."""
+    cells = list(source.rows["image"])
+    candidates = Index([*found.images, *found.untold]).files_of(cells)
+    if found.orphans and not all(candidates):
+        named_so = {file.stem: [file] for file in found.orphans}
+        candidates = [some or named_so.get(image_name(cell), []) for some, cell in zip(candidates, cells)]
+    parts = source.parts if source.parts is not None else [source.part] * len(cells)
+    files, doubtful = [], {}
+    for cell, some, part in zip(cells, candidates, parts):
+        if len(some) == 1 and part and some[0].part not in ("", part):  # where numbers begin anew it is another's
+            some = []
+        if len(some) > 1:
+            if source.parts is not None:
+                some = [file for file in some if file.part == part] or some
+            some = nearest(some, source.path.relative_to(folder).parts[:-1])
+            if one_of(some) is None:
+                doubtful[cell] = some
+        files.append(some[0] if some else None)
+    remedy = "Write the folder into the table's names, such as train/000.jpg, or remove all but one."
+    refuse_two_places(doubtful, "name", remedy, f" of {len(set(cells)):,} in {source.path.name}")
+    return files
 
 
-def _mask_of(stem: str) -> tuple[int, str]:
-    """How little a file's name says that it is a mask, and the image that it is of."""
-    for rank, ending in enumerate(MASK_ENDINGS):
-        if stem.endswith(ending):
-            return rank, stem.removesuffix(ending)
-    return len(MASK_ENDINGS), stem
+def _layout(
+    folder: Path,
+    source: Source | None,
+    rows: pd.DataFrame,
+    labels: Labels,
+    names: list[str],
+    files: Sequence[File | None],
+    found: Found,
+    others: list[Source],
+    remarks: list[str],
+) -> Layout:
+    """The layout with each image's mask, and remarks on what is not used."""
+    masks = masks_of(files, found.masks)
+    used = {file.path for file in files if file}
+    unused = [file for file in [*found.images, *found.untold] if file.path not in used]
+    if unused:
+        places = sorted({"/".join(file.place) or "." for file in unused})
+        by = f"no row of {source.name} names" if source else "lie outside the folders above"
+        remarks = [
+            *remarks,
+            f"{len(unused):,} pictures that {by} are not used, in {', '.join(f'{p}/' for p in places[:3])}.",
+        ]
+    if lost := len({mask.file.path for mask in found.masks}) - len({mask.file.path for mask in masks if mask}):
+        remarks = [*remarks, f"{lost:,} files called masks are not used: no image of theirs is, or it has another one."]
+    if lost := len([file for file in found.orphans if file.path not in used]):
+        remarks = [*remarks, f"{lost:,} pictures are called as masks of images that are not there, and are not used."]
+    if found.passed_over:
+        counts = "; ".join(f"{n:,} {what}" for what, n in found.passed_over.items())
+        remarks = [*remarks, f"Passed over: {counts}."]
+    path = source.path if source else None
+    return Layout(folder, path, source, rows, labels, names, list(files), masks, found, others, remarks)
 
 
-def is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
+def masks_of(files: Sequence[File | None], masks: Sequence[Mask]) -> list[Mask | None]:
+    """The mask of each image: called as it, of its part, and in the folder that is nearest; None for none.
+
+    Raises
+    ------
+    ValueError : an image has several masks that differ, in different folders.
+    """
+    by_image: dict[str, list[Mask]] = {}
+    for mask in masks:
+        by_image.setdefault(mask.of, []).append(mask)
+    index = cache(lambda: _by_spelling(by_image))
+    alike: dict[str, list[File]] = {}
+    for file in {file.path: file for file in files if file}.values():
+        alike.setdefault(file.stem, []).append(file)
+    chosen: list[Mask | None] = []
+    doubtful: dict[str, list[File]] = {}
+    for file in files:
+        some = by_image.get(file.stem) if file else []
+        if some is None:
+            spelled = [of for of in index().get(loose(file.stem), ()) if of not in alike]
+            some = by_image[spelled[0]] if len(spelled) == 1 else []
+        if len(some) == 1 and len(alike[file.stem]) == 1 and not (file.part and some[0].file.part):
+            chosen.append(some[0])  # as nearly all are
+            continue
+        mask, several = _one_mask(file, some, alike[file.stem]) if some else (None, [])
+        if several:
+            doubtful[file.stem] = several
+        chosen.append(mask)
+    remedy = "Keep one: a folder whose name begins with a dot is passed over, and masks/train/ goes with images/train/."
+    refuse_two_places(doubtful, "mask", remedy)
+    return chosen
 
 
-def _stem(name: str) -> str:
-    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
+def _by_spelling(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names that share a loose spelling."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(loose(name), []).append(name)
+    return found
 
 
-def is_output(folder: str | Path, names: list[str]) -> bool:
-    """Whether predict.py or main.py writes into this folder, of which these are the files."""
-    if {"record.json", "predictions.run.json"} & set(names) or {"config.json", "splits.csv"} <= set(names):
-        return True
-    return "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]
+def _one_mask(image: File, masks: list[Mask], alike: list[File]) -> tuple[Mask | None, list[File]]:
+    """An image's mask of some that are called so, or the files between which it is not known."""
+    near = _masks_near(image, masks, alike)
+    if len(near) > 1 and not one_of([mask.file for mask in near]):
+        return None, [mask.file for mask in near]
+    if near and (
+        rivals := [one for one in alike if one != image and _nearness(one, near[0]) == _nearness(image, near[0])]
+    ):
+        return None, [image, *rivals]
+    return (near[0] if near else None), []
+
+
+def _masks_near(image: File, masks: list[Mask], alike: list[File]) -> list[Mask]:
+    """Of masks that are called as an image, those that belong to it rather than to another one called the same."""
+    masks = [mask for mask in masks if not (image.part and mask.file.part) or image.part == mask.file.part]
+    masks = [mask for mask in masks if _nearness(image, mask) == max(_nearness(other, mask) for other in alike)]
+    if len(masks) > 1:
+        closest = max(_nearness(image, mask) for mask in masks)
+        masks = [mask for mask in masks if _nearness(image, mask) == closest]
+    if len({mask.file.place for mask in masks}) == 1:
+        least = min(mask.rank for mask in masks)
+        masks = [mask for mask in masks if mask.rank == least]
+    return masks
+
+
+def _nearness(image: File, mask: Mask) -> tuple[bool, int]:
+    """Whether the folders of an image and a mask are called alike but for their roles, and how many they share."""
+    ours, theirs = (
+        [name for name in file.place if not role_of_name(name) and not part_of_name(name)]
+        for file in (image, mask.file)
+    )
+    part = image.part == mask.file.part
+    shared = 0
+    for a, b in zip(image.place, mask.file.place):
+        if a != b:
+            break
+        shared += 1
+    return part and ours == theirs, shared

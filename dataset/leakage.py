@@ -20,11 +20,11 @@ NEAR = 0.44  # correlation of fingerprints from which two images are near duplic
 N_CANDIDATES = 20  # most similar images by colour layout that each image is compared with
 N_DISTANCES = 10_000_000  # between layouts, at a time
 MAX_GROUP = 100  # images of one file or lesion of which all pairs are listed
-KINDS = ("same file", "same picture", "same lesion")
+KINDS = ("same file", "same picture", "same lesion", "same patient")
 
 
 def find_pairs(table: pd.DataFrame, thumbnails) -> pd.DataFrame:
-    """All pairs of images that are the same file, picture or lesion.
+    """All pairs of images that are the same file, picture, lesion or, where patients are known, patient.
 
     Parameters
     ----------
@@ -41,6 +41,7 @@ def find_pairs(table: pd.DataFrame, thumbnails) -> pd.DataFrame:
         "same file": _groups_to_pairs(table["digest"]),
         "same picture": {(a, b) for a, b, _ in near},
         "same lesion": _groups_to_pairs(table["lesion_id"]),
+        "same patient": _groups_to_pairs(table["patient_id"]) if "patient_id" in table else set(),
     }
     similarity = {(a, b): value for a, b, value in near}
     names, lesions = table["image"].to_numpy(), table["lesion_id"].to_numpy()
@@ -84,7 +85,7 @@ def crossing(pairs: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
 def describe_pairs(pairs: pd.DataFrame) -> str:
     """How many pairs of each kind there are, and lie across this split and one by image, as lines for the console."""
     lines = []
-    for kind in KINDS:
+    for kind in kinds_in(pairs):
         some = pairs[pairs["kind"] == kind]
         lines.append(
             f"{len(some):6} pairs are the {kind}: {some['crosses'].sum()} lie across the split; "
@@ -93,11 +94,16 @@ def describe_pairs(pairs: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def kinds_in(pairs: pd.DataFrame) -> tuple[str, ...]:
+    """The kinds that are told of: patients only where there are such pairs."""
+    return KINDS if (pairs["kind"] == KINDS[-1]).any() else KINDS[:-1]
+
+
 def merge_lesions(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
     """Lesion ids in which images of the same file or picture share one id, for splitting."""
     lesions, code = np.unique(table["lesion_id"].to_numpy(), return_inverse=True)
     by_image = dict(zip(table["image"], code))
-    same = pairs[pairs["kind"] != "same lesion"]
+    same = pairs[pairs["kind"].isin(["same file", "same picture"])]
     a, b = same["image_a"].map(by_image).to_numpy(int), same["image_b"].map(by_image).to_numpy(int)
     graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(lesions), len(lesions)))
     _, component = connected_components(graph, directed=False)
@@ -114,17 +120,18 @@ def overlap(other: pd.DataFrame, other_thumbnails, known: pd.DataFrame, known_th
 
     Returns
     -------
-    By the index of `other`: the first that holds of "same name", "same lesion", "same file", "same picture"; or "".
+    By the index of `other`: the first that holds of "same lesion", "same file", "same picture"; or "". A lesion's id
+    counts if it is told apart from a mere number, which any data set may use.
     """
     lesions = known.loc[known["lesion_known"], "lesion_id"]
+    is_told = other["lesion_id"].astype(str).str.contains(r"[^\W\d_]")
     reason = pd.Series("", index=other.index)
     with Fingerprints(other_thumbnails, other["row"]) as theirs, Fingerprints(known_thumbnails, known["row"]) as ours:
         pictures = {a for a, _, _ in _near(theirs, ours, NEAR)}
     holds = {
         "same picture": [position in pictures for position in range(len(other))],
         "same file": other["digest"].isin(known["digest"]),
-        "same lesion": other["lesion_known"] & other["lesion_id"].isin(lesions),
-        "same name": other["image"].isin(known["image"]),
+        "same lesion": other["lesion_known"] & is_told & other["lesion_id"].isin(lesions),
     }
     for name, members in holds.items():
         reason[members] = name
@@ -227,7 +234,8 @@ def _candidates(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Tensor:
 def _groups_to_pairs(groups: pd.Series) -> set[tuple[int, int]]:
     """All pairs of positions with the same value; of a group of more than `MAX_GROUP`, each one with the first."""
     found: set[tuple[int, int]] = set()
-    for members in pd.Series(range(len(groups))).groupby(groups.to_numpy()).agg(list):
+    positions = pd.Series(range(len(groups)))[groups.notna().to_numpy()]
+    for members in positions.groupby(groups.dropna().to_numpy()).agg(list):
         small = len(members) <= MAX_GROUP
         found.update(itertools.combinations(members, 2) if small else ((members[0], m) for m in members[1:]))
     return found

@@ -5,8 +5,13 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from dataset.choice import as_flag, quoted
 from dataset.classes import classes_of, in_words, positions_of
-from dataset.table import SPLITS, leave_out, usable
+from dataset.groups import groups_of
+from dataset.roles import SPLITS
+from dataset.table import leave_out, targets, usable
+
+NO_PART = "in no part of the data's own split"
 
 
 def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
@@ -27,8 +32,9 @@ def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     quota[quota.idxmax()] -= quota.sum() - limit
     if (quota < counts.clip(upper=10)).any():
         raise ValueError(f"--limit {limit} is too few for {len(counts)} classes of ten images; use {20 * len(counts)}.")
-    lesions = np.random.default_rng((seed, 1)).permutation(used["lesion_id"].unique())
-    shuffled = used["lesion_id"].map(pd.Series(range(len(lesions)), index=lesions)).sort_values(kind="stable").index
+    group = groups_of(used)
+    lesions = np.random.default_rng((seed, 1)).permutation(group.unique())
+    shuffled = group.map(pd.Series(range(len(lesions)), index=lesions)).sort_values(kind="stable").index
     nth = label[shuffled].groupby(label).cumcount()
     kept = shuffled[nth < label[shuffled].map(quota)]
     table = table.copy()
@@ -41,55 +47,119 @@ def split_table(
 ) -> pd.Series:
     """Deal the usable rows to train, val and test; "" for rows left out.
 
-    Within each class, lesions are shuffled, sorted by their number of images and dealt one by one to the part that
-    is furthest behind its share. So each part gets its share of the lesions of each class, to within one lesion, and
-    its share of the harder lesions that were photographed several times.
+    Within each class, lesions (with their patients' others, where these are known) are shuffled, sorted by their number
+    of images and dealt one by one to the part that is furthest behind its share. So each part gets its share of the
+    lesions of each class, to within one lesion, and its share of the harder lesions that were photographed several
+    times.
 
     Raises
     ------
     ValueError : a class has fewer than three lesions (or images, if not grouped); names it and the choices.
     """
+    shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
+    return _deal(table, shares, seed, group_by_lesion)
+
+
+def _deal(table: pd.DataFrame, shares: dict[str, float], seed: int, group_by_lesion: bool) -> pd.Series:
+    """`split_table` for parts of any shares."""
     used = usable(table).sort_values("image")
     if used.empty:
         raise ValueError(
             "No image can be used, for the reasons above; `python -m dataset check FOLDER` says what to do about each."
         )
-    lesion = used["lesion_id"] if group_by_lesion else used["image"]
+    lesion = groups_of(used) if group_by_lesion else used["image"]
     label = pd.Series(positions_of(used), index=used.index)
     lesions = label.groupby(lesion).agg(label=lambda labels: labels.mode()[0], n_images="size")
     lesions = lesions.sample(frac=1, random_state=seed).sort_values("n_images", ascending=False, kind="stable")
-    shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
     part = pd.Series("", index=lesions.index)
     for position, members in lesions.groupby("label"):
-        if len(members) < len(SPLITS):
-            raise ValueError(_too_few(used, position, len(members), group_by_lesion))
-        dealt = dict.fromkeys(SPLITS, 0)
+        if len(members) < len(shares):
+            raise ValueError(_too_few(used, position, len(members), group_by_lesion, list(shares)))
+        dealt = dict.fromkeys(shares, 0)
         for i, name in enumerate(members.index, start=1):
-            # An empty part goes first, so that the smallest classes reach all three.
-            behind = max(SPLITS, key=lambda split: (dealt[split] == 0, shares[split] * i - dealt[split]))
+            # An empty part goes first, so that the smallest classes reach all.
+            behind = max(shares, key=lambda split: (dealt[split] == 0, shares[split] * i - dealt[split]))
             dealt[behind] += 1
             part[name] = behind
     return lesion.map(part).reindex(table.index, fill_value="")
 
 
-def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool) -> str:
+def complete_split(
+    table: pd.DataFrame,
+    given: pd.Series,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    group_by_lesion: bool = True,
+) -> pd.Series:
+    """The data's own split as it is; a part that it lacks is cut from train as `split_table` would.
+
+    Parameters
+    ----------
+    given : the part of each row, "" for none: such rows must have been left out.
+
+    Raises
+    ------
+    ValueError : train has no image that can be used, or a class too few to cut a part from.
+    """
+    parts = given.where(table.index.isin(usable(table).index), "")
+    if not (parts == "train").any():
+        raise ValueError(
+            "The data's own split has no image of train that can be used. Pass --split-file none for ours."
+        )
+    _refuse_strangers(table, parts)
+    fractions = {"val": val_fraction, "test": test_fraction}
+    shares = {part: share for part, share in fractions.items() if not (parts == part).any()}
+    if not shares:
+        return parts
+    # Each gets its share of all images, as far as the parts that are there have theirs.
+    whole = 1 - sum(share for part, share in fractions.items() if part not in shares)
+    shares = {"train": 1 - sum(shares.values()) / whole} | {part: share / whole for part, share in shares.items()}
+    of_train = table[parts == "train"]
+    return parts.mask(parts == "train", _deal(of_train, shares, seed, group_by_lesion).reindex(table.index))
+
+
+def _refuse_strangers(table: pd.DataFrame, parts: pd.Series) -> None:
+    """Raises ValueError if a part has none of the classes of train, as where each table has words of its own."""
+    labels = {part: table.loc[parts == part, "label"].dropna().unique().tolist() for part in SPLITS}
+    for part in SPLITS[1:]:
+        if labels["train"] and labels[part] and not set(labels["train"]) & set(labels[part]):
+            ours, theirs = (", ".join(map(quoted, labels[name])) for name in ("train", part))
+            example = f"{labels['train'][0]}={quoted(labels['train'][0])},{quoted(labels[part][0])}"
+            raise ValueError(
+                f"The data's own split has the classes {theirs} in {part} and {ours} in train, with none in common. "
+                f"Say which are the same, as in {as_flag([example])} ..., or pass --split-file none."
+            )
+
+
+def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool, parts: list[str]) -> str:
     n_images, classes = int((positions_of(used) == position).sum()), classes_of(used)
     what = f"{n_lesions} lesion(s), {n_images} image(s)" if grouped else f"{n_images} image(s)"
-    problem = f"{what}: too few for train, validation and test, which need one each. "
-    ungroup = ", pass --no-group-by-lesion (its images then leak between the parts)" if grouped and n_images > 2 else ""
+    names = "train, validation and test" if len(parts) == len(SPLITS) else " and ".join(parts)
+    problem = f"{what}: too few for {names}, which need one each. "
+    enough = n_images >= len(parts)
+    ungroup = ", pass --no-group-by-lesion (its images then leak between the parts)" if grouped and enough else ""
     if not classes:
         return f"There is {problem}Add images{ungroup}."
-    others = " ".join(code for code in classes if code != classes[position])
+    others = [quoted(code) for code in classes if code != classes[position]]
+    choice = f", or learn the other classes alone: {as_flag(others)}" if 1 < len(others) <= 20 else ""
     return (
-        f"Class {in_words([classes[position]])} has {problem}"
-        f"Add images, raise --limit if it is set{ungroup}, or learn the other classes alone: --classes {others}"
+        f"Class {in_words([classes[position]])} has {problem}Add images, raise --limit if it is set{ungroup}"
+        f"{choice or ', or join classes: --classes name=one,other'}"
     )
 
 
+def heads_in_all_parts(table: pd.DataFrame) -> pd.Series:
+    """Of label and mask, whether each part of the split has some to learn or measure; labels need two classes."""
+    known = targets(table).groupby(table["split"]).any().reindex(SPLITS, fill_value=False).all()
+    known["label"] &= len(classes_of(table)) > 1
+    return known
+
+
 def n_leaked(table: pd.DataFrame, split: pd.Series) -> int:
-    """How many test images share a lesion with a training image."""
-    train_lesions = set(table.loc[split == "train", "lesion_id"])
-    return int(table.loc[split == "test", "lesion_id"].isin(train_lesions).sum())
+    """How many test images share a lesion or a patient with a training image."""
+    group = groups_of(table)
+    return int(group[split == "test"].isin(set(group[split == "train"])).sum())
 
 
 def split_hash(table: pd.DataFrame) -> str:
@@ -114,21 +184,52 @@ def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
         for code in classes_of(used)
         if not (used["label"] == code).any()
     ]
-    n_known = int(used["lesion_known"].sum())
-    if n_known < len(used):
-        lines.append(
-            f"Lesion ids are known for {n_known} of {len(used)} images: photographs of one lesion may lie in several "
-            "parts, and the scores be too good."
-        )
-    if n_known and by_image is None:
+    lines += _what_is_known(used)
+    is_known = used["lesion_known"].any() or ("patient_id" in used and used["patient_id"].notna().any())
+    if is_known and by_image is None:
         lines.append("A split by image is not possible: a class has fewer than three.")
-    elif n_known:
+    elif is_known:
         leaked, n_test = n_leaked(table, by_image), (by_image == "test").sum()
         lines.append(
             f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would have had a sibling of "
-            f"the same lesion in train; in this split, {n_leaked(table, table['split'])} have."
+            f"the same {_what_joins(used)} in train; in this split, {n_leaked(table, table['split'])} have."
         )
     return "\n".join(lines)
+
+
+def _what_joins(used: pd.DataFrame) -> str:
+    has_patients = "patient_id" in used and used["patient_id"].notna().any()
+    return (
+        "lesion or patient" if has_patients and used["lesion_known"].any() else "patient" if has_patients else "lesion"
+    )
+
+
+def _what_is_known(used: pd.DataFrame) -> list[str]:
+    """What is not known of lesions and patients, and what that may do to the scores."""
+    has_patient = used["patient_id"].notna() if "patient_id" in used else pd.Series(False, index=used.index)
+    n_known = int((used["lesion_known"] | has_patient).sum())
+    if n_known == len(used):
+        return []
+    n_patients = int(has_patient.sum())
+    of_patients = f", patients' for {n_patients}" if n_patients else ""
+    n_lesions = int(used["lesion_known"].sum())
+    return [
+        f"Lesion ids are known for {n_lesions} of {len(used)} images{of_patients}: photographs of one lesion or "
+        "patient may lie in several parts, which cannot be known, and the scores be too good."
+    ]
+
+
+def describe_own(table: pd.DataFrame, given: pd.Series, where: str) -> list[str]:
+    """Where the data's own split stands, what was cut for it, and which lesions and patients lie in several parts."""
+    used = usable(table)
+    cut = [part for part in SPLITS if part != "train" and not (given[used.index] == part).any()]
+    lines = [f"Split: the data's own, by {where}" + (f"; {' and '.join(cut)} is cut from train." if cut else ".")]
+    for column, what in (("lesion_id", "lesions"), ("patient_id", "patients")):
+        known = used[used["lesion_known"]] if column == "lesion_id" else used[used["patient_id"].notna()]
+        n_parts = known.groupby(known[column])["split"].nunique()
+        if n := int((n_parts > 1).sum()):
+            lines.append(f"{n:,} of {len(n_parts):,} {what} lie in several parts of it: its scores are too good.")
+    return lines
 
 
 def class_table(table: pd.DataFrame) -> pd.DataFrame:

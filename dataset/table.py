@@ -8,65 +8,75 @@ label                              categorical, of the classes in their order; m
 status, reason                     `USED`, `LABEL_ONLY` (no mask), `MASK_ONLY` (no diagnosis) or `LEFT_OUT`, and why
 image_path, mask_path              of the files, "" for none
 lesion_id, lesion_known            an image of no known lesion is a lesion of its own, named as the image
+patient_id, group                  missing where not known; what joins the images of a lesion or a patient
 age, sex, localization             in years, and as text; missing where not known
 =================================  =======================================================================
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dataset.classes import positions_of
-from dataset.csvfile import CONTROL, header_of, printable, read_rows
-from dataset.labels import DETAILS, IMAGE_COLUMNS, image_name, with_image_column
-from dataset.layout import Layout, csv_files, find
+from dataset.choice import Choice
+from dataset.classes import describe_unknown, is_no_diagnosis, positions_of
+from dataset.columns import DETAILS, find_column, names_details
+from dataset.csvfile import CONTROL, printable
+from dataset.groups import join_groups
+from dataset.layout import Layout, find
+from dataset.names import rows_of
+from dataset.roles import SPLITS
+from dataset.sources import TRUTH, Source
 
-SPLITS = ("train", "val", "test")
+__all__ = ["SPLITS"]
 USED, LABEL_ONLY, MASK_ONLY, LEFT_OUT = "used", "classification only", "segmentation only", "left out"
 LESION_FILES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Training_LesionGroupings.csv")
+MANY = 1 / 3  # share of rows that are out for one reason from which on it is a caution
 
 
-def read_table(place: str | Path | Layout, classes: Sequence[str] = (), complete: bool = True) -> pd.DataFrame:
-    """Find each row's image, mask, class and lesion in a data folder; no image is opened.
+def read_table(
+    place: str | Path | Layout, classes: Sequence[str] | Choice = (), complete: bool = True, zeros: str = ""
+) -> pd.DataFrame:
+    """Find each row's image, mask, class and lesion in a data folder; no image is opened unless names leave a doubt.
 
     Parameters
     ----------
     place : the folder, or what `find` found it to be.
-    classes : to learn, in this order; rows of others are left out. () for those of the data.
+    classes : to learn, as --classes names them; rows of others are left out. () for those of the data.
     complete : whether the data must have all of `classes`.
+    zeros : the class of rows without a 1.
 
     Raises
     ------
     FileNotFoundError, ValueError : as `find`; none of the images is there; a class is not.
     """
-    layout = place if isinstance(place, Layout) else find(place, classes)
-    rows, labels, images = layout.rows, layout.labels, layout.images
-    if unknown := [code for code in classes if complete and code not in labels.classes]:
-        known = ", ".join(labels.classes) or "none"
-        raise ValueError(f"{layout.folder} has no class {', '.join(unknown)}; its classes are {known}.")
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"A class is named twice: {', '.join(classes)}.")
-    table = pd.DataFrame({"image": rows["image"].map(image_name)})
-    known = list(classes or labels.classes)
+    choice = classes if isinstance(classes, Choice) else Choice.of(classes)
+    layout = place if isinstance(place, Layout) else find(place, choice, zeros)
+    return read_layout(layout, choice, complete)[0]
+
+
+def read_layout(layout: Layout, choice: Choice, complete: bool = True) -> tuple[pd.DataFrame, list[str]]:
+    """As `read_table`, with remarks on the classes."""
+    labels, remarks = layout.labels, []
+    if choice.members:
+        labels, remarks = choice.apply(labels, complete, layout.folder)
+    if complete and (unknown := describe_unknown(labels.classes)):
+        remarks.append(unknown)
+    table = pd.DataFrame({"image": layout.names}, dtype=object).astype({"image": str})
+    known = list(labels.classes)
     table["label"] = pd.Categorical(labels.code.where(labels.code.isin(known)), categories=known)
     table["status"], table["reason"] = USED, ""
     _check_names(table)
     _check_labels(table, labels.code, labels.reason)
-    table["image_path"] = [images.get(name, "") for name in table["image"]]
-    table["mask_path"] = [layout.masks.get(name, "") for name in table["image"]]
-    if (table["image_path"] == "").all():
-        raise FileNotFoundError(
-            f"None of the images that {layout.csv} names lie in a folder images/ of {os.path.abspath(layout.folder)}; "
-            f"{len(images)} image files were found there, and {table['image'].iloc[0]!r} is the first name looked for."
-        )
+    table["image_path"] = pd.Series([file.path if file else "" for file in layout.images], dtype=object)
+    table["mask_path"] = pd.Series([mask.file.path if mask else "" for mask in layout.masks], dtype=object)
     leave_out(table, table["image_path"] == "", "image is missing")
     no_mask = (table["status"] != LEFT_OUT) & (table["mask_path"] == "")
     leave_out(table, no_mask & table["label"].isna(), "mask is missing")
     table.loc[no_mask & table["label"].notna(), ["status", "reason"]] = LABEL_ONLY, "mask is missing"
-    return table.join(_read_details(layout, table["image"]))
+    table = table.join(_read_details(layout, table["image"]))
+    return table.assign(group=join_groups(table)), remarks
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:
@@ -126,17 +136,20 @@ def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
 
 
 def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
-    """Lesion, age, sex and site of each row, each from the first CSV file that knows it, the ground truth last."""
-    sources = [with_image_column(read_rows(path)) for path in _detail_files(layout)]
+    """Lesion, patient, age, sex and site of each row, each from the first table that knows it, the truth last."""
+    sources = [source.rows for source in _detail_sources(layout)] + ([layout.source.rows] if layout.source else [])
     found: dict[str, pd.Series] = {}
-    for source in (*sources, layout.rows):
-        named = source.assign(image=source["image"].map(image_name)).drop_duplicates("image").set_index("image")
-        for name, spellings in DETAILS.items():
-            column = next((column for column in named if column.lower() in spellings), None)
-            if column:
-                values = images.map(named[column])
-                values = values.where(~values.isin(["", "unknown"]))
-                found[name] = found[name].fillna(values) if name in found else values
+    for rows in sources:
+        columns = {name: find_column(rows, spellings) for name, spellings in DETAILS.items()}
+        if rows is layout.rows:
+            by_row = {name: rows[column] for name, column in columns.items() if column}
+        else:
+            place = np.array(rows_of(list(rows["image"]), layout.images, layout.names), int)
+            of_rows = rows.reset_index(drop=True).reindex(place).set_index(images.index)
+            by_row = {name: of_rows[column] for name, column in columns.items() if column}
+        for name, values in by_row.items():
+            values = values.where(~values.isin(["", *(text for text in values.unique() if _says_nothing(text))]))
+            found[name] = found[name].fillna(values) if name in found else values
     details = pd.DataFrame(found, index=images.index).reindex(columns=list(DETAILS))
     details["age"] = pd.to_numeric(details["age"], errors="coerce")
     details["lesion_known"] = details["lesion_id"].notna()
@@ -144,17 +157,28 @@ def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
     return details
 
 
-def _detail_files(layout: Layout) -> list[Path]:
-    """The other CSV files that name images, with their lesions or more: known names come first."""
-    others = [path for path in csv_files(layout.folder) if path != layout.csv]
-    first = [path for name in LESION_FILES for path in others if path.name == name]
-    wanted = {spelling for spellings in DETAILS.values() for spelling in spellings}
-    found = []
-    for path in dict.fromkeys([*first, *others]):
-        header = {name.lower() for name in header_of(path)}
-        if header & set(IMAGE_COLUMNS) and header & wanted and not path.name.lower().endswith("groundtruth.csv"):
-            found.append(path)
-    return found
+def _says_nothing(text: object) -> bool:
+    return isinstance(text, str) and is_no_diagnosis(text)
+
+
+def _detail_sources(layout: Layout) -> list[Source]:
+    """The other tables that name images, with their lesions or more: known names come first."""
+    useful = [one for one in layout.others if names_details(one.rows) and not one.path.stem.lower().endswith(TRUTH)]
+    order = [Path(name).stem for name in LESION_FILES]
+    return sorted(useful, key=lambda one: order.index(one.path.stem) if one.path.stem in order else len(order))
+
+
+def cautions(table: pd.DataFrame) -> list[str]:
+    """The reasons for which a third of the rows or more are not used, or not with their mask."""
+    reasons = table["reason"].str.split("(", n=1).str[0].str.strip()
+    reasons = reasons[(table["status"] != USED) & (reasons != "no diagnosis")]
+    counts = reasons[reasons != ""].value_counts()
+    is_usual = {"mask is missing"} if not (table["mask_path"] != "").any() else set()
+    return [
+        f"{n:,} of {len(table):,} rows are not used, or not whole: {reason}."
+        for reason, n in counts.items()
+        if n >= MANY * len(table) and reason not in is_usual and not reason.startswith("beyond --limit")
+    ]
 
 
 def describe_table(table: pd.DataFrame) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.labels import SUFFIXES
+from dataset.files import is_output
+from dataset.masks import is_drawn
+from dataset.roles import MASK, OTHER, READABLE, WEAK_ENDINGS, is_picture, is_unreadable, mask_of, role_of
 
-READABLE = (*SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")  # taken from folders; a file that is named is tried
 KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
 
 
@@ -21,30 +22,37 @@ class Listed(NamedTuple):
     problem: str = ""  # why it stands for none
 
 
-def list_pictures(paths: Sequence[str], output_dir: Path) -> list[Listed]:
+def list_pictures(paths: Sequence[str], output_dir: Path, passed_over: Counter | None = None) -> list[Listed]:
     """What `paths` (files, folders, globs) name, each file once, and in its place what names nothing, with the reason.
 
-    Folders are searched, but for what earlier runs have written into the output folder; what is reached only by a link
-    below one of them comes last.
+    Folders are searched, but for masks, as training tells them, and for what main.py and predict.py have written; what
+    is reached only by a link below one of them comes last. A file that is named itself is always listed.
+
+    Parameters
+    ----------
+    passed_over : gets the number of pictures in folders that are not listed, by what they are.
     """
     found: dict[str, Listed] = {}
+    skipped: dict[str, str] = {}
     for by_links in (False, True):  # a file that both reach keeps the name without
         for text in paths:
             hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
-            if not any(_images_of(hits, output_dir, by_links=True)):
+            if not any(_images_of(hits, output_dir, True, {})):
                 problem = f"no images there ({' '.join(READABLE)})" if hits else "no such file or folder"
                 found.setdefault(text, Listed(text, problem=problem))
-            for file in _images_of(hits, output_dir, by_links):
-                found.setdefault(os.path.realpath(file), Listed(str(Path(file))))
+            for one in _images_of(hits, output_dir, by_links, skipped):
+                found.setdefault(os.path.realpath(one.file), one)
+    if passed_over is not None:
+        passed_over.update(Counter(what for file, what in skipped.items() if file not in found))
     names = iter(output_names([one.file for one in found.values() if not one.problem]))
     return [one if one.problem else one._replace(output=next(names)) for one in found.values()]
 
 
-def _images_of(hits: Sequence[str], output_dir: Path, by_links: bool) -> Iterator[str]:
-    """The files, and the images in and below the folders."""
+def _images_of(hits: Sequence[str], output_dir: Path, by_links: bool, skipped: dict[str, str]) -> Iterator[Listed]:
+    """The files, and the images in and below the folders; the pictures that are none go to `skipped`, with what."""
     for hit in hits:
         if not os.path.isdir(hit):
-            yield hit
+            yield Listed(str(Path(hit)))
             continue
         passed = {os.path.realpath(output_dir / kind) for kind in KINDS}
         for place, folders, names in os.walk(hit, followlinks=by_links):
@@ -53,11 +61,48 @@ def _images_of(hits: Sequence[str], output_dir: Path, by_links: bool) -> Iterato
                 continue
             passed.add(real)
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            yield from (os.path.join(place, name) for name in sorted(names) if _is_image(name))
+            if place != hit and is_output(place, names):
+                skipped.update(_below(place, "written by main.py or predict.py"))
+                folders.clear()
+                continue
+            within = Path(place).relative_to(hit).parts
+            for name in sorted(names):
+                file = os.path.join(place, name)
+                if is_unreadable(name):
+                    kind = os.path.splitext(name)[1].lower()
+                    yield Listed(str(Path(file)), problem=f"{kind} is not read: save it as JPEG, PNG or TIFF")
+                elif is_picture(name) and (what := _no_photograph(file, within, names)):
+                    skipped[os.path.realpath(file)] = what
+                elif is_picture(name):
+                    yield Listed(str(Path(file)))
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(READABLE) and not name.startswith(".")
+def _below(folder: str, what: str) -> dict[str, str]:
+    """All pictures in and below a folder."""
+    places = os.walk(folder)
+    return {
+        os.path.realpath(os.path.join(place, name)): what
+        for place, _, names in places
+        for name in names
+        if is_picture(name)
+    }
+
+
+def _no_photograph(file: str, within: Sequence[str], names: Sequence[str]) -> str:
+    """What a picture is instead of a photograph, by its name and those of its folder's files; "" if it is one."""
+    role = role_of(within)
+    if role == MASK:
+        return "masks"
+    stem, suffix = os.path.splitext(os.path.basename(file))
+    image, word = mask_of(stem)
+    if word and (word not in WEAK_ENDINGS or any(os.path.splitext(name)[0] == image for name in names)):
+        return "masks"
+    others = [
+        name for name in names if name != stem + suffix and os.path.splitext(name)[0] == stem and is_picture(name)
+    ]
+    if others and is_drawn(file) and not is_drawn(os.path.join(os.path.dirname(file), others[0])):
+        return "masks"
+    return f"pictures in folders called as {'/'.join(within)}" if role == OTHER else ""
 
 
 def output_names(files: Sequence[str | Path]) -> list[str]:

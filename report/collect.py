@@ -100,7 +100,8 @@ def _against_masks(batch: dict, output: dict, rows: pd.DataFrame, pool: ThreadPo
     if "mask" in output:
         logits, mask, files = output["mask"].cpu()[some], batch["mask"].cpu()[some], rows[some.numpy()]
         found["mask"] = evaluate.mask_counts(logits, mask).numpy()
-        native = list(pool.map(native_overlap, logits, files["image_path"], files["mask_path"]))
+        how = files["mask_how"] if "mask_how" in files else [""] * len(files)
+        native = list(pool.map(native_overlap, logits, files["image_path"], files["mask_path"], how))
         found["native"] = np.stack([counts for counts, _ in native])
         found["surface"] = np.stack([surface for _, surface in native])
     return found
@@ -112,9 +113,11 @@ def heat_inside(heat: Tensor, mask: Tensor) -> Tensor:
     return torch.stack([(heat * mask).sum(dim=(1, 2, 3)) / total, mask.mean(dim=(1, 2, 3))], dim=1)
 
 
-def native_overlap(logits: Tensor, image_path: str, mask_path: str) -> tuple[np.ndarray, tuple[float, float]]:
+def native_overlap(
+    logits: Tensor, image_path: str, mask_path: str, how: str = ""
+) -> tuple[np.ndarray, tuple[float, float]]:
     """Overlap and surface distances at the mask file's own size, to which the logits (1, H, W) are resized."""
-    true = images.read_native_mask(image_path, mask_path)
+    true = images.read_native_mask(image_path, mask_path, how)
     full = F.interpolate(logits[None], size=true.shape, mode="bilinear", align_corners=False)
     counts = evaluate.mask_counts(full, torch.from_numpy(true)[None, None])[0].numpy()
     return counts, evaluate.surface_distances(full[0, 0].numpy() > 0, true)

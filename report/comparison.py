@@ -9,6 +9,7 @@ import pandas as pd
 
 import evaluate
 from dataset.csvfile import TEXT, read_back
+from dataset.groups import groups_of
 from dataset.table import usable
 from machine import is_first
 from report import bootstrap
@@ -141,7 +142,7 @@ def compare_tasks(folder: RunFolder, table: pd.DataFrame) -> bool:
         over_turns = {bool(way) and way["tta"] for way in ways}  # a record of an earlier version has "" there
         if is_first() and None not in ways and len(over_turns) == 1:
             pair = [read_head(folder.path / name, head) for name in (task, "multitask")]
-            found[task] = compare(head, *pair, usable(table).set_index("image")["lesion_id"])
+            found[task] = compare(head, *pair, groups_of(usable(table).set_index("image")))
     if found:
         folder.write_json("comparison.json", found)
     return bool(found)

@@ -136,7 +136,8 @@ class RunFolder:
         self.write_data_report(table)
         self.note(classes=list(classes_of(table)))
         used = table[table["split"] != ""].sort_values("image")
-        self.write_table("splits.csv", used[["image", "label", "lesion_id", "split"]])
+        group = ["group"] if "group" in used and (used["group"] != used["lesion_id"]).any() else []
+        self.write_table("splits.csv", used[["image", "label", "lesion_id", "split", *group]])
         counts = class_table(table)
         self.draw("class_distribution.png", visualize.class_distribution(counts, "Images per class and part"))
 

@@ -14,7 +14,7 @@ import pandas as pd
 import evaluate
 from dataset.classes import HAM10000, name_of
 from dataset.csvfile import read_back
-from dataset.leakage import KINDS
+from dataset.leakage import kinds_in
 from dataset.synthetic import NOTE
 from dataset.table import SPLITS
 from decision import points_among
@@ -171,6 +171,7 @@ def cautions_of(run: Run) -> list[str]:
     absent = ", ".join(code for code in run.classes if not test.get(code, 0))
     if absent:
         found.append(f"Classes without a test image: {absent}; all means but the organisers' own leave them out.")
+    found += run.record.get("reading", [])
     if run.leakage is not None:
         for kind, members in run.leakage[run.leakage["crosses"]].groupby("kind"):
             found.append(f"{len(members)} pairs of images that are the {kind} lie across the split: see below.")
@@ -358,9 +359,9 @@ def _data(run: Run) -> dict:
 
 
 def _leakage(pairs: pd.DataFrame) -> dict:
-    kinds = {kind: pairs[pairs["kind"] == kind] for kind in KINDS}
+    kinds = {kind: pairs[pairs["kind"] == kind] for kind in kinds_in(pairs)}
     counts = {kind: [len(some), *some[["crosses", "crosses_by_image"]].sum()] for kind, some in kinds.items()}
-    crossing = pairs[pairs["crosses"] & (pairs["kind"] != "same lesion")]
+    crossing = pairs[pairs["crosses"] & pairs["kind"].isin(["same file", "same picture"])]
     return {"counts": counts, "crossing": crossing.head(N_PAIRS).to_dict("records")}
 
 

@@ -10,6 +10,7 @@ import data
 import evaluate
 import machine
 from dataset.classes import classes_of, positions_of
+from dataset.groups import groups_of
 from dataset.table import targets
 from decision import SCALE, points_among
 from report import bootstrap, counted
@@ -62,7 +63,7 @@ def assess(
     labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
     collected = collected._replace(**{head: None for head in known if not known[head].any()})
     outlined, outlines = rows[masked], collected.of(masked)
-    resamples = bootstrap.resample_lesions(rows["lesion_id"])
+    resamples = bootstrap.resample_lesions(groups_of(rows))
     found: dict = ({"data": folder.caption} if folder.caption else {}) | (about or {})
     found |= {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
 

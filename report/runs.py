@@ -26,7 +26,7 @@ class Finished(NamedTuple):
     Attributes
     ----------
     name : its folder, as it was named.
-    test : the test images' label and lesion_id, by image.
+    test : the test images' label and lesion_id, and group where patients are known, by image.
     tables : `read_head`'s, by task and head.
     remarks : what a reader must know of a task beside its name, by task; "" for nothing.
     """
@@ -98,7 +98,8 @@ def read_run(folder: Path) -> Finished:
         raise ValueError("holds no finished run. Let main.py, or main.py --resume, come to its end first.")
     if run.splits is None:
         raise ValueError("has no splits.csv, so its test images are not known.")
-    test = run.splits[run.splits["split"] == "test"].set_index("image")[["label", "lesion_id"]]
+    test = run.splits[run.splits["split"] == "test"].set_index("image")
+    test = test[[name for name in ("label", "lesion_id", "group") if name in test]]
     if test.index.has_duplicates:
         raise ValueError(f"splits.csv has {test.index[test.index.duplicated()][0]!r} twice.")
     tables = {}

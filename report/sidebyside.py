@@ -10,6 +10,7 @@ import pandas as pd
 import evaluate
 import visualize
 from dataset.csvfile import printable
+from dataset.groups import groups_of
 from report import bootstrap
 from report.comparison import SCORES, Score, compare
 from report.folder import RECORD, RunFolder
@@ -83,7 +84,7 @@ def _difference(head: str, first: RunTask, second: RunTask) -> dict:
     names = {"head": head}
     for prefix, (run, task) in (("", second), ("less_", first)):
         names |= {f"{prefix}run": run.name, f"{prefix}task": task, f"{prefix}remark": run.remarks[task]}
-    return names | compare(head, *tables, first[0].test["lesion_id"])
+    return names | compare(head, *tables, groups_of(first[0].test))
 
 
 def _repeated(runs: Sequence[Finished]) -> Iterator[tuple[str, str, list[Finished]]]:

@@ -107,6 +107,28 @@ def folder(tmp_path):
     return Folder(tmp_path / "data")
 
 
+@pytest.fixture
+def fill(tmp_path):
+    """Writes files into the data folder: pictures, discs for masks, and text."""
+
+    def write(*names, **texts):
+        for number, name in enumerate(names):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (disc() if path.suffix == ".png" else picture(number)).save(path)
+        for name, lines in texts.items():
+            write_text(name, lines)
+        return tmp_path
+
+    def write_text(name, lines):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+
+    write.text = write_text
+    return write
+
+
 def decoded(folder, size=16):
     """The table, and all pixels as an array."""
     table, pixels = cache.decode_table(read_table(folder.path), folder.path, size, folder.path.parent / "cache")

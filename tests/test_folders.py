@@ -5,7 +5,7 @@ import json
 from unittest import mock
 
 import pytest
-from conftest import QUICK, disc, picture
+from conftest import QUICK
 
 import main
 import predict
@@ -17,28 +17,6 @@ from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, USED, read_table
 from models import load_model
 
 HAM_HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
-
-
-@pytest.fixture
-def fill(tmp_path):
-    """Writes files into the data folder: pictures, discs for masks, and text."""
-
-    def write(*names, **texts):
-        for number, name in enumerate(names):
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            (disc() if path.suffix == ".png" else picture(number)).save(path)
-        for name, lines in texts.items():
-            write_text(name, lines)
-        return tmp_path
-
-    def write_text(name, lines):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")
-
-    write.text = write_text
-    return write
 
 
 def test_kaggles_ham10000_has_its_labels_from_dx(fill):
@@ -72,7 +50,7 @@ def test_isic_2019_has_the_classes_of_its_file_and_no_unknown(fill):
     table = read_table(folder)
     assert classes_of(table) == ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "SCC")
     assert list(table["label"].dropna()) == ["NV", "SCC", "AKIEC"]
-    assert list(table["reason"])[2] == "labelled UNK, which is no class" and table["status"][2] == LEFT_OUT
+    assert list(table["reason"])[2] == "labelled UNK, which is no diagnosis" and table["status"][2] == LEFT_OUT
     assert list(table["lesion_id"]) == ["L1", "L1", "c", "d"]
 
 
@@ -131,8 +109,8 @@ def test_folders_of_classes_may_lie_in_one_folder(fill):
 
 def test_a_csv_that_names_no_images_is_refused_with_its_columns(fill):
     folder = fill("images/a.jpg")
-    fill.text("GroundTruth.csv", ["picture,MEL,NV", "a,1,0"])
-    with pytest.raises(ValueError, match=r"names no images; it has picture, MEL, NV\. Expected: image,MEL"):
+    fill.text("GroundTruth.csv", ["hospital,MEL,NV", "x,1,0"])
+    with pytest.raises(ValueError, match=r"names no images; it has hospital, MEL, NV\. Expected: image,MEL"):
         read_table(folder)
 
 
@@ -165,21 +143,21 @@ def test_two_columns_that_say_the_same_are_one_reading(fill):
 
 def test_of_two_files_with_diagnoses_the_one_counts_whose_images_are_there(fill):
     folder = fill("images/a.jpg", "images/b.jpg")
-    fill.text("Training_GroundTruth.csv", ["image,MEL,NV", "a,1,0", "b,0,1"])
-    fill.text("Test_GroundTruth.csv", ["image,MEL,NV", "x,1,0", "y,0,1"])
-    assert find(folder).csv.name == "Training_GroundTruth.csv"
-    fill("images/x.jpg")
-    with pytest.raises(ValueError, match=r"Test_GroundTruth\.csv, Training_GroundTruth\.csv\. Rename"):
+    fill.text("Mine_GroundTruth.csv", ["image,MEL,NV", "a,1,0", "b,0,1"])
+    fill.text("Other_GroundTruth.csv", ["image,MEL,NV", "x,1,0", "y,0,1"])
+    assert find(folder).csv.name == "Mine_GroundTruth.csv"
+    fill("images/x.jpg", "images/y.jpg")
+    with pytest.raises(ValueError, match=r"Mine_GroundTruth\.csv, Other_GroundTruth\.csv\. Rename"):
         find(folder)
     fill.text("GroundTruth.csv", ["image,MEL,NV", "a,1,0"])
     assert find(folder).csv.name == "GroundTruth.csv"
 
 
 def test_folders_that_each_hold_folders_of_classes_are_not_guessed_between(fill):
-    folder = fill(*(f"{part}/{name}/1.jpg" for part in ("train", "test") for name in ("benign", "malignant")))
-    with pytest.raises(ValueError, match=r"hold one folder a class each\. Name one of them: --data-dir .*test"):
+    folder = fill(*(f"{place}/{name}/1.jpg" for place in ("ours", "theirs") for name in ("benign", "malignant")))
+    with pytest.raises(ValueError, match=r"hold one folder per class each\. Name one of them: --data-dir .*ours"):
         read_table(folder)
-    assert len(read_table(folder / "train")) == 2
+    assert len(read_table(folder / "ours")) == 2
 
 
 # A choice of classes
@@ -203,8 +181,9 @@ def test_a_chosen_class_that_the_data_lack_is_refused_by_name(fill):
 
 def test_check_says_in_one_line_what_the_folder_is(fill):
     folder = fill(*(f"{name}/{k}{name}.jpg" for name in ("melanoma", "nevus") for k in range(3)))
-    assert "6 images; diagnoses: 2 folders, one a class; 6 image files in melanoma/, nevus/; 0 masks." in check(
-        folder, 64
+    assert (
+        "6 images; diagnoses: 2 folders, one per class; 6 image files in melanoma/, nevus/; 0 masks."
+        in check(folder, 64)[0]
     )
 
 
@@ -253,8 +232,9 @@ def test_two_classes_in_folders_with_masks_for_some_are_learned_measured_and_use
     assert load_model(best).classes == ("benign", "malignant")
     with mock.patch("sys.stdout", io.StringIO()) as printed:
         predicted = tmp_path / "predictions"
-        assert predict.main([str(inner / "benign"), "--checkpoint", str(best), "--output-dir", str(predicted)]) == 0
-    assert "malignant: threshold" in printed.getvalue()
+        assert predict.main([str(inner), "--checkpoint", str(best), "--output-dir", str(predicted)]) == 0
+    assert "malignant: threshold" in printed.getvalue() and "12 predicted" in printed.getvalue()
+    assert "Passed over: 8 masks." in printed.getvalue()
     assert {"p_malignant", "benign", "malignant"} <= set(read_back(predicted / "predictions.csv"))
 
 

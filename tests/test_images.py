@@ -1,16 +1,19 @@
+import io
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from conftest import decoded, disc, picture, state_of
 from PIL import Image
 
-from dataset import images
+from dataset import images, opening
 from dataset.table import LABEL_ONLY, LEFT_OUT, USED, describe_table
 
 
 def test_bad_images_are_left_out_with_the_reason_and_the_rest_is_used(folder, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 100)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 100 * 100)
     for name in ("good", "gone", "empty", "cut", "text"):
         folder.add(name)
     folder.add("huge", image=picture(size=(200, 100)), suffix=".png")
@@ -40,7 +43,9 @@ def test_a_decompression_bomb_is_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "LA", "1"])
 def test_every_colour_mode_becomes_rgb(tmp_path, mode):
-    flat = Image.new("RGB", (40, 30), (200, 200, 200)).convert(mode)
+    flat = Image.new("RGB", (40, 30), (200, 200, 200))
+    flat.paste((190, 190, 190), (0, 0, 8, 8))  # of one value it would be refused
+    flat = flat.convert(mode)
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     flat.save(path)
     expected = 255 if mode == "1" and np.asarray(flat).mean() > 0.9 else 200
@@ -50,8 +55,10 @@ def test_every_colour_mode_becomes_rgb(tmp_path, mode):
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.full((30, 40), 128 * 257, np.uint16)).save(tmp_path / "a.png")
-    assert np.unique(images.read_image(tmp_path / "a.png", 16)).tolist() == [128]
+    values = np.full((32, 32), 128 * 257, np.uint16)
+    values[:, :16] = 65535
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert np.unique(images.read_image(tmp_path / "a.png", 32)).tolist() == [128, 255]
 
 
 # A mask drawn on the stored pixels is told by its size, so only from orientation 5 on, which exchange width and height.
@@ -195,7 +202,7 @@ def test_a_fax_is_no_photograph(tmp_path):
 
 
 def test_what_is_no_file_or_cannot_be_read_is_left_out_with_the_reason(folder, monkeypatch):
-    monkeypatch.setattr(images, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(opening, "MAX_BYTES", 10_000)
     for name in ("good", "dangling", "loop", "pipe", "sparse"):
         folder.add(name)
         if name != "good":
@@ -218,3 +225,51 @@ def test_of_several_frames_the_first_is_the_picture(tmp_path):
     frames[0].save(tmp_path / "a.tiff", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "b.tiff")
     np.testing.assert_array_equal(*(images.read_image(tmp_path / f"{name}.tiff", 16) for name in "ab"))
+
+
+@pytest.mark.parametrize(
+    "dtype, top",
+    [(np.float32, 1), (np.float32, 255), (np.uint16, 255), (np.uint16, 4095), (np.uint16, 65535), (np.int32, 65535)],
+)
+def test_the_range_of_a_picture_is_that_of_its_values(tmp_path, dtype, top):
+    ramp = np.tile(np.linspace(0, top, 32), (32, 1)).astype(dtype)
+    Image.fromarray(ramp).save(tmp_path / "a.tif")
+    found = np.asarray(images.read_image(tmp_path / "a.tif", 32))
+    expected = np.linspace(0, 255, 32)
+    assert np.abs(found[0, :, 0] - expected).max() < 2  # one for each rounding
+
+
+@pytest.mark.parametrize("value", [0, 255, (200, 100, 50)])
+def test_a_picture_of_one_value_is_left_out_with_the_reason(folder, value):
+    mode = "RGB" if isinstance(value, tuple) else "L"
+    folder.add("blank", image=Image.new(mode, (40, 30), value), suffix=".png")
+    folder.add("a")
+    table, _ = decoded(folder.write())
+    assert state_of(table, "blank")[0] == LEFT_OUT and state_of(table, "a")[0] == USED
+    assert state_of(table, "blank")[1].startswith("image: one value everywhere")
+
+
+def deep_png(values):
+    """A PNG of 16 bits for each of three colours, which Pillow cannot write."""
+    height, width, _ = values.shape
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_twelve_bits_of_colour_in_sixteen_are_not_read_as_black():
+    values = np.random.default_rng(0).integers(0, 4096, (20, 30, 3))
+    with pytest.raises(ValueError, match="nearly black, as if of 12 bits stored in 16: save it with 8 bits"):
+        images.read_image(deep_png(values), 16)
+    assert np.asarray(images.read_image(deep_png(values * 16), 16)).mean() > 100
+
+
+def test_a_dark_photograph_of_eight_bits_is_one():
+    dark = np.random.default_rng(0).integers(0, 12, (20, 30, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(dark).save(buffer, "PNG")
+    assert np.asarray(images.read_image(buffer.getvalue(), 16)).max() <= 12

@@ -101,8 +101,8 @@ def overlap_of(folder, other, place):
     return leakage.overlap(table, pixels.thumbnails, known, known_pixels.thumbnails)
 
 
-def test_a_copy_of_the_training_images_is_found_by_name_by_file_and_by_picture(demo_folder, tmp_path):
-    assert set(overlap_of(demo_folder, demo_folder, tmp_path)) == {"same name"}
+def test_a_copy_of_the_training_images_is_found_by_file_and_by_picture(demo_folder, tmp_path):
+    assert set(overlap_of(demo_folder, demo_folder, tmp_path)) == {"same lesion"}
     other = altered(demo_folder, tmp_path, lambda picture: ImageEnhance.Color(picture).enhance(1.15), suffix=".png")
     reason = overlap_of(demo_folder, other, tmp_path)
     assert set(reason) == {"same picture"}
@@ -125,3 +125,20 @@ def test_a_large_group_is_listed_by_its_first_member(monkeypatch):
     monkeypatch.setattr(leakage, "MAX_GROUP", 3)
     found = leakage._groups_to_pairs(pd.Series(list("aaaabbb")))
     assert found == {(0, 1), (0, 2), (0, 3), (4, 5), (4, 6), (5, 6)}
+
+
+def test_a_name_alone_says_nothing_of_what_is_known(demo_folder, folder, tmp_path):
+    for path in sorted((demo_folder / "images").iterdir())[:5]:
+        folder.add(path.stem, image=Image.effect_noise((160, 120), 90).convert("RGB"), mask=None, suffix=".png")
+    assert list(overlap_of(demo_folder, folder.write().path, tmp_path)) == [""] * 5
+
+
+@pytest.mark.parametrize("lesion, expected", [("1765", ""), ("17-65", ""), ("L1765", "same lesion")])
+def test_a_mere_number_of_a_lesion_tells_nothing_across_data_sets(lesion, expected, tmp_path):
+    folders = []
+    for name in ("known", "other"):
+        folders.append(Folder(tmp_path / name / "data"))
+        noise = Image.effect_noise((160, 120), 90).convert("RGB")
+        folders[-1].add(f"{name}_1", image=noise, mask=None, suffix=".png")
+        (folders[-1].write().path / "m.csv").write_text(f"image,lesion_id\n{name}_1,{lesion}\n")
+    assert list(overlap_of(folders[0].path, folders[1].path, tmp_path)) == [expected]

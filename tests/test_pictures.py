@@ -1,10 +1,12 @@
 """Which pictures a command line names, what their outputs are called, and the table of what was said of them."""
 
 import json
+from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import picture
+from conftest import disc, picture
 
 from pictures.files import Listed, list_pictures, output_names, refuse_data_folder
 from pictures.table import Table
@@ -58,3 +60,54 @@ def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name
     assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text())] == names
     read = pd.read_csv(tmp_path / "predictions.csv", encoding_errors="surrogateescape")
     assert read["file"].tolist() == names
+
+
+# What is passed over
+
+
+@pytest.fixture
+def lay(tmp_path):
+    """Saves pictures by name below a folder, masks where the name ends in png."""
+
+    def save(*names):
+        for number, name in enumerate(names):
+            path = tmp_path / "in" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix in (".heic", ".avif"):
+                path.write_bytes(b"x")
+            else:
+                (disc() if path.suffix == ".png" else picture(number)).save(
+                    path, "JPEG" if path.suffix[:2] == ".j" else None
+                )
+        return tmp_path / "in"
+
+    return save
+
+
+def listed_in(folder, output_dir="elsewhere"):
+    passed = Counter()
+    found = list_pictures([str(folder)], Path(output_dir), passed)
+    return {Path(one.file).relative_to(folder).as_posix(): one.problem for one in found}, dict(passed)
+
+
+def test_masks_are_passed_over_and_counted(lay):
+    names = ["masks/a_segmentation.png", "images/a_mask.png", "images/a_lesion.png", "images/b.png", "deep/gt/a.png"]
+    found, passed = listed_in(lay("images/a.jpg", "images/b.jpg", *names))
+    assert found == {"images/a.jpg": "", "images/b.jpg": ""} and passed == {"masks": 5}
+
+
+def test_a_folder_of_masks_that_is_named_itself_is_predicted(lay):
+    assert list(listed_in(lay("masks/a.png") / "masks")[0]) == ["a.png"]
+
+
+@pytest.mark.parametrize("mark", ["record.json", "predictions.run.json"])
+def test_what_we_have_written_is_passed_over_whole_and_counted(lay, mark):
+    folder = lay("a.jpg", "outputs/x.png", "outputs/overlays/a.jpg", "outputs/figures/deep/b.png")
+    (folder / "outputs" / mark).write_text("{}")
+    assert listed_in(folder) == ({"a.jpg": ""}, {"written by main.py or predict.py": 3})
+
+
+def test_jpegs_of_every_suffix_are_read_and_other_kinds_are_rows_of_skipped(lay):
+    found, passed = listed_in(lay("a.jfif", "b.jpe", "c.heic", "d.avif"))
+    assert found["a.jfif"] == found["b.jpe"] == "" and passed == {}
+    assert found["c.heic"] == ".heic is not read: save it as JPEG, PNG or TIFF" and ".avif" in found["d.avif"]

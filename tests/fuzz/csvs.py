@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from dataset.classes import HAM10000 as CLASSES
-from dataset.csvfile import as_csv, read_back, read_rows
+from dataset.csvfile import as_csv, read_back
 from dataset.table import LEFT_OUT, describe_table, read_table
+from dataset.tablefile import read_rows
 
 from . import refused_well
 

@@ -1,0 +1,96 @@
+"""What the columns of a table of the user's are called."""
+
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+
+from dataset.names import Index, named
+
+# Columns by what they hold, in any case, with or without _ and blanks; the first of the names that is there counts.
+IMAGE_COLUMNS = (
+    *("image", "image_id", "isic_id", "image_name", "img_id", "filename", "file_name", "derm", "img", "img_name"),
+    *(
+        "image_file",
+        "image_filename",
+        "image_path",
+        "img_path",
+        "file_path",
+        "path",
+        "file",
+        "images",
+        "files",
+        "picture",
+    ),
+    *("photo", "photograph", "picture_id", "photo_id", "clinic"),
+)
+LABEL_COLUMNS = ("label", "labels", "class", "dx", "diagnosis", "diagnostic", "target", "benign_malignant", "iddx_full")
+LABEL_COLUMNS += tuple(f"{name}_{level}" for name in ("diagnosis", "iddx") for level in range(1, 6))
+DETAILS = {  # column of the table, and its names in files
+    "lesion_id": ("lesion_id",),
+    "patient_id": ("patient_id", "patient", "subject_id", "pat_id"),
+    "age": ("age", "age_approx"),
+    "sex": ("sex", "gender"),
+    "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
+}
+NUMBERS = {"id", "name", "no", "nr", "num", "number", "index", "case", "caseid", "key", "nameid"}  # of images, perhaps
+SPLIT_COLUMNS = ("split", "set", "subset", "part", "partition", "fold", "phase", "usage")
+
+
+def squashed(name: str) -> str:
+    """What spellings of a column's name share: "Image Name", "image_name", "imageName"."""
+    return re.sub(r"[\W_]+", "", name.lower())
+
+
+_IMAGE = {squashed(name): position for position, name in enumerate(IMAGE_COLUMNS)}
+_RESERVED = _IMAGE.keys() | {
+    squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, *DETAILS.values()) for name in names
+}
+
+
+def is_known(name: str) -> bool:
+    """Whether a column is one of images, labels, details or parts."""
+    return squashed(name) in _RESERVED
+
+
+def names_images(names: Iterable[str]) -> bool:
+    """Whether one of these columns is called as one of images."""
+    return any(squashed(name) in _IMAGE for name in names)
+
+
+def names_details(names: Iterable[str]) -> bool:
+    """Whether one of these columns is called as a detail, or as the part of a split."""
+    wanted = {squashed(name) for names in (*DETAILS.values(), SPLIT_COLUMNS) for name in names}
+    return any(squashed(name) in wanted for name in names)
+
+
+def find_column(columns: Iterable[str], spellings: Iterable[str]) -> str | None:
+    """The first of the columns called by one of these names, in the names' order."""
+    by_key = {squashed(name): name for name in reversed(list(columns))}
+    return next((by_key[key] for key in map(squashed, spellings) if key in by_key), None)
+
+
+def with_image_column(rows: pd.DataFrame, images: Index | None = None) -> pd.DataFrame:
+    """The same with the column that names the images called image.
+
+    Of several the first of `IMAGE_COLUMNS` counts that names one of `images`; where none does, any column half of whose
+    cells do, each another.
+    """
+    called_so = sorted((name for name in rows if squashed(name) in _IMAGE), key=lambda name: _IMAGE[squashed(name)])
+    column = next(iter(called_so), "image")
+    if images is not None:
+        some = rows.head(2000)
+        naming = [name for name in called_so if _n_named(some[name], images)]
+        naming = naming or [name for name in rows if 2 * _n_named(some[name], images, name) >= max(1, len(some))]
+        column = next(iter(naming), column)
+    return rows.drop(columns="image" if column != "image" else [], errors="ignore").rename(columns={column: "image"})
+
+
+def may_name(cell: str, column: str) -> bool:
+    """Whether a cell may be an image's name: a bare number is one only in a column that is called so."""
+    return bool(cell) and (not cell.isdigit() or squashed(column) in _IMAGE or squashed(column) in NUMBERS)
+
+
+def _n_named(cells: pd.Series, images: Index, column: str = "image") -> int:
+    """How many of the images these cells name."""
+    return len({named(cell).stem for cell in cells if may_name(cell, column) and cell in images})

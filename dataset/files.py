@@ -1,0 +1,213 @@
+"""What lies in a data folder: its pictures by role, its tables, and what is passed over, by reason."""
+
+import itertools
+import os
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from dataset.masks import is_drawn
+from dataset.names import File, Index, loose
+from dataset.roles import (
+    DOUBT,
+    IMAGE,
+    MASK,
+    OTHER,
+    WEAK_ENDINGS,
+    is_picture,
+    is_unreadable,
+    mask_of,
+    part_of,
+    role_of,
+)
+from dataset.tablefile import header_of
+
+TABLES = (".csv", ".tsv", ".tab", ".txt", ".dat")  # and files without suffix
+OTHER_TABLES = (*(".xlsx", ".xls", ".ods", ".json", ".jsonl", ".parquet", ".feather", ".pkl", ".mat", ".xml"),)
+MOST_BARE = 50  # files without suffix in one folder that are looked into: more are no tables
+N_LOOKED_AT = 12  # pictures of a kind whose content is looked at where names leave a doubt
+MOST_SEARCHED = 50_000_000  # bytes of a file of another kind that are searched for names of images
+
+
+class Mask(NamedTuple):
+    """A mask's file, and what its name says."""
+
+    file: File
+    of: str  # the image
+    rank: int  # how little the name says that it is a mask
+
+
+class Found(NamedTuple):
+    """The files of a data folder."""
+
+    images: list[File]  # in folders called so
+    untold: list[File]  # in others
+    masks: list[Mask]
+    orphans: list[File]  # called as masks of images that are not there: images only where a table names them
+    tables: list[Path]
+    other_tables: list[Path]  # of kinds that are not read
+    passed_over: Counter  # pictures by the reason why they are no data
+
+    @property
+    def pictures(self) -> list[File]:
+        return self.images or self.untold
+
+
+def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """The folders of a data folder with their files, but for what main.py and predict.py have written.
+
+    A folder that several links lead to is visited once.
+    """
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen or (place != str(folder) and is_output(place, names)):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith((".", "__MACOSX")) and _is_utf8(name)),
+            key=lambda name: (os.path.islink(os.path.join(place, name)), name),
+        )
+        yield place, names
+
+
+def is_output(folder: str | Path, names: Sequence[str]) -> bool:
+    """Whether predict.py or main.py writes into this folder, of which these are the files."""
+    if {"record.json", "predictions.run.json"} & set(names) or {"config.json", "splits.csv"} <= set(names):
+        return True
+    return "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]
+
+
+def _is_utf8(name: str) -> bool:
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def look(data_dir: str | Path) -> Found:
+    """Find a data folder's files and tell their roles; content is looked at only where names leave a doubt."""
+    files: dict[str, list[File]] = {role: [] for role in ("", IMAGE, MASK, OTHER, DOUBT)}
+    tables, other_tables, passed_over = [], [], Counter()
+    n_root = len(Path(data_dir).parts)
+    for place, names in walk(data_dir):
+        within = Path(place).parts[n_root:] if place != str(data_dir) else ()
+        role, part = role_of(within), part_of(within)
+        for name in sorted(names):
+            if is_picture(name):
+                if not _is_utf8(name):
+                    passed_over["pictures whose names are not UTF-8 (rename them)"] += 1
+                    continue
+                stem, suffix = os.path.splitext(name)
+                path = os.path.join(place, name)
+                files[role].append(File(path, within, unicodedata.normalize("NFC", stem), suffix, part))
+            elif is_unreadable(name):
+                passed_over[
+                    f"{os.path.splitext(name)[1].lower()} pictures, a kind that is not read (save them as JPEG)"
+                ] += 1
+        tables += _tables_in(place, names)
+        other_tables += [Path(place, name) for name in names if name.lower().endswith(OTHER_TABLES)]
+    _settle_doubt(files)
+    images, untold, masks, orphans, n_other = _beside(files)
+    if n_other:
+        passed_over["superpixels and other pictures beside the images"] += n_other
+    if not images and not untold:  # folders called docs are all that there is
+        untold, files[OTHER] = files[OTHER], []
+    if files[OTHER]:
+        places = sorted({file.place[0] for file in files[OTHER]})
+        passed_over[f"pictures in {', '.join(places[:3])}/"] += len(files[OTHER])
+    order = lambda path: (len(path.parts), path.name, path)  # noqa: E731
+    return Found(
+        images, untold, masks, orphans, sorted(tables, key=order), sorted(other_tables, key=order), passed_over
+    )
+
+
+def _tables_in(place: str, names: list[str]) -> list[Path]:
+    shown = [name for name in names if not name.startswith(".") and _is_utf8(name)]
+    bare = [name for name in shown if "." not in name]
+    bare = bare if len(bare) <= MOST_BARE else []
+    return [Path(place, name) for name in [*(name for name in shown if name.lower().endswith(TABLES)), *bare]]
+
+
+def _settle_doubt(files: dict[str, list[File]]) -> None:
+    """Tell images from masks by content: in folders whose names say both, and where there are masks and no images."""
+    by_folder = itertools.groupby(files[DOUBT], lambda file: file.place)
+    for _, some in [(place, list(group)) for place, group in by_folder]:
+        files[MASK if are_drawn(some) else IMAGE] += some
+    files[DOUBT] = []
+    if files[IMAGE] or files[""]:
+        return
+    bare = [file for file in files[MASK] if not mask_of(file.stem)[0]]
+    if bare and not are_drawn(bare):
+        photographs = set(bare)
+        files[IMAGE] = bare
+        files[MASK] = [file for file in files[MASK] if file not in photographs]
+
+
+def are_drawn(files: Sequence[File]) -> bool:
+    """Whether most of some of these files are masks by their content."""
+    some = files[:: max(1, len(files) // N_LOOKED_AT)][:N_LOOKED_AT]
+    return sum(is_drawn(file.path) for file in some) * 2 > len(some)
+
+
+def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[Mask], list[File], int]:
+    """Images, pictures in untold folders, masks by folder or by name, masks of no image, and the number of others."""
+    known = cache(lambda: {loose(file.stem) for role in (IMAGE, "") for file in files[role]})
+    masks, orphans, n_other = [as_mask(file) for file in files[MASK]], [], 0
+    kept: dict[str, list[File]] = {IMAGE: [], "": []}
+    for role, some in kept.items():
+        for file in files[role]:
+            image, word = mask_of(file.stem)
+            if not word or (word in WEAK_ENDINGS and loose(image) not in known()):
+                some.append(file)
+            elif word.startswith("superpixel") or word == "roi":
+                n_other += 1
+            elif loose(image) in known():
+                masks.append(as_mask(file))
+            else:
+                orphans.append(file)
+        some[:], more = _told_by_content(some)
+        masks += more
+    return kept[IMAGE], kept[""], masks, orphans, n_other
+
+
+def as_mask(file: File) -> Mask:
+    image, word = mask_of(file.stem)
+    rank = {"segmentation": 0, "mask": 1}.get(word, 2) if word else 3
+    return Mask(file, image or file.stem, rank)
+
+
+def _told_by_content(files: list[File]) -> tuple[list[File], list[Mask]]:
+    """Of pictures called the same in one folder (x.jpg, x.png), those of a kind that are masks by their content."""
+    by_name: dict[tuple, list[File]] = {}
+    for file in files:
+        by_name.setdefault((file.place, file.stem), []).append(file)
+    twice = [file for same in by_name.values() if len(same) > 1 for file in same]
+    drawn = set()
+    for suffix in {file.suffix.lower() for file in twice}:
+        of_kind = [file for file in twice if file.suffix.lower() == suffix]
+        if are_drawn(of_kind):
+            drawn |= set(of_kind)
+    if len(drawn) == len(twice):  # drawn photographs, perhaps: nothing is told
+        return files, []
+    return [file for file in files if file not in drawn], [as_mask(file) for file in files if file in drawn]
+
+
+def mentions(path: Path, images: Index) -> bool:
+    """Whether a file of a kind that is not read, such as a workbook, holds names of images."""
+    names = [stem for stem in itertools.islice(images.by_stem, 2000) if len(stem) > 1]
+    some = names[:: max(1, len(names) // 20)]
+    try:
+        if path.stat().st_size > MOST_SEARCHED:
+            return False
+        content = path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as workbook:
+                parts = [part for part in workbook.infolist() if part.file_size < MOST_SEARCHED]
+                content = b"".join(workbook.read(part) for part in parts if part.filename.endswith(".xml"))
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return False
+    as_written: tuple[Callable[[str], bytes], ...] = (str.encode, lambda name: name.encode("utf-16-le"))
+    return sum(any(write(name) in content for write in as_written) for name in some) * 2 > len(some) > 0

@@ -1,0 +1,172 @@
+"""A mask's file -> which pixels are lesion.
+
+Few values are an index mask: all but 0 is lesion, and 255 beside small numbers is "void", which is none. Many values
+are gray, and cut at half of their own range. So nothing that was drawn becomes empty.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataset.opening import FORMATS, MAX_PIXELS, damage_is_said, eight_bit, opened, orientation_of, upright
+
+ASPECT_TOLERANCE = 0.02  # relative; a mask whose aspect is further off belongs to another picture
+FEW = 8  # values of an index mask
+SMALL = 31  # numbers of regions beside which 255 is "void"
+SOFT = 8  # off black or white that a value is on an edge that was smoothed
+BORDERED = 0.9  # share of each border that is lesion in a mask that may be inverted
+INVERTED, STRETCHED = "inverted", "stretched"  # how a mask is read
+ALONG_BORDERS = "mask is lesion along all four borders"
+
+
+def decode_mask(
+    content: bytes, image_size: tuple[int, int], orientation: int, how: str = ""
+) -> tuple[Image.Image, str]:
+    """A mask (L, 255 for lesion) at its own size, upright as its image, and a note on what was odd about it.
+
+    Parameters
+    ----------
+    image_size : the image's, upright.
+    orientation : of the image file, which the mask may have been drawn on as it is stored.
+    how : `INVERTED`, `STRETCHED`, both or neither.
+
+    Raises
+    ------
+    ValueError : no image; a photograph; of another shape than its image.
+    """
+    picture, _ = opened(content)
+    with damage_is_said():
+        picture.load()
+    own_orientation = orientation_of(picture)
+    with damage_is_said():
+        gray = upright(_gray(picture), own_orientation)
+    if _is_photograph(picture):
+        raise ValueError("mask is a photograph")
+    notes = []
+    if orientation != 1 and own_orientation == 1:
+        if orientation >= 5 and not same_aspect(gray.size, image_size):
+            gray = upright(gray, orientation)
+        elif orientation < 5 or same_aspect(gray.size, gray.size[::-1]):
+            notes.append("image is turned by EXIF, and its mask may have been drawn before")
+    if STRETCHED not in how and not same_aspect(gray.size, image_size):
+        raise ValueError(f"mask is {gray.width}x{gray.height}, image {image_size[0]}x{image_size[1]}")
+    values = [int(value) for value in np.flatnonzero(gray.histogram())]
+    lesion, note = lesion_values(values)
+    if INVERTED in how:
+        void = {255} if _has_void(values) else set()
+        lesion = sorted(set(values) - set(lesion) - void)
+    is_mask = not set(values) - {0, 255} and lesion in ([], [255])  # as nearly all are
+    mask = gray if is_mask else gray.point([255 * (value in lesion) for value in range(256)])
+    if not lesion:
+        notes.append("mask is empty")
+    elif len(lesion) == len(values):
+        notes.append("mask is full")
+    elif note:
+        notes.append(note)
+    if 0 < len(lesion) < len(values) and _fills_borders(mask):
+        notes.append(ALONG_BORDERS)
+    return mask, "; ".join(notes)
+
+
+def lesion_values(values: list[int]) -> tuple[list[int], str]:
+    """Which of a mask's gray values, in ascending order, are lesion, and a note where that was a choice.
+
+    Examples
+    --------
+    >>> lesion_values([0, 1, 2])[0], lesion_values([0, 1, 255])[0], lesion_values([0, 255])
+    ([1, 2], [1], ([255], ''))
+    """
+    if len(values) == 1:
+        return [value for value in values if value], ""
+    if len(values) == 2:
+        return values[1:], ""
+    is_soft = len(values) > 3 and all(value <= SOFT or value >= 255 - SOFT for value in values)
+    if len(values) > FEW or (is_soft and not _has_void(values)):
+        middle = (values[0] + values[-1] + 1) // 2  # more than half, as the organisers cut at more than 128 of 255
+        return [value for value in values if value > middle], "mask has gray values"
+    lesion = values[1:-1] if _has_void(values) else values[1:]
+    return (
+        lesion,
+        f"mask has several values, of which all but the background are lesion ({', '.join(map(str, values))})",
+    )
+
+
+def _has_void(values: list[int]) -> bool:
+    return len(values) > 2 and values[-1] == 255 and values[-2] <= SMALL
+
+
+def reduced(mask: Image.Image, size: int) -> Image.Image:
+    """A mask at the side of the network's square; of a lesion too small for it one pixel stays."""
+    small = mask.resize((size, size), Image.Resampling.NEAREST)
+    if not small.getbbox() and (box := mask.getbbox()):
+        y, x = (positions.mean() for positions in np.nonzero(np.asarray(mask.crop(box))))
+        small.putpixel((int((box[0] + x) * size / mask.width), int((box[1] + y) * size / mask.height)), 255)
+    return small
+
+
+def _fills_borders(mask: Image.Image) -> bool:
+    """Whether a mask is lesion along all four borders."""
+    width, height = mask.size
+    lines = (0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)
+    return all(np.asarray(mask.crop(line)).mean() >= BORDERED * 255 for line in lines)
+
+
+def _is_photograph(picture: Image.Image) -> bool:
+    """Whether most of a picture is coloured, in hundreds of colours."""
+    if picture.mode not in ("RGB", "CMYK", "YCbCr", "LAB", "HSV"):
+        return False
+    small = np.asarray(picture.convert("RGB").resize((64, 64), Image.Resampling.NEAREST)).reshape(-1, 3).astype(int)
+    is_coloured = np.ptp(small, axis=1) > 16
+    return is_coloured.mean() > 0.6 and (small.max(axis=1) < 16).mean() < 0.2 and len(np.unique(small, axis=0)) > 100
+
+
+def _gray(picture: Image.Image) -> Image.Image:
+    """A mask file's shape as 8-bit gray: its alpha channel, if nothing else varies; its numbers, if one is "void"."""
+    if picture.mode[0] in "IF":
+        return _gray_of_any_range(np.asarray(picture))
+    if picture.mode == "P" and _has_void([int(value) for value in np.flatnonzero(picture.histogram())]):
+        return Image.fromarray(np.asarray(picture))
+    if "A" in picture.mode or "transparency" in picture.info:
+        *colours, alpha = picture.convert("RGBA").split()
+        low, high = alpha.getextrema()
+        if low < high and all(colour.getextrema()[0] == colour.getextrema()[1] for colour in colours):
+            return alpha
+    return picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+
+
+def _gray_of_any_range(values: np.ndarray) -> Image.Image:
+    """Whole values that fit into 8 bits as they are; few others as their ranks; more, scaled to their own range."""
+    values = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0)
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= 255 and not (values % 1).any():
+        return Image.fromarray(values.astype(np.uint8))
+    known, rank = np.unique(values, return_inverse=True)
+    if len(known) <= FEW:
+        is_void = len(known) > 2 and known[-2] <= SMALL and known[-1] >= 255
+        rank = rank.reshape(values.shape)
+        return Image.fromarray(np.where(is_void & (rank == len(known) - 1), 255, rank).astype(np.uint8))
+    return eight_bit((values - low) / (high - low) * 65535)
+
+
+def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return abs(a[0] * b[1] / (a[1] * b[0]) - 1) <= ASPECT_TOLERANCE
+
+
+def is_drawn(path: str | Path) -> bool:
+    """Whether a file looks like a mask: few gray values, or nearly all of them black and white; False if unreadable."""
+    try:
+        picture = Image.open(path, formats=FORMATS)
+        if picture.width * picture.height > MAX_PIXELS:
+            return False
+        if picture.mode[0] in "IF":
+            picture = eight_bit(np.asarray(picture))
+        small = picture.convert("RGB").resize((64, 64), Image.Resampling.NEAREST)
+    except Exception:  # a damaged file fails in many ways, and tells nothing
+        return False
+    values = np.asarray(small).reshape(-1, 3).astype(int)
+    n_values, is_coloured = len(np.unique(values, axis=0)), (np.ptp(values, axis=1) > 24).mean() > 0.05
+    if is_coloured:
+        return n_values <= 16 and (values.max(axis=1) == 0).mean() > 0.05
+    ends = (values.mean(axis=1) < 32) | (values.mean(axis=1) > 223)
+    return n_values <= 16 or ends.mean() > 0.9

@@ -1,0 +1,190 @@
+"""Names of images, as tables and files give them: which file is meant."""
+
+import filecmp
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from dataset.roles import READABLE
+
+MAX_EXAMPLES = 3
+
+
+class File(NamedTuple):
+    """A picture in a data folder."""
+
+    path: str
+    place: tuple[str, ...]  # the folders that it lies in, from the data folder down
+    stem: str  # name without extension, in the Unicode form that names are compared in
+    suffix: str
+    part: str = ""  # train, val or test, where one of its folders says so
+
+    @property
+    def shown(self) -> str:
+        """Its path within the data folder."""
+        return "/".join((*self.place, self.stem + self.suffix))
+
+
+class Named(NamedTuple):
+    """What a table's cell says of an image's file."""
+
+    folders: tuple[str, ...]
+    stem: str
+    suffix: str  # "" for none
+
+
+@lru_cache(maxsize=1 << 16)
+def named(text: str) -> Named:
+    r"""The folders, name and extension in a cell; of a drive, . and .. nothing is kept.
+
+    Examples
+    --------
+    >>> named("C:\\photos\\a.JPG"), named("./a.b")
+    (Named(folders=('photos',), stem='a', suffix='.JPG'), Named(folders=(), stem='a.b', suffix=''))
+    """
+    *folders, name = unicodedata.normalize("NFC", text).replace("\\", "/").split("/")
+    name = name[2:] if name[1:2] == ":" and name[0].isalpha() else name
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() not in READABLE:
+        stem, suffix = name, ""
+    return Named(tuple(one for one in folders if one not in ("", ".", "..") and one[1:] != ":"), stem, suffix)
+
+
+def image_name(text: str) -> str:
+    """A name as a cell gives it, without folders and extension, in the Unicode form that names are compared in."""
+    return named(text).stem
+
+
+def loose(stem: str) -> str:
+    """What spellings of a name share: case, zeros before numbers and .0 behind one make no difference."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0$", r"\1", stem)).casefold()
+
+
+class Index:
+    """Files by name."""
+
+    def __init__(self, files: Iterable[File]) -> None:
+        self.by_stem: dict[str, list[File]] = {}
+        for file in files:
+            self.by_stem.setdefault(file.stem, []).append(file)
+        self._loose: dict[str, list[str]] | None = None
+
+    def __contains__(self, text: str) -> bool:
+        """Whether a cell names one of the files, in whatever spelling."""
+        stem = named(text).stem
+        return stem in self.by_stem or (loose(stem) in self.loose)
+
+    @property
+    def loose(self) -> dict[str, list[str]]:
+        """The stems that share a loose spelling."""
+        if self._loose is None:
+            self._loose = {}
+            for stem in self.by_stem:
+                self._loose.setdefault(loose(stem), []).append(stem)
+        return self._loose
+
+    def files_of(self, texts: Sequence[str]) -> list[list[File]]:
+        """All files that each of these cells may mean; a loose spelling counts where it is unique on both sides."""
+        wanted = [named(text) for text in texts]
+        exact = {one.stem for one in wanted} & self.by_stem.keys()
+        spelled: dict[str, set[str]] = {}
+        for one in wanted:
+            if one.stem not in exact:
+                spelled.setdefault(loose(one.stem), set()).add(one.stem)
+        found = []
+        for one in wanted:
+            files = self.by_stem.get(one.stem)
+            if files is None and len(spelled[key := loose(one.stem)]) == 1:
+                stems = [stem for stem in self.loose.get(key, ()) if stem not in exact]
+                files = self.by_stem[stems[0]] if len(stems) == 1 else None
+            found.append(_of_cell(files or [], one))
+        return found
+
+
+def _of_cell(files: list[File], cell: Named) -> list[File]:
+    """Those of the files that fit the cell's folders and extension best."""
+    if len(files) < 2:
+        return files
+    if cell.suffix:
+        files = [file for file in files if file.suffix.lower() == cell.suffix.lower()] or files
+    return best(files, lambda file: _shared(file.place[::-1], cell.folders[::-1])) if cell.folders else files
+
+
+def _shared(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many entries two lists share from the start."""
+    n = 0
+    for one, other in zip(a, b):
+        if one.casefold() != other.casefold():
+            break
+        n += 1
+    return n
+
+
+def best(files: list[File], score: Callable[[File], int]) -> list[File]:
+    """The files of the highest score."""
+    scores = [score(file) for file in files]
+    return [file for file, value in zip(files, scores) if value == max(scores)]
+
+
+def nearest(files: list[File], place: Sequence[str]) -> list[File]:
+    """The files that lie nearest to a folder."""
+    return best(files, lambda file: _shared(file.place, place)) if len(files) > 1 else files
+
+
+def one_of(files: list[File]) -> File | None:
+    """The first of files that are the same, byte by byte; None for none, or for files that differ."""
+    first, *others = files or [None]
+    try:
+        return first if all(filecmp.cmp(first.path, other.path, shallow=False) for other in others) else None
+    except OSError:
+        return None
+
+
+def rows_of(cells: Sequence[str], files: Sequence[File | None], names: Sequence[str]) -> list[int]:
+    """Which row of a table whose cells name images is that of each file, or of its name among ours; -1 for none.
+
+    The first counts of several rows; a cell that may mean several of the files is that of none.
+    """
+    index = Index({file.path: file for file in files if file}.values())
+    by_path: dict[str, int] = {}
+    by_name: dict[str, int] = {}
+    for row, (cell, some) in enumerate(zip(cells, index.files_of(cells))):
+        if len(some) == 1:
+            by_path.setdefault(some[0].path, row)
+        by_name.setdefault(image_name(cell), row)
+    return [
+        by_path.get(file.path, by_name.get(name, -1) if name != file.stem else -1) if file else by_name.get(name, -1)
+        for file, name in zip(files, names)
+    ]
+
+
+def refuse_two_places(doubtful: dict[str, list[File]], what: str, remedy: str, where: str = "") -> None:
+    """Raises ValueError if a name stands for several files that differ."""
+    if doubtful:
+        examples = "; ".join(
+            f"{name}: {' and '.join(file.shown for file in files[:2])}"
+            for name, files in list(doubtful.items())[:MAX_EXAMPLES]
+        )
+        many = len(doubtful) > 1
+        n = f"{len(doubtful):,} {what}{'s' * many}{where} {'have' if many else 'has'}"
+        raise ValueError(f"{n} several files that differ ({examples}). {remedy}")
+
+
+def unique_names(files: Sequence[File]) -> list[str]:
+    """A name for each file, no two alike: its own, with its folders before it where others are called the same."""
+    names = [file.stem for file in files]
+    for longer in (
+        lambda file: "_".join((*file.place[-1:], file.stem)),
+        lambda file: "_".join((*file.place, file.stem)),
+        lambda file: "_".join((*file.place, file.stem, file.suffix[1:])),
+    ):
+        counts: dict[str, int] = {}
+        for name in names:
+            counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
+        if max(counts.values(), default=1) == 1:
+            break
+        names = [longer(file) if counts[name.casefold()] > 1 else name for name, file in zip(names, files)]
+    return names

@@ -1,0 +1,104 @@
+"""A picture's file -> the picture, opened with care: size and kind are checked before its pixels are read."""
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {  # what undoes each orientation; those from 5 on exchange width and height
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MAX_BYTES = 1_000_000_000  # a larger file is no photograph
+FAX = ("group3", "group4", "tiff_ccitt", "ccitt")  # compressions of TIFF
+MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # decoders that a file may reach, whatever its name
+TOPS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits
+
+Image.init()  # register the decoders now: Pillow does it at the first use, which threads would race for
+
+
+def content_of(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    status = os.stat(source)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes")
+    return Path(source).read_bytes()
+
+
+@contextmanager
+def damage_is_said() -> Iterator[None]:
+    """Codecs fail in many ways on damaged files: OSError, SyntaxError, zlib.error, ...; all become a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"damaged ({error})") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"not an image of a known kind ({', '.join(FORMATS)})") from None
+    except Exception as error:
+        raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
+
+
+def opened(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, its pixels not yet read, and its own size. A JPEG of at least twice `size` is opened reduced."""
+    if not content:
+        raise ValueError("file is empty")
+    with damage_is_said():
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        own_size = picture.size
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+    if picture.info.get("compression") in FAX:
+        raise ValueError("a fax, of which a damaged one looks different each time")
+    if size:
+        with damage_is_said():
+            picture.draft(None, size)  # a JPEG's own way of halving, while both sides stay at least as long
+    return picture, own_size
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """How EXIF says that the stored pixels are turned, 1 to 8; 1 (upright) where it is missing or damaged."""
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged block fails in many ways, and says nothing of the pixels
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in TURNS else 1
+
+
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture if orientation == 1 else picture.transpose(TURNS[orientation])
+
+
+def eight_bit(values: np.ndarray) -> Image.Image:
+    """Gray values scaled to 8 bits, from the range that they have: 0 to 1, or 8, 10, 12, 14 or 16 bits."""
+    tops = ((1.0,) if values.dtype.kind == "f" else ()) + TOPS
+    values = np.nan_to_num(values.astype(np.float32), nan=0, posinf=0, neginf=0)
+    low, high = float(values.min()), float(values.max())
+    if low < 0:
+        values, high = values - low, high - low
+    top = next((top for top in tops if high <= top), high)
+    return Image.fromarray((values / np.float32(top / 255)).clip(0, 255).astype(np.uint8))
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in words."""
+    if isinstance(error, MemoryError):
+        return "too large for this machine's memory"
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)

@@ -1,0 +1,164 @@
+"""A data folder -> its table, decoded and split, and what is to be said of it: the same for a run and for a check."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from dataset import leakage, splits
+from dataset.cache import PixelFile, decode_table
+from dataset.choice import Choice
+from dataset.groups import join_groups
+from dataset.layout import find
+from dataset.masks import ALONG_BORDERS, INVERTED, STRETCHED
+from dataset.ownsplit import own_split
+from dataset.table import cautions, describe_table, has_mask, leave_out, read_layout, usable
+
+
+class Reading(NamedTuple):
+    """How a data folder is read; each is a setting of main.py."""
+
+    classes: Sequence[str] = ()
+    zeros: str = ""
+    split_file: str = ""
+    invert_masks: bool = False
+    stretch_masks: bool = False
+
+    @property
+    def masks(self) -> str:
+        """How masks are decoded, as `decode_row` has it."""
+        return " ".join([INVERTED] * self.invert_masks + [STRETCHED] * self.stretch_masks)
+
+
+class Decoded(NamedTuple):
+    """A data folder, read, checked and decoded."""
+
+    table: pd.DataFrame
+    pixels: PixelFile
+    given: pd.Series | None  # the parts of the data's own split; None if they have none
+    where: str  # that split stands
+    remarks: list[str]  # what a reader of the numbers must know of the reading
+
+
+class Prepared(NamedTuple):
+    """The same, split."""
+
+    table: pd.DataFrame
+    pixels: PixelFile
+    by_image: pd.Series | None  # the parts of a split by image; None if that is not possible
+    remarks: list[str]
+
+
+def decode(
+    data_dir: str | Path,
+    reading: Reading,
+    *,
+    image_size: int,
+    cache_dir: str | Path,
+    limit: int = 0,
+    split_seed: int = 42,
+    say: Callable[[str], None] = print,
+) -> Decoded:
+    """Read, check and decode a data folder; `say` what was found.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : nothing can be learned from the folder as it is read; says why, and what to do.
+    """
+    choice = Choice.of(reading.classes)
+    layout = find(data_dir, choice, reading.zeros)
+    table, of_classes = read_layout(layout, choice)
+    say("\n".join([f"\n{data_dir}: {layout.describe()}", *of_classes]))
+    given, where = own_split(layout, reading.split_file)
+    if given is not None:
+        leave_out(table, given == "", splits.NO_PART)
+    table = splits.limit_table(table, limit, split_seed)
+    table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
+    said = cautions(table)
+    say("\n".join([describe_table(table), *said]))
+    return Decoded(table, pixels, given, where, [*layout.remarks, *of_classes, *said])
+
+
+def split(
+    decoded: Decoded,
+    reading: Reading,
+    *,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    split_seed: int = 42,
+    group_by_lesion: bool = True,
+    group_duplicates: bool = False,
+    say: Callable[[str], None] = print,
+) -> Prepared:
+    """Split what was decoded, or take over the data's own split; `say` the counts.
+
+    Raises
+    ------
+    ValueError : the masks seem inverted; a class is too small; says what to do.
+    """
+    table, pixels = decoded.table, decoded.pixels
+    refuse_inverted(table, reading)
+    if group_duplicates:
+        used = usable(table)
+        pairs = leakage.find_pairs(used, pixels.thumbnails)
+        table.loc[used.index, "lesion_id"] = leakage.merge_lesions(used, pairs)
+        table["group"] = join_groups(table)
+    options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": split_seed}
+    own: list[str] = []
+    heading = [f"Split: ours, by {'lesion' if group_by_lesion else 'image'}."]
+    if decoded.given is None:
+        table["split"] = splits.split_table(table, **options, group_by_lesion=group_by_lesion)
+    else:
+        table["split"] = splits.complete_split(table, decoded.given, **options, group_by_lesion=group_by_lesion)
+        heading = own = splits.describe_own(table, decoded.given, decoded.where)
+    by_image = splits.split_by_image(table, **options)
+    counts = splits.with_totals(splits.class_table(table))
+    say("\n".join(filter(None, ["", *heading, counts.to_string(), splits.describe_split(table, by_image)])))
+    return Prepared(table, pixels, by_image, [*decoded.remarks, *own])
+
+
+def prepare_other(
+    data_dir: str | Path,
+    reading: Reading,
+    classes: Sequence[str],
+    *,
+    image_size: int,
+    cache_dir: str | Path,
+    say: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, PixelFile]:
+    """Read, check and decode a data set on which a model of these classes is measured whole; `say` what was found.
+
+    Its own words become the model's classes as `reading.classes` maps them.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `prepare`; none of its images can be used.
+    """
+    choice = Choice.of(reading.classes) if reading.classes else Choice({code: (code,) for code in classes})
+    layout = find(data_dir, choice, reading.zeros)
+    table, _ = read_layout(layout, choice, complete=False)
+    if usable(table).empty:
+        raise ValueError(
+            f"--external-dir {data_dir} has no image that can be measured: {describe_table(table)}\n"
+            f"Its classes are {', '.join(layout.labels.classes)}; the model's are {', '.join(classes) or 'none'}. "
+            "--classes maps words of both to classes, as in --classes malignant=MEL,BCC benign=NV."
+        )
+    table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
+    say("\n".join([f"\n{data_dir}: {layout.describe()}", describe_table(table), *cautions(table)]))
+    if usable(table).empty:
+        raise ValueError(f"--external-dir {data_dir} has no image that can be measured, for the reasons above.")
+    refuse_inverted(table, reading)
+    return table, pixels
+
+
+def refuse_inverted(table: pd.DataFrame, reading: Reading) -> None:
+    """Raises ValueError if most masks are lesion along all four borders, as inverted ones are."""
+    masked = table[has_mask(table)]
+    n = int(masked["reason"].str.contains(ALONG_BORDERS, regex=False).sum())
+    if 2 * n > len(masked):
+        remedy = "leave out --invert-masks" if reading.invert_masks else "pass --invert-masks"
+        raise ValueError(
+            f"{n:,} of {len(masked):,} masks are lesion along all four borders, as if black and white were exchanged. "
+            f"Expected the lesion to be white, or above 0. If it is black in them, {remedy}; else remove these masks."
+        )

@@ -1,0 +1,204 @@
+"""A table of the user's: any delimiter and encoding, decimal commas, with or without a header."""
+
+import codecs
+import csv
+import io
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from dataset.columns import is_known, may_name, names_images, with_image_column
+from dataset.names import Index, named
+
+MAX_BYTES = 1_000_000_000  # of a file that is read
+PEEKED = 1 << 16  # bytes that show what a file is
+MAX_HEADER = 100_000  # characters
+ZIP = b"PK\x03\x04"  # how a workbook begins
+DELIMITERS = ",;\t|"
+SAVE_AS = "Save it as CSV UTF-8, with commas"
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
+
+
+def read_rows(path: Path, images: Index | None = None) -> pd.DataFrame:
+    """All rows of a table as stripped text, blank lines left out, with the column that names the images called image.
+
+    Empty cells behind the header's last column are dropped, as some programs end each row with a comma. A table without
+    header has the columns image and label, or image and numbers.
+
+    Parameters
+    ----------
+    images : tell which column names them, and whether the first line is a header.
+
+    Raises
+    ------
+    ValueError : not such a file, or one that is no table; says in which line, and what to do.
+    """
+    lines = _parse(path)
+    if not lines or not _trimmed(lines[0][1]):
+        raise ValueError(f"{path} is empty. Expected a header and one row per image.")
+    if not _has_header([cells for _, cells in lines[:20]], images):
+        lines = [(0, _made_header(lines[0][1], images)), *lines]
+    header, *rows = lines
+    names = [name.strip() for name in _trimmed(header[1])]
+    if repeated := sorted({name for name in names if name and names.count(name) > 1}):
+        raise ValueError(f"{path} has more than one column {', '.join(repeated)}. Remove or rename all but one.")
+    for line, cells in rows:
+        del cells[len(names) + len(_trimmed(cells[len(names) :])) :]
+        if len(cells) != len(names):
+            raise ValueError(
+                f"{path}, line {line}: {len(cells)} cells, but the header has {len(names)}: {', '.join(names[:12])}. "
+                "Put cells that hold a comma into quotation marks, or remove what is too much."
+            )
+    table = pd.DataFrame([[cell.strip() for cell in cells] for _, cells in rows], columns=names, dtype=str)
+    table = table.loc[:, [bool(name) for name in names]]
+    return with_image_column(table.apply(_with_points) if len(table.columns) else table, images)
+
+
+def header_of(path: Path) -> list[str]:
+    """The cells of a table's first line; [] if it is none."""
+    lines = peek(path)
+    return [name.strip() for name in lines[0]] if lines else []
+
+
+def peek(path: Path) -> list[list[str]]:
+    """The cells of the first lines of a table; [] for a file that holds no text, or none that can be read."""
+    if not path.is_file():  # to open a pipe would wait for its other end
+        return []
+    try:
+        with path.open("rb") as file:
+            content = file.read(PEEKED)
+        if content.startswith(ZIP):
+            return []
+        text, delimiter = _undeclared(codecs.getincrementaldecoder(_encoding_of(content))("replace").decode(content))
+        whole = len(content) < PEEKED
+        lines = [line[:MAX_HEADER] for line in text.splitlines() if line.strip()][: None if whole else -1]
+        return list(csv.reader(lines[:20], delimiter=delimiter or _delimiter_of(lines[0]))) if lines else []
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def is_of_images(lines: list[list[str]], images: Index) -> bool:
+    """Whether a table with these first lines names images, by a column's name or by its cells."""
+    if not lines:
+        return False
+    columns = [name.strip() for name in lines[0]]
+    cells = ((cell.strip(), column) for line in lines for cell, column in zip(line[:12], columns))
+    return names_images(columns) or any(may_name(cell, column) and cell in images for cell, column in cells)
+
+
+def _parse(path: Path) -> list[tuple[int, list[str]]]:
+    """The cells of each line that is not blank, with its number."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file. Expected a CSV file there.")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has more than {MAX_BYTES:,} bytes. Expected a CSV file with one row per image.")
+    text = _decoded(path.read_bytes(), path)
+    body, delimiter = _undeclared(text)
+    first = next((line for line in body.splitlines() if line.strip()), "")
+    reader = csv.reader(io.StringIO(body, newline=""), strict=True, delimiter=delimiter or _delimiter_of(first))
+    skipped = text.count("\n") - body.count("\n")
+    found, line = [], 1 + skipped
+    try:
+        for cells in reader:
+            if any("\n" in cell or "\0" in cell for cell in cells):
+                raise csv.Error("a quotation mark without its partner, or binary data")
+            if cells and any(map(str.strip, cells)):
+                found.append((line, cells))
+            line = reader.line_num + 1 + skipped
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {line}: {error}. Expected a table as text. {SAVE_AS}.") from None
+    return found
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    """A file's text. Raises ValueError for one that is none."""
+    if content.startswith(ZIP):
+        raise ValueError(f"{path} is an Excel workbook or another zip archive. {SAVE_AS}.")
+    try:
+        encoding = _encoding_of(content)
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: not text in UTF-8, UTF-16 or cp1252 ({error}). {SAVE_AS}.") from None
+
+
+def _encoding_of(content: bytes) -> str:
+    """How a text is encoded: by its mark; by its NULs; UTF-8; or else as Windows does in the West."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    nulls = [content[start:PEEKED:2].count(0) for start in (0, 1)]
+    if max(nulls) > 0.2 * min(len(content), PEEKED):
+        return "utf-16-le" if nulls[1] > nulls[0] else "utf-16-be"
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    try:
+        decoder.decode(content)
+    except UnicodeDecodeError:
+        # What is UTF-8 elsewhere is damaged here, not written by Windows.
+        return "utf-8-sig" if re.search(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", content) else "cp1252"
+    return "utf-8-sig"
+
+
+def _undeclared(text: str) -> tuple[str, str]:
+    """The text without a first line "sep=;", as Excel writes, and the delimiter that it names, or ""."""
+    if found := re.match(r'"?sep=(.)"?[ ,;\t]*\r?\n', text, re.IGNORECASE):
+        return text[found.end() :], found[1]
+    return text, ""
+
+
+def _delimiter_of(line: str) -> str:
+    """What separates the cells of a first line: with it the column of images is told, or else most cells are."""
+
+    def score(delimiter: str) -> tuple[bool, bool, int]:
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter))
+        except (csv.Error, StopIteration):
+            return False, False, 0
+        is_whole = not any(other in cell for cell in cells for other in DELIMITERS[1:])
+        return names_images(cells), is_whole or len(cells) == 1, len(cells)
+
+    best = max(DELIMITERS, key=lambda delimiter: (score(delimiter)[0], score(delimiter)[2] > 1, *score(delimiter)[1:]))
+    return best if score(best)[2] > 1 else ","
+
+
+def _has_header(lines: list[list[str]], images: Index | None) -> bool:
+    """Whether the first of these lines names columns: it names no image, and looks unlike the next."""
+    first, *others = [[cell.strip() for cell in cells] for cells in lines]
+    if any(map(is_known, first)):
+        return True
+    if any(named(cell).suffix for cell in first) or any(
+        cell in images for cell in first if images is not None and cell
+    ):
+        return False
+    same = [_shape(cell) for cell in first if _shape(cell) != cell and any(c.isalpha() for c in cell)]
+    return not any(_shape(cell) in same for cells in others[:1] for cell in cells)
+
+
+def _shape(name: str) -> str:
+    """A name with # for each number in it."""
+    return re.sub(r"\d+", "#", name)
+
+
+def _made_header(cells: list[str], images: Index | None) -> list[str]:
+    """Names for the columns of a table without header."""
+    n = len(_trimmed(cells))
+    is_image = [bool(named(cell).suffix) or (images is not None and cell.strip() in images) for cell in cells[:n]]
+    place = is_image.index(True) if any(is_image) else 0
+    rest = ["label"] if n == 2 else [f"column {position}" for position in range(1, n + 1) if position != place + 1]
+    return [*rest[:place], "image", *rest[place:]]
+
+
+def _with_points(cells: pd.Series) -> pd.Series:
+    """A column of numbers with points for decimal commas; any other as it is."""
+    with_comma = cells.str.contains(",", regex=False)
+    if not with_comma.any() or not cells[cells != ""].map(lambda cell: bool(_NUMBER.fullmatch(cell))).all():
+        return cells
+    return cells.str.replace(",", ".", regex=False)
+
+
+def _trimmed(cells: list[str]) -> list[str]:
+    """Without the empty cells at the end."""
+    n = len(cells)
+    while n and not cells[n - 1].strip():
+        n -= 1
+    return cells[:n]

@@ -1,0 +1,272 @@
+"""The vocabulary of diagnoses, and --classes, which maps words to classes."""
+
+import pytest
+from conftest import picture
+
+import decision
+from dataset import choice, classes
+from dataset.classes import classes_of, code_of, is_malignant, is_melanoma
+from dataset.layout import find
+from dataset.table import read_table
+
+
+def folder_of(place, values, header="image,diagnosis", **others):
+    """Images i0, i1, ... with these cells behind their names."""
+    for k in range(len(values)):
+        (place / "images").mkdir(exist_ok=True)
+        picture(k).save(place / "images" / f"i{k}.jpg")
+    (place / "t.csv").write_text("\n".join([header, *(f"i{k},{value}" for k, value in enumerate(values))]) + "\n")
+    return place
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "unknown",
+        "nan",
+        "None",
+        "NA",
+        "n/a",
+        "?",
+        "indeterminate",
+        "-1",
+        "-1.0",
+        "UNK",
+        "NULL",
+        "-",
+        "--",
+        "<NA>",
+        "Undetermined",
+        "unlabeled",
+        "not available",
+        "Not_Available",
+        "N/A",
+        "no diagnosis",
+    ],
+)
+def test_a_word_for_no_diagnosis_is_no_class(tmp_path, word):
+    table = read_table(folder_of(tmp_path, ["melanoma", "nevus", word]))
+    assert classes_of(table) == ("MEL", "NV")
+    assert table["reason"].iloc[2] == f"labelled {word}, which is no diagnosis"
+
+
+def test_spellings_of_a_word_that_is_not_known_are_one_class_by_the_commonest(tmp_path):
+    table = read_table(
+        folder_of(tmp_path, ["Acne", "acne", "acne", "ACNE", "rosy-rash", "Rosy rash", "Rosy rash", "rosy_rash"])
+    )
+    assert classes_of(table) == ("Rosy rash", "acne")
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    {
+        "MEL": "mel Melanoma MELANOMA malignant_melanoma",
+        "NV": "nv NEV nevus Nevi naevus melanocytic_nevi Melanocytic-Nevus",
+        "AKIEC": "AK ack akiec Actinic_keratoses actinic_keratosis Solar_or_actinic_keratosis",
+        "BKL": "bkl benign_keratosis-like_lesions Benign_Keratosis",
+        "SEK": "SEK sk seborrheic_keratosis Seborrheic_Keratosis seborrhoeic_keratosis",
+        "VASC": "vasc vascular_lesions Vascular_Lesion",
+        "SCC": "scc squamous_cell_carcinoma",
+        "benign": "Benign BENIGN benign",
+        "malignant": "Malignant MALIGNANT",
+    }.items(),
+    ids=lambda value: value.split()[0],
+)
+def test_the_same_word_in_any_spelling_is_one_code(code, words):
+    assert {code_of(word) for word in words.split()} == {code}
+    assert {code_of(word.replace("_", " ") + " ") for word in words.split()} == {code}
+
+
+def test_not_otherwise_specified_adds_nothing():
+    assert [code_of(f"{name}, NOS") for name in ("Melanoma", "Nevus", "Squamous cell carcinoma")] == [
+        "MEL",
+        "NV",
+        "SCC",
+    ]
+
+
+def test_a_part_of_a_diagnosis_is_a_class_of_its_own():
+    words = [
+        "Melanoma in situ",
+        "Melanoma Invasive",
+        "Melanoma",
+        "Common Nevus",
+        "Atypical Nevus",
+        "Nevus",
+        "Bowen's disease",
+    ]
+    assert len({code_of(word) for word in words}) == len(words)
+    assert code_of("seborrheic keratosis") != code_of("bkl")
+
+
+@pytest.mark.parametrize(
+    "word, melanoma, malignant",
+    [
+        ("Malignant", False, True),
+        ("Melanoma, NOS", True, True),
+        ("melanoma in situ", True, True),
+        ("Melanoma Invasive", True, True),
+        ("melanoma (less than 0.76 mm)", True, True),
+        ("lentigo maligna", True, True),
+        ("Squamous cell carcinoma, Invasive", False, True),
+        ("Malignant epidermal proliferations", False, True),
+        ("Bowen's disease", False, True),
+        ("non-melanoma skin cancer", False, True),
+        ("not MEL", False, False),
+        ("nonmelanoma", False, False),
+        ("Benign melanocytic proliferations", False, False),
+        ("nevus", False, False),
+        ("rosy rash", False, False),
+    ],
+)
+def test_the_words_of_a_class_say_whether_it_is_melanoma_and_malignant(word, melanoma, malignant):
+    assert (is_melanoma(code_of(word)), is_malignant(code_of(word))) == (melanoma, malignant)
+
+
+def test_thresholds_are_fitted_for_all_stages_of_melanoma():
+    codes = list(map(code_of, ["Nevus", "Melanoma in situ", "Melanoma Invasive", "Squamous cell carcinoma in situ"]))
+    assert decision.points_among(codes) == {"melanoma": [1, 2], "malignant": [1, 2, 3]}
+    assert decision.points_among([code_of("Benign"), code_of("Malignant")]) == {"malignant": [1]}
+
+
+def test_classes_that_are_not_known_are_named_with_what_to_do(tmp_path):
+    assert classes.describe_unknown(["MEL", "NV", "not MEL", "Melanoma (thin)"]) == ""
+    said = classes.describe_unknown(["MEL", "rosy rash", "0"])
+    assert "does not know rosy rash, 0." in said and '--classes "malignant=rosy rash"' in said
+
+
+@pytest.mark.parametrize("name", ["true", "false", "image", "predicted", "balanced", "label", "Status"])
+def test_a_class_called_as_a_column_of_our_tables_gets_another_name(tmp_path, name):
+    table = read_table(folder_of(tmp_path, [name, "nevus", "acne"]))
+    assert f"{name}_" in classes_of(table) and name not in classes_of(table)
+
+
+def test_kaggles_and_the_archives_words_are_known():
+    words = (
+        "Actinic keratoses;Melanocytic nevi;Benign keratosis-like lesions ;Vascular lesions;pigmented benign keratosis;"
+    )
+    words += "Common Nevus;Atypical Nevus;reed or spitz nevus;blue nevus;clark nevus;lentigo;melanosis;Solar lentigo;"
+    words += "Seborrheic keratosis;Lichen planus like keratosis;Dermatofibroma;Hemangioma;ACK;NEV;SEK;BCC"
+    assert [word for word in words.split(";") if not classes.is_known(code_of(word))] == []
+
+
+# Columns
+
+
+def test_true_and_false_and_blanks_are_ones_and_zeros(tmp_path):
+    for rows in (["True,False", "False,True"], ["1,", ",1"], ["yes,no", "no,yes"], ["TRUE,", ",TRUE"]):
+        assert list(read_table(folder_of(tmp_path, rows, "image,MEL,NV"))["label"]) == ["MEL", "NV"], rows
+
+
+@pytest.mark.parametrize(
+    "name, classes",
+    [("melanoma", ("MEL", "not MEL")), ("malignant", ("benign", "malignant")), ("is_ill", ("is_ill", "not is_ill"))],
+)
+@pytest.mark.parametrize("one, zero", ["10", ("1.0", "0.0"), ("True", "False"), ("1", "")])
+def test_one_column_of_zeros_and_ones_names_a_class_and_the_rest(tmp_path, name, classes, one, zero):
+    table = read_table(folder_of(tmp_path, [one, zero, one], f"image,{name}"))
+    assert set(classes_of(table)) == set(classes)
+    assert list(table["label"] == code_of(name)) == [True, False, True]
+
+
+def test_a_column_of_zeros_and_ones_beside_details_is_no_diagnosis(tmp_path):
+    folder = folder_of(tmp_path, ["L1,1", "L2,0"], "image,lesion_id,is_left")
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"t.csv names images and no diagnoses; if one of its columns lesion_id, is_left does, call it label",
+    ):
+        read_table(folder)
+
+
+ISIC_2017 = ["1.0,0.0", "0.0,1.0", "0.0,0.0", "0.0,0.0"]
+
+
+def test_rows_of_zeros_are_asked_about_and_named_by_zeros(tmp_path):
+    folder = folder_of(tmp_path, ISIC_2017, "image_id,melanoma,seborrheic_keratosis")
+    with pytest.raises(
+        ValueError, match=r"2 of 4 rows of .*t\.csv have a 0 for each of melanoma, seborrheic.*--zeros NV"
+    ):
+        read_table(folder)
+    assert list(read_table(folder, zeros="NV")["label"].astype(object)) == ["MEL", "SEK", "NV", "NV"]
+    assert read_table(folder, zeros="unknown")["label"].isna().tolist() == [False, False, True, True]
+
+
+def test_one_row_of_zeros_among_many_is_left_out_with_the_reason(tmp_path):
+    rows = [*["1,0", "0,1"] * 10, "0,0"]
+    assert read_table(folder_of(tmp_path, rows, "image,MEL,NV"))["reason"].iloc[-1] == "labels are not one-hot"
+
+
+def test_a_column_of_known_words_is_one_of_diagnoses_whatever_it_is_called(tmp_path):
+    table = read_table(folder_of(tmp_path, ["back,melanoma", "face,nevus", "arm,nevus"], "image,place,Befund"))
+    assert list(table["label"]) == ["MEL", "NV", "NV"]
+
+
+def test_numbers_beside_words_that_say_the_same_are_no_second_reading(tmp_path):
+    table = read_table(folder_of(tmp_path, ["benign,0", "malignant,1", "benign,0"], "image,benign_malignant,target"))
+    assert classes_of(table) == ("benign", "malignant")
+
+
+def test_true_and_false_columns_about_the_patient_are_no_classes_beside_a_diagnosis(tmp_path):
+    """As PAD-UFES-20's, one of which is called skin_cancer_history."""
+    rows = ["True,False,NEV", "False,True,MEL", "False,True,BCC"]
+    table = read_table(folder_of(tmp_path, rows, "img_id,smoke,skin_cancer_history,diagnostic"))
+    assert list(table["label"]) == ["NV", "MEL", "BCC"]
+
+
+# --classes
+
+WORDS = ["Melanoma, NOS", "BCC", "Nevus", "rosy rash", "a, b"]
+
+
+def quoted_folder(place):
+    return folder_of(place, [f'"{word}"' for word in WORDS])
+
+
+def test_classes_are_mapped_and_ordered(tmp_path):
+    table = read_table(quoted_folder(tmp_path), ["malignant=MEL,BCC", "benign=NV,Rosy Rash"])
+    assert classes_of(table) == ("malignant", "benign")
+    assert list(table["label"].astype(object)[:4]) == ["malignant", "malignant", "benign", "benign"]
+    assert table["reason"].iloc[4] == "labelled a, b, which is not among the classes"
+
+
+@pytest.mark.parametrize("text", ['x="a, b",NV', "x='a, b', nevus", '"x"="a, b","NV"'])
+def test_names_with_blanks_and_commas_may_be_quoted(tmp_path, text):
+    table = read_table(quoted_folder(tmp_path), [text, "MEL"])
+    assert list(table["label"].astype(object)[[0, 2, 4]]) == ["MEL", "x", "x"]
+
+
+def test_a_plain_name_may_hold_a_comma(tmp_path):
+    assert list(read_table(quoted_folder(tmp_path), ["a, b", "NV"])["label"].astype(object)[[2, 4]]) == ["NV", "a, b"]
+
+
+@pytest.mark.parametrize(
+    "texts, message",
+    [
+        (["x=MEL", "y=mel,NV"], "A class is named twice: mel"),
+        (["x=MEL", "x=NV"], "A class is named twice: x"),
+        (["x="], "expected a class, or NAME=CLASS"),
+        (["=MEL"], "expected a class, or NAME=CLASS"),
+        (["x=wart", "NV"], 'has no class x; its classes are .*"a, b"'),
+    ],
+)
+def test_a_map_that_cannot_be_meant_is_refused_with_the_classes(tmp_path, texts, message):
+    with pytest.raises(ValueError, match=message):
+        read_table(quoted_folder(tmp_path), texts)
+
+
+def test_a_member_that_the_data_do_not_have_is_named(tmp_path):
+    layout = find(quoted_folder(tmp_path), map_ := choice.Choice.of(["x=MEL,wart", "NV"]))
+    _, remarks = map_.apply(layout.labels, True, "here")
+    assert remarks[0] == "--classes names wart, which here does not have."
+
+
+def test_another_data_sets_words_become_the_models_classes(tmp_path):
+    folder = folder_of(tmp_path, ["melanoma", "malignant", "Benign", "wart"])
+    table = read_table(folder, ["malignant=MEL,BCC", "benign=NV"], complete=False)
+    assert list(table["label"].astype(object)[:3]) == ["malignant", "malignant", "benign"]
+    assert table["reason"].iloc[3] == "labelled wart, which is not among the classes"
+
+
+def test_another_data_sets_own_spelling_of_a_models_class_is_that_class(tmp_path):
+    table = read_table(folder_of(tmp_path, ["ILL", "Well"]), ["ill=MEL", "well=NV"], complete=False)
+    assert list(table["label"]) == ["ill", "well"]

@@ -1,0 +1,141 @@
+"""Lesions and patients, joined: whoever shares either is one group in the split, the audit and the intervals."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import picture
+
+from dataset import leakage, splits
+from dataset.groups import groups_of, join_groups
+from dataset.prepare import Reading, decode, split
+from dataset.table import USED, read_table
+from report import results, sidebyside
+from report.folder import RunFolder
+
+
+def test_whoever_shares_a_lesion_or_a_patient_is_one_group_also_through_others():
+    table = pd.DataFrame(
+        {"lesion_id": ["A", "A", "B", "C", "D", "E"], "patient_id": ["1", "2", "2", "3", np.nan, np.nan]}, dtype=object
+    )
+    assert list(join_groups(table)) == ["A", "A", "A", "C", "D", "E"]
+
+
+def test_without_patients_groups_are_the_lesions():
+    table = pd.DataFrame({"lesion_id": ["b", "a", "b"], "patient_id": [np.nan] * 3}, dtype=object)
+    assert list(join_groups(table)) == ["b", "a", "b"]
+    assert list(groups_of(table)) == ["b", "a", "b"] and list(groups_of(table.assign(group="g"))) == ["g"] * 3
+
+
+def test_a_lesion_and_a_patient_of_the_same_name_are_not_the_same():
+    table = pd.DataFrame({"lesion_id": ["1", "2"], "patient_id": ["2", "3"]}, dtype=object)
+    assert join_groups(table).nunique() == 2
+
+
+def patients_folder(place, header="image,label,lesion_id,patient_id", n_patients=12):
+    (place / "images").mkdir(parents=True)
+    lines = [header]
+    for k in range(36):
+        picture(k).save(place / "images" / f"i{k}.png")
+        patient = k % n_patients
+        lines.append(f"i{k},{'mel' if patient % 2 else 'nv'},{k},P{patient}")
+    (place / "t.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def test_no_patient_is_in_two_parts(tmp_path):
+    place = patients_folder(tmp_path / "data")
+    reading, said = Reading(), []
+    prepared = split(decode(place, reading, image_size=32, cache_dir=tmp_path / "c", say=str), reading, say=said.append)
+    assert prepared.table.groupby("patient_id")["split"].nunique().max() == 1
+    assert prepared.table["lesion_id"].nunique() == 36
+    assert "of the same lesion or patient in train; in this split, 0 have" in said[0]
+
+
+@pytest.mark.parametrize("name", ["patient_id", "Patient ID", "patient"])
+def test_patients_alone_are_enough(tmp_path, name):
+    place = patients_folder(tmp_path / "data", f"image,label,number,{name}")
+    table = read_table(place)
+    assert table["group"].nunique() == 12 and not table["lesion_known"].any()
+    assert splits.describe_split(table.assign(split="train"), None).startswith("A split by image is not possible")
+
+
+def test_unknown_patients_are_not_one_patient(tmp_path):
+    place = patients_folder(tmp_path / "data")
+    text = (place / "t.csv").read_text()
+    (place / "t.csv").write_text(text.replace(",P0\n", ",unknown\n").replace(",P1\n", ",\n"))
+    table = read_table(place)
+    assert table["patient_id"].isna().sum() == 6 and table["group"].nunique() == 10 + 6
+
+
+def test_without_either_the_run_says_that_it_cannot_know():
+    table = pd.DataFrame({"image": list("ab"), "lesion_id": list("ab"), "label": 0, "status": USED})
+    table = table.assign(lesion_known=False, patient_id=np.nan, split="train")
+    assert "may lie in several parts, which cannot be known" in splits.describe_split(table, None)
+
+
+def test_images_of_a_patient_are_pairs_and_those_of_none_are_not():
+    thumbnails = np.random.default_rng(0).integers(0, 255, (4, 96, 96, 3)).astype(np.uint8)
+    table = pd.DataFrame({"image": list("abcd"), "lesion_id": list("aacd"), "digest": list("wxyz"), "row": range(4)})
+    table["patient_id"] = pd.Series(["P", "P", "P", np.nan], dtype=object)
+    pairs = leakage.find_pairs(table, thumbnails)
+    assert pairs[["image_a", "image_b", "kind"]].values.tolist() == [
+        ["a", "b", "same lesion"],
+        ["a", "c", "same patient"],
+        ["b", "c", "same patient"],
+    ]
+    text = leakage.describe_pairs(pairs.assign(crosses=True, crosses_by_image=False))
+    assert "2 pairs are the same patient: 2 lie across the split" in text
+    assert "patient" not in leakage.describe_pairs(pairs[:1].assign(crosses=True, crosses_by_image=False))
+
+
+def test_duplicates_join_the_groups_of_their_patients(tmp_path):
+    place = patients_folder(tmp_path / "data")
+    (place / "images" / "i1.png").write_bytes((place / "images" / "i0.png").read_bytes())  # of P1 and of P0
+    reading = Reading()
+    decoded = decode(place, reading, image_size=32, cache_dir=tmp_path / "c", say=str)
+    table = split(decoded, reading, group_duplicates=True, say=str).table.set_index("image")
+    assert table["group"]["i0"] == table["group"]["i1"] == table["group"]["i13"] and table["group"].nunique() == 11
+    assert table.loc[table["patient_id"].isin(["P0", "P1"]), "split"].nunique() == 1
+
+
+class Recorded(Exception):
+    """What the bootstrap was given."""
+
+
+def test_intervals_are_those_of_groups(monkeypatch):
+    def record(groups):
+        raise Recorded(list(groups))
+
+    table = pd.DataFrame(
+        {"image": list("ab"), "lesion_id": list("ab"), "group": ["g", "g"], "label": 0, "status": USED}
+    )
+    collected = SimpleNamespace(label=None, mask=None, of=lambda some: None)
+    collected._replace = lambda **_: collected
+    monkeypatch.setattr(results, "is_current", lambda calibration: True)
+    monkeypatch.setattr(results, "collect", lambda *_: collected)
+    monkeypatch.setattr(results.bootstrap, "resample_lesions", record)
+    with pytest.raises(Recorded, match="'g', 'g'"):
+        results.assess(None, SimpleNamespace(table=table), {}, None, task="x", precision="fp32")
+
+
+def test_a_comparison_draws_groups_too(monkeypatch):
+    def record(head, first, second, groups):
+        raise Recorded(groups.to_dict())
+
+    test = pd.DataFrame({"lesion_id": ["a", "b"], "group": ["g", "g"]}, index=["a", "b"])
+    run = SimpleNamespace(test=test, tables={"t": {"label": None}}, name="r", remarks={"t": ""})
+    monkeypatch.setattr(sidebyside, "compare", record)
+    with pytest.raises(Recorded, match="'a': 'g', 'b': 'g'"):
+        sidebyside._difference("label", (run, "t"), (run, "t"))
+
+
+@pytest.mark.parametrize("patients", [False, True])
+def test_the_groups_stand_in_splits_csv_where_patients_are_known(tmp_path, patients):
+    table = pd.DataFrame({"image": list("ab"), "label": pd.Categorical(["NV", "NV"]), "lesion_id": list("ab")})
+    table = table.assign(split="train", status=USED, reason="", group=["a", "a"] if patients else ["a", "b"])
+    folder = RunFolder(tmp_path)
+    folder.write_data(table)
+    columns = list(pd.read_csv(tmp_path / "splits.csv"))
+    assert columns == ["image", "label", "lesion_id", "split"] + ["group"] * patients

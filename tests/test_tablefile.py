@@ -1,0 +1,146 @@
+"""Tables as programs write them: each is read, or refused with file, line and remedy."""
+
+import zipfile
+
+import pytest
+from conftest import picture
+
+from dataset import tablefile
+from dataset.classes import classes_of
+from dataset.layout import find
+from dataset.table import read_table
+from dataset.tablefile import read_rows
+
+LINES = ["image,label", "a,mel", "b,nv", "é,bkl"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with the images a, b and é, two of them in folders that look like classes."""
+    for place, name in (("batch a", "a"), ("batch b", "b"), ("batch b", "é")):
+        (tmp_path / place).mkdir(exist_ok=True)
+        picture(len(name)).save(tmp_path / place / f"{name}.jpg")
+    return tmp_path
+
+
+def labels_of(folder):
+    table = read_table(folder)
+    return dict(zip(table["image"], table["label"].astype(object)))
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+def test_a_table_of_any_delimiter_and_encoding_is_read(photos, delimiter, encoding):
+    text = "\r\n".join(LINES).replace(",", delimiter)
+    (photos / "labels.csv").write_bytes(text.encode(encoding))
+    assert labels_of(photos) == {"a": "MEL", "b": "NV", "é": "BKL"}
+
+
+@pytest.mark.parametrize("name", ["labels.tsv", "labels.tab", "labels.txt", "labels", "HAM10000_metadata"])
+def test_a_table_of_another_suffix_or_none_is_read(photos, name):
+    (photos / name).write_text("\n".join(LINES).replace(",", "\t"), encoding="utf-8")
+    assert labels_of(photos)["a"] == "MEL"
+
+
+def test_the_line_in_which_excel_names_the_delimiter_is_no_header(photos):
+    (photos / "t.csv").write_text("sep=;\n" + "\n".join(LINES).replace(",", ";"), encoding="utf-8")
+    assert labels_of(photos)["b"] == "NV"
+    (photos / "t.csv").write_text('sep=;\nimage;label\na;"mel\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"t\.csv, line 3: "):
+        read_table(photos)
+
+
+def test_decimal_commas_are_points(photos):
+    (photos / "t.csv").write_text("image;MEL;NV;age\na;1,0;0,0;55,5\nb;0,0;1,0;60,0\n")
+    table = read_table(photos)
+    assert list(table["label"].astype(object)) == ["MEL", "NV"] and list(table["age"]) == [55.5, 60]
+
+
+@pytest.mark.parametrize("first", ["a.jpg,melanoma", "a,melanoma"])
+def test_a_table_without_header_is_read(photos, first):
+    (photos / "ISBI2016_ISIC_Part3_Training_GroundTruth.csv").write_text(f"{first}\nb,nevus\n")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV"}
+
+
+def test_a_table_without_header_is_told_by_the_likeness_of_its_lines_where_no_image_is_there(tmp_path):
+    (tmp_path / "t.csv").write_text("ISIC_0000000,benign\nISIC_0000001,malignant\n")
+    assert read_rows(tmp_path / "t.csv")["image"].tolist() == ["ISIC_0000000", "ISIC_0000001"]
+
+
+def test_of_a_table_without_header_and_with_more_columns_the_first_line_is_a_row(photos):
+    (photos / "t.csv").write_text("1,a.jpg,melanoma,55\n2,b.jpg,nevus,60\n")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV"}
+
+
+@pytest.mark.parametrize("column", ["path", "Image Name", "imageID", "derm", "Bild", "my pictures"])
+def test_images_may_be_named_in_a_column_of_any_name(photos, column):
+    (photos / "t.csv").write_text(f"{column},label\nbatch a/a.jpg,mel\nbatch b/b.jpg,nv\n")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV"}
+
+
+def test_a_column_that_names_the_images_comes_before_one_that_is_called_so(photos):
+    (photos / "t.csv").write_text("image,photo no,label\n17,a,mel\n18,b,nv\n")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV"}
+
+
+def test_more_than_a_hundred_labels_are_read(tmp_path):
+    for k in range(101):
+        picture(k, (8, 8)).save(tmp_path / f"i{k}.png")
+    (tmp_path / "labels.csv").write_text("image,label\n" + "".join(f"i{k},disease {k}\n" for k in range(101)))
+    assert len(classes_of(read_table(tmp_path))) == 101
+
+
+def test_a_large_table_is_read_and_a_giant_one_refused_by_name(photos, monkeypatch):
+    (photos / "labels.csv").write_text(
+        "image,label\na,mel\nb,nv\n" + "\n" * (tablefile.PEEKED * 2) + "é,bkl\n", "utf-8"
+    )
+    assert labels_of(photos)["é"] == "BKL"
+    monkeypatch.setattr(tablefile, "MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"labels\.csv has more than 1,000 bytes"):
+        read_table(photos)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"image,label\na,mel,x\n", r"labels\.csv, line 2: 3 cells, but the header has 2: image, label\. Put"),
+        (
+            b"image,label\na,mel\nb,\xe9\xe9\n\xc3\xa9,nv\n",
+            r"labels\.csv, line 3: not text in UTF-8.*Save it as CSV UTF-8",
+        ),
+        (b"PK\x03\x04 and so on", r"labels\.csv is an Excel workbook.*Save it as CSV UTF-8"),
+        (b"image,label\na,m\0l\n", r"labels\.csv, line 2: .*binary data"),
+    ],
+)
+def test_a_table_of_diagnoses_that_cannot_be_read_is_refused_before_folders_are_tried(photos, content, message):
+    for code in ("melanoma", "nevus"):
+        (photos / code).mkdir()
+        picture().save(photos / code / f"{code}.jpg")
+    (photos / "labels.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_table(photos)
+
+
+def test_a_workbook_that_names_images_is_refused_with_what_to_save_it_as(tmp_path):
+    for code in ("melanoma", "nevus"):
+        (tmp_path / code).mkdir()
+        picture().save(tmp_path / code / f"img_{code}.jpg")
+    with zipfile.ZipFile(tmp_path / "truth.xlsx", "w") as book:
+        book.writestr("xl/sharedStrings.xml", "<si><t>img_melanoma</t></si><si><t>img_nevus</t></si>")
+    with pytest.raises(ValueError, match=r"truth\.xlsx names images.*Save its table as truth\.csv"):
+        read_table(tmp_path)
+    with zipfile.ZipFile(tmp_path / "truth.xlsx", "w") as book:
+        book.writestr("xl/sharedStrings.xml", "<si><t>the cost of travel</t></si>")
+    assert len(read_table(tmp_path)) == 2
+
+
+def test_a_table_that_names_no_images_is_named_as_not_used(photos):
+    (photos / "labels.csv").write_text("\n".join(LINES), encoding="utf-8")
+    (photos / "hmnist_8_8_RGB.csv").write_text("pixel0000,label\n1,2\n")
+    assert "Tables that name no images are not used: hmnist_8_8_RGB.csv." in find(photos).describe()
+
+
+def test_a_broken_table_beside_ground_truth_is_named_and_stops_nothing(photos):
+    (photos / "GroundTruth.csv").write_text("\n".join(LINES), encoding="utf-8")
+    (photos / "old.csv").write_text("image,label\na,mel,x\n")
+    assert "Not used, because it cannot be read" in find(photos).describe()
