@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 from scipy.special import log_softmax
 from sklearn import metrics
 
@@ -381,3 +381,22 @@ def test_scores_of_any_number_of_classes_are_scikit_learns(n_classes):
     assert found["balanced_accuracy"].item() == pytest.approx(recall.mean())
     f1 = metrics.f1_score(true, called, labels=present, average=None)
     assert [found[f"per_class.c{k}.f1"].item() for k in present] == pytest.approx(f1)
+
+
+def test_a_perfectly_calibrated_models_mean_error_is_that_of_labels_drawn_from_it():
+    """One image in a bin: it is right with 0.8, off by 0.2, or else by 0.8; of n images the mean is by the binomial."""
+    assert evaluate.ece_if_calibrated(np.array([[0.8, 0.2]]), 20_000) == pytest.approx(0.8 * 0.2 + 0.2 * 0.8, abs=0.005)
+    n, p = 100, 0.75
+    hits = np.arange(n + 1)
+    expected = (stats.binom.pmf(hits, n, p) * abs(hits / n - p)).sum()
+    assert evaluate.ece_if_calibrated(np.full((n, 2), [p, 1 - p]), 5000) == pytest.approx(expected, rel=0.03)
+
+
+def test_the_accuracy_of_an_image_is_one_where_the_largest_logit_is_at_its_label():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, -1.0, 0.0]])
+    assert evaluate.label_accuracy(logits, torch.tensor([1, 2])).tolist() == [1, 0]
+
+
+def test_a_pixel_is_lesion_where_its_logit_is_above_nothing():
+    counts = evaluate.mask_counts(torch.tensor([-0.1, 0.0, 0.1, 0.4]).view(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    assert counts.tolist() == [[2, 0, 2, 0]]

@@ -218,3 +218,15 @@ def test_of_several_frames_the_first_is_the_picture(tmp_path):
     frames[0].save(tmp_path / "a.tiff", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "b.tiff")
     np.testing.assert_array_equal(*(images.read_image(tmp_path / f"{name}.tiff", 16) for name in "ab"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mask_at_its_own_size_stands_upright_as_its_image_does(tmp_path, orientation):
+    """The mask is drawn on the upright picture, so that nothing is to be turned."""
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    stored = (30, 40) if orientation >= 5 else (40, 30)
+    picture(size=stored).save(tmp_path / "a.jpg", exif=exif)
+    disc((40, 30)).save(tmp_path / "a.png")
+    found = images.read_native_mask(tmp_path / "a.jpg", tmp_path / "a.png")
+    np.testing.assert_array_equal(found, np.asarray(disc((40, 30))) > 0)

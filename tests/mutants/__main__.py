@@ -95,7 +95,9 @@ def first_failure(tree: Path, tests: tuple[str, ...]) -> str:
     names = [f"tests/test_{name}.py" for name in tests]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={tree}", *names], plugins=[first])
-    return first.failed or ("" if code == 0 else f"pytest ended with {code}")
+    if code not in (0, 1) and not first.failed:  # neither passed nor failed
+        raise RuntimeError(f"pytest ended with {code} on {', '.join(names)}")
+    return first.failed
 
 
 def _give_up(*_) -> None:
