@@ -431,3 +431,10 @@ def test_the_area_under_risk_and_coverage_counts_each_image_by_its_weight():
     """The right one first, with risk 0; then the wrong one, three times, with risk 3/4: 3 * 3/4 of four images."""
     found = evaluate.aurc(np.array([False, True]), np.array([0.5, 0.9]), np.array([[3.0, 1.0]]))
     assert found.tolist() == pytest.approx([9 / 16])
+
+
+def test_a_mask_at_the_limit_of_failure_has_not_failed():
+    """13 of 20 pixels are the limit of 0.65."""
+    counts = np.array([[13.0, 7, 0, 5]])
+    assert evaluate.image_mask_scores(counts)["threshold_iou"].tolist() == [0.65]
+    assert evaluate.mask_scores(counts, np.ones((1, 1)))["failure_rate"].tolist() == [0]

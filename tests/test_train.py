@@ -551,3 +551,35 @@ def test_the_dice_loss_is_one_less_dice_where_probabilities_are_sure():
     assert train.dice_loss(logits, mask).item() == pytest.approx(by_hand)
     both = train.LOSSES["mask"]["bce+dice"](logits, mask) - F.binary_cross_entropy_with_logits(logits, mask)
     assert both.item() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_of_epochs_that_are_equally_good_the_first_is_kept(tmp_path):
+    _, history = run(tmp_path, epochs=3, lr=0.0)
+    assert len({row["val_loss"] for row in history}) == 1
+    assert torch.load(tmp_path / "best.pth", weights_only=True)["epoch"] == 1
+
+
+def test_the_best_epoch_is_that_of_the_validation_images_where_the_training_images_disagree(tmp_path):
+    """The validation images are labelled the other way round: what is learned makes them worse."""
+    other = Toy(seed=1)
+    other.label, other.mask = 1 - other.label, 1 - other.mask
+    _, history = run(tmp_path, epochs=4, shares=other)
+    assert history[-1]["train_loss"] < history[0]["train_loss"] and history[-1]["val_loss"] > history[0]["val_loss"]
+    assert torch.load(tmp_path / "best.pth", weights_only=True)["epoch"] == 1
+
+
+def test_a_module_that_draws_draws_anew_in_each_epoch_and_the_same_for_the_same_seed():
+    class Draws(Line):
+        def forward(self, image):
+            drawn.append(torch.rand(()).item())
+            return super().forward(image)
+
+    def draws(seed):
+        drawn.clear()
+        options = {"recipe": train.Recipe(2, 12, 0.1), "seed": seed, "precision": "fp32"}
+        fit(Draws(), Toy(size=12), Toy(size=12), **options)
+        return drawn[1:]  # the first is of the check of the model's output
+
+    drawn = []
+    training, _, next_training, _ = first = draws(0)
+    assert training != next_training and draws(0) == first != draws(1)

@@ -15,7 +15,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "dataset/images.py": ("images",),
     "report/bootstrap.py": ("bootstrap",),
     "report/results.py": ("results",),
-    "report/collect.py": ("results",),
+    "report/collect.py": ("collect", "results"),
     "report/counted.py": ("bootstrap", "results"),
     "report/measure.py": ("measure",),
     "report/own.py": ("own_models",),
