@@ -167,6 +167,17 @@ def test_a_paired_difference_that_is_not_defined_is_none():
     assert found == {"difference": None, "interval": None}
 
 
+def test_resamples_in_which_a_number_is_not_defined_do_not_count():
+    """As of a class that a resample lacks: nine of ten resamples say nothing, and the others 1 and 2 in turn."""
+    resamples = bootstrap.resample_lesions(np.arange(4), 1000)
+    values = iter([1.0, *[value if i % 10 == 0 else np.nan for i, value in enumerate([1.0, 2.0] * 500)]])
+
+    def score(weights):
+        return {"a": np.array([next(values) + (i % 20 == 10) for i in range(len(weights))])}
+
+    assert bootstrap.with_intervals(score, resamples)[1]["a"] == [1, 2]
+
+
 # The calibration error, which chance only makes larger
 
 

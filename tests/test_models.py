@@ -420,3 +420,10 @@ def test_what_speaks_against_a_class_is_no_heat():
     cells = torch.tensor([[1.0, 2.0]]).view(1, 1, 1, 2)
     assert head.heat_map(cells, torch.tensor([0])).flatten().tolist() == [0.5, 1]
     assert head.heat_map(cells, torch.tensor([1])).flatten().tolist() == [0, 0]
+
+
+def test_each_images_heat_has_its_own_maximum():
+    head = models.LabelHead(1, 1)
+    head.linear.weight.data = torch.ones(1, 1)
+    cells = torch.tensor([[1.0, 2.0], [5.0, 10.0]]).view(2, 1, 1, 2)
+    assert head.heat_map(cells, torch.tensor([0, 0])).flatten().tolist() == [0.5, 1, 0.5, 1]
