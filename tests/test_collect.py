@@ -27,7 +27,7 @@ def test_a_pixel_at_a_masks_own_size_is_lesion_where_its_logit_is_above_nothing(
 
 
 def test_the_heat_inside_is_a_share_of_all_heat():
-    heat, mask = torch.tensor([[3.0, 1.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    heat, mask = torch.tensor([[6.0, 2.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert heat_inside(heat[None, None], mask[None, None]).tolist() == [[0.75, 0.5]]
 
 
