@@ -93,3 +93,19 @@ def test_networks_of_other_encoders_are_averaged_and_named(checkpoints, image):
         assert averaging.build(found)(image)["label"].shape == (2, 3)
     about = averaging.provenance(found, tta=False)
     assert about["encoders"] == ["efficientnet_lite0", "resnet18"] and about["initial_files"] == ["x.pth"]
+
+
+@torch.inference_mode()
+def test_over_turns_the_logits_are_the_mean_of_those_of_the_eight_turned_pictures(checkpoints, image):
+    alone = models.build_model(checkpoints["classification"])
+    turned = [torch.rot90(image, k, (2, 3)) for k in range(4)]
+    expected = sum(alone(view)["label"] for view in [*turned, *(view.flip(3) for view in turned)]) / 8
+    found = averaging.build({"a": checkpoints["classification"]}, tta=True)(image)["label"]
+    assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_members_over_turns_have_the_temperatures_that_were_fitted_over_turns(checkpoints):
+    both = {"calibration": {"temperature": 2.0}, "calibration_tta": {"temperature": 3.0}}
+    members = {name: checkpoints["classification"] | both for name in "ab"}
+    assert averaging.build(members, tta=True).temperatures == (3.0, 3.0)
+    assert averaging.build(members).temperatures == (2.0, 2.0)

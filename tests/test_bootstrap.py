@@ -3,7 +3,6 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from scipy.stats import binomtest
 
 import evaluate
@@ -168,6 +167,17 @@ def test_a_paired_difference_that_is_not_defined_is_none():
     assert found == {"difference": None, "interval": None}
 
 
+def test_resamples_in_which_a_number_is_not_defined_do_not_count():
+    """As of a class that a resample lacks: nine of ten resamples say nothing, and the others 1 and 2 in turn."""
+    resamples = bootstrap.resample_lesions(np.arange(4), 1000)
+    values = iter([1.0, *[value if i % 10 == 0 else np.nan for i, value in enumerate([1.0, 2.0] * 500)]])
+
+    def score(weights):
+        return {"a": np.array([next(values) + (i % 20 == 10) for i in range(len(weights))])}
+
+    assert bootstrap.with_intervals(score, resamples)[1]["a"] == [1, 2]
+
+
 # The calibration error, which chance only makes larger
 
 
@@ -192,29 +202,6 @@ CALIBRATIONS = {  # share that is right, by confidence
 }
 
 
-@pytest.mark.parametrize("kind", CALIBRATIONS)
-@pytest.mark.parametrize("n", [150, 600])
-def test_the_calibration_errors_interval_covers_the_truth_and_holds_its_own_point(kind, n):
-    """150 simulated sets; the truth is that of two million images. 0.95 less three standard errors of 150 is 0.90."""
-    rng, truth = np.random.default_rng(0), CALIBRATIONS[kind]
-    confidence = confidences(rng, 2_000_000)
-    gaps = np.bincount(evaluate.confidence_bin(confidence), truth(confidence) - confidence, evaluate.N_BINS)
-    expected = np.abs(gaps).sum() / len(confidence)
-    found = [error_and_interval(rng, truth, n) for _ in range(150)]
-    assert np.mean([low <= expected <= high for _, (low, high) in found]) >= 0.90
-    assert all(low <= error <= high for error, (low, high) in found)
-    assert np.mean([high - low for _, (low, high) in found]) < 2 / np.sqrt(n)
-
-
-def test_a_perfectly_calibrated_models_mean_error_is_that_of_labels_drawn_from_it():
-    """One image in a bin: it is right with 0.8, off by 0.2, or else by 0.8; of n images the mean is by the binomial."""
-    assert evaluate.ece_if_calibrated(np.array([[0.8, 0.2]]), 20_000) == pytest.approx(0.8 * 0.2 + 0.2 * 0.8, abs=0.005)
-    n, p = 100, 0.75
-    hits = np.arange(n + 1)
-    expected = (stats.binom.pmf(hits, n, p) * abs(hits / n - p)).sum()
-    assert evaluate.ece_if_calibrated(np.full((n, 2), [p, 1 - p]), 5000) == pytest.approx(expected, rel=0.03)
-
-
 def test_the_interval_of_a_size_that_stands_far_above_its_noise_is_about_symmetric():
     """Two parts of 1 with normal noise of 0.05 each: 2, give or take 1.96 times the root of 2 times 0.05."""
     rng = np.random.default_rng(0)
@@ -227,3 +214,17 @@ def test_the_interval_of_no_size_begins_at_nothing():
     noise = np.random.default_rng(0).standard_normal((1000, 2))
     low, high = bootstrap.interval_of_size(np.zeros(2), noise)
     assert low == 0 and high == pytest.approx(np.percentile(np.abs(noise).sum(axis=1), 97.5))
+
+
+@pytest.mark.parametrize("kind", CALIBRATIONS)
+@pytest.mark.parametrize("n", [150, 600])
+def test_the_calibration_errors_interval_covers_the_truth_and_holds_its_own_point(kind, n):
+    """150 simulated sets; the truth is that of two million images. 0.95 less three standard errors of 150 is 0.90."""
+    rng, truth = np.random.default_rng(0), CALIBRATIONS[kind]
+    confidence = confidences(rng, 2_000_000)
+    gaps = np.bincount(evaluate.confidence_bin(confidence), truth(confidence) - confidence, evaluate.N_BINS)
+    expected = np.abs(gaps).sum() / len(confidence)
+    found = [error_and_interval(rng, truth, n) for _ in range(150)]
+    assert np.mean([low <= expected <= high for _, (low, high) in found]) >= 0.90
+    assert all(low <= error <= high for error, (low, high) in found)
+    assert np.mean([high - low for _, (low, high) in found]) < 2 / np.sqrt(n)

@@ -99,3 +99,17 @@ def test_a_share_is_nothing_or_all_only_if_it_is(share, words):
 )
 def test_no_probability_is_called_certain(probability, words):
     assert decision.certainty(probability) == words
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (["NV", "MEL", "SCC"], {"melanoma": [1], "malignant": [1, 2]}),
+        (["NV", "MEL"], {"melanoma": [1]}),
+        (["MEL", "BCC"], {"melanoma": [0]}),
+        (["MEL"], {}),
+        (["DF", "VASC"], {}),
+    ],
+)
+def test_an_operating_point_is_of_some_classes_and_not_of_all_and_no_two_are_of_the_same(classes, expected):
+    assert decision.points_among(classes) == expected

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 from scipy.special import log_softmax
+from scipy.special import softmax as special_softmax
 from sklearn import metrics
 
 import evaluate
@@ -381,3 +382,59 @@ def test_scores_of_any_number_of_classes_are_scikit_learns(n_classes):
     assert found["balanced_accuracy"].item() == pytest.approx(recall.mean())
     f1 = metrics.f1_score(true, called, labels=present, average=None)
     assert [found[f"per_class.c{k}.f1"].item() for k in present] == pytest.approx(f1)
+
+
+def test_a_perfectly_calibrated_models_mean_error_is_that_of_labels_drawn_from_it():
+    """One image in a bin: it is right with 0.8, off by 0.2, or else by 0.8; of n images the mean is by the binomial."""
+    assert evaluate.ece_if_calibrated(np.array([[0.8, 0.2]]), 20_000) == pytest.approx(0.8 * 0.2 + 0.2 * 0.8, abs=0.005)
+    n, p = 100, 0.75
+    hits = np.arange(n + 1)
+    expected = (stats.binom.pmf(hits, n, p) * abs(hits / n - p)).sum()
+    assert evaluate.ece_if_calibrated(np.full((n, 2), [p, 1 - p]), 5000) == pytest.approx(expected, rel=0.03)
+
+
+def test_the_accuracy_of_an_image_is_one_where_the_largest_logit_is_at_its_label():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, -1.0, 0.0]])
+    assert evaluate.label_accuracy(logits, torch.tensor([1, 2])).tolist() == [1, 0]
+
+
+def test_a_pixel_is_lesion_where_its_logit_is_above_nothing():
+    counts = evaluate.mask_counts(torch.tensor([-0.1, 0.0, 0.1, 0.4]).view(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    assert counts.tolist() == [[2, 0, 2, 0]]
+
+
+def test_the_temperature_of_an_underconfident_model_is_below_one():
+    """Labels are drawn from three times the logits, so that a third is the temperature that undoes it."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3))
+    true = np.array([rng.choice(3, p=p) for p in special_softmax(3 * logits, axis=1)])
+    assert evaluate.fit_temperature(true, logits) == pytest.approx(1 / 3, rel=0.05)
+
+
+def test_probabilities_are_of_the_logits_over_the_temperature():
+    logits = np.random.default_rng(0).normal(size=(5, 3))
+    np.testing.assert_allclose(evaluate.softmax(logits, 2.0), special_softmax(logits / 2, axis=1))
+    np.testing.assert_allclose(evaluate.softmax(logits), special_softmax(logits, axis=1))
+
+
+def test_a_confidence_at_the_border_of_two_bins_is_in_the_lower_one():
+    """Of 15 bins the third ends at 0.2, and the last at 1."""
+    assert evaluate.confidence_bin(np.array([0.0, 0.01, 0.2, 0.201, 1.0])).tolist() == [0, 0, 2, 3, 14]
+
+
+def test_the_least_confident_are_given_up_first():
+    coverage, risk = evaluate.risk_coverage(np.array([True, False, True]), np.array([0.9, 0.5, 0.7]))
+    assert coverage.tolist() == pytest.approx([1 / 3, 2 / 3, 1]) and risk.tolist() == pytest.approx([0, 0, 1 / 3])
+
+
+def test_the_area_under_risk_and_coverage_counts_each_image_by_its_weight():
+    """The right one first, with risk 0; then the wrong one, three times, with risk 3/4: 3 * 3/4 of four images."""
+    found = evaluate.aurc(np.array([False, True]), np.array([0.5, 0.9]), np.array([[3.0, 1.0]]))
+    assert found.tolist() == pytest.approx([9 / 16])
+
+
+def test_a_mask_at_the_limit_of_failure_has_not_failed():
+    """13 of 20 pixels are the limit of 0.65."""
+    counts = np.array([[13.0, 7, 0, 5]])
+    assert evaluate.image_mask_scores(counts)["threshold_iou"].tolist() == [0.65]
+    assert evaluate.mask_scores(counts, np.ones((1, 1)))["failure_rate"].tolist() == [0]

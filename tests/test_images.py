@@ -273,3 +273,23 @@ def test_a_dark_photograph_of_eight_bits_is_one():
     buffer = io.BytesIO()
     Image.fromarray(dark).save(buffer, "PNG")
     assert np.asarray(images.read_image(buffer.getvalue(), 16)).max() <= 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mask_at_its_own_size_stands_upright_as_its_image_does(tmp_path, orientation):
+    """The mask is drawn on the upright picture, so that nothing is to be turned."""
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    stored = (30, 40) if orientation >= 5 else (40, 30)
+    picture(size=stored).save(tmp_path / "a.jpg", exif=exif)
+    disc((40, 30)).save(tmp_path / "a.png")
+    found = images.read_native_mask(tmp_path / "a.jpg", tmp_path / "a.png")
+    np.testing.assert_array_equal(found, np.asarray(disc((40, 30))) > 0)
+
+
+@pytest.mark.parametrize(("width", "status"), [(400, USED), (404, USED), (420, LABEL_ONLY), (440, LABEL_ONLY)])
+def test_a_mask_may_differ_from_its_image_in_shape_by_rounding_alone(folder, width, status):
+    """One per cent is a picture reduced to whole pixels; five are another picture."""
+    folder.add("a", image=picture(size=(400, 300)), mask=disc((width, 300)))
+    table, _ = decoded(folder.write())
+    assert state_of(table, "a")[0] == status

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import Folder
@@ -142,3 +143,25 @@ def test_a_mere_number_of_a_lesion_tells_nothing_across_data_sets(lesion, expect
         folders[-1].add(f"{name}_1", image=noise, mask=None, suffix=".png")
         (folders[-1].write().path / "m.csv").write_text(f"image,lesion_id\n{name}_1,{lesion}\n")
     assert list(overlap_of(folders[0].path, folders[1].path, tmp_path)) == [expected]
+
+
+def test_rows_that_the_audit_does_not_compare_do_not_shift_the_parts_of_the_others(monkeypatch):
+    """`by_image` knows every row of the table, and what is audited are the usable ones, the second to fourth."""
+    monkeypatch.setattr(leakage, "near_duplicates", lambda *_: [])
+    rows = {"image": list("bcd"), "lesion_id": list("xxy"), "digest": list("123"), "row": range(3), "split": "train"}
+    table = pd.DataFrame(rows, index=[1, 2, 3])
+    by_image = pd.Series(["test", "train", "val", "val"], index=range(4))
+    found = leakage.audit(table, None, by_image)
+    assert found["crosses_by_image"].tolist() == [True] and found["crosses"].tolist() == [False]
+
+
+@pytest.mark.parametrize("unknown", ["here", "there"])
+def test_the_name_of_an_image_of_no_known_lesion_is_no_lesion(unknown):
+    """Such an image's lesion_id is its name, which may be the id of a lesion of the other set."""
+    thumbnails = np.random.default_rng(0).integers(0, 256, (2, leakage.SIDE, leakage.SIDE, 3), np.uint8)
+    rows = []
+    for place, row in (("there", 0), ("here", 1)):
+        image = "L" if unknown == place else place
+        row = {"image": image, "lesion_id": "L", "lesion_known": unknown != place, "digest": place, "row": row}
+        rows.append(pd.DataFrame([row]))
+    assert leakage.overlap(rows[0], thumbnails, rows[1], thumbnails).tolist() == [""]

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -29,7 +28,6 @@ from dataset import splits, synthetic
 from dataset import table as tables
 from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import read_back
-from report import measure
 from report.folder import RunFolder
 
 OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png report.html leakage.csv
@@ -363,28 +361,6 @@ def test_a_model_that_learned_from_every_test_image_is_not_measured(whole_run, d
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
     assert "no val image with a label is left" in capsys.readouterr().err
     assert not (tmp_path / "outputs").exists()
-
-
-@pytest.mark.parametrize("kind", ["images", "lesions", "patients"])
-def test_an_image_was_learned_from_if_its_lesion_or_its_patient_was(kind):
-    """Two rows a part: what the checkpoint names is the first one's."""
-    table = pd.DataFrame(
-        {
-            "image": list("abcdef"),
-            "lesion_id": list("uvwxyz"),
-            "patient_id": list("mnopqr"),
-            "split": ["train", "train", "val", "val", "test", "test"],
-            "status": tables.USED,
-            "reason": "",
-            "label": pd.Categorical(["MEL"] * 6),
-        }
-    )
-    column = {"images": "image", "lesions": "lesion_id", "patients": "patient_id"}[kind]
-    names = table[column].tolist()
-    checkpoint = {"task": "classification", "trained_on": {kind: [names[0], names[2]]}, "chosen_on": {kind: [names[5]]}}
-    measure.leave_out_learned(Path("a.pth"), checkpoint, table)
-    assert table["split"].tolist() == ["train", "train", "", "val", "test", ""]
-    assert (table["status"] == tables.LEFT_OUT).tolist() == [False, False, True, False, False, True]
 
 
 def test_evaluate_only_wants_the_models_own_image_size(demo_folder, tmp_path, capsys):

@@ -302,3 +302,19 @@ def test_a_training_state_in_place_of_a_model_is_called_that_and_the_model_is_na
     ) as refused:
         loaded(state, tmp_path / "classification" / "last.pth")
     assert str(tmp_path / "best_classification_model.pth") in str(refused.value)
+
+
+def test_what_speaks_against_a_class_is_no_heat():
+    """One channel speaks for class 0 and against class 1, twice as much in the second cell; nothing speaks for 1."""
+    head = models.LabelHead(1, 2)
+    head.linear.weight.data = torch.tensor([[1.0], [-1.0]])
+    cells = torch.tensor([[1.0, 2.0]]).view(1, 1, 1, 2)
+    assert head.heat_map(cells, torch.tensor([0])).flatten().tolist() == [0.5, 1]
+    assert head.heat_map(cells, torch.tensor([1])).flatten().tolist() == [0, 0]
+
+
+def test_each_images_heat_has_its_own_maximum():
+    head = models.LabelHead(1, 1)
+    head.linear.weight.data = torch.ones(1, 1)
+    cells = torch.tensor([[1.0, 2.0], [5.0, 10.0]]).view(2, 1, 1, 2)
+    assert head.heat_map(cells, torch.tensor([0, 0])).flatten().tolist() == [0.5, 1, 0.5, 1]

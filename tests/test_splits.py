@@ -110,3 +110,38 @@ def test_lesions_that_are_not_known_are_not_called_separate():
     table["split"] = splits.split_table(table, 0.15, 0.15, seed=0)
     text = splits.describe_split(table, splits.split_by_image(table, 0.15, 0.15, seed=0))
     assert f"Lesion ids are known for 0 of {len(table)} images" in text and "sibling" not in text
+
+
+def test_each_part_gets_its_own_share_of_the_lesions():
+    split = splits.split_table(lesion_table(), 0.1, 0.3, seed=42)
+    lesions = lesion_table().assign(split=split).groupby("lesion_id")["split"].first().value_counts(normalize=True)
+    assert lesions.to_dict() == pytest.approx({"train": 0.6, "val": 0.1, "test": 0.3}, abs=0.01)
+
+
+def test_the_lesion_of_the_most_images_is_dealt_first_and_to_the_largest_part():
+    rows = {"image": list("abcdefg"), "lesion_id": list("xyzzzzz"), "label": 0, "status": USED}
+    table = pd.DataFrame(rows)
+    assert set(splits.split_table(table, 0.15, 0.15, seed=0)[2:]) == {"train"}
+
+
+def test_the_hash_of_a_split_knows_names_labels_parts_and_pixels_and_no_order_or_folder():
+    table = pd.DataFrame(
+        {"image": ["a", "b"], "label": [0, 1], "split": ["train", "test"], "status": USED, "crc": [1, 2]}
+    )
+    known = splits.split_hash(table.assign(image_path="here"))
+    assert splits.split_hash(table[::-1].assign(image_path="there")) == known
+    changes = {
+        "image": ["a", "c"],
+        "label": [0, 0],
+        "split": ["train", "val"],
+        "status": [USED, LEFT_OUT],
+        "crc": [1, 3],
+    }
+    assert all(splits.split_hash(table.assign(**{name: values})) != known for name, values in changes.items())
+
+
+def test_the_smallest_limit_is_ten_images_of_each_class():
+    table = lesion_table().assign(reason="")
+    assert (splits.limit_table(table, 70, seed=0)["status"] == USED).sum() == 70
+    with pytest.raises(ValueError, match="--limit 69 is too few for 7 classes of ten images"):
+        splits.limit_table(table, 69, seed=0)

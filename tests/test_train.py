@@ -571,3 +571,66 @@ def test_the_dice_loss_is_one_less_dice_where_probabilities_are_sure():
     assert train.dice_loss(logits, mask).item() == pytest.approx(by_hand)
     both = train.LOSSES["mask"]["bce+dice"](logits, mask) - F.binary_cross_entropy_with_logits(logits, mask)
     assert both.item() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_of_epochs_that_are_equally_good_the_first_is_kept(tmp_path):
+    _, history = run(tmp_path, epochs=3, lr=0.0)
+    assert len({row["val_loss"] for row in history}) == 1
+    assert torch.load(tmp_path / "best.pth", weights_only=True)["epoch"] == 1
+
+
+def test_the_best_epoch_is_that_of_the_validation_images_where_the_training_images_disagree(tmp_path):
+    """The validation images are labelled the other way round: what is learned makes them worse."""
+    other = Toy(seed=1)
+    other.label, other.mask = 1 - other.label, 1 - other.mask
+    _, history = run(tmp_path, epochs=4, shares=other)
+    assert history[-1]["train_loss"] < history[0]["train_loss"] and history[-1]["val_loss"] > history[0]["val_loss"]
+    assert torch.load(tmp_path / "best.pth", weights_only=True)["epoch"] == 1
+
+
+def test_a_module_that_draws_draws_anew_in_each_epoch_and_the_same_for_the_same_seed():
+    class Draws(Line):
+        def forward(self, image):
+            drawn.append(torch.rand(()).item())
+            return super().forward(image)
+
+    def draws(seed):
+        drawn.clear()
+        options = {"recipe": train.Recipe(2, 12, 0.1), "seed": seed, "precision": "fp32"}
+        fit(Draws(), Toy(size=12), Toy(size=12), **options)
+        return drawn[1:]  # the first is of the check of the model's output
+
+    drawn = []
+    training, _, next_training, _ = first = draws(0)
+    assert training != next_training and draws(0) == first != draws(1)
+
+
+def test_a_resumed_training_knows_its_best_epoch(tmp_path):
+    other = Toy(seed=1)
+    other.label, other.mask = 1 - other.label, 1 - other.mask
+    run(tmp_path, epochs=2, shares=other)
+    run(tmp_path, epochs=4, resume=True, shares=other)
+    assert torch.load(tmp_path / "best.pth", weights_only=True)["epoch"] == 1
+
+
+def gradient(weight):
+    torch.manual_seed(0)
+    learner = train.Learner(Line(), train.Recipe(1, 4, 0.1), "fp32", 1)
+    learner.step(next(Toy().epoch()), 0, weight)
+    return learner.model.label.weight.grad
+
+
+def test_a_batch_counts_by_its_weight():
+    torch.testing.assert_close(gradient(2.0), 2 * gradient(1.0))
+
+
+def test_running_means_are_averaged_as_the_weights_are():
+    """In the second step (2 / 11) of the average is kept."""
+    model = Line()
+    model.mask = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
+    learner, means = train.Learner(model, train.Recipe(1, 4, 0.1, ema=0.9), "fp32", 3), []
+    for number, batch in zip(range(2), Toy().epoch()):
+        learner.step(batch, number)
+        means.append(model.mask[0].running_mean.clone())
+    expected = 2 / 11 * means[0] + 9 / 11 * means[1]
+    torch.testing.assert_close(learner.watched.mask[0].running_mean, expected)

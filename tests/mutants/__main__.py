@@ -91,11 +91,16 @@ def first_failure(tree: Path, tests: tuple[str, ...]) -> str:
     import torch
 
     torch.set_num_threads(1)
-    first = First()
-    names = [f"tests/test_{name}.py" for name in tests]
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={tree}", *names], plugins=[first])
-    return first.failed or ("" if code == 0 else f"pytest ended with {code}")
+    first, names = First(), [f"tests/test_{name}.py" for name in tests]
+    for marker in ("quick", "not quick"):
+        command = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={tree}", "-m", marker, *names]
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            code = pytest.main(command, plugins=[first])
+        if first.failed:
+            break
+        if code not in (0, 5):  # neither all passed nor none is there
+            raise RuntimeError(f"pytest ended with {code} on {', '.join(names)}")
+    return first.failed
 
 
 def _give_up(*_) -> None:

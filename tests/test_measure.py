@@ -1,0 +1,137 @@
+"""Which part of the split each number comes from, and what a checkpoint has learned from; networks are feigned."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dataset import splits
+from dataset import table as tables
+from decision import SCALE
+from report import measure, own
+
+FITTED = {"temperature": 2.0, "scale": SCALE, "tau": 0.5}
+
+
+class Part:
+    """A part of the split with labels of its own."""
+
+    def __init__(self, name, *labels):
+        self.name, self.sizes, self.device, self.pixels = name, [len(labels)], "cpu", np.zeros((1, 8, 8, 4))
+        self.classes = ("MEL", "NV")
+        label = pd.Categorical.from_codes(labels, ["MEL", "NV"])
+        self.table = pd.DataFrame({"label": label, "image_path": "folder/image", "split": name, "status": tables.USED})
+
+    def whole(self):
+        return self
+
+
+@pytest.fixture
+def parts():
+    return {"train": Part("train", 0, 0, 0), "val": Part("val", 1, 1), "test": Part("test", 0, 1)}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What was fitted and what was scored: (what, part's name, ...), and no network is built."""
+    found = []
+
+    def calibrate(model, batches, precision, learned):
+        found.append(("calibrate", batches.name, list(learned), model))
+        return FITTED | {"of": model}
+
+    def assess(model, batches, calibration, folder, **options):
+        found.append(("assess", batches.name, calibration))
+        return {"label": {}}
+
+    monkeypatch.setattr("report.results.calibrate", calibrate)
+    monkeypatch.setattr("report.results.assess", assess)
+    monkeypatch.setattr("report.results.console_table", lambda *_: "")
+    monkeypatch.setattr("averaging.build", lambda checkpoints, device, tta: f"{len(checkpoints)} tta {tta}")
+    return found
+
+
+def test_what_is_fitted_comes_from_the_validation_set_and_the_prior_from_the_training_set(parts, calls):
+    model, found = measure.calibrated({"a": {"calibration": {}}}, parts, "fp32", tta=False)
+    assert calls == [("calibrate", "val", [0, 0, 0], "1 tta False")] and found["of"] == model
+
+
+def test_what_a_checkpoint_holds_is_taken_as_it_is(parts, calls):
+    assert measure.calibrated({"a": {"calibration": FITTED}}, parts, "fp32", tta=False)[1] == FITTED and not calls
+
+
+def test_what_an_earlier_version_fitted_is_fitted_again(parts, calls):
+    old = {"temperature": 2.0, "scale": SCALE}
+    assert measure.calibrated({"a": {"calibration": old}}, parts, "fp32", tta=False)[1] != old and len(calls) == 1
+
+
+def test_an_average_has_a_calibration_of_its_own(parts, calls):
+    both = {name: {"calibration": FITTED} for name in "ab"}
+    assert measure.calibrated(both, parts, "fp32", tta=False)[1]["of"] == "2 tta False"
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_scores_are_of_the_test_set_and_what_is_kept_is_of_the_network_as_it_is_used(parts, calls, monkeypatch, tta):
+    """Over flips and turns, what was fitted for the network alone is kept beside."""
+    saved = {}
+    monkeypatch.setattr(measure, "save", lambda path, content: saved.update(content))
+    folder = SimpleNamespace(below=lambda name: folder)
+    checkpoint = {"task": "classification"}
+    options = {"precision": "fp32", "tta": tta, "keep": True}
+    measure.measure(folder, "classification", {Path("a.pth"): checkpoint}, parts, None, **options)
+    assert [call[1] for call in calls if call[0] == "assess"] == ["test"]
+    assert saved["calibration"]["of"] == "1 tta False"
+    assert saved.get("calibration_tta", {}).get("of") == ("1 tta True" if tta else None)
+
+
+def test_an_own_model_is_calibrated_on_the_validation_set_and_scored_on_the_test_set(
+    parts, calls, monkeypatch, tmp_path
+):
+    model = SimpleNamespace(parameters=lambda: iter(()))
+    monkeypatch.setattr(own, "parts_for", lambda *_: parts)
+    monkeypatch.setattr(own.RunFolder, "write_data", lambda *_: None)
+    monkeypatch.setattr(own.page, "build", lambda _: "")
+    table = pd.concat([part.table for part in parts.values()], ignore_index=True).assign(image="", crc=0, lesion_id="")
+    own.report_model(model, table, None, tmp_path / "own", name="own")
+    assert calls[0] == ("calibrate", "val", [0, 0, 0], model)
+    assert calls[1] == ("assess", "test", FITTED | {"of": model})
+
+
+def six_rows():
+    """Two rows a part, which differ in everything."""
+    return pd.DataFrame(
+        {
+            "image": list("abcdef"),
+            "lesion_id": list("uvwxyz"),
+            "patient_id": list("mnopqr"),
+            "split": ["train", "train", "val", "val", "test", "test"],
+            "status": tables.USED,
+            "reason": "",
+            "crc": 0,
+            "label": pd.Categorical(["MEL"] * 6),
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["images", "lesions", "patients"])
+def test_an_image_was_learned_from_if_its_lesion_or_its_patient_was(kind):
+    """The training's validation images are kept in today's, for nothing was learned from them; not in the test set."""
+    table = six_rows()
+    names = table[{"images": "image", "lesions": "lesion_id", "patients": "patient_id"}[kind]].tolist()
+    checkpoint = {"task": "classification", "trained_on": {kind: [names[0], names[2]]}}
+    checkpoint["chosen_on"] = {kind: [names[3], names[5]]}
+    measure.leave_out_learned(Path("a.pth"), checkpoint, table)
+    assert table["split"].tolist() == ["train", "train", "", "val", "test", ""]
+    assert (table["status"] == tables.LEFT_OUT).tolist() == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_where_the_data_are_those_of_the_training_nothing_is_compared_by_name(monkeypatch, same):
+    table = six_rows()
+    checkpoint = {"task": "classification", "classes": ["MEL"], "image_size": 32, "trained_on": {"images": ["e"]}}
+    checkpoint["split_hash"] = splits.split_hash(table) if same else "another"
+    monkeypatch.setattr("models.load_checkpoint", lambda _: checkpoint)
+    measure.load([Path("a.pth")], 32, table)
+    assert (table.loc[4, "status"] == tables.LEFT_OUT) != same
