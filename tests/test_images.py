@@ -279,7 +279,7 @@ def test_a_dark_photograph_of_eight_bits_is_one():
 def test_a_mask_at_its_own_size_stands_upright_as_its_image_does(tmp_path, orientation):
     """The mask is drawn on the upright picture, so that nothing is to be turned."""
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[opening.ORIENTATION] = orientation
     stored = (30, 40) if orientation >= 5 else (40, 30)
     picture(size=stored).save(tmp_path / "a.jpg", exif=exif)
     disc((40, 30)).save(tmp_path / "a.png")
