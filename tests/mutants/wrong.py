@@ -10,9 +10,9 @@ TESTS = {  # by file, those that are run, quick ones first
     "models.py": ("models",),
     "averaging.py": ("averaging",),
     "decision.py": ("decision",),
-    "dataset/splits.py": ("splits",),
+    "dataset/splits.py": ("splits", "ownsplit"),
     "dataset/leakage.py": ("leakage",),
-    "dataset/images.py": ("images",),
+    "dataset/images.py": ("images", "masks"),
     "report/bootstrap.py": ("bootstrap",),
     "report/results.py": ("results",),
     "report/collect.py": ("collect", "results"),
@@ -20,6 +20,14 @@ TESTS = {  # by file, those that are run, quick ones first
     "report/measure.py": ("measure",),
     "report/own.py": ("measure", "own_models"),
     "report/comparison.py": ("comparison", "sidebyside"),
+    "augment.py": ("augment", "data"),
+    "encoders/base.py": ("encoders", "models"),
+    "encoders/resnet.py": ("encoders", "weights"),
+    "encoders/efficientnet_lite.py": ("encoders", "weights", "models"),
+    "encoders/weights.py": ("weights",),
+    "dataset/opening.py": ("images", "masks"),
+    "dataset/masks.py": ("masks", "images"),
+    "dataset/groups.py": ("groups",),
 }
 
 WRONG = {
@@ -247,7 +255,13 @@ WRONG = {
             "parts",
             "the average is not kept for resuming",
         ),
-        ("ndim <= 1)  # their places", "ndim < 1)  # their places", "the old groups are told apart wrongly"),
+        ("if weight.ndim > 1 else 0.0", "if weight.ndim > 2 else 0.0", "the old groups are told apart wrongly"),
+        (
+            "if name.startswith(PRETRAINED) else 1.0",
+            "if not name.startswith(PRETRAINED) else 1.0",
+            "heads learn slower than the encoder",
+        ),
+        ('* group["scale"]', "", "one rate for all"),
     ),
     "data.py": (
         (
@@ -261,11 +275,6 @@ WRONG = {
             "rng = np.random.default_rng((self.seed, epoch))",
             "rng = np.random.default_rng(self.seed)",
             "each epoch is the first",
-        ),
-        (
-            "rng.integers(8, size=self.n_images)",
-            "rng.integers(7, size=self.n_images)",
-            "one of eight turns never comes",
         ),
         ("mine = slice(self.rank, None, self.n_ranks)", "mine = slice(None)", "every rank gets all images"),
         ("pixels[..., 3].gt(0).float().unsqueeze(1)", "pixels[..., 3].float().unsqueeze(1)", "masks of 255"),
@@ -290,12 +299,6 @@ WRONG = {
             "as many images as ranks are refused",
         ),
         (
-            "turns = [torch.rot90(places, k) for k in range(4)]",
-            "turns = [torch.rot90(places, -k) for k in range(4)]",
-            "turned the other way",
-        ),
-        ("(turned.flip(1) for turned in turns)", "(turned.flip(0) for turned in turns)", "flipped upside down"),
-        (
             "return pixels[..., :3], pixels[..., 3] > 0",
             "return pixels[..., :3], pixels[..., 3] > 255",
             "no mask is drawn",
@@ -306,11 +309,48 @@ WRONG = {
             "a subset in the table's order",
         ),
     ),
-    "models.py": (
-        ("features[-1].float().mean(dim=(2, 3))", "features[-1].float().amax(dim=(2, 3))", "maximum for the mean"),
+    "augment.py": (
+        ("rng.integers(8, size=n)", "rng.integers(7, size=n)", "one of eight turns never comes"),
         (
-            "with torch.autocast(features[-1].device.type, enabled=False):",
-            "with torch.autocast(features[-1].device.type, enabled=True):",
+            "turns = [torch.rot90(places, k) for k in range(4)]",
+            "turns = [torch.rot90(places, -k) for k in range(4)]",
+            "turned the other way",
+        ),
+        ("(turned.flip(1) for turned in turns)", "(turned.flip(0) for turned in turns)", "flipped upside down"),
+        (
+            "area, ratio = rng.uniform(SMALLEST_CROP, 1, n)",
+            "area, ratio = rng.uniform(SMALLEST_CROP**2, 1, n)",
+            "crops of the square of the smallest area",
+        ),
+        (
+            "np.sqrt(area * ratio), np.sqrt(area / ratio)",
+            "np.sqrt(area * ratio), np.sqrt(area * ratio)",
+            "crops are squares",
+        ),
+        ("rng.uniform(size=(n, 2)) * (1 - sides)", "rng.uniform(size=(n, 2))", "crops reach out of the image"),
+        (
+            "2 * column - 1], 1), torch.stack([nothing, height, 2 * row - 1]",
+            "2 * row - 1], 1), torch.stack([nothing, height, 2 * column - 1]",
+            "rows and columns of crops swapped",
+        ),
+        ('grid, mode="nearest", padding_mode', 'grid, mode="bilinear", padding_mode', "masks of crops are blurred"),
+        ("return np.maximum(weight, 1 - weight)", "return weight", "the other image may outweigh"),
+        (
+            "weight = torch.where(batch[name] & batch[name].flip(0), weight, 1.0)",
+            "weight = torch.where(batch[name], weight, 1.0)",
+            "mixed with an image without a target",
+        ),
+        (
+            "torch.lerp(values.flip(0), values, own)",
+            "torch.lerp(values, values.flip(0), own)",
+            "weights of a mixture swapped",
+        ),
+    ),
+    "models.py": (
+        ("x.float().mean(dim=(2, 3))", "x.float().amax(dim=(2, 3))", "maximum for the mean"),
+        (
+            "with torch.autocast(x.device.type, enabled=False):\n            return",
+            "with torch.autocast(x.device.type, enabled=True):\n            return",
             "logits in bfloat16",
         ),
         (
@@ -331,13 +371,6 @@ WRONG = {
             "mask logits stretched to the corners",
         ),
         ('size=skip.shape[-2:], mode="nearest"', 'scale_factor=2, mode="nearest"', "odd sizes do not fit"),
-        ("dilation *= block.stride", "dilation += block.stride - 1", "dilations are added"),
-        ("dilation * block.conv1.stride[0]", "dilation", "the second convolution keeps its neighbours"),
-        (
-            "n_opened = 1 if min(features[-2].shape[-2:]) >= HEAT_CELLS else 2",
-            "n_opened = 1",
-            "small images keep a coarse map",
-        ),
         ("reversed(skips), channels))", "skips, channels))", "skips in the wrong order"),
         (
             'label = self.heads["label"](features, size).argmax(dim=1)',
@@ -345,7 +378,6 @@ WRONG = {
             "the least likely class is explained",
         ),
         ('output["label"].argmax(dim=1))}', 'output["label"].argmin(dim=1))}', "explains the least likely class"),
-        ('if not name.startswith("fc.")', 'if not name.startswith("bn1.")', "the wrong layer is dropped"),
         (
             "return model.to(device, memory_format=torch.channels_last).eval()",
             "return model.to(device, memory_format=torch.channels_last)",
@@ -353,7 +385,22 @@ WRONG = {
         ),
         ("if not weights[name].isfinite().all():", "if not weights[name].isfinite().any():", "a weight of NaN passes"),
         ("if name := archive.testzip():", "if name := None:", "check sums are not compared"),
+    ),
+    "encoders/base.py": (
+        ("dilation *= block.stride", "dilation += block.stride - 1", "dilations are added"),
+        (
+            "n_opened = 1 if min(features[-2].shape[-2:]) >= HEAT_CELLS else 2",
+            "n_opened = 1",
+            "small images keep a coarse map",
+        ),
+    ),
+    "encoders/resnet.py": (
+        ("dilation * block.conv1.stride[0]", "dilation", "the second convolution keeps its neighbours"),
+        ('if not key.startswith("fc.")', 'if not key.startswith("bn1.")', "the wrong layer is dropped"),
+    ),
+    "encoders/weights.py": (
         ("check_hash=True", "check_hash=False", "ImageNet weights are not checked"),
+        ("or _sum(path) != wanted", "", "any file is taken"),
     ),
     "averaging.py": (
         (
@@ -429,11 +476,7 @@ WRONG = {
             'sort_values("n_images", ascending=True, kind="stable")',
             "single images are dealt first",
         ),
-        (
-            'lesion = used["lesion_id"] if group_by_lesion else used["image"]',
-            'lesion = used["image"]',
-            "split by image",
-        ),
+        ('lesion = groups_of(used) if group_by_lesion else used["image"]', 'lesion = used["image"]', "split by image"),
         (
             '"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}',
             '"train": 1 - val_fraction - test_fraction, "val": test_fraction, "test": val_fraction}',
@@ -441,12 +484,7 @@ WRONG = {
         ),
         ("shares[split] * i - dealt[split]", "shares[split] * i", "nobody is ever behind"),
         ("(dealt[split] == 0, ", "(False, ", "a part may stay empty"),
-        ("if len(members) < len(SPLITS):", "if len(members) < len(SPLITS) - 1:", "two lesions are enough"),
-        (
-            'table.loc[split == "train", "lesion_id"]',
-            'table.loc[split != "test", "lesion_id"]',
-            "siblings in val count as leaked",
-        ),
+        ('set(group[split == "train"])', 'set(group[split != "test"])', "siblings in val count as leaked"),
         (
             '.sort_values("image")[["image", "label", "split", "status", "crc"]]',
             '.sort_values("image")[["image", "label", "split", "status"]]',
@@ -471,15 +509,11 @@ WRONG = {
             "pairs within a part cross it",
         ),
         ("for kind in reversed(KINDS):", "for kind in KINDS:", "the farthest kind is named"),
-        (
-            'same = pairs[pairs["kind"] != "same lesion"]',
-            'same = pairs[pairs["kind"] == "same file"]',
-            "near duplicates are not joined",
-        ),
+        ('isin(["same file", "same picture"])', 'isin(["same file"])', "near duplicates are not joined"),
         ("graph, directed=False)", 'graph, directed=True, connection="strong")', "only what is joined both ways"),
         (
-            'other["lesion_known"] & other["lesion_id"].isin(lesions)',
-            'other["lesion_id"].isin(lesions)',
+            'other["lesion_known"] & is_told & other["lesion_id"].isin(lesions)',
+            'is_told & other["lesion_id"].isin(lesions)',
             "an unknown lesion is its image's name",
         ),
         (
@@ -499,9 +533,17 @@ WRONG = {
             "the parts of other rows",
         ),
     ),
-    "dataset/images.py": (
+    "dataset/opening.py": (
         ("6: Image.Transpose.ROTATE_270", "6: Image.Transpose.ROTATE_90", "EXIF 6 turned the other way"),
         ("5: Image.Transpose.TRANSPOSE", "5: Image.Transpose.TRANSVERSE", "EXIF 5 flipped along the other diagonal"),
+        ("if picture.width * picture.height > MAX_PIXELS:", "if picture.width > MAX_PIXELS:", "bombs are tall"),
+        (
+            "return picture if orientation == 1 else picture.transpose(TURNS[orientation])",
+            "return picture",
+            "EXIF is ignored",
+        ),
+    ),
+    "dataset/images.py": (
         (
             "image.size[::-1] if orientation >= 5 else image.size",
             "image.size[::-1] if orientation > 5 else image.size",
@@ -517,18 +559,14 @@ WRONG = {
             "whole.resize(size, Image.Resampling.NEAREST)",
             "no antialiasing",
         ),
+    ),
+    "dataset/masks.py": (
         (
-            "gray.resize((size, size), Image.Resampling.NEAREST)",
-            "gray.resize((size, size), Image.Resampling.BILINEAR)",
+            "mask.resize((size, size), Image.Resampling.NEAREST)",
+            "mask.resize((size, size), Image.Resampling.BILINEAR)",
             "masks are smoothed",
         ),
-        ("if picture.width * picture.height > MAX_PIXELS:", "if picture.width > MAX_PIXELS:", "bombs are tall"),
         ("<= ASPECT_TOLERANCE", "<= 10 * ASPECT_TOLERANCE", "another picture's mask fits"),
-        (
-            "return picture if orientation == 1 else picture.transpose(TURNS[orientation])",
-            "return picture",
-            "EXIF is ignored",
-        ),
     ),
     "report/bootstrap.py": (
         ("rng.multinomial(n, np.full(n, 1 / n))", "rng.permutation(n) * 0 + 1", "every resample is the set itself"),
@@ -766,4 +804,27 @@ WRONG = {
             "native Dice of the network's size",
         ),
     ),
+    "encoders/efficientnet_lite.py": (
+        ("return total // 2, total - total // 2", "return total - total // 2, total // 2", "padded before"),
+        (
+            "NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)",
+            "NORM = partial(nn.BatchNorm2d, eps=1e-5, momentum=0.01)",
+            "another epsilon",
+        ),
+        ("(255 * mean - 127) / 128", "(255 * mean - 128) / 128", "another middle of gray"),
+        (
+            "(sum(step for step in steps if math.ceil(n / step) % 2 == 0) for n in size)",
+            "(sum(step for step in steps if math.ceil(n / step) % 2) for n in size)",
+            "cells of even sizes at multiples of the stride",
+        ),
+        ("rate * number / len(blocks)", "rate", "all blocks skipped alike"),
+        ("if number in (0, len(STAGES) - 1) else", "if number in (0,) else", "the last stage is scaled"),
+        ("self.is_residual = stride == 1 and in_channels == out_channels", "self.is_residual = False", "no shortcuts"),
+        (
+            "take((False, True))[1].to(weight.dtype), None, None",
+            "take((False, True))[1].to(weight.dtype) * 0, None, None",
+            "kernels learn nothing",
+        ),
+    ),
+    "dataset/groups.py": (('if table["patient_id"].isna().all():', "if True:", "patients are not joined"),),
 }
