@@ -17,7 +17,7 @@ from dataset.classes import HAM10000
 from dataset.files import Found, Mask, is_output, look, mentions
 from dataset.folders import class_folders, refuse_pairs
 from dataset.labels import Labels, choose, no_labels
-from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unique_names
+from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unfound_name, unique_names
 from dataset.roles import is_neutral, part_of_name, role_of_name
 from dataset.sources import Source, choose_source
 
@@ -149,7 +149,7 @@ def _from_source(
     files = _files_of(folder, source, found)
     used = list({file.path: file for file in files if file}.values())
     called = dict(zip((file.path for file in used), unique_names(used)))
-    names = [called[file.path] if file else image_name(cell) for file, cell in zip(files, rows["image"])]
+    names = [called[file.path] if file else unfound_name(cell) for file, cell in zip(files, rows["image"])]
     if not used:
         raise FileNotFoundError(
             f"None of the images that {source.path} names lie in a folder images/ of {os.path.abspath(folder)}, or "
