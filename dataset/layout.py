@@ -17,8 +17,8 @@ from dataset.classes import HAM10000
 from dataset.files import Found, Mask, is_output, look, mentions
 from dataset.folders import class_folders, refuse_pairs
 from dataset.labels import Labels, choose, no_labels
-from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unique_names
-from dataset.roles import is_neutral, part_of_name, role_of_name
+from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unfound_name, unique_names
+from dataset.roles import MASK, is_neutral, part_of_name, role_of, role_of_name
 from dataset.sources import Source, choose_source
 
 ADVICE = (
@@ -149,7 +149,7 @@ def _from_source(
     files = _files_of(folder, source, found)
     used = list({file.path: file for file in files if file}.values())
     called = dict(zip((file.path for file in used), unique_names(used)))
-    names = [called[file.path] if file else image_name(cell) for file, cell in zip(files, rows["image"])]
+    names = [called[file.path] if file else unfound_name(cell) for file, cell in zip(files, rows["image"])]
     if not used:
         raise FileNotFoundError(
             f"None of the images that {source.path} names lie in a folder images/ of {os.path.abspath(folder)}, or "
@@ -163,8 +163,9 @@ def _files_of(folder: Path, source: Source, found: Found) -> list[File | None]:
     """The image file of each row."""
     cells = list(source.rows["image"])
     candidates = Index([*found.images, *found.untold]).files_of(cells)
-    if found.orphans and not all(candidates):
-        named_so = {file.stem: [file] for file in found.orphans}
+    if not all(candidates):  # what is called as a mask, and named by the table as an image, is one
+        beside = [mask.file for mask in found.masks if role_of(mask.file.place) != MASK]
+        named_so = {file.stem: [file] for file in [*found.orphans, *beside]}
         candidates = [some or named_so.get(image_name(cell), []) for some, cell in zip(candidates, cells)]
     parts = source.parts if source.parts is not None else [source.part] * len(cells)
     files, doubtful = [], {}
@@ -195,8 +196,8 @@ def _layout(
     remarks: list[str],
 ) -> Layout:
     """The layout with each image's mask, and remarks on what is not used."""
-    masks = masks_of(files, found.masks)
     used = {file.path for file in files if file}
+    masks = masks_of(files, [mask for mask in found.masks if mask.file.path not in used])
     unused = [file for file in [*found.images, *found.untold] if file.path not in used]
     if unused:
         places = sorted({"/".join(file.place) or "." for file in unused})

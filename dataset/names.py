@@ -58,6 +58,13 @@ def image_name(text: str) -> str:
     return named(text).stem
 
 
+def unfound_name(cell: str) -> str:
+    """What an image is called whose file is not there: as `image_name`, but whole where it would lead elsewhere."""
+    parts = cell.replace("\\", "/").split("/")
+    leads_elsewhere = ".." in parts or parts[0] == "" or ":" in parts[0]
+    return cell if leads_elsewhere else image_name(cell)
+
+
 def loose(stem: str) -> str:
     """What spellings of a name share: case, zeros before numbers and .0 behind one make no difference."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0$", r"\1", stem)).casefold()

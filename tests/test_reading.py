@@ -460,3 +460,9 @@ def test_nothing_is_written_into_the_data_folder(put, tmp_path):
 )
 def test_the_nearest_telling_name_gives_role_and_part(place, role, part):
     assert (role_of(place), part_of(place)) == (role, part)
+
+
+def test_a_picture_that_the_table_names_is_no_mask_of_another_one(put):
+    files = {"images/empty.jpg": "photo", "images/empty_mask.jpg": "photo"}
+    table = read_table(put(files | {"t.csv": ["image,label", "empty,mel", "empty_mask,nv"]}))
+    assert paths_of(table) == ["images/empty.jpg", "images/empty_mask.jpg"] and paths_of(table, "mask_path") == ["", ""]
