@@ -435,13 +435,19 @@ def describe_model(config, job: Job, model: models.Model) -> dict:
         "std": list(data.STD),
         "initial_weights": job.identity["initial_weights"],
         "split_hash": job.identity["split_hash"],
-        "trained_on": {"images": list(rows["image"]), "lesions": sorted(set(rows["lesion_id"]))},
-        "chosen_on": {"images": list(chosen["image"]), "lesions": sorted(set(chosen["lesion_id"]))},
+        "trained_on": shown_by(rows),
+        "chosen_on": shown_by(chosen),
         "identity": job.identity,
         "config": settings.plain(config),
         "versions": machine.versions(),
         "note": synthetic.NOTE if config.DEMO else "",
     }
+
+
+def shown_by(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The images, lesions and patients of some rows."""
+    lesions, patients = set(rows["lesion_id"]), set(rows["patient_id"].dropna())
+    return {"images": list(rows["image"]), "lesions": sorted(lesions), "patients": sorted(patients)}
 
 
 def measured_as(config: SimpleNamespace) -> dict:

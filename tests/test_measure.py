@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import main
 from dataset import splits
 from dataset import table as tables
 from decision import SCALE
@@ -78,7 +79,7 @@ def test_scores_are_of_the_test_set_and_what_is_kept_is_of_the_network_as_it_is_
     saved = {}
     monkeypatch.setattr(measure, "save", lambda path, content: saved.update(content))
     folder = SimpleNamespace(below=lambda name: folder)
-    checkpoint = {"task": "classification"}
+    checkpoint = {"task": "classification", "arguments": {}}
     options = {"precision": "fp32", "tta": tta, "keep": True}
     measure.measure(folder, "classification", {Path("a.pth"): checkpoint}, parts, None, **options)
     assert [call[1] for call in calls if call[0] == "assess"] == ["test"]
@@ -135,3 +136,8 @@ def test_where_the_data_are_those_of_the_training_nothing_is_compared_by_name(mo
     monkeypatch.setattr("models.load_checkpoint", lambda _: checkpoint)
     measure.load([Path("a.pth")], 32, table)
     assert (table.loc[4, "status"] == tables.LEFT_OUT) != same
+
+
+def test_a_checkpoint_names_the_patients_it_learned_from():
+    rows = pd.DataFrame({"image": ["a", "b", "c"], "lesion_id": ["l", "l", "m"], "patient_id": ["p", None, "o"]})
+    assert main.shown_by(rows) == {"images": ["a", "b", "c"], "lesions": ["l", "m"], "patients": ["o", "p"]}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import models
 from encoders import ENCODERS, blueprint
 from models import MODELS, Classifier, MultiTask, Segmenter, load_checkpoint, load_model
 
+ONE_CHANNEL = SimpleNamespace(label_layer=torch.nn.Identity, label_channels=1)  # in place of an encoder
 HEADS = {"classification": {"label"}, "segmentation": {"mask"}, "multitask": {"label", "mask"}}
 
 
@@ -306,7 +308,7 @@ def test_a_training_state_in_place_of_a_model_is_called_that_and_the_model_is_na
 
 def test_what_speaks_against_a_class_is_no_heat():
     """One channel speaks for class 0 and against class 1, twice as much in the second cell; nothing speaks for 1."""
-    head = models.LabelHead(1, 2)
+    head = models.LabelHead(ONE_CHANNEL, 2)
     head.linear.weight.data = torch.tensor([[1.0], [-1.0]])
     cells = torch.tensor([[1.0, 2.0]]).view(1, 1, 1, 2)
     assert head.heat_map(cells, torch.tensor([0])).flatten().tolist() == [0.5, 1]
@@ -314,7 +316,7 @@ def test_what_speaks_against_a_class_is_no_heat():
 
 
 def test_each_images_heat_has_its_own_maximum():
-    head = models.LabelHead(1, 1)
+    head = models.LabelHead(ONE_CHANNEL, 1)
     head.linear.weight.data = torch.ones(1, 1)
     cells = torch.tensor([[1.0, 2.0], [5.0, 10.0]]).view(2, 1, 1, 2)
     assert head.heat_map(cells, torch.tensor([0, 0])).flatten().tolist() == [0.5, 1, 0.5, 1]

@@ -321,7 +321,7 @@ def test_a_comparison_of_demo_runs_says_so(place):
 def test_the_command_of_the_readme_compares_two_seeds(tmp_path, monkeypatch):
     (command,) = re.findall(r"^python -m report (compare .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
     monkeypatch.chdir(tmp_path)
-    _, *runs = words = shlex.split(command)
+    _, *runs = words = shlex.split(command, comments=True)
     for seed, name in enumerate(runs, start=42):
         write_run(tmp_path / name, seed)
     main(words)
