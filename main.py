@@ -43,7 +43,7 @@ ZEROS = ""  # class of the rows that have a 0 for every class (ISIC 2017: NV); "
 SPLIT_FILE = ""  # table of image,split to use: "" for the data's own split if they have one, none for a new one
 INVERT_MASKS = False  # lesion is black in the masks
 STRETCH_MASKS = False  # masks of another shape than their images were stretched: stretch them back
-RECIPE = "paper"  # how models learn: paper (the constants below), strong (RECIPES' values in their place)
+RECIPE = "paper"  # how models learn: paper (the constants below), strong or finetune (RECIPES' values instead)
 SEED = 42  # of the initial weights, the order of images and their augmentation
 SPLIT_SEED = 42  # of the split: runs of several seeds share one test set
 IMAGE_SIZE = 224  # pixels; images are resized to a square of this side
@@ -100,6 +100,7 @@ RECIPES = {  # what --recipe sets instead; flags still win
         "MASK_LOSS": "bce+dice",
     },
 }
+RECIPES["finetune"] = RECIPES["strong"] | {"AUGMENT": ("turns", "crops", "mixup")}  # for a start from ImageNet
 CHOICES = {
     "RECIPE": tuple(RECIPES),
     "TASKS": tuple(models.MODELS),
