@@ -20,7 +20,7 @@ import export
 import machine
 import models
 import predict
-from dataset import images
+from dataset import opening
 from dataset.classes import HAM10000 as CLASSES
 from pictures import table
 from pictures.files import Listed
@@ -82,7 +82,7 @@ def test_masks_have_the_pictures_size_and_two_values(checkpoints, photos, tmp_pa
 
 def test_a_turned_photograph_gets_an_upright_mask(checkpoints, tmp_path):
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6
+    exif[opening.ORIENTATION] = 6
     picture(0, (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
     run(tmp_path / "turned.jpg", "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out")
     assert Image.open(tmp_path / "out" / "masks" / "turned.png").size == (40, 60)
