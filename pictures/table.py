@@ -31,10 +31,10 @@ class Table:
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], classes: Sequence[str] = ()) -> None:
-        self.folder, self.header, self.classes = folder, [*FIRST, *columns], list(classes)
+        self.folder, header, self.classes = folder, [*FIRST, *columns], list(classes)
         # Where those of the classes begin: the last place that fits, as a class may be called like a column.
-        places = [i for i in range(len(self.header) + 1) if self.header[i : i + len(self.classes)] == self.classes]
-        self.first = places[-1]
+        self.first = [i for i in range(len(header) + 1) if header[i : i + len(self.classes)] == self.classes][-1]
+        self.header = [f"{name}_" if name in header[:i] else name for i, name in enumerate(header)]
         self.path, self.as_json, self.run = (folder / f"predictions.{kind}" for kind in ("csv", "json", "run.json"))
 
     def parts(self) -> list[Path]:
@@ -153,7 +153,8 @@ class Table:
         cells = list(zip(self.header, row))
         others = cells[:first] + cells[first + n_classes :]
         found = {name: float(cell) if _is_number(name) else cell for name, cell in others if cell}
-        probabilities = {name: float(cell) for name, cell in cells[first : first + n_classes] if cell}
+        of_classes = zip(self.classes, row[first : first + n_classes])
+        probabilities = {name: float(cell) for name, cell in of_classes if cell}
         return found | ({"probabilities": probabilities} if probabilities else {})
 
 

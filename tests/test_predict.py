@@ -291,6 +291,22 @@ def changed(checkpoint, path, change):
     return path
 
 
+def test_a_class_called_like_a_column_has_a_column_of_its_own(checkpoints, photos, tmp_path):
+    names = ["benign", "malignant", "predicted", "BCC", "NV", "DF", "VASC"]
+
+    def change(content):
+        content["classes"] = names
+        content["calibration"] |= {"thresholds": {"malignant": 0.5}}
+
+    path, out = changed(checkpoints["classification"], tmp_path / "a.pth", change), tmp_path / "out"
+    assert run(photos, "--checkpoint", path, "--output-dir", out, "--json") == 0
+    header = list(rows_of(out)[0])
+    assert len(set(header)) == len(header) and header[-7:] == ["benign", "malignant_", "predicted_", *names[3:]]
+    for row, one in zip(rows_of(out), json.loads((out / "predictions.json").read_text())):
+        assert row["malignant"] in ("above", "below") and list(one.get("probabilities", names)) == names
+        assert one["probabilities"]["malignant"] == float(row["malignant_"])
+
+
 def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tmp_path, capsys):
     """With a tau, thresholds and measured values by hand; every cell follows from the row's probabilities."""
     prior = [0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02]
