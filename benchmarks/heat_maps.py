@@ -20,6 +20,7 @@ import models
 from dataset.cache import decode_table
 from dataset.splits import split_table
 from dataset.table import has_mask, read_table
+from encoders import base
 
 
 def heat_maps(model: models.Model, image: Tensor) -> Iterator[tuple[tuple[int, str], Tensor]]:
@@ -28,11 +29,11 @@ def heat_maps(model: models.Model, image: Tensor) -> Iterator[tuple[tuple[int, s
     features = model.encoder(image)
     label = head(features, size).argmax(dim=1)
     for wanted in (0, 1, max(size)):  # cells: the map as it is, with one stage opened, and with two
-        models.HEAT_CELLS = wanted
+        base.HEAT_CELLS = wanted
         grid, stride = model.encoder.refine(features) if wanted else (features[-1], 32)
         cells = head.heat_map(grid, label)
         yield (stride, "areas"), F.interpolate(cells, size=size, mode="bilinear", align_corners=False)
-        yield (stride, "pixels"), models.spread_cells(cells, stride, size)
+        yield (stride, "pixels"), models.spread_cells(cells, stride, size, model.encoder.first_cell(size, stride))
 
 
 def score(heat: Tensor, mask: Tensor) -> Tensor:

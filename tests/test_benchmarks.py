@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
-import models
 from benchmarks import heat_maps, near_duplicates, peers, speed
+from encoders import base
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_our_own_rates_are_those_recorded_in_the_table_and_the_readme():
 def test_the_benchmark_of_heat_maps_shows_every_grid_and_placement(
     whole_run, demo_folder, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(models, "HEAT_CELLS", models.HEAT_CELLS)
+    monkeypatch.setattr(base, "HEAT_CELLS", base.HEAT_CELLS)
     checkpoint = str(whole_run[0] / "best_multitask_model.pth")
     heat_maps.main([checkpoint, "--data-dir", str(demo_folder), "--cache-dir", str(tmp_path)])
     rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| stride")]

@@ -995,8 +995,9 @@ def test_what_the_machine_or_the_network_cannot_do_is_one_message(flags, message
 
 def test_an_output_folder_that_is_a_file_is_one_message(demo_folder, tmp_path, capsys):
     (tmp_path / "outputs").write_text("mine")
-    assert quick(demo_folder, tmp_path) == 1
-    assert "Cannot write" in capsys.readouterr().err and (tmp_path / "outputs").read_text() == "mine"
+    assert quick(demo_folder, tmp_path) == 2
+    assert "outputs cannot be written (it is no folder: " in capsys.readouterr().err
+    assert (tmp_path / "outputs").read_text() == "mine"
 
 
 LIMITED = """
