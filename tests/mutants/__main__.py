@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -107,18 +108,30 @@ def _give_up(*_) -> None:
     raise TimeoutError(f"more than {PATIENCE} seconds")
 
 
-def killed_by(mutant: Mutant | None) -> tuple[Mutant | None, str, float]:
-    """Which test notices a mutant; "" for none. None is the code as it is."""
-    started = time.monotonic()
+def killed_by(mutant: Mutant | None, tests: tuple[str, ...]) -> str:
+    """Which of some tests notices a mutant; "" for none. None is the code as it is."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as place:
         tree = copy_of_the_tree(Path(place))
-        tests = tuple(dict.fromkeys(name for names in TESTS.values() for name in names))
         if mutant:
-            path, tests = tree / mutant.file, TESTS[mutant.file]
+            path = tree / mutant.file
             path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
-        failed = first_failure(tree, tests)
-        os.chdir(ROOT)
-    return mutant, failed, time.monotonic() - started
+        try:
+            return first_failure(tree, tests)
+        finally:
+            os.chdir(ROOT)
+
+
+def alone(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[str, float]:
+    """As `killed_by`, in a process of its own, which unlike a pool's may start others; and the seconds it took."""
+    started, fork = time.monotonic(), multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=lambda: sender.send(killed_by(mutant, tests)))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv(), time.monotonic() - started
+    finally:
+        process.join()
 
 
 def main() -> int:
@@ -135,12 +148,17 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in LIBRARIES:  # once, for all processes that are forked from this one
         importlib.import_module(name)
+    for tests in dict.fromkeys(TESTS[mutant.file] for mutant in mutants):
+        if failed := alone(None, tests)[0]:
+            parser.exit(2, f"{failed} fails without any mutant: mend it first.\n")
     survivors = []
-    with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
-        for mutant, failed, seconds in pool.imap_unordered(killed_by, mutants):
+    with ThreadPoolExecutor(options.jobs) as pool:
+        verdicts = {pool.submit(alone, mutant, TESTS[mutant.file]): mutant for mutant in mutants}
+        for verdict in as_completed(verdicts):
+            mutant, (failed, seconds) = verdicts[verdict], verdict.result()
             survivors += [] if failed else [mutant]
-            verdict = f"killed by {failed}" if failed else "SURVIVED"
-            print(f"{mutant.file}: {mutant.why}: {verdict} ({seconds:.0f} s)", flush=True)
+            found = f"killed by {failed}" if failed else "SURVIVED"
+            print(f"{mutant.file}: {mutant.why}: {found} ({seconds:.0f} s)", flush=True)
     print(f"{len(mutants)} made, {len(mutants) - len(survivors)} killed, {len(survivors)} survived")
     for mutant in survivors:
         print(f"  {mutant.file}: {mutant.why}: {mutant.old!r} -> {mutant.new!r}")
