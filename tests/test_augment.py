@@ -17,6 +17,10 @@ def test_the_eight_turns_are_eight_different_pictures(device):
         assert torch.equal(turned[code], (expected.flip(2) if code > 3 else expected)[0])
 
 
+def test_each_of_the_eight_turns_is_drawn():
+    assert set(AUGMENTS["turns"].draw(np.random.default_rng(0), 1000)) == set(range(8))
+
+
 # Crops
 
 

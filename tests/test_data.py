@@ -71,6 +71,29 @@ def test_every_image_comes_once_an_epoch_in_an_order_fixed_by_seed_and_epoch(bat
     assert labels(1, 5) != labels(2, 5) and labels(1, 5) != labels(1, 6)
 
 
+def test_a_shuffled_image_keeps_its_label_and_its_mask(batches):
+    one = batches()
+    images, masks = one.pictures()
+    known = {image.tobytes(): (label, mask.tobytes()) for image, label, mask in zip(images, one.labels.tolist(), masks)}
+    assert len(known) == 10
+    order = np.random.default_rng((3, 2)).permutation(10)
+    position = 0
+    for batch in batches(seed=3).epoch(2):
+        for image, label, mask in zip(batch["image"].cpu(), batch["label"].tolist(), batch["mask"].cpu()):
+            expected = images[order[position]]
+            normal = data.normalise(torch.tensor(expected)[None])[0]
+            assert torch.allclose(image, normal) and known[expected.tobytes()] == (
+                label,
+                (mask[0] > 0).numpy().tobytes(),
+            )
+            position += 1
+
+
+def test_a_subset_comes_in_the_order_that_is_asked_for(batches):
+    (batch,) = batches().subset([6, 0, 3])
+    assert batch["label"].tolist() == [6, 0, 3]
+
+
 def test_turns_move_image_and_mask_together(batches):
     plain = batches()
     turned = batches(seed=3, augment="turns")
@@ -126,6 +149,10 @@ def test_several_ranks_get_every_image_of_an_epoch_once_and_the_same_batches(bat
     whole = [sorted(batch["label"].tolist()) for batch in batches(seed=5).epoch(1)]
     ranks = [[batch["label"].tolist() for batch in batches(seed=5, rank=r, n_ranks=2).epoch(1)] for r in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*ranks)] == whole
+
+
+def test_a_batch_of_one_image_for_each_rank_is_enough(batches):
+    assert batches(rank=0, n_ranks=3).sizes == [4, 3, 3]
 
 
 def test_more_ranks_than_images_in_a_batch_are_refused(batches):
