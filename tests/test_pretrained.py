@@ -1,6 +1,7 @@
 """The model that comes with the repository, and how it is made."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ import export
 import models
 import predict
 
-CARD = ROOT / "pretrained" / "ham10000.md"
+MODELS = sorted((ROOT / "pretrained").glob("*.pth"))
+
+
+@pytest.fixture(params=MODELS, ids=lambda path: path.stem)
+def path(request):
+    """One of the models that come with the repository."""
+    return request.param
 
 
 def test_a_model_that_is_passed_on_names_no_folder_of_the_machine_that_it_was_made_on(whole_run, tmp_path):
@@ -20,19 +27,20 @@ def test_a_model_that_is_passed_on_names_no_folder_of_the_machine_that_it_was_ma
     assert config["OUTPUT_DIR"] == "outputs" and "/" not in json.dumps(config)
 
 
-def test_it_comes_with_the_repository_and_is_small():
-    assert predict.SHIPPED.is_file() and predict.SHIPPED.stat().st_size <= 28_000_000
+def test_they_come_with_the_repository_and_are_small():
+    assert predict.SHIPPED in MODELS and [path.stem for path in MODELS] == ["ham10000", "ham10000_resnet18"]
+    assert predict.SHIPPED.stat().st_size <= 20_000_000 and max(path.stat().st_size for path in MODELS) <= 28_000_000
 
 
-def test_its_weights_are_of_half_precision_and_its_folders_are_names_alone():
-    content = torch.load(predict.SHIPPED, weights_only=True)
+def test_weights_are_of_half_precision_and_folders_are_names_alone(path):
+    content = torch.load(path, weights_only=True)
     kinds = {value.dtype for value in content["weights"].values()}
     assert kinds == {torch.float16, torch.int64}  # int64: how many batches a norm has seen
     assert "/" not in json.dumps(content["config"])
 
 
-def test_it_calls_seven_classes_and_outlines_with_all_that_was_fitted_for_it():
-    predictor = predict.Predictor(predict.SHIPPED, device="cpu", explain=True)
+def test_it_predicts_seven_classes_and_a_mask_with_all_that_was_fitted_for_it(path):
+    predictor = predict.Predictor(path, device="cpu", explain=True)
     assert len(predictor.classes) == 7 and predictor.is_calibrated and predictor.has_balanced
     assert [point.name for point in predictor.points if point.sensitivity] == ["melanoma", "malignant"]
     pixels = np.full((predictor.size, predictor.size, 3), 128, np.uint8)
@@ -40,7 +48,16 @@ def test_it_calls_seven_classes_and_outlines_with_all_that_was_fitted_for_it():
     assert found.probabilities.sum() == pytest.approx(1) and found.mask.shape == found.heat.shape == pixels.shape[:2]
 
 
-def test_its_card_says_what_it_may_be_used_for_and_how_it_was_split():
-    card, content = CARD.read_text(encoding="utf-8"), models.load_checkpoint(predict.SHIPPED)
-    for fact in ("CC BY-NC 4.0", "non-commercial", "not a medical device", content["split_hash"], "95 % interval"):
+def test_its_card_says_what_it_may_be_used_for_how_it_was_split_and_what_it_started_from(path):
+    card, content = path.with_suffix(".md").read_text(encoding="utf-8"), models.load_checkpoint(path)
+    facts = [
+        "CC BY-NC 4.0",
+        "non-commercial",
+        "not a medical device",
+        content["split_hash"],
+        "95 % interval",
+        path.name,
+    ]
+    facts += re.findall("[0-9a-f]{64}", content.get("initial_file", ""))]
+    for fact in facts:
         assert fact in card
