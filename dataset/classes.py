@@ -160,6 +160,11 @@ def is_known(code: str) -> bool:
     return code in NAMES or is_malignant(code) or key_of(code).startswith(("benign", "not "))
 
 
+def is_diagnosis(code: str) -> bool:
+    """Whether a class is a diagnosis that the vocabulary knows, "benign" or "malignant" among them."""
+    return code in NAMES or is_malignant(code) or key_of(code) == "benign"
+
+
 def is_melanoma(code: str) -> bool:
     """Whether a class is melanoma, of any stage: "MEL", "melanoma in situ", "Melanoma (less than 0_76 mm)"."""
     return _KINDS.get(code) == MELANOMA or ("melanoma" in _said(code) and code not in NAMES)

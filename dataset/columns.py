@@ -34,6 +34,7 @@ DETAILS = {  # column of the table, and its names in files
     "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
 }
 NUMBERS = {"id", "name", "no", "nr", "num", "number", "index", "case", "caseid", "key", "nameid"}  # of images, perhaps
+FLAGS = ("is_train", "is_val", "is_test", "train", "val", "valid", "validated", "test", "duplicate")  # are no classes
 SPLIT_COLUMNS = ("split", "set", "subset", "part", "partition", "fold", "phase", "usage")
 
 
@@ -44,7 +45,7 @@ def squashed(name: str) -> str:
 
 _IMAGE = {squashed(name): position for position, name in enumerate(IMAGE_COLUMNS)}
 _RESERVED = _IMAGE.keys() | {
-    squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, *DETAILS.values()) for name in names
+    squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, FLAGS, *DETAILS.values()) for name in names
 }
 
 
@@ -73,7 +74,8 @@ def find_column(columns: Iterable[str], spellings: Iterable[str]) -> str | None:
 def with_image_column(rows: pd.DataFrame, images: Index | None = None) -> pd.DataFrame:
     """The same with the column that names the images called image.
 
-    Of several the first of `IMAGE_COLUMNS` counts that names one of `images`; where none does, any column half of whose
+    Of several the one counts whose cells name most of `images` as they are spelled, else the first of `IMAGE_COLUMNS`
+    that names one; where none does, any column half of whose
     cells do, each another.
     """
     called_so = sorted((name for name in rows if squashed(name) in _IMAGE), key=lambda name: _IMAGE[squashed(name)])
@@ -81,6 +83,7 @@ def with_image_column(rows: pd.DataFrame, images: Index | None = None) -> pd.Dat
     if images is not None:
         some = rows.head(2000)
         naming = [name for name in called_so if _n_named(some[name], images)]
+        naming.sort(key=lambda name: -len({named(cell).stem for cell in some[name]} & images.by_stem.keys()))
         naming = naming or [name for name in rows if 2 * _n_named(some[name], images, name) >= max(1, len(some))]
         column = next(iter(naming), column)
     return rows.drop(columns="image" if column != "image" else [], errors="ignore").rename(columns={column: "image"})

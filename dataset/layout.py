@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from dataset.choice import Choice
-from dataset.classes import HAM10000
+from dataset.choice import Choice, as_flag
+from dataset.classes import HAM10000, code_of, is_diagnosis
 from dataset.files import Found, Mask, is_output, look, mentions
 from dataset.folders import class_folders, refuse_pairs
 from dataset.labels import Labels, choose, no_labels
@@ -82,6 +82,7 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
     everything = Index([*found.images, *found.untold, *found.orphans])
     source, others, remarks = choose_source(folder, found.tables, everything, zeros)
     if source:
+        _refuse_rival(source, found, wanted)
         return _from_source(folder, source, found, others, remarks, wanted)
     _refuse_unread(folder, found, everything)
     rows, labels, files, said = class_folders(folder, found, wanted)
@@ -114,6 +115,19 @@ def _names_in(folder: Path) -> list[str]:
         raise FileNotFoundError(f"No data folder at {place} that can be read ({error.strerror}). {ADVICE}") from None
 
 
+def _refuse_rival(source: Source, found: Found, wanted: Choice) -> None:
+    """Raises ValueError if the table has no diagnosis that is known, and the pictures lie in folders called so."""
+    of_table = [code for reading in source.readings for code in reading.classes]
+    of_folders = {code_of(file.place[-1]) for file in found.pictures if file.place}
+    known = sorted(code for code in of_folders if is_diagnosis(code))
+    if wanted.members or source.is_truth or len(known) < 2 or any(map(is_diagnosis, of_table)):
+        return
+    raise ValueError(
+        f"{source.name} and the folders both name classes: {', '.join(of_table[:4])}, and {', '.join(known[:4])}. Move "
+        f"the table away, or choose its classes: {as_flag(of_table[:8])}"
+    )
+
+
 def _refuse_unread(folder: Path, found: Found, images: Index) -> None:
     """Raises ValueError if a file of another kind, such as a workbook, seems to hold the diagnoses."""
     for path in found.other_tables:
@@ -132,7 +146,7 @@ def _nothing(folder: Path, names: list[str], found: Found, remarks: list[str]) -
     why = ""
     if telling and all(is_neutral(place.rsplit("/", 1)[-1]) for place in telling):
         why = f" Folders called {', '.join(telling[:4])} name no diagnoses."
-    said = " ".join(["", *remarks])
+    said = " ".join(["", *remarks, *(f"{n:,} {what}." for what, n in found.passed_over.items())])
     return f"Expected GroundTruth.csv in {os.path.abspath(folder)}, found: {what}.{why}{said} {EXPECTED} {ADVICE}"
 
 

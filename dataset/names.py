@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from dataset.roles import READABLE
+from dataset.classes import code_of, is_diagnosis
+from dataset.roles import READABLE, part_of
 
 MAX_EXAMPLES = 3
 
@@ -112,12 +113,23 @@ class Index:
 
 
 def _of_cell(files: list[File], cell: Named) -> list[File]:
-    """Those of the files that fit the cell's folders and extension best."""
+    """Those of the files that fit the cell's folders and extension best; none of another part or diagnosis."""
+    if part := part_of(cell.folders):
+        files = [file for file in files if file.part in ("", part)]
+    if code := _code_of(cell.folders):
+        files = [file for file in files if _code_of(file.place) in ("", code)]
     if len(files) < 2:
         return files
     if cell.suffix:
         files = [file for file in files if file.suffix.lower() == cell.suffix.lower()] or files
     return best(files, lambda file: _shared(file.place[::-1], cell.folders[::-1])) if cell.folders else files
+
+
+@lru_cache(maxsize=4096)
+def _code_of(folders: tuple[str, ...]) -> str:
+    """The diagnosis that the last of some folders names, if it is a known one."""
+    code = code_of(folders[-1]) if folders else ""
+    return code if is_diagnosis(code) else ""
 
 
 def _shared(a: Sequence[str], b: Sequence[str]) -> int:

@@ -60,9 +60,14 @@ def _of_column(rows: pd.DataFrame) -> pd.Series | None:
 
 
 def _parts(cells: pd.Series) -> pd.Series | None:
-    """Cells as parts; None if one is another word."""
+    """Cells as parts; None if they are other words. Raises ValueError if some are."""
     parts = {cell: "" if not cell or is_no_diagnosis(cell) else part_of_name(cell) for cell in cells.unique()}
-    if any(not part for cell, part in parts.items() if cell and not is_no_diagnosis(cell)):
+    if others := [cell for cell, part in parts.items() if not part and cell and not is_no_diagnosis(cell)]:
+        if {"train", "test"} <= set(parts.values()):
+            raise ValueError(
+                f"Column {cells.name} puts images into {', '.join(map(repr, others[:4]))} beside train and test. "
+                f"Expected {', '.join(SPLITS)}. Correct it, or split anew with --split-file none."
+            )
         return None
     return cells.map(parts).astype(object)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.classes import NAMES, code_of
-from dataset.columns import LABEL_COLUMNS, find_column
+from dataset.columns import LABEL_COLUMNS, find_column, names_details
 from dataset.labels import Labels, read_labels
 from dataset.names import Index, named
 from dataset.roles import SPLITS, part_of
@@ -79,7 +79,8 @@ def choose_source(
     able = [one for one in tables if "image" in one.rows and one.has_diagnoses()]
     others = [one for one in tables if one not in able]
     remarks = _say_broken(broken, strangers, folder)
-    remarks += [_say_without(one) for one in others if len(one.rows.columns) > 1 and not able]
+    useful = [one for one in others if able and names_details(one.rows)]
+    remarks += [_say_without(one) for one in others if len(one.rows.columns) > 1 and one not in useful]
     if not able:
         truths = [one for one in tables if one.is_truth]
         return (truths[0] if truths else None), [one for one in tables if one not in truths[:1]], remarks

@@ -148,6 +148,7 @@ def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
             of_rows = rows.reset_index(drop=True).reindex(place).set_index(images.index)
             by_row = {name: of_rows[column] for name, column in columns.items() if column}
         for name, values in by_row.items():
+            values = values.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # as pandas writes numbers beside blanks
             values = values.where(~values.isin(["", *(text for text in values.unique() if _says_nothing(text))]))
             found[name] = found[name].fillna(values) if name in found else values
     details = pd.DataFrame(found, index=images.index).reindex(columns=list(DETAILS))

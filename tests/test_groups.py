@@ -139,3 +139,13 @@ def test_the_groups_stand_in_splits_csv_where_patients_are_known(tmp_path, patie
     folder.write_data(table)
     columns = list(pd.read_csv(tmp_path / "splits.csv"))
     assert columns == ["image", "label", "lesion_id", "split"] + ["group"] * patients
+
+
+def test_a_number_that_pandas_wrote_with_a_point_is_the_same_patient(folder):
+    for name in ("a", "b"):
+        folder.add(name)
+    path = folder.write().path
+    (path / "a_meta.csv").write_text("image,patient_id\na,5.0\n")
+    (path / "b_meta.csv").write_text("image,patient_id\nb,5\n")
+    table = read_table(path)
+    assert list(table["patient_id"]) == ["5", "5"] and table["group"].nunique() == 1

@@ -5,6 +5,7 @@ import pytest
 from conftest import QUICK, disc, picture
 
 import main
+from dataset import ownsplit
 from dataset.csvfile import read_back
 from dataset.layout import find
 from dataset.ownsplit import own_split
@@ -238,3 +239,12 @@ def test_what_is_cut_has_its_share_of_all_images(lacking, own):
     given = pd.Series(["train"] * 850 + [own] * 150)
     parts = complete_split(table, given, 0.15, 0.15, seed=1)
     assert parts.value_counts().to_dict() == {"train": 700, "val": 150, "test": 150}
+
+
+def test_a_column_of_parts_and_another_word_is_asked_about():
+    cells = pd.Series(["train", "test", "extra"], name="split")
+    with pytest.raises(
+        ValueError, match=r"Column split puts images into 'extra' beside train and test.*--split-file none"
+    ):
+        ownsplit._parts(cells)
+    assert ownsplit._parts(pd.Series(["0", "1", "2"], name="fold")) is None

@@ -58,6 +58,6 @@ def test_its_card_says_what_it_may_be_used_for_how_it_was_split_and_what_it_star
         "95 % interval",
         path.name,
     ]
-    facts += re.findall("[0-9a-f]{64}", content.get("initial_file", ""))]
+    facts += re.findall("[0-9a-f]{64}", content.get("initial_file", ""))
     for fact in facts:
         assert fact in card

@@ -466,3 +466,45 @@ def test_a_picture_that_the_table_names_is_no_mask_of_another_one(put):
     files = {"images/empty.jpg": "photo", "images/empty_mask.jpg": "photo"}
     table = read_table(put(files | {"t.csv": ["image,label", "empty,mel", "empty_mask,nv"]}))
     assert paths_of(table) == ["images/empty.jpg", "images/empty_mask.jpg"] and paths_of(table, "mask_path") == ["", ""]
+
+
+def test_a_picture_of_another_part_or_diagnosis_is_not_the_one_that_a_table_names(put):
+    """Though no other is called so."""
+    folder = put({"test/a.jpg": "photo", "test/b.jpg": "photo", "t.csv": ["image,label", "train/a.jpg,mel", "b,nv"]})
+    assert list(read_table(folder)["status"]) == ["left out", LABEL_ONLY]
+
+
+def test_a_picture_in_the_folder_of_another_diagnosis_is_not_the_one_that_a_table_names(put):
+    folder = put(
+        {"nevus/c.jpg": "photo", "nevus/d.jpg": "photo", "t.csv": ["image,label", "melanoma/c,mel", "nevus/d,nv"]}
+    )
+    assert list(read_table(folder)["status"]) == ["left out", LABEL_ONLY]
+
+
+def test_the_column_whose_cells_are_the_names_counts_and_not_numbers_that_resemble_them(put):
+    rows = [f"{k + 1},{k:06d}.jpg,{'mel' if k % 2 else 'nv'}" for k in range(4)]
+    folder = put({f"images/{k:06d}.jpg": "photo" for k in range(5)} | {"t.csv": ["image_id,file_name,label", *rows]})
+    assert paths_of(read_table(folder)) == [f"images/{k:06d}.jpg" for k in range(4)]
+
+
+def test_a_table_of_something_else_beside_folders_of_diagnoses_is_asked_about(put):
+    files = {f"{name}/{name}{k}.jpg": "photo" for name in ("melanoma", "nevus") for k in range(3)}
+    rows = [f"{name}{k},{k % 2}" for name in ("melanoma", "nevus") for k in range(3)]
+    folder = put(files | {"quality.csv": ["image,has_hair", *rows]})
+    with pytest.raises(
+        ValueError, match=r"quality.csv and the folders both name classes: .*MEL, NV.*--classes 'not has_hair' has_hair"
+    ):
+        read_table(folder)
+    assert classes_of(read_table(folder, ["has_hair", "not has_hair"])) == ("has_hair", "not has_hair")
+
+
+@pytest.mark.parametrize("flag", ["is_train", "validated", "duplicate"])
+def test_a_flag_beside_a_diagnosis_is_no_class(put, flag):
+    rows = [f"i{k},{int(k < 2)},{int(k % 2)}" for k in range(6)]
+    folder = put({f"images/i{k}.jpg": "photo" for k in range(6)} | {"t.csv": [f"image,cancer,{flag}", *rows]})
+    assert classes_of(read_table(folder)) == ("not cancer", "cancer")
+
+
+def test_pictures_of_kinds_that_are_not_read_are_named_where_nothing_else_is_there(put):
+    with pytest.raises(FileNotFoundError, match=r"2 \.heic pictures, a kind that is not read"):
+        read_table(put({"images/a.heic": b"x", "images/b.heic": b"x"}))
