@@ -14,9 +14,11 @@ from dataset.masks import is_drawn
 from dataset.names import File, Index, loose
 from dataset.roles import (
     DOUBT,
+    GLUED,
     IMAGE,
     MASK,
     OTHER,
+    OTHER_ENDINGS,
     WEAK_ENDINGS,
     is_picture,
     is_unreadable,
@@ -160,9 +162,9 @@ def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[
     for role, some in kept.items():
         for file in files[role]:
             image, word = mask_of(file.stem)
-            if not word or (word in WEAK_ENDINGS and loose(image) not in known()):
+            if not word or (word in (*WEAK_ENDINGS, GLUED) and loose(image) not in known()):
                 some.append(file)
-            elif word.startswith("superpixel") or word == "roi":
+            elif word.startswith("superpixel") or word in OTHER_ENDINGS:
                 n_other += 1
             elif loose(image) in known():
                 masks.append(as_mask(file))

@@ -166,25 +166,20 @@ NEUTRAL_WORDS = frozenset(
 )
 CLASS_WORDS = frozenset(["class", "label", "diagnosis", "dx", "category", "type", "grade", "stage"])
 # A mask beside its image is called as the image with one of these words; the weak ones may end a photograph's
-# own name, and count where there is such an image.
-WEAK_ENDINGS = ("lesion", "label", "labels", "contour", "binary", "bw", "roi", "annotation")
+# own name, and count where there is such an image. The others are neither image nor mask.
+OTHER_ENDINGS = ("overlay", "overlays", "thumb", "thumbnail", "preview", "heatmap", "roi")
+WEAK_ENDINGS = ("lesion", "label", "labels", "contour", "binary", "bw", "annotation", "m", "msk", *OTHER_ENDINGS)
 ENDINGS = (
-    *(
-        "segmentation",
-        "mask",
-        "masks",
-        "segmentations",
-        "seg",
-        "segm",
-        "gt",
-        "groundtruth",
-        "ground_truth",
-        "superpixels",
-    ),
-    *("superpixel", *WEAK_ENDINGS),
+    *("segmentation", "segmentations", "mask", "masks", "seg", "segm", "gt", "groundtruth", "ground_truth"),
+    *("binary_mask", "segmentation_mask", "lesion_mask", "superpixels", "superpixel", *WEAK_ENDINGS),
 )
+GLUED = "glued"  # a weak ending that is no word of its own: amask, a (mask)
 _ENDING = re.compile(rf"(.+?)[_\-. ]({'|'.join(ENDINGS)})([_\- ]?\d+)?", re.IGNORECASE)
-_WORD = re.compile("mask|seg|gt|truth|superpixel|lesion|label|contour|binary|bw|roi|annotation", re.IGNORECASE)
+_WORD = re.compile(
+    "mask|seg|gt|truth|superpixel|lesion|label|contour|binary|bw|roi|annotation|overlay|thumb|preview|heatmap|msk",
+    re.IGNORECASE,
+)
+_GLUED = re.compile(r"(.+?)(?: ?\(mask\)|mask|msk)", re.IGNORECASE)
 _BEGINNING = re.compile(r"(mask|segmentation|seg|gt)[_\-. ](.+)", re.IGNORECASE)
 
 
@@ -258,8 +253,8 @@ def mask_of(stem: str) -> tuple[str, str]:
 
     Examples
     --------
-    >>> mask_of("a_Mask"), mask_of("mask_a"), mask_of("ISIC_1_superpixels"), mask_of("a")
-    (('a', 'mask'), ('a', 'mask'), ('ISIC_1', 'superpixels'), ('', ''))
+    >>> mask_of("a_Mask"), mask_of("mask_a"), mask_of("ISIC_1_superpixels"), mask_of("amask"), mask_of("a")
+    (('a', 'mask'), ('a', 'mask'), ('ISIC_1', 'superpixels'), ('a', 'glued'), ('', ''))
     """
     if stem[-1:].isdigit() and not _WORD.search(stem):  # as nearly all names of photographs
         return "", ""
@@ -267,4 +262,6 @@ def mask_of(stem: str) -> tuple[str, str]:
         return found[1], found[2].lower()
     if found := _BEGINNING.fullmatch(stem):
         return found[2], found[1].lower()
+    if found := _GLUED.fullmatch(stem):
+        return found[1], GLUED
     return "", ""

@@ -508,3 +508,22 @@ def test_a_flag_beside_a_diagnosis_is_no_class(put, flag):
 def test_pictures_of_kinds_that_are_not_read_are_named_where_nothing_else_is_there(put):
     with pytest.raises(FileNotFoundError, match=r"2 \.heic pictures, a kind that is not read"):
         read_table(put({"images/a.heic": b"x", "images/b.heic": b"x"}))
+
+
+@pytest.mark.parametrize("name", ["x_m", "xmask", "x (mask)", "x_binary_mask", "x_msk", "X_Segmentation_Mask"])
+def test_a_mask_beside_its_image_is_no_photograph_however_it_is_called(put, name):
+    files = {f"{c}/{c}{k}.jpg": "photo" for c in ("melanoma", "nevus") for k in range(2)}
+    masks = {
+        f"{c}/{name.replace('x', f'{c}{k}').replace('X', f'{c}{k}')}.png": "mask"
+        for c in ("melanoma", "nevus")
+        for k in range(2)
+    }
+    table = read_table(put(files | masks))
+    assert len(table) == 4 and list(table["status"]) == [USED] * 4
+
+
+def test_thumbnails_and_overlays_beside_their_images_are_counted_and_not_used(put):
+    names = ("x.jpg", "x_overlay.png", "x_thumb.jpg", "y.jpg", "z_thumb.jpg")
+    layout = find(put({f"images/{name}": "photo" for name in names} | {"t.csv": ["image,label", "x,mel", "y,nv"]}))
+    assert "Passed over: 2 superpixels and other pictures beside the images" in layout.describe()
+    assert {file.stem for file in layout.found.images} == {"x", "y", "z_thumb"}
