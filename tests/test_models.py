@@ -118,6 +118,17 @@ def test_one_pass_gives_logits_and_the_heat_map_of_the_likeliest_class(device):
     assert all(torch.equal(found[name], logits[name]) for name in logits)
 
 
+@torch.inference_mode()
+def test_mask_logits_are_upsampled_as_areas_and_not_from_corner_to_corner():
+    torch.manual_seed(0)
+    channels = blueprint("resnet18").channels
+    decoder = models.MaskDecoder(channels, models.DECODER_CHANNELS).eval()
+    features = [torch.randn(1, n, 64 // stride, 64 // stride) for n, stride in zip(channels, (2, 4, 8, 16, 32))]
+    small, large = (decoder(features, size) for size in ((32, 32), (64, 64)))  # at stride 2, and at full size
+    expected = torch.nn.functional.interpolate(small, size=(64, 64), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(large, expected)
+
+
 # Heat maps
 
 
