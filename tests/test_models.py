@@ -277,7 +277,7 @@ CHANGES = {
     "a weight is too many": lambda c: c["weights"].update(more=torch.zeros(1)),
     "a weight has another shape": lambda c: c["weights"].update({"encoder.bn1.bias": torch.zeros(3)}),
     "a weight has another type": lambda c: c["weights"].update({"encoder.bn1.bias": torch.zeros(64, dtype=torch.int8)}),
-    "a weight is no number": lambda c: c["weights"]["encoder.bn1.bias"].fill_(float("nan")),
+    "a weight is no number": lambda c: c["weights"]["encoder.bn1.bias"][:1].fill_(float("nan")),
     "a weight is text": lambda c: c["weights"].update({"encoder.bn1.bias": "x"}),
 }
 
@@ -331,3 +331,17 @@ def test_each_images_heat_has_its_own_maximum():
     head.linear.weight.data = torch.ones(1, 1)
     cells = torch.tensor([[1.0, 2.0], [5.0, 10.0]]).view(2, 1, 1, 2)
     assert head.heat_map(cells, torch.tensor([0, 0])).flatten().tolist() == [0.5, 1, 0.5, 1]
+
+
+def test_a_checkpoint_with_one_changed_byte_among_its_weights_is_damaged(tmp_path):
+    path = tmp_path / "a.pth"
+    model = Classifier(n_classes=3)
+    content = {"task": "classification", "arguments": model.arguments, "classes": list("abc"), "image_size": 32}
+    torch.save(content | {"weights": model.state_dict()}, path)
+    assert load_checkpoint(path)
+    stored = bytearray(path.read_bytes())
+    place = stored.index(model.encoder.layer4[0].conv1.weight.detach().numpy().tobytes())
+    stored[place] ^= 1  # the last bit of a weight, which no reading of the values would notice
+    path.write_bytes(stored)
+    with pytest.raises(ValueError, match=r"the check sum of .* is wrong"):
+        load_checkpoint(path)

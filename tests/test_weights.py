@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +81,14 @@ def test_a_silent_network_does_not_hang(hub):
             [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
         )
     assert "timed out" in done.stderr.splitlines()[-1]
+
+
+def test_a_download_is_compared_with_its_sum(hub):
+    asked = []
+    (hub / "net.pth").write_bytes(b"content")
+    fake = SimpleNamespace(url="http://nowhere/net.pth", get_state_dict=lambda **options: asked.append(options) or {})
+    state, file = weights.from_torchvision(fake, timeout=1)
+    assert state == {} and file.startswith("net.pth (SHA-256 ") and asked == [{"check_hash": True}]
 
 
 # Packages
