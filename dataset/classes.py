@@ -1,6 +1,7 @@
 """What diagnoses are called: one vocabulary for every data set, blind to case, hyphens and plurals' usual spellings."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -176,6 +177,17 @@ def _said(code: str) -> str:
     return "" if key.startswith(("benign", "not ")) else key
 
 
+class Quoted(str):
+    """A class's name that is in quotation marks already."""
+
+
+def quoted(name: str) -> str:
+    """A class's name as one of several between commas, and as a word of --classes."""
+    if isinstance(name, Quoted) or not ("," in name or "=" in name or name.startswith(("'", '"'))):
+        return name
+    return Quoted('"' + name.replace('"', '""') + '"')
+
+
 def in_words(codes: Iterable[str]) -> str:
     """Codes in a list, with the names of those that have one."""
     return ", ".join(
@@ -196,10 +208,11 @@ def describe_unknown(classes: Sequence[str]) -> str:
     unknown = [code for code in classes if not is_known(code)]
     if not unknown:
         return ""
-    some = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+    some = ", ".join(map(quoted, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+    example = shlex.join([f"malignant={quoted(unknown[0])}", "benign=..."])
     return (
         f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold: name it, as "
-        f'in --classes "malignant={unknown[0]}" "benign=..."'
+        f"in --classes {example}"
     )
 
 
