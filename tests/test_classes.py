@@ -45,6 +45,10 @@ def folder_of(place, values, header="image,diagnosis", **others):
         "Not_Available",
         "N/A",
         "no diagnosis",
+        "unsure",
+        "Uncertain",
+        "not_sure",
+        "Not classified",
     ],
 )
 def test_a_word_for_no_diagnosis_is_no_class(tmp_path, word):
@@ -78,6 +82,37 @@ def test_spellings_of_a_word_that_is_not_known_are_one_class_by_the_commonest(tm
 def test_the_same_word_in_any_spelling_is_one_code(code, words):
     assert {code_of(word) for word in words.split()} == {code}
     assert {code_of(word.replace("_", " ") + " ") for word in words.split()} == {code}
+
+
+@pytest.mark.parametrize(
+    "word, code",
+    {
+        "melanoma+": "MEL",
+        "Melanoma (+)": "MEL",
+        "melanoma-": "not MEL",
+        "melanoma (-)": "not MEL",
+        "MEL \u2212": "not MEL",
+        "malignant -": "benign",
+        "benign-": "malignant",
+        "rash-": "rash-",
+        "rash+": "rash+",
+        "melanoma_": "MEL",
+        "--": "--",
+    }.items(),
+)
+def test_a_sign_behind_a_word_says_positive_or_negative(word, code):
+    assert code_of(word) == code_of(code) == code
+
+
+def test_words_of_other_signs_are_other_classes(tmp_path):
+    table = read_table(folder_of(tmp_path, ["melanoma+", "melanoma-", "melanoma", "Melanoma (-)", "rash-", "rash"]))
+    assert list(table["label"]) == ["MEL", "not MEL", "MEL", "not MEL", "rash-", "rash"]
+
+
+def test_denied_words_are_known_and_a_column_of_them_is_one_of_diagnoses(tmp_path):
+    assert classes.describe_unknown(["melanoma excluded", "negative for malignancy", "melanoma: no"]) == ""
+    table = read_table(folder_of(tmp_path, ["a,melanoma: no", "b,melanoma: yes"], "image,note,Befund"))
+    assert set(classes_of(table)) == {"melanoma: no", "melanoma: yes"}
 
 
 def test_not_otherwise_specified_adds_nothing():
@@ -118,6 +153,45 @@ def test_a_part_of_a_diagnosis_is_a_class_of_its_own():
         ("not MEL", False, False),
         ("nonmelanoma", False, False),
         ("Benign melanocytic proliferations", False, False),
+        *(
+            (word, False, False)
+            for word in (
+                "no evidence of melanoma",
+                "no evidence of malignant melanoma",
+                "no sign of invasive carcinoma",
+                "melanoma excluded",
+                "melanoma in situ excluded",
+                "basal cell carcinoma: ruled out",
+                "melanoma: no",
+                "Melanoma negative",
+                "rule out melanoma",
+                "r/o basal cell carcinoma",
+                "negative for malignancy",
+                "precancerous",
+                "pre-cancerous",
+                "premalignant lesion",
+                "no malignant melanoma",
+                "lymphoma: no",
+                "sarcoma (-)",
+                "melanoma-",
+                "non-malignant",
+            )
+        ),
+        *(
+            (word, True, True)
+            for word in (
+                "melanoma without ulceration",
+                "melanoma, no ulceration",
+                "melanoma, no evidence of metastasis",
+                "non-metastatic melanoma",
+                "melanoma No. 3",
+                "melanoma: yes",
+                "melanoma, margins negative",
+                "melanoma+",
+            )
+        ),
+        ("no evidence of melanoma, basal cell carcinoma", False, True),
+        ("non-melanoma carcinoma", False, True),
         ("nevus", False, False),
         ("rosy rash", False, False),
     ],
