@@ -8,7 +8,7 @@ is transparent is no lesion. So nothing that was drawn becomes empty.
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dataset.opening import FORMATS, MAX_PIXELS, damage_is_said, eight_bit, opened, orientation_of, upright
 
@@ -16,6 +16,7 @@ ASPECT_TOLERANCE = 0.02  # relative; a mask whose aspect is further off belongs 
 FEW = 8  # values of an index mask
 SMALL = 31  # numbers of regions beside which 255 is "void"
 LEAST_INDEX = 0.1  # of the pixels of 255, how many of small numbers make it "void"; fewer are a JPEG's noise
+SOLID = 5  # pixels, the side of a square of one small number that is no noise
 SOFT = 8  # off black or white that a value is on an edge that was smoothed
 BORDERED = 0.9  # share of each border that is lesion in a mask that may be inverted
 INVERTED, STRETCHED = "inverted", "stretched"  # how a mask is read
@@ -53,7 +54,7 @@ def decode_mask(
             notes.append("image is turned by EXIF, and its mask may have been drawn before")
     if STRETCHED not in how and not same_aspect(gray.size, image_size):
         raise ValueError(f"mask is {gray.width}x{gray.height}, image {image_size[0]}x{image_size[1]}")
-    if _is_noisy(gray.histogram()):
+    if _is_noisy(gray):
         gray = gray.point([255 * (value > 127) for value in range(256)])
         notes.append("mask has gray values")
     values = _values(gray)
@@ -101,10 +102,13 @@ def _has_void(values: list[int]) -> bool:
     return len(values) > 2 and values[-1] == 255 and values[-2] <= SMALL
 
 
-def _is_noisy(counts: list[int]) -> bool:
-    """Whether small numbers beside 255 are too rare for an index: the noise of a mask in black and white."""
-    has_void = _has_void([int(value) for value in np.flatnonzero(counts)])
-    return has_void and sum(counts[1 : SMALL + 1]) < LEAST_INDEX * counts[255]
+def _is_noisy(gray: Image.Image) -> bool:
+    """Whether small numbers beside 255 are rare and scattered: the noise of a mask in black and white, no index."""
+    counts = gray.histogram()
+    if not _has_void(_values(gray)) or sum(counts[1 : SMALL + 1]) >= LEAST_INDEX * counts[255]:
+        return False
+    least, most = (np.asarray(gray.filter(kind(SOLID))) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
+    return not ((least == most) & (least > 0) & (least <= SMALL)).any()
 
 
 def _values(gray: Image.Image) -> list[int]:

@@ -58,6 +58,19 @@ def test_small_values_that_are_rare_beside_255_are_noise_and_no_index(how):
     assert note.startswith("mask has gray values")
 
 
+@pytest.mark.parametrize("how", ["", "inverted"])
+def test_a_small_lesion_in_a_wide_frame_of_void_is_no_noise(how):
+    found, _ = lesion_of(rings(255, 0, 1), how=how)
+    np.testing.assert_array_equal(found, inside(9) & ~inside(5) if how else inside(5))
+
+
+def test_the_noise_of_a_jpeg_is_no_lesion():
+    drawn = Image.new("L", (400, 300))
+    ImageDraw.Draw(drawn).rectangle([64, 80, 239, 175], fill=255)
+    found = lesion_of(drawn, "JPEG")[0]
+    np.testing.assert_array_equal(found, np.asarray(drawn) > 0)
+
+
 @pytest.mark.parametrize(
     "drawn, skin",
     [
