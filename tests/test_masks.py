@@ -66,8 +66,10 @@ def test_a_small_lesion_in_a_wide_frame_of_void_is_no_noise(how):
 
 def test_the_noise_of_a_jpeg_is_no_lesion():
     drawn = Image.new("L", (400, 300))
-    ImageDraw.Draw(drawn).rectangle([64, 80, 239, 175], fill=255)
-    found = lesion_of(drawn, "JPEG")[0]
+    ImageDraw.Draw(drawn).rectangle([61, 80, 239, 175], fill=255)
+    jpeg = content(drawn, "JPEG", quality=95)
+    assert {0, 1, 255} == set(np.unique(np.asarray(Image.open(io.BytesIO(jpeg)))))
+    found = np.asarray(decode_mask(jpeg, drawn.size, 1)[0]) > 0
     np.testing.assert_array_equal(found, np.asarray(drawn) > 0)
 
 
