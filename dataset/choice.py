@@ -1,12 +1,16 @@
 """--classes: which diagnoses are learned, in which order, and which of them as one."""
 
-import csv
+import re
 import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dataset.classes import code_of, key_of
+from dataset.classes import code_of, key_of, quoted
 from dataset.labels import Labels
+
+QUOTED = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*')"""  # a quotation mark inside is doubled
+CELL = re.compile(rf"\s*({QUOTED}|[^,]*?)\s*(,|\Z)")
+MAP = re.compile(rf"({QUOTED}|[^=]*?)\s*=(.*)", re.DOTALL)
 
 
 class Choice(NamedTuple):
@@ -70,26 +74,41 @@ class Choice(NamedTuple):
         remarks = [f"--classes names {', '.join(lost)}, which {where} does not have."] if lost and complete else []
         merged = [f"{name} is {' and '.join(of)}" for name, of in self.members.items() if of != (name,)]
         remarks += [f"--classes: {'; '.join(merged)}."] if merged else []
-        return labels._replace(classes=self.names, code=labels.code.map(lambda code: new.get(code, code))), remarks
-
-
-def quoted(name: str) -> str:
-    """A class's name as one of several between commas."""
-    return f'"{name}"' if "," in name else name
+        # The data's class of the same name as one that is made of others is none of these.
+        shadowed = labels.code.isin(self.names) & ~labels.code.isin(new)
+        out = "labelled " + labels.code.astype(str) + ", which is not among the classes"
+        code = labels.code.map(lambda code: new.get(code, code)).mask(shadowed, "")
+        return labels._replace(classes=self.names, code=code, reason=labels.reason.mask(shadowed, out)), remarks
 
 
 def _parsed(text: str) -> tuple[str, tuple[str, ...]]:
     """The class that a word of --classes names, and its members."""
     text = text.strip()
-    if text[:1] in ("'", '"') and text[-1:] == text[:1] and text.count(text[0]) == 2:
-        return code_of(text[1:-1]), (code_of(text[1:-1]),)
-    name, is_map, of = text.partition("=")
-    if not is_map:
-        return code_of(text), (code_of(text),)
-    cells = next(csv.reader([of.strip().replace("'", '"')], skipinitialspace=True), [])
-    return code_of(name.strip("'\" ")), tuple(code_of(cell) for cell in cells) or ("",)
+    found = None if re.fullmatch(QUOTED, text) else MAP.fullmatch(text)
+    if not found:
+        return code_of(_unquoted(text)), (code_of(_unquoted(text)),)
+    return code_of(_unquoted(found[1])), tuple(code_of(cell) for cell in _cells(found[2]))
+
+
+def _cells(text: str) -> list[str]:
+    """What stands between commas, of which those in quotation marks separate nothing."""
+    cells, more, end = [], ",", 0
+    while more and (found := CELL.match(text, end)):
+        cells.append(_unquoted(found[1]))
+        more, end = found[2], found.end()
+    return cells
+
+
+def _unquoted(text: str) -> str:
+    """Text less the quotation marks that enclose it; an apostrophe is none."""
+    return text[1:-1].replace(text[0] * 2, text[0]) if re.fullmatch(QUOTED, text) else text
 
 
 def as_flag(texts: Sequence[str]) -> str:
-    """--classes with these words, to be pasted into a shell."""
-    return f"--classes {shlex.join(texts)}"
+    """--classes with these classes, or maps NAME=NAME,OTHER that keep a name, to be pasted into a shell."""
+    return f"--classes {shlex.join(text if _is_map(text) else quoted(text) for text in texts)}"
+
+
+def _is_map(text: str) -> bool:
+    name, of = _parsed(text)
+    return len(of) > 1 and name == of[0]

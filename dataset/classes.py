@@ -1,6 +1,7 @@
 """What diagnoses are called: one vocabulary for every data set, blind to case, hyphens and plurals' usual spellings."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -83,14 +84,45 @@ NOTHING_KNOWN = frozenset(  # what stands where there is no diagnosis
         "tbd",
         "pending",
     ]
-) | {"not available", "not applicable", "not specified", "not known", "not diagnosed", "no diagnosis", "no label"}
+) | {
+    "unsure",
+    "uncertain",
+    "not sure",
+    "not classified",
+    "not available",
+    "not applicable",
+    "not specified",
+    "not known",
+    "not diagnosed",
+    "no diagnosis",
+    "no label",
+}
 _SIGNS = re.compile(r"melanoma|carcinoma|malignan|maligna\b|sarcoma|lymphoma|metasta|cancer|bowen")
-_DENIED = re.compile(r"\b(?:no|non|not|without)\s*(?:melanoma|malignan\w*|cancer\w*|carcinoma\w*)")
+_ILL = r"(?:malignant )?(?:melanoma|carcinoma|maligna|sarcoma|lymphoma|metasta|cancer|bowen)\w*"
+_ANY = r"(?:(?:invasive|residual|recurrent|basal cell|squamous cell|skin) )*"
+_DENIED = re.compile(
+    rf"\b(?:non|not|pre)\s*(?:melanoma|maligna|cancer|carcinoma)\w*|\b(?:no|without)\s*{_ANY}{_ILL}"
+    r"|\b(?:(?:no|without) (?:evidence|signs?) of|(?:negative|no evidence) for|free of|ruled? out|r o|excludes?) "
+    rf"{_ANY}{_ILL}"
+    rf"|\b{_ANY}{_ILL}(?: in situ)? (?:excluded|ruled out|absent|negative|no)$"
+)
+_SIGN = re.compile(r"(?<=\w)[\s_(\[]*([+\-\u2212\u2013])[\s)\]]*$")  # behind a word: positive, negative
+_OPPOSITES = {"malignant": "benign", "benign": "malignant"}
 
 
 def key_of(text: str) -> str:
-    """What spellings of the same words share: lower case, with one blank for hyphens, underscores and the like."""
-    return re.sub(r"[\s_\-/,;:()\[\].]+", " ", re.sub("['`\u2019]", "", text.lower())).strip()
+    """What spellings of the same words share: lower case, with one blank for hyphens, underscores and the like.
+
+    A sign at the end stays: what is negative is not what is positive.
+    """
+    words, sign = _signed(text.lower())
+    return re.sub(r"[\s_\-/,;:()\[\].]+", " ", re.sub("['`\u2019]", "", words)).strip() + sign
+
+
+def _signed(text: str) -> tuple[str, str]:
+    """Words and the + or - that ends them, "" for none."""
+    found = _SIGN.search(text)
+    return (text[: found.start()], "+" if found[1] == "+" else "-") if found else (text, "")
 
 
 SPELLINGS = {
@@ -117,7 +149,7 @@ def code_of(spelling: str) -> str:
     """The code of a class that the vocabulary knows; the text itself for any other.
 
     Dots, which separate names in the scores, and control characters become _, but 1.0 is 1; what a column of this
-    project's tables is called gets a _ behind it.
+    project's tables is called gets a _ behind it. A known class with a + is that class, and with a - its opposite.
 
     Examples
     --------
@@ -127,6 +159,9 @@ def code_of(spelling: str) -> str:
     text = spelling.strip()
     if known := SPELLINGS.get(key_of(text)):
         return known
+    words, sign = _signed(text)
+    if sign and (known := SPELLINGS.get(key_of(words))):
+        return known if sign == "+" else _OPPOSITES.get(known, f"not {known}")
     text = CONTROL.sub("_", re.sub(r"^(\d+)\.0+$", r"\1", text)).replace(".", "_")
     return f"{text}_" if text.lower() in {*TEXT, "false"} else text
 
@@ -157,7 +192,7 @@ def name_of(code: str) -> str:
 
 def is_known(code: str) -> bool:
     """Whether it is known of a class if it is malignant."""
-    return code in NAMES or is_malignant(code) or key_of(code).startswith(("benign", "not "))
+    return code in NAMES or is_malignant(code) or _said(code) != key_of(code)
 
 
 def is_diagnosis(code: str) -> bool:
@@ -178,7 +213,18 @@ def is_malignant(code: str) -> bool:
 def _said(code: str) -> str:
     """What a class's name says of it, less what it denies."""
     key = _DENIED.sub("", key_of(code))
-    return "" if key.startswith(("benign", "not ")) else key
+    return "" if key.startswith(("benign", "not ")) or key.endswith("-") else key
+
+
+class Quoted(str):
+    """A class's name that is in quotation marks already."""
+
+
+def quoted(name: str) -> str:
+    """A class's name as one of several between commas, and as a word of --classes."""
+    if isinstance(name, Quoted) or not ("," in name or "=" in name or name.startswith(("'", '"'))):
+        return name
+    return Quoted('"' + name.replace('"', '""') + '"')
 
 
 def in_words(codes: Iterable[str]) -> str:
@@ -201,10 +247,11 @@ def describe_unknown(classes: Sequence[str]) -> str:
     unknown = [code for code in classes if not is_known(code)]
     if not unknown:
         return ""
-    some = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+    some = ", ".join(map(quoted, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+    example = shlex.join([f"malignant={quoted(unknown[0])}", "benign=..."])
     return (
         f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold: name it, as "
-        f'in --classes "malignant={unknown[0]}" "benign=..."'
+        f"in --classes {example}"
     )
 
 

@@ -1,19 +1,22 @@
 """A mask's file -> which pixels are lesion.
 
 Few values are an index mask: all but 0 is lesion, and 255 beside small numbers is "void", which is none. Many values
-are gray, and cut at half of their own range. So nothing that was drawn becomes empty.
+are gray, and cut at half of their own range. Colours of one gray are told apart by their brightest channel, and what
+is transparent is no lesion. So nothing that was drawn becomes empty.
 """
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dataset.opening import FORMATS, MAX_PIXELS, damage_is_said, eight_bit, opened, orientation_of, upright
 
 ASPECT_TOLERANCE = 0.02  # relative; a mask whose aspect is further off belongs to another picture
 FEW = 8  # values of an index mask
 SMALL = 31  # numbers of regions beside which 255 is "void"
+LEAST_INDEX = 0.1  # of the pixels of 255, how many of small numbers make it "void"; fewer are a JPEG's noise
+SOLID = 5  # pixels, the side of a square of one small number that is no noise
 SOFT = 8  # off black or white that a value is on an edge that was smoothed
 BORDERED = 0.9  # share of each border that is lesion in a mask that may be inverted
 INVERTED, STRETCHED = "inverted", "stretched"  # how a mask is read
@@ -51,7 +54,10 @@ def decode_mask(
             notes.append("image is turned by EXIF, and its mask may have been drawn before")
     if STRETCHED not in how and not same_aspect(gray.size, image_size):
         raise ValueError(f"mask is {gray.width}x{gray.height}, image {image_size[0]}x{image_size[1]}")
-    values = [int(value) for value in np.flatnonzero(gray.histogram())]
+    if _is_noisy(gray):
+        gray = gray.point([255 * (value > 127) for value in range(256)])
+        notes.append("mask has gray values")
+    values = _values(gray)
     lesion, note = lesion_values(values)
     if INVERTED in how:
         void = {255} if _has_void(values) else set()
@@ -96,6 +102,20 @@ def _has_void(values: list[int]) -> bool:
     return len(values) > 2 and values[-1] == 255 and values[-2] <= SMALL
 
 
+def _is_noisy(gray: Image.Image) -> bool:
+    """Whether small numbers beside 255 are rare and scattered: the noise of a mask in black and white, no index."""
+    counts = gray.histogram()
+    if not _has_void(_values(gray)) or sum(counts[1 : SMALL + 1]) >= LEAST_INDEX * counts[255]:
+        return False
+    least, most = (np.asarray(gray.filter(kind(SOLID))) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
+    return not ((least == most) & (least > 0) & (least <= SMALL)).any()
+
+
+def _values(gray: Image.Image) -> list[int]:
+    """The values of a picture of one channel, or the numbers of its palette, that are used."""
+    return [int(value) for value in np.flatnonzero(gray.histogram())]
+
+
 def reduced(mask: Image.Image, size: int) -> Image.Image:
     """A mask at the side of the network's square; of a lesion too small for it one pixel stays."""
     small = mask.resize((size, size), Image.Resampling.NEAREST)
@@ -122,17 +142,57 @@ def _is_photograph(picture: Image.Image) -> bool:
 
 
 def _gray(picture: Image.Image) -> Image.Image:
-    """A mask file's shape as 8-bit gray: its alpha channel, if nothing else varies; its numbers, if one is "void"."""
+    """A mask file's shape as 8-bit gray: its alpha channel, if that is what tells; its numbers, if one is "void"."""
     if picture.mode[0] in "IF":
         return _gray_of_any_range(np.asarray(picture))
-    if picture.mode == "P" and _has_void([int(value) for value in np.flatnonzero(picture.histogram())]):
+    if picture.mode == "P" and _has_void(_values(picture)):
         return Image.fromarray(np.asarray(picture))
-    if "A" in picture.mode or "transparency" in picture.info:
-        *colours, alpha = picture.convert("RGBA").split()
-        low, high = alpha.getextrema()
-        if low < high and all(colour.getextrema()[0] == colour.getextrema()[1] for colour in colours):
-            return alpha
-    return picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+    if ("A" in picture.mode or "transparency" in picture.info) and (alpha := _alpha_that_tells(picture)):
+        return alpha
+    if picture.mode == "L":
+        return picture
+    colours = picture.convert("RGB")
+    gray = colours.convert("L")
+    if picture.mode == "P" and _hides_numbers(picture, gray):
+        return Image.fromarray(np.asarray(picture))
+    return gray if _varies(gray) or not _varies(colours) else _by_colour(np.asarray(colours))
+
+
+def _alpha_that_tells(picture: Image.Image) -> Image.Image | None:
+    """The alpha channel where nothing else varies, or where it cuts a drawing out of a ground of one colour."""
+    picture = picture.convert("RGBA")
+    alpha = picture.getchannel("A")
+    low, high = alpha.getextrema()
+    if low == high:
+        return None
+    colours, opacity = np.asarray(picture.convert("RGB")), np.asarray(alpha)
+    if not _varies(picture.convert("RGB")):
+        return alpha
+    ground, drawn = colours[opacity == 0], colours[opacity == high]
+    if not len(ground) or (ground != ground[0]).any():
+        return None
+    is_ground = (drawn == ground[0]).all(axis=1)
+    is_whole = (drawn <= SOFT).all(axis=1).any() and (drawn >= 255 - SOFT).all(axis=1).any()
+    return None if is_ground.any() or is_whole else alpha
+
+
+def _hides_numbers(picture: Image.Image, gray: Image.Image) -> bool:
+    """Whether a palette shows several of an index mask's few numbers, of which the least is darkest, as one gray."""
+    numbers = _values(picture)
+    if not len(_values(gray)) < len(numbers) <= FEW:
+        return False
+    return int(np.asarray(gray)[np.asarray(picture) == numbers[0]][0]) == gray.getextrema()[0]
+
+
+def _by_colour(colours: np.ndarray) -> Image.Image:
+    """Colours of one gray, (H, W, 3), by their brightest channel; if that is one too, all but the first pixel's."""
+    brightest = colours.max(axis=2)
+    differs = (colours != colours[0, 0]).any(axis=2)
+    return Image.fromarray(brightest if np.ptp(brightest) else 255 * differs.astype(np.uint8))
+
+
+def _varies(picture: Image.Image) -> bool:
+    return any(low < high for low, high in np.reshape(picture.getextrema(), (-1, 2)))
 
 
 def _gray_of_any_range(values: np.ndarray) -> Image.Image:

@@ -1,5 +1,8 @@
 """The vocabulary of diagnoses, and --classes, which maps words to classes."""
 
+import itertools
+import shlex
+
 import pytest
 from conftest import picture
 
@@ -42,6 +45,10 @@ def folder_of(place, values, header="image,diagnosis", **others):
         "Not_Available",
         "N/A",
         "no diagnosis",
+        "unsure",
+        "Uncertain",
+        "not_sure",
+        "Not classified",
     ],
 )
 def test_a_word_for_no_diagnosis_is_no_class(tmp_path, word):
@@ -75,6 +82,37 @@ def test_spellings_of_a_word_that_is_not_known_are_one_class_by_the_commonest(tm
 def test_the_same_word_in_any_spelling_is_one_code(code, words):
     assert {code_of(word) for word in words.split()} == {code}
     assert {code_of(word.replace("_", " ") + " ") for word in words.split()} == {code}
+
+
+@pytest.mark.parametrize(
+    "word, code",
+    {
+        "melanoma+": "MEL",
+        "Melanoma (+)": "MEL",
+        "melanoma-": "not MEL",
+        "melanoma (-)": "not MEL",
+        "MEL \u2212": "not MEL",
+        "malignant -": "benign",
+        "benign-": "malignant",
+        "rash-": "rash-",
+        "rash+": "rash+",
+        "melanoma_": "MEL",
+        "--": "--",
+    }.items(),
+)
+def test_a_sign_behind_a_word_says_positive_or_negative(word, code):
+    assert code_of(word) == code_of(code) == code
+
+
+def test_words_of_other_signs_are_other_classes(tmp_path):
+    table = read_table(folder_of(tmp_path, ["melanoma+", "melanoma-", "melanoma", "Melanoma (-)", "rash-", "rash"]))
+    assert list(table["label"]) == ["MEL", "not MEL", "MEL", "not MEL", "rash-", "rash"]
+
+
+def test_denied_words_are_known_and_a_column_of_them_is_one_of_diagnoses(tmp_path):
+    assert classes.describe_unknown(["melanoma excluded", "negative for malignancy", "melanoma: no"]) == ""
+    table = read_table(folder_of(tmp_path, ["a,melanoma: no", "b,melanoma: yes"], "image,note,Befund"))
+    assert set(classes_of(table)) == {"melanoma: no", "melanoma: yes"}
 
 
 def test_not_otherwise_specified_adds_nothing():
@@ -115,6 +153,45 @@ def test_a_part_of_a_diagnosis_is_a_class_of_its_own():
         ("not MEL", False, False),
         ("nonmelanoma", False, False),
         ("Benign melanocytic proliferations", False, False),
+        *(
+            (word, False, False)
+            for word in (
+                "no evidence of melanoma",
+                "no evidence of malignant melanoma",
+                "no sign of invasive carcinoma",
+                "melanoma excluded",
+                "melanoma in situ excluded",
+                "basal cell carcinoma: ruled out",
+                "melanoma: no",
+                "Melanoma negative",
+                "rule out melanoma",
+                "r/o basal cell carcinoma",
+                "negative for malignancy",
+                "precancerous",
+                "pre-cancerous",
+                "premalignant lesion",
+                "no malignant melanoma",
+                "lymphoma: no",
+                "sarcoma (-)",
+                "melanoma-",
+                "non-malignant",
+            )
+        ),
+        *(
+            (word, True, True)
+            for word in (
+                "melanoma without ulceration",
+                "melanoma, no ulceration",
+                "melanoma, no evidence of metastasis",
+                "non-metastatic melanoma",
+                "melanoma No. 3",
+                "melanoma: yes",
+                "melanoma, margins negative",
+                "melanoma+",
+            )
+        ),
+        ("no evidence of melanoma, basal cell carcinoma", False, True),
+        ("non-melanoma carcinoma", False, True),
         ("nevus", False, False),
         ("rosy rash", False, False),
     ],
@@ -132,7 +209,13 @@ def test_thresholds_are_fitted_for_all_stages_of_melanoma():
 def test_classes_that_are_not_known_are_named_with_what_to_do(tmp_path):
     assert classes.describe_unknown(["MEL", "NV", "not MEL", "Melanoma (thin)"]) == ""
     said = classes.describe_unknown(["MEL", "rosy rash", "0"])
-    assert "does not know rosy rash, 0." in said and '--classes "malignant=rosy rash"' in said
+    assert "does not know rosy rash, 0." in said and "--classes 'malignant=rosy rash'" in said
+
+
+@pytest.mark.parametrize("name", ["a, b", "C=43", 'the "other", one', "'tis", "rosy rash"])
+def test_what_to_do_about_a_class_that_is_not_known_can_be_pasted(name):
+    advice = classes.describe_unknown([name, "NV"]).partition("--classes ")[2]
+    assert choice.Choice.of(shlex.split(advice)).members["malignant"] == (name,)
 
 
 @pytest.mark.parametrize("name", ["true", "false", "image", "predicted", "balanced", "label", "Status"])
@@ -270,3 +353,42 @@ def test_another_data_sets_words_become_the_models_classes(tmp_path):
 def test_another_data_sets_own_spelling_of_a_models_class_is_that_class(tmp_path):
     table = read_table(folder_of(tmp_path, ["ILL", "Well"]), ["ill=MEL", "well=NV"], complete=False)
     assert list(table["label"]) == ["ill", "well"]
+
+
+@pytest.mark.parametrize("texts, left_out", [(["BCC=SCC", "NV"], "BCC"), (["NV", "malignant=SCC"], "malignant")])
+def test_a_class_whose_name_is_given_to_others_is_left_out_with_the_reason(tmp_path, texts, left_out):
+    table = read_table(folder_of(tmp_path, ["SCC", left_out, "nevus"]), texts)
+    assert table["label"].isna().tolist() == [False, True, False]
+    assert table["reason"].iloc[1] == f"labelled {left_out}, which is not among the classes"
+
+
+def test_a_class_that_is_part_of_its_own_map_stays(tmp_path):
+    table = read_table(folder_of(tmp_path, ["MEL", "BCC", "nevus"]), ["MEL=BCC", "BCC=MEL", "NV"])
+    assert list(table["label"]) == ["BCC", "MEL", "NV"]
+
+
+@pytest.mark.parametrize(
+    "text, members",
+    [
+        ("ill=Hailey's rash,melanoma", ("Hailey's rash", "MEL")),
+        ('ill=\'Hailey\'\'s, rash\', "the ""other"""', ("Hailey's, rash", 'the "other"')),
+        ("ill=Hailey's rash,Grover's", ("Hailey's rash", "Grover's")),
+        ("ill='a' b,'tis", ("'a' b", "'tis")),
+    ],
+)
+def test_only_quotation_marks_that_enclose_a_name_are_any(text, members):
+    assert choice.Choice.of([text]).members == {"ill": members}
+
+
+def test_a_flag_that_is_printed_names_the_same_classes():
+    marks = ["", ",", ", ", "=", "'", '"', " ", '""', "','"]
+    for before, between, behind in itertools.product(marks, repeat=3):
+        names = [f"{before}x{between}y{behind}".strip(), "C=43", "NV", "a, b"]
+        flag = choice.as_flag(names)
+        assert choice.Choice.of(shlex.split(flag)[1:]).names == tuple(names), flag
+        again = choice.as_flag([classes.quoted(name) for name in names])
+        assert again == flag
+
+
+def test_a_map_that_is_printed_stays_a_map():
+    assert choice.as_flag(['MEL=MEL,"a, b"']) == """--classes 'MEL=MEL,"a, b"'"""

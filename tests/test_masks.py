@@ -49,6 +49,81 @@ def test_few_values_are_an_index_and_255_beside_small_ones_is_void(values, radiu
     assert note.startswith("mask has several values")
 
 
+@pytest.mark.parametrize("how", ["", "inverted"])
+def test_small_values_that_are_rare_beside_255_are_noise_and_no_index(how):
+    values = np.where(inside(9), 255, 0).astype(np.uint8)
+    values[14, [2, 3, 30]] = 1
+    found, note = lesion_of(Image.fromarray(values), how=how)
+    np.testing.assert_array_equal(found, ~inside(9) if how else inside(9))
+    assert note.startswith("mask has gray values")
+
+
+@pytest.mark.parametrize("how", ["", "inverted"])
+def test_a_small_lesion_in_a_wide_frame_of_void_is_no_noise(how):
+    found, _ = lesion_of(rings(255, 0, 1), how=how)
+    np.testing.assert_array_equal(found, inside(9) & ~inside(5) if how else inside(5))
+
+
+def test_the_noise_of_a_jpeg_is_no_lesion():
+    drawn = Image.new("L", (400, 300))
+    ImageDraw.Draw(drawn).rectangle([61, 80, 239, 175], fill=255)
+    jpeg = content(drawn, "JPEG", quality=95)
+    assert {0, 1, 255} == set(np.unique(np.asarray(Image.open(io.BytesIO(jpeg)))))
+    found = np.asarray(decode_mask(jpeg, drawn.size, 1)[0]) > 0
+    np.testing.assert_array_equal(found, np.asarray(drawn) > 0)
+
+
+@pytest.mark.parametrize(
+    "drawn, skin",
+    [
+        ((1, 0, 0), (0, 0, 0)),
+        ((0, 0, 1), (0, 0, 0)),
+        ((1, 0, 0, 255), (0, 0, 0, 255)),
+        ((255, 0, 0), (76, 76, 76)),
+        ((0, 255, 20), (255, 129, 0)),
+    ],
+    ids=str,
+)
+def test_colours_of_one_gray_are_told_apart(drawn, skin):
+    mask = Image.fromarray(np.where(inside(9)[..., None], drawn, skin).astype(np.uint8))
+    np.testing.assert_array_equal(lesion_of(mask)[0], inside(9))
+
+
+@pytest.mark.parametrize(
+    "palette, radius",
+    [
+        ([9, 9, 9, 9, 9, 9], 9),
+        ([0, 0, 0, 0, 0, 0, 255, 255, 255], 9),
+        ([0, 0, 0, 0, 0, 1, 1, 0, 0], 9),
+    ],
+    ids=str,
+)
+def test_a_palettes_numbers_tell_what_its_colours_do_not(palette, radius):
+    mask = rings(0, 1, min(2, len(palette) // 3 - 1)).convert("P")
+    mask.putpalette(palette)
+    np.testing.assert_array_equal(lesion_of(mask)[0], inside(radius))
+
+
+def test_a_palettes_colours_tell_where_its_least_number_is_not_the_darkest():
+    mask = rings(1, 0, 2).convert("P")
+    mask.putpalette([255, 255, 255, 0, 0, 0, 255, 255, 255])
+    np.testing.assert_array_equal(lesion_of(mask)[0], inside(9))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("drawn", [0, 128])
+def test_a_drawing_on_a_transparent_ground_is_the_lesion(mode, drawn):
+    mask = Image.merge("LA", [rings(255, drawn, drawn), rings(0, 255, 255)]).convert(mode)
+    np.testing.assert_array_equal(lesion_of(mask)[0], inside(9))
+
+
+@pytest.mark.parametrize("ground", [0, 90, 255])
+def test_a_mask_in_black_and_white_stays_so_in_a_transparent_frame(ground):
+    mask = Image.merge("LA", [rings(ground, 0, 255), rings(0, 255, 255)])
+    frame = rings(ground, 0, 255)
+    assert lesion_of(mask)[0].tolist() == lesion_of(frame)[0].tolist()
+
+
 def test_void_around_the_core_is_no_lesion_when_read_inverted_either():
     found, _ = lesion_of(rings(1, 255, 0), how="inverted")
     np.testing.assert_array_equal(found, inside(5))
