@@ -22,7 +22,7 @@ from dataset.images import THUMBNAIL, decode_row
 from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 from machine import map_ahead, write_file
 
-CACHE_VERSION = 6  # raise when decoding changes
+CACHE_VERSION = 7  # raise when decoding changes
 DECODED_AHEAD = 128  # images that may wait to be written
 CHECKED_WHOLE = 100_000_000  # bytes of pixels that are compared with their sums whenever the file is opened
 N_CHECKED = 200  # images of a larger file that are compared then

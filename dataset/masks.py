@@ -87,7 +87,8 @@ def lesion_values(values: list[int]) -> tuple[list[int], str]:
         return [value for value in values if value], ""
     if len(values) == 2:
         return values[1:], ""
-    is_soft = len(values) > 3 and all(value <= SOFT or value >= 255 - SOFT for value in values)
+    near_white = values[-1] >= 255 - SOFT
+    is_soft = len(values) > 3 and near_white and all(value <= SOFT or value >= 255 - SOFT for value in values)
     if len(values) > FEW or (is_soft and not _has_void(values)):
         middle = (values[0] + values[-1] + 1) // 2  # more than half, as the organisers cut at more than 128 of 255
         return [value for value in values if value > middle], "mask has gray values"

@@ -228,3 +228,12 @@ def test_the_calibration_errors_interval_covers_the_truth_and_holds_its_own_poin
     assert np.mean([low <= expected <= high for _, (low, high) in found]) >= 0.90
     assert all(low <= error <= high for error, (low, high) in found)
     assert np.mean([high - low for _, (low, high) in found]) < 2 / np.sqrt(n)
+
+
+def test_a_paired_difference_is_the_second_less_the_first_of_the_same_draws():
+    values = np.array([[0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.5, 1.0]])
+    resamples = bootstrap.resample_lesions(list("abcd"), 300)
+    found = bootstrap.paired_difference(lambda i, weights: evaluate.weighted_mean(weights, values[i]), resamples)
+    drawn = all_weights(resamples) @ (values[1] - values[0]) / 4
+    assert found["difference"] == pytest.approx(0.375)
+    assert found["interval"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())

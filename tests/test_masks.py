@@ -246,3 +246,9 @@ def test_a_mask_in_red_on_black_is_no_photograph(tmp_path):
     red.save(tmp_path / "m.jpg")
     Image.effect_noise((40, 30), 90).convert("RGB").save(tmp_path / "i.png")
     assert decode_row(str(tmp_path / "i.png"), str(tmp_path / "m.jpg"), 16)[2]["mask_error"] == ""
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 5, 9, 12]])
+def test_a_few_small_numbers_are_an_index_and_no_soft_edge(values):
+    assert lesion_values(values)[0] == values[1:]
+    assert lesion_values([0, 1, 254, 255])[0] == [254, 255]
