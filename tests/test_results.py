@@ -448,3 +448,13 @@ def test_two_processes_measure_what_one_does_and_the_first_writes_it(measured, d
     for name in TABLES:
         mine, theirs = (pd.read_csv(folder / name) for folder in (tmp_path / "of0", written))
         pd.testing.assert_frame_equal(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_at_the_masks_own_size_are_means_of_their_own_table(whole_run):
+    folder = whole_run[0] / "segmentation"
+    found = json.loads((folder / "metrics.json").read_text())["mask"]
+    small, own = (pd.read_csv(folder / f"{name}.csv") for name in ("per_image", "per_image_native"))
+    assert abs(small["dice"] - own["dice"]).max() > 1e-3  # so that one cannot stand for the other
+    for table, scores in ((small, found), (own, found["native"])):
+        assert scores["mean_dice"] == pytest.approx(table["dice"].mean(), abs=1e-4)
+        assert scores["mean_iou"] == pytest.approx(table["iou"].mean(), abs=1e-4)
