@@ -458,3 +458,11 @@ def test_scores_at_the_masks_own_size_are_means_of_their_own_table(whole_run):
     for table, scores in ((small, found), (own, found["native"])):
         assert scores["mean_dice"] == pytest.approx(table["dice"].mean(), abs=1e-4)
         assert scores["mean_iou"] == pytest.approx(table["iou"].mean(), abs=1e-4)
+
+
+def test_the_majority_is_that_of_the_training_images_and_not_of_the_test_set():
+    rows = pd.DataFrame({"label": pd.Categorical(["a", "a", "a", "b"], ["a", "b"]), "lesion_id": list("wxyz")})
+    calibration = {"temperature": 1.0, "tau": 0.0, "prior": [0.4, 0.6], "scale": "calibrated", "thresholds": {}}
+    resamples = bootstrap.resample_lesions(rows["lesion_id"], 20)
+    numbers, _ = results.label_numbers(rows, np.array([[1.0, 0.0]] * 4), resamples, calibration)
+    assert numbers[results.MAJORITY]["class"] == "b" and numbers[results.MAJORITY]["accuracy"] == 0.25
