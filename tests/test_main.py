@@ -650,7 +650,7 @@ def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
     monkeypatch.setattr(main, "RECIPE", "strongest")
     with pytest.raises(SystemExit):
         main.main([])
-    assert "RECIPE must be among paper, strong, not strongest" in capsys.readouterr().err
+    assert "RECIPE must be among paper, strong, finetune, not strongest" in capsys.readouterr().err
 
 
 def test_the_strong_recipe_runs_to_the_end_and_says_what_it_did(demo_folder, tmp_path):
