@@ -29,58 +29,58 @@ from dataset.prepare import Prepared, Reading
 from encoders import ENCODERS, blueprint
 from encoders.start import Start, imagenet_start
 from report import comparison, page, takeover
-from report.folder import RunFolder
+from report.folder import RunFolder, find_misplaced
 from report.live import Live
 from report.measure import OtherSet, load, load_named, measure
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
-DATA_DIR = "data"  # folder with GroundTruth.csv, images/ and masks/
-OUTPUT_DIR = "outputs"  # folder for models, numbers and pictures
-CACHE_DIR = "cache"  # folder for decoded images, shared by all runs
-TASKS = ("classification", "segmentation", "multitask")  # models to train
-CLASSES = ()  # diagnoses to learn, in this order: () for the data's own, else NAME or NAME=ONE,ANOTHER,...
-ZEROS = ""  # class of the rows that have a 0 for every class (ISIC 2017: NV); "" asks
-SPLIT_FILE = ""  # table of image,split to use: "" for the data's own split if they have one, none for a new one
-INVERT_MASKS = False  # lesion is black in the masks
-STRETCH_MASKS = False  # masks of another shape than their images were stretched: stretch them back
-RECIPE = "paper"  # how models learn: paper (the constants below), strong or finetune (RECIPES' values instead)
-SEED = 42  # of the initial weights, the order of images and their augmentation
-SPLIT_SEED = 42  # of the split: runs of several seeds share one test set
-IMAGE_SIZE = 224  # pixels; images are resized to a square of this side
-VAL_FRACTION = 0.15  # share of lesions for choosing the best epoch
-TEST_FRACTION = 0.15  # share of lesions for the final numbers
-GROUP_BY_LESION = True  # keep all images of a lesion in one part
-GROUP_DUPLICATES = False  # count near duplicates of different lesion ids as one lesion too
-LIMIT = 0  # use only this many images, stratified by class; 0 = all
-ENCODER = "resnet18"  # the network that models see with: resnet18, 34, 50, efficientnet_lite0, 1, 2
-PRETRAINED = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
-AUGMENT = ("turns",)  # of training images: none, or some of turns (flips and quarter turns), crops, mixup
-DEVICE = "auto"  # auto, cpu, cuda, cuda:1, ...
-PRECISION = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
-RESUME = False  # continue the run in OUTPUT_DIR where it stopped
-EVALUATE_ONLY = False  # measure the models in OUTPUT_DIR instead of training new ones
-CHECKPOINTS = ()  # with EVALUATE_ONLY: measure these files instead, several as the average of their probabilities
-TTA = False  # measure the average over the eight flips and quarter turns of each image: eight times slower
-EXTERNAL_DIR = ""  # another folder like DATA_DIR, measured whole after the test set
-KEEP_FREED_MEMORY = True  # reuse freed memory instead of handing it back to Linux: a faster step
+DATA_DIR: str = "data"  # folder with GroundTruth.csv, images/ and masks/
+OUTPUT_DIR: str = "outputs"  # folder for models, numbers and pictures
+CACHE_DIR: str = "cache"  # folder for decoded images, shared by all runs
+TASKS: tuple = ("classification", "segmentation", "multitask")  # models to train
+CLASSES: tuple = ()  # diagnoses to learn, in this order: () for the data's own, else NAME or NAME=ONE,ANOTHER,...
+ZEROS: str = ""  # class of the rows that have a 0 for every class (ISIC 2017: NV); "" asks
+SPLIT_FILE: str = ""  # table of image,split to use: "" for the data's own split if they have one, none for a new one
+INVERT_MASKS: bool = False  # lesion is black in the masks
+STRETCH_MASKS: bool = False  # masks of another shape than their images were stretched: stretch them back
+RECIPE: str = "paper"  # how models learn: paper (the constants below), strong or finetune (RECIPES' values instead)
+SEED: int = 42  # of the initial weights, the order of images and their augmentation
+SPLIT_SEED: int = 42  # of the split: runs of several seeds share one test set
+IMAGE_SIZE: int = 224  # pixels; images are resized to a square of this side
+VAL_FRACTION: float = 0.15  # share of lesions for choosing the best epoch
+TEST_FRACTION: float = 0.15  # share of lesions for the final numbers
+GROUP_BY_LESION: bool = True  # keep all images of a lesion in one part
+GROUP_DUPLICATES: bool = False  # count near duplicates of different lesion ids as one lesion too
+LIMIT: int = 0  # use only this many images, stratified by class; 0 = all
+ENCODER: str = "resnet18"  # the network that models see with: resnet18, 34, 50, efficientnet_lite0, 1, 2
+PRETRAINED: str = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
+AUGMENT: tuple = ("turns",)  # of training images: none, or some of turns (flips and quarter turns), crops, mixup
+DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+PRECISION: str = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
+RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
+EVALUATE_ONLY: bool = False  # measure the models in OUTPUT_DIR instead of training new ones
+CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: measure these files instead, several as the average of their outputs
+TTA: bool = False  # measure the average over the eight flips and quarter turns of each image: eight times slower
+EXTERNAL_DIR: str = ""  # another folder like DATA_DIR, measured whole after the test set
+KEEP_FREED_MEMORY: bool = True  # reuse freed memory instead of handing it back to Linux: a faster step
 
-CLASSIFICATION_EPOCHS = 15  # passes over the training images
-CLASSIFICATION_BATCH_SIZE = 32  # images a step
-CLASSIFICATION_LR = 1e-4  # Adam's learning rate
-SEGMENTATION_EPOCHS = 25  # passes over the training images
-SEGMENTATION_BATCH_SIZE = 16  # images a step
-SEGMENTATION_LR = 1e-4  # Adam's learning rate
-MULTITASK_EPOCHS = 10  # passes over the training images
-MULTITASK_BATCH_SIZE = 16  # images a step
-MULTITASK_LR = 1e-4  # Adam's learning rate
-SCHEDULE = "constant"  # of the learning rate: constant, cosine (to 0)
-WARM_UP = 0.0  # share of the steps in which the learning rate rises from 0
-EMA = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
-MASK_LOSS = "bce"  # of outlines: bce, bce+dice
-ENCODER_LR_SCALE = 1.0  # share of the learning rate that the encoder learns with
-WEIGHT_DECAY = 0.0  # AdamW's
-DROPOUT = 0.0  # share of the channels that labels are read from, dropped in training
-DROP_PATH = 0.0  # share of images that skip the encoder's deepest block in training; EfficientNet-Lite
+CLASSIFICATION_EPOCHS: int = 15  # passes over the training images
+CLASSIFICATION_BATCH_SIZE: int = 32  # images a step
+CLASSIFICATION_LR: float = 1e-4  # Adam's learning rate
+SEGMENTATION_EPOCHS: int = 25  # passes over the training images
+SEGMENTATION_BATCH_SIZE: int = 16  # images a step
+SEGMENTATION_LR: float = 1e-4  # Adam's learning rate
+MULTITASK_EPOCHS: int = 10  # passes over the training images
+MULTITASK_BATCH_SIZE: int = 16  # images a step
+MULTITASK_LR: float = 1e-4  # Adam's learning rate
+SCHEDULE: str = "constant"  # of the learning rate: constant, cosine (to 0)
+WARM_UP: float = 0.0  # share of the steps in which the learning rate rises from 0
+EMA: float = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
+MASK_LOSS: str = "bce"  # of outlines: bce, bce+dice
+ENCODER_LR_SCALE: float = 1.0  # share of the learning rate that the encoder learns with
+WEIGHT_DECAY: float = 0.0  # AdamW's
+DROPOUT: float = 0.0  # share of the channels that labels are read from, dropped in training
+DROP_PATH: float = 0.0  # share of images that skip the encoder's deepest block in training; EfficientNet-Lite
 
 RECIPES = {  # what --recipe sets instead; flags still win
     "paper": {},
@@ -110,6 +110,17 @@ CHOICES = {
     "PRECISION": ("auto", "fp32", "bf16"),
     "SCHEDULE": train.SCHEDULES,
     "MASK_LOSS": tuple(train.LOSSES["mask"]),
+}
+RANGES = {
+    **dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)"),
+    "IMAGE_SIZE": "[32, 4096]",
+    **dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)"),
+    "LIMIT": "[0, inf)",
+    **dict.fromkeys(("CLASSIFICATION_EPOCHS", "SEGMENTATION_EPOCHS", "MULTITASK_EPOCHS"), "[1, inf)"),
+    **dict.fromkeys(("CLASSIFICATION_BATCH_SIZE", "SEGMENTATION_BATCH_SIZE", "MULTITASK_BATCH_SIZE"), "[1, inf)"),
+    **dict.fromkeys(("CLASSIFICATION_LR", "SEGMENTATION_LR", "MULTITASK_LR", "ENCODER_LR_SCALE"), "(0, inf)"),
+    **dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)"),
+    "WEIGHT_DECAY": "[0, inf)",
 }
 DEMO = {  # what --demo sets instead; flags still win
     "DATA_DIR": "demo_data",
@@ -221,7 +232,21 @@ def run(config: SimpleNamespace) -> None:
 
 def parse_arguments(argv: list[str] | None) -> SimpleNamespace:
     """The constants above, overridden by --demo and then by flags; exits with 2 on a mistake."""
-    return settings.parse(argv, sys.modules[__name__], CHOICES, RECIPES, DEMO)
+    tables = {"choices": CHOICES, "ranges": RANGES, "presets": {"RECIPE": RECIPES}, "demo": DEMO}
+    return settings.parse(argv, sys.modules[__name__], **tables, find_problem=find_problem)
+
+
+def find_problem(config: SimpleNamespace) -> str:
+    """Which settings do not go together, in words; "" if all do."""
+    if config.DEMO and DEMO["DATA_DIR"] != config.DATA_DIR:
+        return "--demo makes its own data: leave out --data-dir, or --demo"
+    if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
+        return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
+    if config.RESUME and config.EVALUATE_ONLY:
+        return "RESUME trains and EVALUATE_ONLY does not: choose one"
+    if config.CHECKPOINTS and not config.EVALUATE_ONLY:
+        return "CHECKPOINTS are measured, not trained: pass --evaluate-only too"
+    return find_misplaced(config.OUTPUT_DIR, {"DATA_DIR": config.DATA_DIR, "EXTERNAL_DIR": config.EXTERNAL_DIR})
 
 
 def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
@@ -487,7 +512,7 @@ def audit_leakage(folder: RunFolder, data_set: Prepared) -> None:
 def show_settings(config: SimpleNamespace, environment: dict) -> None:
     if config.DEMO:
         say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
-    say(settings.describe(config, sys.modules[__name__], RECIPES))
+    say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
     device, precision, threads, processes = map(environment.get, ("device", "precision", "threads", "processes"))
     say(f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json.")
 

@@ -1,74 +1,88 @@
-"""The constants of a script, and the flags that override them -> one checked configuration."""
+"""A script's annotated constants, and the flags that override them -> one checked configuration.
+
+A setting is a constant such as ``EMA: float = 0.0  # its meaning``, annotated as bool, int, float, str or tuple
+(of texts). Its annotation is its type, and its comment the help of its flag. This file knows no setting by
+name, so it serves any script.
+"""
 
 import argparse
-import ast
+import difflib
 import inspect
 import io
-import math
-import os
 import shlex
 import tokenize
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, get_origin, get_type_hints
 
-NO_SETTINGS = ("RECIPES", "CHOICES", "DEMO")  # constants that are made of settings
-# What a setting is, by the end of its name, for its value may be edited to anything; the others are texts.
-KINDS = {
-    bool: (
-        *("GROUP_BY_LESION", "GROUP_DUPLICATES", "INVERT_MASKS", "STRETCH_MASKS"),
-        *("RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"),
-    ),
-    int: ("SEED", "SPLIT_SEED", "IMAGE_SIZE", "LIMIT", "_EPOCHS", "_BATCH_SIZE"),
-    float: ("_FRACTION", "_LR", "WARM_UP", "EMA", "_LR_SCALE", "WEIGHT_DECAY", "DROPOUT", "DROP_PATH"),
-    tuple: ("TASKS", "CLASSES", "CHECKPOINTS", "AUGMENT"),
-}
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "texts in brackets", str: "a text"}
+Presets = dict[str, dict[str, dict]]  # by a setting's name and its value: what that value sets of others
 
 
 class Setting(NamedTuple):
-    """A constant at the top of a script."""
+    """An annotated constant at the top of a script."""
 
+    kind: type  # a key of `WORDS`
     default: object
     help: str  # the comment behind it; "" for none
 
 
+class Parser(argparse.ArgumentParser):
+    """A mistake gets one line, and a flag that does not exist the ones that are nearest to it."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None):
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = next((text for text in unknown if text.startswith("-")), "").partition("=")[0]
+            near = nearest(flag, list(self._option_string_actions)) if flag else []
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"{self.prog} --help lists all flags."
+            self.error(f"unrecognized arguments: {' '.join(unknown)}. {hint}")
+        return found
+
+
+def nearest(flag: str, flags: Sequence[str]) -> list[str]:
+    """The flags that a mistaken one may have meant: those that contain it (--epochs), or else similar ones."""
+    part = flag.strip("-")
+    containing = [name for name in flags if part and f"-{part}-" in f"{name}-"]
+    return containing or difflib.get_close_matches(flag, flags, 3)
+
+
 def declared(script: ModuleType) -> dict[str, Setting]:
-    """A script's settings by name: its UPPER_CASE constants, in their order.
+    """A script's settings by name, in their order.
 
     Raises
     ------
-    ValueError : as `understood`.
+    ValueError : an annotation that no flag can have, or a value of another type; names the setting.
     """
-    source = inspect.getsource(script)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    tokens = tokenize.generate_tokens(io.StringIO(inspect.getsource(script)).readline)
+    comments = {
+        token.line.partition(":")[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT
+    }
     found = {}
-    for line in ast.parse(source).body:
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-            name = line.targets[0].id
-            if name.isupper() and name not in NO_SETTINGS:
-                found[name] = Setting(understood(name, getattr(script, name)), comments.get(line.lineno, ""))
+    for name, annotation in get_type_hints(script).items():
+        if name.isupper():
+            kind = get_origin(annotation) or annotation
+            if kind not in WORDS:
+                raise ValueError(f"{name} is annotated as {annotation}; a setting is bool, int, float, str or tuple")
+            found[name] = Setting(kind, understood(name, kind, getattr(script, name)), comments.get(name, ""))
     return found
 
 
-def kind_of(name: str) -> type:
-    """What a setting is: bool, int, float, str, or tuple for several texts."""
-    return next((kind for kind, names in KINDS.items() if name.endswith(names)), str)
-
-
-def understood(name: str, value) -> object:
-    """A setting's value as what it is: one text may stand for several, and a whole number for any.
+def understood(name: str, kind: type, value) -> object:
+    """A setting's value as its type: one text may stand for several, and a whole number for any.
 
     Raises
     ------
-    ValueError : it is something else; names the setting.
+    ValueError : it is of another type; names the setting.
     """
-    kind = kind_of(name)
     if kind is tuple:
-        found = (value,) if isinstance(value, str) else value
-        if isinstance(found, tuple | list) and all(isinstance(text, str) for text in found):
-            return tuple(found)
+        several = (value,) if isinstance(value, str) else value
+        if isinstance(several, tuple | list) and all(isinstance(text, str) for text in several):
+            return tuple(several)
     elif type(value) is kind:
         return value
     elif kind is float and type(value) is int:
@@ -82,45 +96,60 @@ def flag_of(name: str) -> str:
 
 
 def parse(
-    argv: list[str] | None, script: ModuleType, choices: dict[str, tuple], recipes: dict[str, dict], demo: dict
+    argv: list[str] | None,
+    script: ModuleType,
+    *,
+    choices: dict[str, Sequence[str]],
+    ranges: dict[str, str],
+    presets: Presets,
+    demo: dict,
+    find_problem: Callable[[SimpleNamespace], str],
 ) -> SimpleNamespace:
-    """A script's constants, overridden by its recipe, by `demo` after --demo, and by flags; exits with 2 on a mistake.
+    """A script's settings, overridden by presets, by `demo` after --demo, and by flags; exits with 2 on a mistake.
 
     Parameters
     ----------
     argv : the command line; None for the program's own.
     choices : the values that a setting may take, by its name.
-    recipes : what each value of the setting RECIPE sets.
+    ranges : the interval that a number must lie in, by its name, such as "[0, 1)".
+    find_problem : what is wrong with settings that are right each by itself, in words; "" if nothing is.
     """
-    parser = argparse.ArgumentParser(
-        description=script.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    parser = Parser(
+        prog=Path(script.__file__).name,
+        description=script.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     try:
         settings = declared(script)
+        parser.add_argument(
+            "--demo", action="store_true", help="make a small synthetic data set and run on it, in minutes"
+        )
+        for name, setting in settings.items():
+            options = _options(setting.kind, choices.get(name)) | {"dest": name, "default": argparse.SUPPRESS}
+            meaning = f"{setting.help} [{shown(setting.default)}]".replace("%", "%%")
+            parser.add_argument(flag_of(name), help=meaning, **options)
+        flags = vars(parser.parse_args(argv))
+        is_demo = flags.pop("demo")
+        values = {name: setting.default for name, setting in settings.items()}
+        for name, preset in presets.items():
+            values |= preset.get(flags.get(name, values[name]), {})
+        values |= (demo if is_demo else {}) | flags
+        for name in [*values, *choices, *ranges]:
+            if name not in settings:
+                raise ValueError(f"{name} is set, but no setting: annotate it, such as {name}: float = 0.0")
+        for name, setting in settings.items():
+            values[name] = understood(name, setting.kind, values[name])
+            _check(name, values[name], choices.get(name), ranges.get(name))
     except ValueError as error:
         parser.error(str(error))
-    parser.add_argument("--demo", action="store_true", help="make a small synthetic data set and run on it, in minutes")
-    for name, setting in settings.items():
-        options = _options(kind_of(name), choices.get(name)) | {"dest": name, "default": argparse.SUPPRESS}
-        meaning = f"{setting.help} [{shown(setting.default)}]".replace("%", "%%")
-        parser.add_argument(flag_of(name), help=meaning, **options)
-    flags = vars(parser.parse_args(argv))
-    is_demo = flags.pop("demo")
-    if is_demo and "DATA_DIR" in flags:
-        parser.error("--demo makes its own data: leave out --data-dir, or --demo")
-    defaults = {name: setting.default for name, setting in settings.items()}
-    recipe = recipes.get(flags.get("RECIPE", defaults["RECIPE"]), {})
-    values = defaults | recipe | (demo if is_demo else {}) | flags
-    try:
-        config = SimpleNamespace(**{name: understood(name, value) for name, value in values.items()}, DEMO=is_demo)
-    except ValueError as error:
-        parser.error(str(error))
-    if problem := find_problem(config, choices):
+    config = SimpleNamespace(**values, DEMO=is_demo)
+    if problem := find_problem(config):
         parser.error(problem)
     return config
 
 
-def _options(kind: type, choices: tuple | None) -> dict:
+def _options(kind: type, choices: Sequence[str] | None) -> dict:
     """How argparse reads a setting."""
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
@@ -131,45 +160,23 @@ def _options(kind: type, choices: tuple | None) -> dict:
     return {"type": kind, "metavar": {int: "N", float: "X", str: "TEXT"}[kind]}
 
 
-def find_problem(config: SimpleNamespace, choices: dict[str, tuple]) -> str:
-    """What is wrong with the settings' values, in words; "" if nothing is."""
-    for name, value in vars(config).items():
-        chosen = value if isinstance(value, tuple) else (value,)
-        if name in choices and not (chosen and set(chosen) <= set(choices[name])):
-            return f"{name} must be among {', '.join(choices[name])}, not {shown(value)}"
-        if len(set(chosen)) < len(chosen):
-            return f"{name} names one twice: {shown(value)}"
-        if name.endswith(("_EPOCHS", "_BATCH_SIZE", "_LR", "_FRACTION")) and not value > 0:
-            return f"{name} must be above 0, not {value}"
-        if name.endswith("_LR") and not math.isfinite(value):
-            return f"{name} must be finite, not {value}"
-    for name in ("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"):
-        if not 0 <= getattr(config, name) < 1:
-            return f"{name} must be at least 0 and below 1, not {getattr(config, name)}"
-    if not (0 <= config.WEIGHT_DECAY < math.inf and 0 < config.ENCODER_LR_SCALE < math.inf):
-        return "WEIGHT_DECAY must be at least 0, ENCODER_LR_SCALE above 0, and both finite"
-    if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
-        return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
-    if not 32 <= config.IMAGE_SIZE <= 4096:
-        return f"IMAGE_SIZE must be at least 32 and at most 4096 pixels, not {config.IMAGE_SIZE}"
-    if config.LIMIT < 0 or not (0 <= config.SEED < 2**32 and 0 <= config.SPLIT_SEED < 2**32):
-        return "LIMIT, SEED and SPLIT_SEED must not be negative, and the seeds must be below 2 to the 32nd"
-    if config.RESUME and config.EVALUATE_ONLY:
-        return "RESUME trains and EVALUATE_ONLY does not: choose one"
-    if config.CHECKPOINTS and not config.EVALUATE_ONLY:
-        return "CHECKPOINTS are measured, not trained: pass --evaluate-only too"
-    return _misplaced(config)
+def _check(name: str, value, choices: Sequence[str] | None, interval: str | None) -> None:
+    """Raises ValueError for a value that the setting may not have."""
+    several = value if isinstance(value, tuple) else (value,)
+    if choices and not (several and set(several) <= set(choices)):
+        raise ValueError(f"{name} must be among {', '.join(choices)}, not {shown(value)}")
+    if len(set(several)) < len(several):
+        raise ValueError(f"{name} names one twice: {shown(value)}")
+    if interval and not lies_in(value, interval):
+        raise ValueError(f"{name} must lie in {interval}, not {value}")
 
 
-def _misplaced(config: SimpleNamespace) -> str:
-    """Why OUTPUT_DIR may not be where it is, in words: a later run moves it aside, with all that is in it."""
-    outputs = Path(os.path.realpath(config.OUTPUT_DIR))
-    for name in ("DATA_DIR", "EXTERNAL_DIR"):
-        if getattr(config, name) and Path(os.path.realpath(getattr(config, name))).is_relative_to(outputs):
-            return f"OUTPUT_DIR {config.OUTPUT_DIR} holds {name}: name a folder for the outputs alone"
-    if Path.cwd().is_relative_to(outputs):
-        return f"OUTPUT_DIR {config.OUTPUT_DIR} holds the folder that you work in: name one for the outputs alone"
-    return ""
+def lies_in(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval such as "[0, 1)"; NaN lies in none."""
+    low, high = map(float, interval[1:-1].split(","))
+    return (low <= value if interval[0] == "[" else low < value) and (
+        value <= high if interval[-1] == "]" else value < high
+    )
 
 
 def plain(config: SimpleNamespace) -> dict:
@@ -177,13 +184,15 @@ def plain(config: SimpleNamespace) -> dict:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
 
 
-def describe(config: SimpleNamespace, script: ModuleType, recipes: dict[str, dict]) -> str:
-    """The recipe, and each setting that differs from it, a line each."""
-    usual = {name: setting.default for name, setting in declared(script).items()} | recipes[config.RECIPE]
+def describe(config: SimpleNamespace, script: ModuleType, presets: Presets) -> str:
+    """The presets, and each setting that differs from them, a line each."""
+    usual = {name: setting.default for name, setting in declared(script).items()}
+    for name, preset in presets.items():
+        usual |= preset[getattr(config, name)]
     own = {name: value for name, value in vars(config).items() if name in usual and value != usual[name]}
-    own.pop("RECIPE", None)
-    lines = [f"  {name:26} {shown(value)}" for name, value in own.items()]
-    return "\n".join([f"Recipe {config.RECIPE}, " + ("but for:" if own else "as main.py has it."), *lines])
+    chosen = ", ".join(f"{name.capitalize()} {getattr(config, name)}" for name in presets)
+    lines = [f"  {name:26} {shown(value)}" for name, value in own.items() if name not in presets]
+    return "\n".join([f"{chosen}, " + ("but for:" if lines else "as main.py has it."), *lines])
 
 
 def shown(value) -> str:

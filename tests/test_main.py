@@ -22,7 +22,6 @@ import data
 import machine
 import main
 import models
-import settings
 import train
 from dataset import splits, synthetic
 from dataset import table as tables
@@ -610,49 +609,6 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder,
 # Settings
 
 
-def test_every_hyperparameter_is_a_flag_with_an_explanation(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main.main(["--help"])
-    shown = capsys.readouterr().out
-    assert stopped.value.code == 0
-    for name, setting in settings.declared(main).items():
-        assert settings.flag_of(name) in shown and setting.help
-    assert "ImageNet weights: auto" in shown and "[0.0001]" in shown
-
-
-def test_the_defaults_are_the_specifications():
-    config = main.parse_arguments([])
-    assert (config.IMAGE_SIZE, config.SEED, config.VAL_FRACTION, config.TEST_FRACTION) == (224, 42, 0.15, 0.15)
-    plain = {"schedule": "constant", "warm_up": 0.0, "ema": 0.0, "mask_loss": "bce"}
-    assert main.recipes(config) == {
-        "classification": train.Recipe(15, 32, 1e-4, **plain),
-        "segmentation": train.Recipe(25, 16, 1e-4, **plain),
-        "multitask": train.Recipe(10, 16, 1e-4, **plain),
-    }
-    assert config.RECIPE == "paper" and config.AUGMENT == ("turns",)
-
-
-def test_flags_win_over_the_demo_and_the_demo_over_the_constants():
-    assert main.DEMO["IMAGE_SIZE"] == main.parse_arguments(["--demo"]).IMAGE_SIZE
-    assert main.parse_arguments(["--demo", "--image-size", "48"]).IMAGE_SIZE == 48
-
-
-def test_a_recipe_sets_constants_and_demo_and_flags_win_over_it():
-    strong = main.RECIPES["strong"]
-    config = main.parse_arguments(["--recipe", "strong", "--multitask-lr", "0.5"])
-    assert {name: getattr(config, name) for name in strong} == strong | {"MULTITASK_LR": 0.5}
-    assert set(strong) <= set(settings.declared(main))
-    demo = main.parse_arguments(["--recipe", "strong", "--demo"])
-    assert main.DEMO["MULTITASK_EPOCHS"] == demo.MULTITASK_EPOCHS and demo.SCHEDULE == "cosine"
-
-
-def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
-    monkeypatch.setattr(main, "RECIPE", "strongest")
-    with pytest.raises(SystemExit):
-        main.main([])
-    assert "RECIPE must be among paper, strong, finetune, not strongest" in capsys.readouterr().err
-
-
 def test_the_strong_recipe_runs_to_the_end_and_says_what_it_did(demo_folder, tmp_path):
     assert quick(demo_folder, tmp_path, "--recipe", "strong", "--tasks", "multitask") == 0
     identity = json.loads((tmp_path / "outputs" / "record.json").read_text())["tasks"]["multitask"]["identity"]
@@ -695,106 +651,6 @@ def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_fol
         return main.prepare_data(config).table["split"].tolist()
 
     assert split() == split("--seed", "7") != split("--split-seed", "7")
-
-
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (["--image-sise", "128"], "--image-sise"),
-        (["--recipe", "weak"], "'weak'"),
-        (["--augment", "warp"], "'warp'"),
-        (["--augment", "turns", "turns"], "AUGMENT names one twice: turns turns"),
-        (["--ema", "1"], "EMA must be at least 0 and below 1"),
-        (["--warm-up", "-0.1"], "WARM_UP must be at least 0"),
-        (["--dropout", "1"], "DROPOUT must be at least 0 and below 1"),
-        (["--drop-path", "nan"], "DROP_PATH must be at least 0"),
-        (["--weight-decay", "-1"], "WEIGHT_DECAY must be at least 0"),
-        (["--encoder-lr-scale", "0"], "ENCODER_LR_SCALE above 0"),
-        (["--mask-loss", "mcc"], "'mcc'"),
-        (["--split-seed", "-1"], "must not be negative"),
-        (["--image-siz", "128"], "--image-siz"),
-        (["--image-size", "large"], "invalid int value: 'large'"),
-        (["--image-size", "8"], "at least 32"),
-        (["--classification-epochs", "0"], "CLASSIFICATION_EPOCHS must be above 0"),
-        (["--multitask-lr", "-1"], "MULTITASK_LR must be above 0"),
-        (["--tasks", "detection"], "'detection'"),
-        (["--pretrained", "maybe"], "'maybe'"),
-        (["--encoder", "resnet9"], "'resnet9'"),
-        (["--val-fraction", "0.5", "--test-fraction", "0.5"], "must leave images to train on"),
-        (["--demo", "--data-dir", "x"], "--demo makes its own data"),
-        (["--limit", "-5"], "must not be negative"),
-        (["folder"], "unrecognized arguments: folder"),
-        (["--classification-lr", "inf"], "CLASSIFICATION_LR must be finite"),
-        (["--classification-lr", "nan"], "CLASSIFICATION_LR must be above 0"),
-        (["--image-size", "1000000"], "at most 4096"),
-        (["--seed", "4294967296"], "below 2 to the 32nd"),
-        (["--resume", "--evaluate-only"], "choose one"),
-        (["--checkpoints", "a.pth"], "pass --evaluate-only too"),
-    ],
-)
-def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main.main(flags)
-    assert stopped.value.code == 2 and message in capsys.readouterr().err
-
-
-EDITED = {
-    "TASKS": (("classification", 3), "TASKS must be texts in brackets, not ('classification', 3)"),
-    "IMAGE_SIZE": ("64", "IMAGE_SIZE must be a whole number, not '64'"),
-    "MULTITASK_EPOCHS": (1.5, "MULTITASK_EPOCHS must be a whole number, not 1.5"),
-    "LIMIT": (True, "LIMIT must be a whole number, not True"),
-    "SEED": (None, "SEED must be a whole number, not None"),
-    "MULTITASK_LR": ("0.9", "MULTITASK_LR must be a number, not '0.9'"),
-    "RESUME": (1, "RESUME must be True or False, not 1"),
-    "DEVICE": (0, "DEVICE must be a text, not 0"),
-}
-
-
-@pytest.mark.parametrize("name", EDITED)
-def test_a_setting_that_is_edited_to_another_type_is_refused_by_name(name, monkeypatch, capsys):
-    value, message = EDITED[name]
-    monkeypatch.setattr(main, name, value)
-    with pytest.raises(SystemExit) as stopped:
-        main.main([])
-    assert stopped.value.code == 2 and capsys.readouterr().err.endswith(f"error: {message}\n")
-
-
-def test_a_demo_that_is_edited_to_another_type_is_refused_by_name(monkeypatch, capsys):
-    monkeypatch.setitem(main.DEMO, "IMAGE_SIZE", "64")
-    with pytest.raises(SystemExit):
-        main.main(["--demo"])
-    assert "IMAGE_SIZE must be a whole number, not '64'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name, value", [("TASKS", "classification"), ("CLASSES", "MEL"), ("CHECKPOINTS", "a.pth")])
-def test_one_text_in_the_place_of_several_is_understood(name, value, monkeypatch):
-    """("MEL") is a text in Python, and ("MEL",) a tuple."""
-    monkeypatch.setattr(main, name, value)
-    assert getattr(main.parse_arguments(["--evaluate-only"]), name) == (value,)
-
-
-def test_a_whole_number_and_a_list_may_be_edited_in(monkeypatch):
-    monkeypatch.setattr(main, "MULTITASK_LR", 1)
-    monkeypatch.setattr(main, "TASKS", ["multitask"])
-    assert main.parse_arguments([]).TASKS == ("multitask",)
-    assert type(main.parse_arguments([]).MULTITASK_LR) is float
-
-
-def test_every_setting_is_of_the_kind_that_its_name_stands_for():
-    declared = settings.declared(main)
-    assert all(type(getattr(main, name)) is settings.kind_of(name) for name in declared)
-    assert {name for names in settings.KINDS.values() for name in names if name[0] != "_"} <= {*declared, "DEMO"}
-
-
-def test_only_settings_that_differ_from_the_recipe_are_shown():
-    flags = ["--recipe", "strong", "--image-size", "64", "--tasks", "segmentation", "multitask", "--schedule", "cosine"]
-    shown = settings.describe(main.parse_arguments(flags), main, main.RECIPES).splitlines()
-    assert [line.split() for line in shown] == [
-        ["Recipe", "strong,", "but", "for:"],
-        ["TASKS", "segmentation", "multitask"],
-        ["IMAGE_SIZE", "64"],
-    ]
-    assert settings.describe(main.parse_arguments([]), main, main.RECIPES) == "Recipe paper, as main.py has it."
 
 
 # Bad input
