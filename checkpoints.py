@@ -14,18 +14,6 @@ from tqdm import tqdm
 
 from machine import write_file
 
-# Settings that not all versions have, each with what held where there is none: some runs' identities lack them.
-OTHER_VERSIONS = {
-    "weight_decay": 0.0,
-    "schedule": "constant",
-    "warm_up": 0.0,
-    "ema": 0.0,
-    "mask_loss": "bce",
-    "encoder": "resnet18",
-    "encoder_lr_scale": 1.0,
-    "dropout": 0.0,
-    "drop_path": 0.0,
-}
 ASIDE = ".damaged"  # ends the name of a state that is put aside
 
 
@@ -173,12 +161,10 @@ def refuse_other(before: dict, now: dict, place: Path) -> None:
 
     More epochs are no difference, unless the learning rates of the earlier ones depend on their number.
     """
-    known = {name: value for name, value in before.items() if name in now or value != OTHER_VERSIONS.get(name)}
-    before = {name: value for name, value in OTHER_VERSIONS.items() if name in now} | known
     reason = ""
     if is_longer(before, now):
         reason = depends_on_epochs(now.get("schedule", "constant"), now.get("warm_up", 0))
-        before |= {} if reason else {"epochs": now["epochs"]}
+        before = before | ({} if reason else {"epochs": now["epochs"]})
     if changes := differences(before, now):
         changes += f" ({reason})" if reason else ""
         advice = "Restore the settings, name another --output-dir, or start anew without --resume."
@@ -195,8 +181,8 @@ def differences(before: dict, now: dict) -> str:
     changes = []
     for key in now | before:
         if now.get(key) != before.get(key):
-            current = now.get(key, "no setting any more")
-            changes.append(f"{key.replace('_', ' ')} was {before.get(key)}, is {current}")
+            was, now_is = before.get(key, "no setting yet"), now.get(key, "no setting any more")
+            changes.append(f"{key.replace('_', ' ')} was {was}, is {now_is}")
     return "; ".join(changes)
 
 

@@ -86,6 +86,7 @@ class Batches:
     ----------
     classes : that labels are positions in.
     shares : of the images that have a label, and a mask.
+    frequencies : (K,) float, each class's share of the images that have a label.
 
     Raises
     ------
@@ -110,6 +111,8 @@ class Batches:
         self.classes, self.labels = classes_of(table), torch.tensor(positions_of(table)).to(device)
         known = targets(table)
         self.shares = {name: float(values.mean()) for name, values in known.items()}
+        counts = torch.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
+        self.frequencies = counts / counts.sum()
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
         self.has = {name: torch.tensor(values).to(device) for name, values in partly.items()}
         self.augment = (augment,) if isinstance(augment, str) else tuple(augment)

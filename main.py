@@ -76,6 +76,7 @@ MULTITASK_LR: float = 1e-4  # Adam's learning rate
 SCHEDULE: str = "constant"  # of the learning rate: constant, cosine (to 0)
 WARM_UP: float = 0.0  # share of the steps in which the learning rate rises from 0
 EMA: float = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
+LABEL_LOSS: str = "cross-entropy"  # of diagnoses: cross-entropy; docs/extending.md adds others
 MASK_LOSS: str = "bce"  # of outlines: bce, bce+dice
 ENCODER_LR_SCALE: float = 1.0  # share of the learning rate that the encoder learns with
 WEIGHT_DECAY: float = 0.0  # AdamW's
@@ -108,7 +109,8 @@ CHOICES = {
     "PRETRAINED": ("auto", "yes", "no"),
     "AUGMENT": tuple(AUGMENTS),
     "PRECISION": ("auto", "fp32", "bf16"),
-    "SCHEDULE": train.SCHEDULES,
+    "SCHEDULE": tuple(train.SCHEDULES),
+    "LABEL_LOSS": tuple(train.LOSSES["label"]),
     "MASK_LOSS": tuple(train.LOSSES["mask"]),
 }
 RANGES = {

@@ -1,8 +1,10 @@
 """One training engine for every model: losses by head, and the loop over epochs."""
 
+import inspect
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +18,7 @@ from checkpoints import Checkpoints
 from evaluate import SCORES, autocast, heads_of, infer
 from machine import from_first, hides_progress, is_distributed, is_first
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, target) -> mean over the images
+Loss = Callable[..., Tensor]  # (logits, target) -> mean over the images; one of labels may ask for `frequencies`
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -34,13 +36,18 @@ def bce_and_dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, mask) + dice_loss(logits, mask)
 
 
-# For each head the training losses by name; a model's loss is the sum over its heads.
+# For each head the training losses by name; a model's loss is the sum over its heads. A loss with a parameter
+# `frequencies` is given (K,), each class's share of the training images that have a label.
 LOSSES: dict[str, dict[str, Loss]] = {
-    "label": {"cross entropy": F.cross_entropy},
+    "label": {"cross-entropy": F.cross_entropy},
     "mask": {"bce": F.binary_cross_entropy_with_logits, "bce+dice": bce_and_dice_loss},
 }
 Shares = dict[str, float] | None  # of a set's images that have the target, by head
-SCHEDULES = ("constant", "cosine")
+# The share of the learning rate by the share, in [0, 1), of the steps since it rose.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
 PRETRAINED = ("encoder.", "heads.label.layer.")  # names of weights that may start from ImageNet begin so
 
 
@@ -51,11 +58,11 @@ class Recipe(NamedTuple):
     ----------
     epochs, batch_size : passes over the training images, and images a step.
     lr : Adam's learning rate, at its highest.
-    schedule : of the learning rate; "constant", or "cosine", which ends at 0.
+    schedule : of the learning rate; a key of `SCHEDULES`.
     warm_up : share of all steps in which the rate rises in a line from 0.
     ema : share of the weights' exponential moving average that a step keeps, less in the first steps, so that their
         start is soon forgotten; 0 for no average. The average is validated and saved in the weights' place.
-    mask_loss : a key of ``LOSSES["mask"]``.
+    label_loss, mask_loss : keys of ``LOSSES["label"]`` and ``LOSSES["mask"]``.
     encoder_lr_scale : multiplies the learning rate of what may start from ImageNet.
     weight_decay : of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and norms do not decay.
     """
@@ -66,21 +73,27 @@ class Recipe(NamedTuple):
     schedule: str = "constant"
     warm_up: float = 0.0
     ema: float = 0.0
+    label_loss: str = "cross-entropy"
     mask_loss: str = "bce"
     encoder_lr_scale: float = 1.0
     weight_decay: float = 0.0
 
-    def losses(self) -> dict[str, Loss]:
-        """The loss of each head."""
-        return {"label": LOSSES["label"]["cross entropy"], "mask": LOSSES["mask"][self.mask_loss]}
+    def losses(self, frequencies: Tensor | None = None) -> dict[str, Loss]:
+        """The loss of each head; `frequencies` (K,) of the classes go to those that ask for them."""
+        chosen = {"label": LOSSES["label"][self.label_loss], "mask": LOSSES["mask"][self.mask_loss]}
+        return {
+            head: partial(loss, frequencies=frequencies)
+            if "frequencies" in inspect.signature(loss).parameters
+            else loss
+            for head, loss in chosen.items()
+        }
 
     def rate(self, step: int, n_steps: int) -> float:
         """The learning rate of a step, counted from 0."""
         n_rising = self.warm_up * n_steps
         if step < n_rising:
             return self.lr * (step + 1) / (n_rising + 1)
-        falling = (step - n_rising) / (n_steps - n_rising)
-        return self.lr * (1 + math.cos(math.pi * falling)) / 2 if self.schedule == "cosine" else self.lr
+        return self.lr * SCHEDULES[self.schedule]((step - n_rising) / (n_steps - n_rising))
 
 
 def fit(
@@ -103,7 +116,7 @@ def fit(
     model : any that maps images to a dict of the logits ``"label"`` (N, K), ``"mask"`` (N, 1, H, W), or both.
     train_batches, val_batches : objects with ``epoch(number)``, ``len()``, ``sizes`` (images of each batch over all
         processes), ``n_images``, ``classes`` and, where batches say ``has_label`` or ``has_mask``, ``shares``, as
-        `data.Batches`.
+        `data.Batches`; and ``frequencies``, where the label loss asks for them.
     checkpoints : where to keep the best model and each epoch's state; None keeps nothing.
     after_epoch : called in the first process with the history, once the epoch is kept.
 
@@ -113,7 +126,8 @@ def fit(
     ValueError : as `Checkpoints.read` and `refuse_unfit`.
     """
     refuse_unfit(model, train_batches)
-    learner = Learner(model, recipe, precision, recipe.epochs * len(train_batches))
+    losses = recipe.losses(getattr(train_batches, "frequencies", None))
+    learner = Learner(model, recipe, losses, precision, recipe.epochs * len(train_batches))
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if checkpoints and (state := from_first(checkpoints.read)):
         learner.load_state_dict(state)
@@ -123,9 +137,9 @@ def fit(
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
         started = time.perf_counter()
-        losses = train_epoch(learner, train_batches, epoch)
+        trained = train_epoch(learner, train_batches, epoch)
         seconds = time.perf_counter() - started
-        row = {"epoch": epoch, **losses, **validate(learner.watched, val_batches, recipe.losses(), precision)}
+        row = {"epoch": epoch, **trained, **validate(learner.watched, val_batches, losses, precision)}
         _check_finite(row["val_loss"], f"epoch {epoch}, on the validation images")
         row |= {"train_seconds": round(seconds, 3), "images_per_second": round(train_batches.n_images / seconds, 1)}
         history.append(row)
@@ -161,12 +175,13 @@ class Learner:
     watched : the network that is validated and saved: the averaged one, or the network itself if none is averaged.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, precision: str, n_steps: int) -> None:
-        self.model, self.recipe, self.precision, self.n_steps = model, recipe, precision, n_steps
+    def __init__(self, model: nn.Module, recipe: Recipe, losses: dict[str, Loss], precision: str, n_steps: int) -> None:
+        self.model, self.recipe, self.losses = model, recipe, losses
+        self.precision, self.n_steps = precision, n_steps
         self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.lr, fused=True)
         self.average = AveragedModel(model, use_buffers=True)
         self.watched = self.average.module if recipe.ema else model
-        self.parallel, self.losses = _parallel(model), recipe.losses()
+        self.parallel = _parallel(model)
 
     def step(
         self, batch: dict[str, Tensor], number: int, weight: float = 1.0, shares: Shares = None

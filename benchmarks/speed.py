@@ -152,9 +152,8 @@ class Ours:
         self.train = data.Batches(pixels, some, BATCH_SIZE[task], device=device, seed=0, augment="turns")
         self.test = data.Batches(pixels, some, BATCH_SIZE[task], device=device)
         self.batch = next(self.train.epoch(1))
-        self.learner = train.Learner(
-            self.model, train.Recipe(1, BATCH_SIZE[task], 1e-4), self.precision, len(self.train)
-        )
+        recipe = train.Recipe(1, BATCH_SIZE[task], 1e-4)
+        self.learner = train.Learner(self.model, recipe, recipe.losses(), self.precision, len(self.train))
 
     def seconds_an_image(self, rounds: int = 3) -> dict[str, float]:
         """Medians of interleaved rounds: whole epochs, and as many bare steps on one batch."""
@@ -232,7 +231,8 @@ def peak_memory(options) -> dict[str, float]:
     machine.keep_freed_memory()
     table, pixels = load(options)
     model = models.Classifier().to(memory_format=torch.channels_last)
-    learner = train.Learner(model, train.Recipe(1, 32, 1e-4), "fp32", 10)
+    recipe = train.Recipe(1, 32, 1e-4)
+    learner = train.Learner(model, recipe, recipe.losses(), "fp32", 10)
     batches = data.Batches(pixels, table[table["split"] == "train"], 32, device=torch.device("cpu"), seed=0)
     for number, batch in enumerate(batches.epoch(1)):
         if number < 10:

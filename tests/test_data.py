@@ -55,6 +55,15 @@ def test_where_some_images_lack_a_target_each_batch_says_which_have_it(batches, 
     assert some.shares == {"label": 0.8, "mask": 0.7}
 
 
+def test_frequencies_are_shares_of_the_images_that_have_a_label(batches):
+    one = batches()
+    table = one.table.copy()
+    table.loc[0, "label"] = None
+    some = data.Batches(one.pixels, table, 4)
+    assert one.frequencies.tolist() == pytest.approx([0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1])
+    assert some.frequencies.tolist() == pytest.approx([1 / 9, 2 / 9, 2 / 9, *[1 / 9] * 4])
+
+
 def test_images_are_normalised_with_the_imagenet_statistics(batches):
     one = batches()
     batch = next(iter(one.epoch()))

@@ -1017,17 +1017,6 @@ def test_stochastic_depth_is_refused_for_a_network_without_it_before_anything_is
     assert not (tmp_path / "outputs" / "config.json").exists()
 
 
-def test_a_run_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18(demo_folder, tmp_path, capsys):
-    assert quick(demo_folder, tmp_path) == 0
-    path = tmp_path / "outputs" / "record.json"
-    record = json.loads(path.read_text())
-    assert record["tasks"]["classification"]["identity"].pop("encoder") == "resnet18"
-    path.write_text(json.dumps(record))
-    assert quick(demo_folder, tmp_path, "--resume", "--encoder", "resnet34") == 2
-    assert "encoder was resnet18, is resnet34" in capsys.readouterr().err
-    assert quick(demo_folder, tmp_path, "--resume") == 0
-
-
 def test_resuming_with_another_number_of_processes_is_refused_by_name(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path) == 0
     path = tmp_path / "outputs" / "record.json"

@@ -59,6 +59,10 @@ PLAIN = {"label": F.cross_entropy, "mask": F.binary_cross_entropy_with_logits}
 STRONG = {"schedule": "cosine", "warm_up": 0.1, "ema": 0.9, "mask_loss": "bce+dice"}
 
 
+def learner_of(model, recipe, n_steps):
+    return train.Learner(model, recipe, recipe.losses(), "fp32", n_steps)
+
+
 def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batches=None, lr=0.05, shares=None, **recipe):
     """A model trained on the device of its batches, and its history."""
     torch.manual_seed(0)
@@ -384,18 +388,26 @@ def test_a_file_of_another_kind_in_the_states_place_is_refused_and_kept(tmp_path
     assert last.read_bytes() == best.read_bytes()
 
 
-def test_a_state_from_before_encoders_could_be_chosen_goes_on_as_one_of_resnet18(tmp_path):
-    run(tmp_path, epochs=1, identity={"data": "abc"})
-    assert len(run(tmp_path, epochs=2, resume=True, identity={"data": "abc", "encoder": "resnet18"})[1]) == 2
-    with pytest.raises(ValueError, match="encoder was resnet18, is resnet34"):
-        run(tmp_path, epochs=3, resume=True, identity={"data": "abc", "encoder": "resnet34"})
+def test_a_setting_that_came_or_went_since_is_named(tmp_path):
+    run(tmp_path, epochs=1, identity={"data": "abc", "weight_decay": 0.1})
+    with pytest.raises(ValueError, match=r"encoder was no setting yet, is resnet34; weight decay was 0\.1, is no set"):
+        run(tmp_path, epochs=2, resume=True, identity={"data": "abc", "encoder": "resnet34"})
 
 
-def test_a_state_from_when_more_could_be_chosen_goes_on_if_nothing_of_it_was(tmp_path):
-    run(tmp_path, epochs=1, identity={"data": "abc", "weight_decay": 0.0})
-    assert len(run(tmp_path, epochs=2, resume=True, identity={"data": "abc"})[1]) == 2
-    with pytest.raises(ValueError, match=r"weight decay was 0\.1, is no setting any more"):
-        refuse_other({"data": "abc", "weight_decay": 0.1}, {"data": "abc"}, tmp_path)
+def test_a_label_loss_that_asks_for_frequencies_gets_those_of_the_training_images(tmp_path, monkeypatch):
+    """Weighted by 1 / frequency the loss is no longer the mean over images, in training and in validation alike."""
+    seen = []
+
+    def weighted(logits, target, frequencies):
+        seen.append(frequencies)
+        return F.cross_entropy(logits, target, weight=1 / frequencies)
+
+    monkeypatch.setitem(train.LOSSES["label"], "weighted", weighted)
+    batches = Toy()
+    batches.frequencies = torch.tensor([0.25, 0.75])
+    _, history = run(tmp_path, epochs=1, batches=batches, label_loss="weighted")
+    assert len(seen) == len(batches) + len(Toy(seed=1)) and all(one is batches.frequencies for one in seen)
+    assert history[0]["val_label_loss"] != run(tmp_path / "plain", epochs=1)[1][0]["val_label_loss"]
 
 
 def test_encoder_and_heads_learn_and_decay_at_their_own_rates_and_norms_and_biases_do_not_decay():
@@ -412,7 +424,7 @@ def test_encoder_and_heads_learn_and_decay_at_their_own_rates_and_norms_and_bias
 def test_a_group_takes_its_share_of_the_scheduled_rate_at_each_step():
     model = models.Classifier()
     recipe = Recipe(epochs=1, batch_size=2, lr=1e-3, schedule="cosine", encoder_lr_scale=0.1)
-    learner = train.Learner(model, recipe, "fp32", 4)
+    learner = learner_of(model, recipe, 4)
     batch = {"image": torch.randn(2, 3, 32, 32), "label": torch.tensor([0, 1])}
     for number in range(4):
         learner.step(batch, number)
@@ -424,7 +436,7 @@ def test_without_decay_a_step_is_adams_bit_for_bit():
     torch.manual_seed(0)
     model = models.Classifier()
     other = copy.deepcopy(model)
-    learner = train.Learner(model, Recipe(epochs=1, batch_size=2, lr=1e-3), "fp32", 3)
+    learner = learner_of(model, Recipe(epochs=1, batch_size=2, lr=1e-3), 3)
     adam = torch.optim.Adam(other.parameters(), lr=1e-3, fused=True)
     batch = {"image": torch.randn(2, 3, 32, 32), "label": torch.tensor([0, 1])}
     for number in range(3):
@@ -516,7 +528,7 @@ def test_a_step_is_adams_bit_for_bit():
     torch.manual_seed(0)
     ours, reference = Line(), Line()
     reference.load_state_dict(ours.state_dict())
-    learner = train.Learner(ours, train.Recipe(1, 4, 0.05), "fp32", 3)
+    learner = learner_of(ours, train.Recipe(1, 4, 0.05), 3)
     adam = torch.optim.Adam(reference.parameters(), lr=0.05, fused=True)
     for number, batch in enumerate(Toy().epoch(1)):
         learner.step(batch, number)
@@ -537,7 +549,7 @@ def test_the_moving_average_is_validated_and_saved_in_the_weights_place(tmp_path
     model, history = run(tmp_path, epochs=1, ema=0.75)
     torch.manual_seed(0)
     line, averaged = Line(), None
-    learner = train.Learner(line, train.Recipe(1, 4, 0.05), "fp32", 3)
+    learner = learner_of(line, train.Recipe(1, 4, 0.05), 3)
     for number, batch in enumerate(Toy().epoch(1)):
         learner.step(batch, number)
         now, kept = line.label.weight.detach().clone(), min(0.75, (1 + number) / (10 + number))
@@ -554,7 +566,7 @@ def test_the_moving_average_soon_forgets_where_the_weights_started():
     """After 27 steps a plain average of 0.99 would still be three quarters of the first step's weights."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
-    learner = train.Learner(model, train.Recipe(1, 4, 0.0, ema=0.99), "fp32", 100)
+    learner = learner_of(model, train.Recipe(1, 4, 0.0, ema=0.99), 100)
     learner.parallel = lambda image: {"label": image[:, :, 0, 0] @ model.weight.T.repeat(3, 2)}
     batch = next(Toy().epoch(1))
     for number in range(27):
@@ -615,7 +627,7 @@ def test_a_resumed_training_knows_its_best_epoch(tmp_path):
 
 def gradient(weight):
     torch.manual_seed(0)
-    learner = train.Learner(Line(), train.Recipe(1, 4, 0.1), "fp32", 1)
+    learner = learner_of(Line(), train.Recipe(1, 4, 0.1), 1)
     learner.step(next(Toy().epoch()), 0, weight)
     return learner.model.label.weight.grad
 
@@ -628,7 +640,7 @@ def test_running_means_are_averaged_as_the_weights_are():
     """In the second step (2 / 11) of the average is kept."""
     model = Line()
     model.mask = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
-    learner, means = train.Learner(model, train.Recipe(1, 4, 0.1, ema=0.9), "fp32", 3), []
+    learner, means = learner_of(model, train.Recipe(1, 4, 0.1, ema=0.9), 3), []
     for number, batch in zip(range(2), Toy().epoch()):
         learner.step(batch, number)
         means.append(model.mask[0].running_mean.clone())
