@@ -3,7 +3,6 @@
 python app.py --checkpoint outputs/best_multitask_model.pth
 """
 
-import argparse
 import base64
 import contextlib
 import logging
@@ -24,19 +23,19 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 
-import machine
 import predict
+import settings
+from browser import cards
+from browser.cards import Example
 from dataset.layout import find_files
-from page import cards
-from page.cards import Example
-from predict import Predictor
+from inference.predictor import Predictor, choose_checkpoints
 
 CAUTION = "**Research software, not a medical device.** It errs often: never base a diagnosis or a treatment on it."
 MAX_MEGABYTES = 50  # of the pictures that are sent at once
 MAX_PICTURES = 24  # at once
 SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio's own would be fetched from the network
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "browser"
 
 
 def answer(pictures: list[tuple[str, bytes]], predictor: Predictor) -> str:
@@ -108,8 +107,7 @@ async def _guard(request, call_next):
 
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until stopped."""
-    machine.print_anything()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = settings.Parser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, action="append", help=predict.CHECKPOINT_HELP)
     parser.add_argument("--examples", type=Path, default=Path("demo_data"), help="data folder to show [demo_data]")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for the network [127.0.0.1]")
@@ -123,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, OverflowError) as error:
         parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {error}. Name another --port or --host.\n")
     try:
-        predictor = Predictor(*predict.choose_checkpoints(options.checkpoint), device=options.device, explain=True)
+        predictor = Predictor(*choose_checkpoints(options.checkpoint), device=options.device, explain=True)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     except torch.cuda.OutOfMemoryError as error:

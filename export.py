@@ -4,7 +4,6 @@ python export.py outputs/best_multitask_model.pth model.onnx
 python export.py outputs/best_multitask_model.pth model.pth
 """
 
-import argparse
 import json
 import os
 import warnings
@@ -17,8 +16,8 @@ from torch import nn
 
 import checkpoints
 import data
-import machine
 import models
+import settings
 from dataset.layout import find_files
 
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
@@ -151,8 +150,7 @@ def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]
 
 def main(argv: list[str] | None = None) -> None:
     """Export; a user's mistake ends in one message."""
-    machine.print_anything()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = settings.Parser(description=__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("target", type=Path, metavar="FILE", help="ends in .onnx, or in .pth for half precision")
     parser.add_argument("--data-dir", help="pictures to compare on [those the model was trained on, if they are there]")

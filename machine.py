@@ -59,13 +59,6 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
-def print_anything() -> None:
-    """Have the console show what it has no characters for as escapes, in place of an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also if the process or the machine stops meanwhile.
 

@@ -149,7 +149,6 @@ class Job(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment and return the exit code; a user's mistake ends in one message."""
-    machine.print_anything()
     config = parse_arguments(argv)
     try:
         run(config)

@@ -10,6 +10,7 @@ import difflib
 import inspect
 import io
 import shlex
+import sys
 import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,12 +30,21 @@ class Setting(NamedTuple):
 
 
 class Parser(argparse.ArgumentParser):
-    """A mistake gets one line, and a flag that does not exist the ones that are nearest to it."""
+    """For commands: a mistake gets one line, and a flag that does not exist the ones that are nearest to it.
+
+    From then on the console shows what it has no characters for as escapes, in place of an error.
+    """
+
+    def __init__(self, *, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options) -> None:
+        super().__init__(formatter_class=formatter_class, allow_abbrev=allow_abbrev, **options)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flag = next((text for text in unknown if text.startswith("-")), "").partition("=")[0]
@@ -46,9 +56,9 @@ class Parser(argparse.ArgumentParser):
 
 def nearest(flag: str, flags: Sequence[str]) -> list[str]:
     """The flags that a mistaken one may have meant: those that contain it (--epochs), or else similar ones."""
-    part = flag.strip("-")
+    part, words = flag.strip("-"), {name.strip("-"): name for name in flags}
     containing = [name for name in flags if part and f"-{part}-" in f"{name}-"]
-    return containing or difflib.get_close_matches(flag, flags, 3)
+    return containing or [words[word] for word in difflib.get_close_matches(part, words, 3)]
 
 
 def declared(script: ModuleType) -> dict[str, Setting]:
@@ -117,8 +127,6 @@ def parse(
     parser = Parser(
         prog=Path(script.__file__).name,
         description=script.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     try:
         settings = declared(script)

@@ -33,7 +33,6 @@ import data
 import evaluate
 import machine
 import models
-import predict
 import train
 from benchmarks.peers import PEERS
 from dataset import images, splits
@@ -41,7 +40,10 @@ from dataset.cache import PixelFile, decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.classes import positions_of
 from dataset.table import USED, read_table
-from pictures.files import list_pictures
+from inference.inputs import list_pictures
+from inference.outputs import Outputs
+from inference.predictor import Predictor
+from inference.run import process_all
 
 BATCH_SIZE = {"classification": 32, "segmentation": 16, "multitask": 16}
 
@@ -247,19 +249,19 @@ def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, flo
         folder, model = Path(place), models.MultiTask()
         about = {"task": "multitask", "arguments": model.arguments, "classes": list(CLASSES)}
         checkpoints.save(folder / "model.pth", about | {"image_size": options.size, "weights": model.state_dict()})
-        predictor = predict.Predictor(folder / "model.pth", device=options.device)
+        predictor = Predictor(folder / "model.pth", device=options.device)
         files = []
         for path in read_table(options.data_dir)["image_path"][:n_images]:
             files.append(folder / Path(path).with_suffix(".jpg").name)
             images.read_image(path, (600, 450)).save(files[-1], quality=92)
         listed = list_pictures(list(map(str, files)), folder)
-        everything, nothing = (predict.Outputs(folder, predictor) for _ in range(2))
+        everything, nothing = (Outputs(folder, predictor) for _ in range(2))
         nothing.write_picture = lambda *_: []
         batch = [predictor.read(file) for file in files[:16]]
         runs = {
             "bare forward pass": lambda: [predictor.predict(batch) for _ in range(-(-len(files) // 16))],
-            "decoding and predicting": lambda: list(predict.process_all(nothing, listed, 16)),
-            "with masks and overlays": lambda: list(predict.process_all(everything, listed, 16)),
+            "decoding and predicting": lambda: list(process_all(nothing, listed, 16)),
+            "with masks and overlays": lambda: list(process_all(everything, listed, 16)),
         }
         predictor.predict(batch)
         times: dict[str, list[float]] = {name: [] for name in runs}

@@ -5,22 +5,18 @@ python -m dataset check FOLDER
 python -m dataset draw FOLDER
 """
 
-import argparse
 from pathlib import Path
 
+import settings
 from dataset.check import check
 from dataset.download import LICENCE, download
 from dataset.prepare import Reading
 from dataset.synthetic import write_dataset
-from machine import print_anything
 
 
 def main(argv: list[str] | None = None) -> None:
     """Download, check or draw; a user's mistake ends in one message."""
-    print_anything()
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = settings.Parser(prog="python -m dataset", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("download", help="get HAM10000 (2.8 GB) from Harvard Dataverse")
     command.add_argument("folder", type=Path, metavar="DIR")

@@ -4,11 +4,10 @@ python -m report OUTPUT_DIR
 python -m report compare RUN RUN ... [--output-dir comparison]
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from machine import print_anything
+import settings
 from report.folder import RunFolder
 from report.page import build
 from report.sidebyside import compare_runs
@@ -16,12 +15,9 @@ from report.sidebyside import compare_runs
 
 def main(argv: list[str] | None = None) -> None:
     """Write report.html, or comparison.html and what belongs to it; a user's mistake ends in one message."""
-    print_anything()
     argv = sys.argv[1:] if argv is None else argv
     is_comparison = argv[:1] == ["compare"]  # a folder of that name can be given as ./compare
-    parser = argparse.ArgumentParser(
-        prog="python -m report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = settings.Parser(prog="python -m report", description=__doc__)
     if is_comparison:
         parser.add_argument("compare", choices=["compare"], metavar="compare")
         parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")

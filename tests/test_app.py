@@ -307,7 +307,7 @@ def knows(**more):
 
 def words_of(found, outline=""):
     """What the page says of a prediction."""
-    from page import cards
+    from browser import cards
 
     html = cards.render([cards.Card("a.png", found, "", outline, "", "", "", ["a.png"])], [], knows())
     return " ".join(re.sub("<[^>]*>", " ", html).split())

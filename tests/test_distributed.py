@@ -96,8 +96,9 @@ def test_the_program_runs_under_torchrun_and_one_process_writes(demo_folder, tmp
 DIE_SOON = """
 import os, signal, sys
 import predict
+from inference import run
 
-rows = predict.process_all
+rows = run.process_all
 
 def cut(*arguments):
     for number, row in enumerate(rows(*arguments)):
@@ -105,7 +106,7 @@ def cut(*arguments):
             os.kill(os.getpid(), signal.SIGKILL)
         yield row
 
-predict.process_all = cut
+run.process_all = cut
 sys.exit(predict.main())
 """
 

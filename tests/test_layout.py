@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import ROOT
 
-FOLDERS = ("dataset", "encoders", "page", "pictures", "report")
+FOLDERS = ("dataset", "encoders", "browser", "inference", "report")
 FILES = [path for place in (".", *FOLDERS) for path in sorted((ROOT / place).glob("*.py"))]
 ROOMS = {path.stem for path in ROOT.glob("*.py")} | {*FOLDERS}
 (DIAGRAM,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

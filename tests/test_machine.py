@@ -1,8 +1,6 @@
-import io
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,15 +16,6 @@ def test_a_failing_write_names_the_file_and_leaves_the_old_one_and_no_rubbish(tm
         machine.write_file(path, b"new")
     assert failed.value.filename == str(path)
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_console_without_the_character_shows_an_escape(monkeypatch):
-    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", console)
-    machine.print_anything()
-    print("\N{GRINNING FACE} \udcff")
-    console.flush()
-    assert console.buffer.getvalue() == b"\\U0001f600 \\udcff\n"
 
 
 def test_work_ahead_keeps_the_order_and_its_bound():

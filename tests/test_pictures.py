@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from conftest import disc, picture
 
-from pictures.files import Listed, list_pictures, output_names, refuse_data_folder
-from pictures.table import Table
+from inference.inputs import Listed, list_pictures, output_names, refuse_data_folder
+from inference.table import Table
 
 
 def test_no_two_files_share_an_output_name(tmp_path):

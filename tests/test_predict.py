@@ -22,8 +22,10 @@ import models
 import predict
 from dataset import opening
 from dataset.classes import HAM10000 as CLASSES
-from pictures import table
-from pictures.files import Listed
+from inference import drawing, table
+from inference import predictor as loading
+from inference import run as running
+from inference.inputs import Listed
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +92,7 @@ def test_a_turned_photograph_gets_an_upright_mask(checkpoints, tmp_path):
 
 @pytest.mark.parametrize("size", [(50, 40), (64, 48), (333, 500)])
 def test_a_mask_is_the_bilinear_resize_that_evaluation_uses(size, monkeypatch):
-    monkeypatch.setattr(predict, "STRIP", 2000)  # several strips
+    monkeypatch.setattr(drawing, "STRIP", 2000)  # several strips
     logits = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
     full = F.interpolate(logits[None, None], size=size[::-1], mode="bilinear", align_corners=False)[0, 0]
     differ = (predict.mask_at(logits.numpy(), size) > 0) != (full > 0).numpy()
@@ -202,9 +204,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch):
         begun += 1
         return [[one.file] for one in listed]
 
-    monkeypatch.setattr(predict, "process", process)
+    monkeypatch.setattr(running, "process", process)
     listed = [Listed(str(i)) for i in range(103)]
-    for taken, row in enumerate(predict.process_all(None, listed, batch_size=1), 1):
+    for taken, row in enumerate(running.process_all(None, listed, batch_size=1), 1):
         assert row[0] == str(taken - 1) and begun - taken <= 3 * torch.get_num_threads()
     assert begun == taken == 103
 
@@ -397,13 +399,13 @@ def test_several_checkpoints_are_averaged_and_say_what_they_cannot(checkpoints, 
 
 
 def test_without_a_checkpoint_the_shipped_one_is_used_and_said(checkpoints, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "SHIPPED", tmp_path / "ham10000.pth")
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path / "ham10000.pth")
     assert run(photos, "--output-dir", tmp_path / "out") == 2
     assert "Name a --checkpoint" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    export.halve(checkpoints["multitask"], predict.SHIPPED)
+    export.halve(checkpoints["multitask"], loading.SHIPPED)
     assert run(photos, "--output-dir", tmp_path / "out") == 0
     assert "the model that comes with the repository: ham10000.pth" in capsys.readouterr().out
-    predict.SHIPPED.write_bytes(predict.SHIPPED.read_bytes()[:-1000])
+    loading.SHIPPED.write_bytes(loading.SHIPPED.read_bytes()[:-1000])
     assert run(photos, "--output-dir", tmp_path / "other") == 2
     error = capsys.readouterr().err
     assert "is damaged" in error and "Traceback" not in error
@@ -437,13 +439,13 @@ def test_the_table_as_json_says_the_same_with_numbers_as_numbers(checkpoints, ph
 
 def dies_after(n, monkeypatch):
     """Have predict.py stop, as by a kill, after so many rows."""
-    rows = predict.process_all
+    rows = running.process_all
 
     def cut(*arguments):
         yield from itertools.islice(rows(*arguments), n)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "process_all", cut)
+    monkeypatch.setattr(running, "process_all", cut)
 
 
 def test_a_stopped_run_goes_on_and_predicts_nothing_twice(checkpoints, photos, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Settings: of main.py, and of a small script of other names."""
 
 import importlib.util
+import io
 import sys
 
 import pytest
@@ -229,3 +230,12 @@ def test_only_settings_that_differ_from_the_recipe_are_shown():
         settings.describe(main.parse_arguments([]), main, {"RECIPE": main.RECIPES})
         == "Recipe paper, as main.py has it."
     )
+
+
+def test_a_console_without_the_character_shows_an_escape(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    settings.Parser().parse_args([])
+    print("\N{GRINNING FACE} \udcff")
+    console.flush()
+    assert console.buffer.getvalue() == b"\\U0001f600 \\udcff\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.inputs import Listed
 from machine import write_file
-from pictures.files import Listed
 
 FIRST = ["file", "output", "skipped"]  # columns; what follows is empty where a reason to skip the file stands
 HASH = re.compile("[0-9a-f]{12}(?= and |$)")  # behind the name of a file, and files are joined by "and"

@@ -17,11 +17,12 @@ import jinja2
 from PIL import Image
 
 import decision
-import predict
 import visualize
 from dataset import images
 from dataset.classes import name_of
-from predict import Prediction, Predictor
+from inference.drawing import mask_at, overlay, view_of
+from inference.outputs import columns, values
+from inference.predictor import Prediction, Predictor
 
 VIEW = 800  # pixels: the longest side of a picture that is shown
 THUMBNAIL = 160  # pixels: the side of an example
@@ -60,10 +61,10 @@ def look(name: str, content: bytes, predictor: Predictor) -> Card:
     """What a model sees on a picture. Raises ValueError with what is wrong with the file."""
     (found,) = predictor.predict([predictor.read(content)])
     enlarged = max(1, VIEW / max(found.size))
-    view = predict.view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
+    view = view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
     shown = view.copy()
     shown.thumbnail((VIEW, VIEW))
-    mask = None if found.mask is None else predict.mask_at(found.mask, found.size)
+    mask = None if found.mask is None else mask_at(found.mask, found.size)
     return Card(
         name,
         found,
@@ -71,14 +72,14 @@ def look(name: str, content: bytes, predictor: Predictor) -> Card:
         outline="" if mask is None else as_url(outline_layer(found, shown.size), "PNG"),
         heat="" if found.heat is None else as_url(visualize.heat_colours(found.heat)),
         mask="" if mask is None else as_url(Image.fromarray(mask), "PNG"),
-        overlay=as_url(predict.overlay(view, found, predictor.classes)),
-        row=[name, *predict.values(found, mask, predictor.classes)],
+        overlay=as_url(overlay(view, found, predictor.classes)),
+        row=[name, *values(found, mask, predictor.classes)],
     )
 
 
 def outline_layer(found: Prediction, size: tuple[int, int]) -> Image.Image:
     """The outline alone, at `size` (width, height), to lie on a picture."""
-    layer, mask = Image.new("RGBA", size), predict.mask_at(found.mask, size) > 0
+    layer, mask = Image.new("RGBA", size), mask_at(found.mask, size) > 0
     if mask.any():
         layer.paste(*visualize.contour(mask))
     return layer
@@ -86,7 +87,7 @@ def outline_layer(found: Prediction, size: tuple[int, int]) -> Image.Image:
 
 def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor) -> str:
     """The cards as HTML, below an overview if there are several, and what was wrong with other pictures."""
-    header = ["file", *predict.columns(predictor)]
+    header = ["file", *columns(predictor)]
     return TEMPLATES.get_template("cards.html").render(
         cards=cards,
         problems=problems,

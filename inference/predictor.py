@@ -1,0 +1,113 @@
+"""A trained model, ready for pictures: decoded pictures in, probabilities, masks and heat maps out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import averaging
+import data
+import decision
+import evaluate
+import machine
+import models
+from dataset import images
+
+SHIPPED = Path(__file__).parents[1] / "pretrained" / "ham10000.pth"  # comes with the repository
+
+
+class Picture(NamedTuple):
+    """A decoded picture."""
+
+    pixels: np.ndarray  # (S, S, 3) uint8, S the network's image size
+    size: tuple[int, int]  # its own, upright: width, height
+
+
+class Prediction(NamedTuple):
+    """What a model says of one picture; None for what it has no head for."""
+
+    size: tuple[int, int]  # the picture's own, upright: width, height
+    probabilities: np.ndarray | None  # (K,), calibrated
+    mask: np.ndarray | None  # (S, S) logits
+    heat: np.ndarray | None  # (S, S) in [0, 1], for the likeliest class
+    balanced: int | None = None  # class that the balanced rule calls; None also if the checkpoint has no tau
+    findings: tuple[decision.Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
+
+
+class Predictor:
+    """A checkpoint, ready for pictures.
+
+    Parameters
+    ----------
+    checkpoints : any of those that main.py writes; of several the probabilities are averaged.
+    tta : average the logits of the eight flips and quarter turns.
+    explain : compute heat maps of the likeliest class, if the model has labels.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : no such file; not a checkpoint; of other classes or sizes; no such device.
+    """
+
+    def __init__(
+        self, *checkpoints: str | Path, device: str = "auto", tta: bool = False, explain: bool = False
+    ) -> None:
+        self.device = machine.choose_device(device)
+        self.precision = machine.choose_precision("auto", self.device)
+        found = {Path(path): models.load_checkpoint(path) for path in checkpoints}
+        self.about, self.model = averaging.combined(found, tta), averaging.build(found, self.device, tta)
+        self.explain = explain and "label" in self.model.heads
+        self.classes, self.size = self.about["classes"], self.about["image_size"]
+        has_labels, self.calibration = "label" in self.model.heads, self.about.get("calibration", {})
+        self.temperature = self.calibration.get("temperature", 1.0)
+        self.is_calibrated = not has_labels or "temperature" in self.calibration
+        self.has_balanced = has_labels and "tau" in self.calibration
+        self.points = decision.points_of(self.about) if has_labels else []
+
+    def remarks(self) -> list[str]:
+        """What a reader must know of the decisions: each threshold and what it did in the test set, and what lacks."""
+        left_out = [decision.NO_TAU] if self.points and not self.has_balanced else []
+        return [f"{point.name}: {point.describe()}." for point in self.points] + left_out
+
+    def read(self, source: str | Path | bytes) -> Picture:
+        """Decode a file, or its content, as for training. Raises as `images.read_image`."""
+        image, size = images.read_image_and_size(source, self.size)
+        return Picture(np.asarray(image), size)
+
+    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        """What the model says of each picture, in one batch."""
+        pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
+        image = data.normalise(pixels.to(self.device))
+        forward = self.model.explain if self.explain else None
+        ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
+        output = {name: logits.cpu() for name, logits in output.items()}
+        nothing = [None] * len(pictures)
+        probabilities, masks, balanced, findings = nothing, nothing, nothing, [()] * len(pictures)
+        if "label" in output:
+            probabilities = evaluate.softmax(output["label"].double().numpy(), self.temperature)
+            findings = [decision.findings(of_picture, self.points) for of_picture in probabilities]
+        if self.has_balanced:
+            rule = self.calibration["prior"], self.calibration["tau"]
+            balanced = evaluate.call_balanced(probabilities, *rule).tolist()
+        if "mask" in output:
+            masks = output["mask"][:, 0].numpy()
+        heat = output["heat"][:, 0].numpy() if self.explain else nothing
+        found = zip(pictures, probabilities, masks, heat, balanced, findings)
+        return [Prediction(picture.size, *of_picture) for picture, *of_picture in found]
+
+
+def choose_checkpoints(named: list[Path] | None) -> list[Path]:
+    """The checkpoints that were named, or else the one that comes with the repository, which is said.
+
+    Raises
+    ------
+    FileNotFoundError : none was named, and that one is missing.
+    """
+    if named:
+        return named
+    if not SHIPPED.is_file():
+        raise FileNotFoundError(f"Name a --checkpoint: the one of this repository is missing from {SHIPPED.parent}.")
+    if machine.is_first():
+        print(f"Using the model that comes with the repository: {SHIPPED.name}, for non-commercial use only.")
+    return [SHIPPED]
