@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from machine import write_file
+from data import MEAN, STD
+from dataset.classes import classes_of
+from machine import versions, write_file
 
 ASIDE = ".damaged"  # ends the name of a state that is put aside
 
@@ -195,3 +197,34 @@ def depends_on_epochs(schedule: str, warm_up: float) -> str:
         return ""
     shape = "rises over a share" if schedule == "constant" else f"falls along a {schedule}"
     return f"the learning rate {shape} of all epochs, so their number must be chosen at the start"
+
+
+def describe(
+    model: nn.Module, train_table: pd.DataFrame, val_table: pd.DataFrame, image_size: int, identity: dict
+) -> dict:
+    """What a checkpoint says of a model of `models.py` and of its training, in plain types.
+
+    Parameters
+    ----------
+    train_table, val_table : the images it learns from, and those its epoch is chosen by.
+    identity : what a run must share with the one that it resumes, with ``initial_weights`` and ``split_hash``.
+    """
+    return {
+        "arguments": model.arguments,
+        "classes": list(classes_of(train_table)),
+        "image_size": image_size,
+        "mean": list(MEAN),
+        "std": list(STD),
+        "initial_weights": identity["initial_weights"],
+        "split_hash": identity["split_hash"],
+        "trained_on": shown_by(train_table),
+        "chosen_on": shown_by(val_table),
+        "identity": identity,
+        "versions": versions(),
+    }
+
+
+def shown_by(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The images, lesions and patients of some rows."""
+    lesions, patients = set(rows["lesion_id"]), set(rows["patient_id"].dropna())
+    return {"images": list(rows["image"]), "lesions": sorted(lesions), "patients": sorted(patients)}

@@ -59,6 +59,12 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
+def say(text: str) -> None:
+    """Print, in the first process alone."""
+    if is_first():
+        print(text, flush=True)
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also if the process or the machine stops meanwhile.
 

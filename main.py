@@ -5,33 +5,12 @@ python main.py --demo
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import pandas as pd
-import torch
-
-import averaging
-import data
-import machine
-import models
 import settings
-import train
-import visualize
-from augment import AUGMENTS
-from checkpoints import Checkpoints, depends_on_epochs
-from dataset import leakage, prepare, splits, synthetic
-from dataset import table as tables
-from dataset.classes import classes_of
-from dataset.prepare import Prepared, Reading
-from encoders import ENCODERS, blueprint
-from encoders.start import Start, imagenet_start
-from report import comparison, page, takeover
-from report.folder import RunFolder, find_misplaced
-from report.live import Live
-from report.measure import OtherSet, load, load_named, measure
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
 DATA_DIR: str = "data"  # folder with GroundTruth.csv, images/ and masks/
@@ -102,17 +81,6 @@ RECIPES = {  # what --recipe sets instead; flags still win
     },
 }
 RECIPES["finetune"] = RECIPES["strong"] | {"AUGMENT": ("turns", "crops", "mixup")}  # for a start from ImageNet
-CHOICES = {
-    "RECIPE": tuple(RECIPES),
-    "TASKS": tuple(models.MODELS),
-    "ENCODER": tuple(ENCODERS),
-    "PRETRAINED": ("auto", "yes", "no"),
-    "AUGMENT": tuple(AUGMENTS),
-    "PRECISION": ("auto", "fp32", "bf16"),
-    "SCHEDULE": tuple(train.SCHEDULES),
-    "LABEL_LOSS": tuple(train.LOSSES["label"]),
-    "MASK_LOSS": tuple(train.LOSSES["mask"]),
-}
 RANGES = {
     **dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)"),
     "IMAGE_SIZE": "[32, 4096]",
@@ -136,6 +104,85 @@ DEMO = {  # what --demo sets instead; flags still win
     "MULTITASK_LR": 1e-3,
     "SCHEDULE": "cosine",
 }
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """The values that settings may take."""
+    return {
+        "TASKS": tuple(models.MODELS),
+        "ENCODER": tuple(ENCODERS),
+        "PRETRAINED": ("auto", "yes", "no"),
+        "AUGMENT": tuple(AUGMENTS),
+        "PRECISION": ("auto", "fp32", "bf16"),
+        "SCHEDULE": tuple(train.SCHEDULES),
+        "LABEL_LOSS": tuple(train.LOSSES["label"]),
+        "MASK_LOSS": tuple(train.LOSSES["mask"]),
+    }
+
+
+def parse_arguments(
+    argv: list[str] | None = None, choices: Callable[[], dict[str, tuple[str, ...]]] = choices
+) -> SimpleNamespace:
+    """The constants above, overridden by --demo and then by flags; exits with 2 on a mistake."""
+    tables = {"ranges": RANGES, "presets": {"RECIPE": RECIPES}, "demo": DEMO}
+    return settings.parse(argv, sys.modules[__name__], choices=choices, **tables, find_problem=find_problem)
+
+
+def find_problem(config: SimpleNamespace) -> str:
+    """Which settings do not go together, in words; "" if all do."""
+    if config.DEMO and DEMO["DATA_DIR"] != config.DATA_DIR:
+        return "--demo makes its own data: leave out --data-dir, or --demo"
+    if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
+        return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
+    if config.RESUME and config.EVALUATE_ONLY:
+        return "RESUME trains and EVALUATE_ONLY does not: choose one"
+    if config.CHECKPOINTS and not config.EVALUATE_ONLY:
+        return "CHECKPOINTS are measured, not trained: pass --evaluate-only too"
+    folders = {"DATA_DIR": config.DATA_DIR, "EXTERNAL_DIR": config.EXTERNAL_DIR}
+    return settings.find_misplaced(config.OUTPUT_DIR, folders)
+
+
+def answer_early() -> None:
+    """Answer --help, mistaken flags and a missing data folder."""
+    config = parse_arguments(choices=dict)
+    if not config.DEMO:
+        from dataset.layout import names_in
+
+        try:
+            names_in(config.DATA_DIR)
+        except FileNotFoundError as error:
+            sys.exit(stop(2, str(error)))
+
+
+def stop(code: int, message: str) -> int:
+    print(f"\n{message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    answer_early()  # before the imports, which take seconds
+
+import pandas as pd
+import torch
+
+import averaging
+import data
+import machine
+import models
+import train
+import visualize
+from augment import AUGMENTS
+from checkpoints import Checkpoints, depends_on_epochs, describe
+from dataset import leakage, prepare, splits, synthetic
+from dataset import table as tables
+from dataset.classes import classes_of
+from dataset.prepare import Prepared, Reading
+from encoders import ENCODERS, blueprint
+from encoders.start import Start, imagenet_start
+from report import comparison, page, takeover
+from report.folder import RunFolder
+from report.live import Live, count_epochs_after
+from report.measure import OtherSet, load, load_named, measure
 
 
 class Job(NamedTuple):
@@ -194,7 +241,7 @@ def run(config: SimpleNamespace) -> None:
         kept = {folder.best_path(task): task for task in tasks if config.EVALUATE_ONLY}
         loaded = {kept[path]: found for path, found in load(list(kept), config.IMAGE_SIZE, data_set.table).items()}
         start = imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
-        say("" if config.EVALUATE_ONLY else start.words)
+        machine.say("" if config.EVALUATE_ONLY else start.words)
         shared = {
             "precision": precision,
             "processes": n_ranks,
@@ -205,14 +252,14 @@ def run(config: SimpleNamespace) -> None:
         batches = {task: make_batches(config, task, data_set.table, pixels, device, rank, n_ranks) for task in tasks}
         begin(config, folder, tasks, shared, environment, loaded)
         if folder.is_finished(tasks, measured_as(config)):
-            return say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
+            return machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
         folder.write_data(data_set.table)
         folder.note(reading=data_set.remarks)
         if external:
             folder.below("external").write_data_report(external.table)
         for i, task in enumerate(tasks):
-            say(f"\n=== {task} ===")
+            machine.say(f"\n=== {task} ===")
             if not (config.EVALUATE_ONLY or folder.facts(task).get("trained")):
                 live = watch(config, folder, tasks[i:], batches, external)
                 job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared))
@@ -228,26 +275,7 @@ def run(config: SimpleNamespace) -> None:
         if machine.is_first():
             folder.write("report.html", page.build(folder.path))
         folder.note(finished=True)
-    say(f"\nModels, numbers and pictures are in {folder.path.resolve()}; open report.html there")
-
-
-def parse_arguments(argv: list[str] | None) -> SimpleNamespace:
-    """The constants above, overridden by --demo and then by flags; exits with 2 on a mistake."""
-    tables = {"choices": CHOICES, "ranges": RANGES, "presets": {"RECIPE": RECIPES}, "demo": DEMO}
-    return settings.parse(argv, sys.modules[__name__], **tables, find_problem=find_problem)
-
-
-def find_problem(config: SimpleNamespace) -> str:
-    """Which settings do not go together, in words; "" if all do."""
-    if config.DEMO and DEMO["DATA_DIR"] != config.DATA_DIR:
-        return "--demo makes its own data: leave out --data-dir, or --demo"
-    if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
-        return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
-    if config.RESUME and config.EVALUATE_ONLY:
-        return "RESUME trains and EVALUATE_ONLY does not: choose one"
-    if config.CHECKPOINTS and not config.EVALUATE_ONLY:
-        return "CHECKPOINTS are measured, not trained: pass --evaluate-only too"
-    return find_misplaced(config.OUTPUT_DIR, {"DATA_DIR": config.DATA_DIR, "EXTERNAL_DIR": config.EXTERNAL_DIR})
+    machine.say(f"\nModels, numbers and pictures are in {folder.path.resolve()}; open report.html there")
 
 
 def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
@@ -265,7 +293,7 @@ def prepare_data(config: SimpleNamespace) -> Prepared:
     """Read, check, decode and split; print what was found."""
     if config.DEMO:
         machine.from_first(draw_demo, config)
-    reading, shared = reading_of(config), {"split_seed": config.SPLIT_SEED, "say": say}
+    reading, shared = reading_of(config), {"split_seed": config.SPLIT_SEED, "say": machine.say}
     places = {"image_size": config.IMAGE_SIZE, "cache_dir": config.CACHE_DIR}
     decoded = prepare.decode(config.DATA_DIR, reading, limit=config.LIMIT, **places, **shared)
     fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION}
@@ -285,7 +313,7 @@ def draw_demo(config: SimpleNamespace) -> None:
 
 def prepare_external(config: SimpleNamespace, data_set: Prepared) -> OtherSet:
     """Read, check and decode the other data set, and leave out what shows the same as the images learned from."""
-    options = {"image_size": config.IMAGE_SIZE, "cache_dir": config.CACHE_DIR, "say": say}
+    options = {"image_size": config.IMAGE_SIZE, "cache_dir": config.CACHE_DIR, "say": machine.say}
     table, pixels = prepare.prepare_other(
         config.EXTERNAL_DIR, reading_of(config), classes_of(data_set.table), **options
     )
@@ -294,7 +322,7 @@ def prepare_external(config: SimpleNamespace, data_set: Prepared) -> OtherSet:
     left_out = leakage.describe_overlap(overlap, config.EXTERNAL_DIR)
     for reason, members in overlap[overlap != ""].groupby(overlap):
         tables.leave_out(table, table.index.isin(members.index), f"{reason} as an image learned from")
-    say(left_out)
+    machine.say(left_out)
     if tables.usable(table).empty:
         raise ValueError(f"--external-dir {config.EXTERNAL_DIR} has no image that can be measured. {left_out}")
     return OtherSet(config.EXTERNAL_DIR, table, pixels, left_out)
@@ -322,7 +350,7 @@ def go_on_with(some: Sequence[str], tasks: Sequence[str], problem: str, advice: 
         message = f"{problem} {', '.join(missing)}."
         if not some:
             raise ValueError(f"{message} {advice}")
-        say(f"{message} Going on without.")
+        machine.say(f"{message} Going on without.")
 
 
 def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: int, n_ranks: int) -> dict:
@@ -369,7 +397,7 @@ def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, loa
         identities = {task: identity(config, task, shared) for task in models.MODELS}
         about, environment = takeover.go_on(folder, tasks, identities, about, environment)
     elif earlier := folder.start_anew(environment["started"]):
-        say(f"\nThe run in {folder.path} is moved to {earlier}.")
+        machine.say(f"\nThe run in {folder.path} is moved to {earlier}.")
     if not folder.is_finished(tasks, measured_as(config)):
         folder.write_json("config.json", about)
         folder.write_json("environment.json", environment)
@@ -381,33 +409,10 @@ def watch(config, folder: RunFolder, tasks: list[str], batches: dict, external: 
     epochs = {name: recipe.epochs for name, recipe in recipes(config).items()}
     to_train = {name: epochs[name] - folder.n_epochs(name) for name in later if not folder.facts(name).get("trained")}
     to_measure = [task, *(name for name in later if folder.facts(name).get("measured") != measured_as(config))]
-    epochs_after = count_epochs_after(config, task, to_train, to_measure, batches, external)
+    sizes = {name: {part: some.n_images for part, some in parts.items()} for name, parts in batches.items()}
+    options = {"n_views": averaging.N_VIEWS if config.TTA else 1, "n_external": external.n_images if external else 0}
+    epochs_after = count_epochs_after(task, to_train, to_measure, sizes, config.ENCODER, **options)
     return Live(folder, task, epochs[task], list(to_train), epochs_after)
-
-
-def count_epochs_after(
-    config, task: str, to_train: dict[str, int], to_measure: list[str], batches: dict, external: OtherSet | None
-) -> float:
-    """What the networks do after this task's training, to the end of the run, in epochs of this task.
-
-    A training step is three forward passes. Decoding, intervals and figures are not counted.
-
-    Parameters
-    ----------
-    to_train : epochs that later tasks have to go.
-    to_measure : tasks, this one too.
-    """
-    n_external = len(tables.usable(external.table)) if external else 0
-
-    def work(name: str) -> tuple[float, float]:
-        """Operations of an epoch, and of measuring."""
-        one, n = models.operations(name, config.ENCODER), {part: some.n_images for part, some in batches[name].items()}
-        n_measured = (n["val"] + n["test"] + n_external) * (averaging.N_VIEWS if config.TTA else 1)
-        return one * (3 * n["train"] + n["val"]), one * n_measured
-
-    training = sum(epochs * work(name)[0] for name, epochs in to_train.items())
-    measuring = sum(work(name)[1] for name in to_measure)
-    return (training + measuring) / work(task)[0]
 
 
 def train_model(config, folder: RunFolder, job: Job, start: Start, environment: dict, live: Live) -> None:
@@ -417,7 +422,13 @@ def train_model(config, folder: RunFolder, job: Job, start: Start, environment: 
     checkpoints = Checkpoints(
         folder.best_path(job.task),
         folder.path / job.task,
-        description=describe_model(config, job, model) | {"initial_file": start.file},
+        description={
+            **describe(model, *(job.batches[part].table for part in ("train", "val")), config.IMAGE_SIZE, job.identity),
+            "task": job.task,
+            "config": settings.plain(config),
+            "note": synthetic.NOTE if config.DEMO else "",
+            "initial_file": start.file,
+        },
         identity=job.identity,
         conditions={name: environment[name] for name in ("device", "threads", "torch")},
         resume=config.RESUME,
@@ -450,33 +461,6 @@ def make_model(config, job: Job, start: Start) -> models.Model:
     return model.to(job.batches["train"].device, memory_format=torch.channels_last)
 
 
-def describe_model(config, job: Job, model: models.Model) -> dict:
-    """What a checkpoint says of its model beside the weights, in plain types."""
-    rows, chosen = job.batches["train"].table, job.batches["val"].table
-    return {
-        "task": job.task,
-        "arguments": model.arguments,
-        "classes": list(classes_of(rows)),
-        "image_size": config.IMAGE_SIZE,
-        "mean": list(data.MEAN),
-        "std": list(data.STD),
-        "initial_weights": job.identity["initial_weights"],
-        "split_hash": job.identity["split_hash"],
-        "trained_on": shown_by(rows),
-        "chosen_on": shown_by(chosen),
-        "identity": job.identity,
-        "config": settings.plain(config),
-        "versions": machine.versions(),
-        "note": synthetic.NOTE if config.DEMO else "",
-    }
-
-
-def shown_by(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """The images, lesions and patients of some rows."""
-    lesions, patients = set(rows["lesion_id"]), set(rows["patient_id"].dropna())
-    return {"images": list(rows["image"]), "lesions": sorted(lesions), "patients": sorted(patients)}
-
-
 def measured_as(config: SimpleNamespace) -> dict:
     """How a model was measured, for the record: a run that goes on does it again if that differs."""
     return {"external": config.EXTERNAL_DIR, "tta": config.TTA}
@@ -496,7 +480,7 @@ def measure_named(config, folder, named: dict[Path, dict], table, pixels, extern
     rows = tables.learnable(table, averaging.heads_of(named))
     size = config.MULTITASK_BATCH_SIZE  # nothing depends on it
     parts = {part: data.Batches(pixels, rows[rows["split"] == part], size, device=device) for part in tables.SPLITS}
-    say(f"\n=== {name} ===")
+    machine.say(f"\n=== {name} ===")
     own = next(iter(named.values())).get("identity", {}) if len(named) == 1 else {}
     folder.note_task(name, trained=True, identity=own | {"checkpoints": list(map(str, named))})
     measure_models(config, folder, name, named, parts, external, precision)
@@ -507,25 +491,17 @@ def audit_leakage(folder: RunFolder, data_set: Prepared) -> None:
     if machine.is_first():
         pairs = leakage.audit(tables.usable(data_set.table), data_set.pixels.thumbnails, data_set.by_image)
         folder.write_table("leakage.csv", pairs)
-        say(f"\n{leakage.describe_pairs(pairs)}")
+        machine.say(f"\n{leakage.describe_pairs(pairs)}")
 
 
 def show_settings(config: SimpleNamespace, environment: dict) -> None:
     if config.DEMO:
-        say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
-    say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
+        machine.say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
+    machine.say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
     device, precision, threads, processes = map(environment.get, ("device", "precision", "threads", "processes"))
-    say(f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json.")
-
-
-def say(text: str) -> None:
-    if machine.is_first():
-        print(text, flush=True)
-
-
-def stop(code: int, message: str) -> int:
-    print(f"\n{message}", file=sys.stderr)
-    return code
+    machine.say(
+        f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json."
+    )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import argparse
 import difflib
 import inspect
 import io
+import os
 import shlex
 import sys
 import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple, get_origin, get_type_hints
@@ -109,7 +110,7 @@ def parse(
     argv: list[str] | None,
     script: ModuleType,
     *,
-    choices: dict[str, Sequence[str]],
+    choices: Callable[[], dict[str, Sequence[str]]],
     ranges: dict[str, str],
     presets: Presets,
     demo: dict,
@@ -120,71 +121,93 @@ def parse(
     Parameters
     ----------
     argv : the command line; None for the program's own.
-    choices : the values that a setting may take, by its name.
+    choices : gives the values that a setting may take, by its name; asked last, for it may have to import them.
     ranges : the interval that a number must lie in, by its name, such as "[0, 1)".
     find_problem : what is wrong with settings that are right each by itself, in words; "" if nothing is.
     """
-    parser = Parser(
-        prog=Path(script.__file__).name,
-        description=script.__doc__,
-    )
+    parser = Parser(prog=Path(script.__file__).name, description=script.__doc__)
     try:
         settings = declared(script)
-        parser.add_argument(
-            "--demo", action="store_true", help="make a small synthetic data set and run on it, in minutes"
-        )
-        for name, setting in settings.items():
-            options = _options(setting.kind, choices.get(name)) | {"dest": name, "default": argparse.SUPPRESS}
-            meaning = f"{setting.help} [{shown(setting.default)}]".replace("%", "%%")
-            parser.add_argument(flag_of(name), help=meaning, **options)
-        flags = vars(parser.parse_args(argv))
+        flags = _read_flags(parser, settings, argv)
         is_demo = flags.pop("demo")
-        values = {name: setting.default for name, setting in settings.items()}
-        for name, preset in presets.items():
-            values |= preset.get(flags.get(name, values[name]), {})
-        values |= (demo if is_demo else {}) | flags
-        for name in [*values, *choices, *ranges]:
-            if name not in settings:
-                raise ValueError(f"{name} is set, but no setting: annotate it, such as {name}: float = 0.0")
-        for name, setting in settings.items():
-            values[name] = understood(name, setting.kind, values[name])
-            _check(name, values[name], choices.get(name), ranges.get(name))
+        values = _preset(settings, presets, flags) | (demo if is_demo else {}) | flags
+        _refuse_unknown(settings, [*values, *ranges])
+        values = {name: understood(name, one.kind, values[name]) for name, one in settings.items()}
+        for name, interval in ranges.items():
+            if not lies_in(values[name], interval):
+                raise ValueError(f"{name} must lie in {interval}, not {values[name]}")
+        config = SimpleNamespace(**values, DEMO=is_demo)
+        if problem := find_problem(config):
+            raise ValueError(problem)
+        of_settings = choices()
+        _refuse_unknown(settings, of_settings)
+        for name, value in values.items():
+            _check_choice(name, value, of_settings.get(name))
     except ValueError as error:
         parser.error(str(error))
-    config = SimpleNamespace(**values, DEMO=is_demo)
-    if problem := find_problem(config):
-        parser.error(problem)
     return config
 
 
-def _options(kind: type, choices: Sequence[str] | None) -> dict:
-    """How argparse reads a setting."""
-    if kind is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if kind is tuple:
-        return {"nargs": "+", "choices": choices}
-    if choices:
-        return {"choices": choices}
-    return {"type": kind, "metavar": {int: "N", float: "X", str: "TEXT"}[kind]}
+def _read_flags(parser: Parser, settings: dict[str, Setting], argv: list[str] | None) -> dict:
+    """The values of the flags that are given, by the names of their settings; and whether there is --demo."""
+    parser.add_argument("--demo", action="store_true", help="make a small synthetic data set and run on it, in minutes")
+    for name, setting in settings.items():
+        options = {"metavar": {int: "N", float: "X"}.get(setting.kind, "TEXT"), "type": setting.kind}
+        if setting.kind is bool:
+            options = {"action": argparse.BooleanOptionalAction}
+        elif setting.kind is tuple:
+            options |= {"nargs": "+", "type": str}
+        meaning = f"{setting.help} [{shown(setting.default)}]".replace("%", "%%")
+        parser.add_argument(flag_of(name), dest=name, default=argparse.SUPPRESS, help=meaning, **options)
+    return vars(parser.parse_args(argv))
 
 
-def _check(name: str, value, choices: Sequence[str] | None, interval: str | None) -> None:
-    """Raises ValueError for a value that the setting may not have."""
+def _preset(settings: dict[str, Setting], presets: Presets, flags: dict) -> dict:
+    """The settings' own values, but for those that presets set. Raises ValueError for a preset that does not exist."""
+    values = {name: setting.default for name, setting in settings.items()}
+    for name, preset in presets.items():
+        chosen = flags.get(name, values[name])
+        _check_choice(name, chosen, tuple(preset))
+        values |= preset[chosen]
+    return values
+
+
+def _refuse_unknown(settings: dict[str, Setting], names: Iterable[str]) -> None:
+    for name in names:
+        if name not in settings:
+            raise ValueError(f"{name} is set, but is no setting: annotate it, such as {name}: float = 0.0")
+
+
+def _check_choice(name: str, value, choices: Sequence[str] | None) -> None:
+    """Raises ValueError for a value that is not among the choices, if there are any, or that is named twice."""
     several = value if isinstance(value, tuple) else (value,)
     if choices and not (several and set(several) <= set(choices)):
         raise ValueError(f"{name} must be among {', '.join(choices)}, not {shown(value)}")
     if len(set(several)) < len(several):
         raise ValueError(f"{name} names one twice: {shown(value)}")
-    if interval and not lies_in(value, interval):
-        raise ValueError(f"{name} must lie in {interval}, not {value}")
 
 
 def lies_in(value: float, interval: str) -> bool:
     """Whether a number lies in an interval such as "[0, 1)"; NaN lies in none."""
     low, high = map(float, interval[1:-1].split(","))
-    return (low <= value if interval[0] == "[" else low < value) and (
-        value <= high if interval[-1] == "]" else value < high
-    )
+    is_above = low <= value if interval[0] == "[" else low < value
+    return is_above and (value <= high if interval[-1] == "]" else value < high)
+
+
+def find_misplaced(output_dir: str, folders: dict[str, str]) -> str:
+    """Why the folder of a run may not be where it is, in words: a later run moves it aside, with all that is in it.
+
+    Parameters
+    ----------
+    folders : that must not lie in it, by the names of their settings; "" for none.
+    """
+    outputs = Path(os.path.realpath(output_dir))
+    for name, folder in folders.items():
+        if folder and Path(os.path.realpath(folder)).is_relative_to(outputs):
+            return f"OUTPUT_DIR {output_dir} holds {name}: name a folder for the outputs alone"
+    if Path.cwd().is_relative_to(outputs):
+        return f"OUTPUT_DIR {output_dir} holds the folder that you work in: name one for the outputs alone"
+    return ""
 
 
 def plain(config: SimpleNamespace) -> dict:

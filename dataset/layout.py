@@ -75,7 +75,7 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
         two places, or two readings; says what was found, what was expected and what to do.
     """
     folder, wanted = Path(data_dir), Choice.of(classes) if not isinstance(classes, Choice) else classes
-    names = _names_in(folder)
+    names = names_in(folder)
     if is_output(folder, names):
         raise ValueError(f"{folder} was written by main.py or predict.py. Name the folder with the data.")
     found = look(folder)
@@ -107,7 +107,7 @@ def find_files(data_dir: str | Path) -> tuple[dict[str, str], dict[str, str]]:
     return images, {mask.of: mask.file.path for mask in ordered}
 
 
-def _names_in(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError as error:

@@ -108,6 +108,5 @@ def choose_checkpoints(named: list[Path] | None) -> list[Path]:
         return named
     if not SHIPPED.is_file():
         raise FileNotFoundError(f"Name a --checkpoint: the one of this repository is missing from {SHIPPED.parent}.")
-    if machine.is_first():
-        print(f"Using the model that comes with the repository: {SHIPPED.name}, for non-commercial use only.")
+    machine.say(f"Using the model that comes with the repository: {SHIPPED.name}, for non-commercial use only.")
     return [SHIPPED]

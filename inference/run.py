@@ -84,8 +84,8 @@ def predict_all(options: argparse.Namespace) -> int:
     predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, explain=options.explain)
     if options.explain and not predictor.explain:
         raise ValueError(f"Heat maps explain labels; the model of {' and '.join(map(str, checkpoints))} only outlines.")
-    if passed_over and machine.is_first():
-        print(f"Passed over: {', '.join(f'{n:,} {what}' for what, n in passed_over.items())}.")
+    if passed_over:
+        machine.say(f"Passed over: {', '.join(f'{n:,} {what}' for what, n in passed_over.items())}.")
     outputs = Outputs(options.output_dir, predictor)
     with machine.locked(options.output_dir):
         listed, left = machine.from_first(begin, outputs, listed, options, checkpoints)

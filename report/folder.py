@@ -1,7 +1,6 @@
 """The folder that belongs to one run: files that are whole, and a record of what was done."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -174,19 +173,3 @@ def _set_aside(folder: Path) -> Path:
     new = folder.rename(new)
     folder.mkdir()  # or a link to it would lead nowhere
     return new
-
-
-def find_misplaced(output_dir: str, folders: dict[str, str]) -> str:
-    """Why the folder of a run may not be where it is, in words: a later run moves it aside, with all that is in it.
-
-    Parameters
-    ----------
-    folders : that must not lie in it, by the names of their settings; "" for none.
-    """
-    outputs = Path(os.path.realpath(output_dir))
-    for name, folder in folders.items():
-        if folder and Path(os.path.realpath(folder)).is_relative_to(outputs):
-            return f"OUTPUT_DIR {output_dir} holds {name}: name a folder for the outputs alone"
-    if Path.cwd().is_relative_to(outputs):
-        return f"OUTPUT_DIR {output_dir} holds the folder that you work in: name one for the outputs alone"
-    return ""

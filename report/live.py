@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import pandas as pd
 from tqdm import tqdm
 
+import models
 import visualize
 from report.folder import RunFolder
 from report.page import TEMPLATES
@@ -94,3 +95,36 @@ def time_left(seconds: float, now: datetime) -> str:
     end = now + timedelta(minutes=minutes)
     days = (end.date() - now.date()).days
     return f"about {' '.join(parts)}, until {end:%H:%M}" + (f" on {end:%Y-%m-%d}" if days else "")
+
+
+def count_epochs_after(
+    task: str,
+    to_train: dict[str, int],
+    to_measure: Sequence[str],
+    sizes: dict[str, dict[str, int]],
+    encoder: str,
+    *,
+    n_views: int = 1,
+    n_external: int = 0,
+) -> float:
+    """What the networks do after this task's training, to the end of the run, in epochs of this task.
+
+    A training step is three forward passes. Decoding, intervals and figures are not counted.
+
+    Parameters
+    ----------
+    to_train : epochs that later tasks have to go.
+    to_measure : tasks, this one too.
+    sizes : images of each part of the split, by task.
+    n_views : of each image that is measured.
+    n_external : images of another data set that are measured.
+    """
+
+    def work(name: str) -> tuple[float, float]:
+        """Operations of an epoch, and of measuring."""
+        one, n = models.operations(name, encoder), sizes[name]
+        return one * (3 * n["train"] + n["val"]), one * (n["val"] + n["test"] + n_external) * n_views
+
+    training = sum(epochs * work(name)[0] for name, epochs in to_train.items())
+    measuring = sum(work(name)[1] for name in to_measure)
+    return (training + measuring) / work(task)[0]

@@ -15,7 +15,7 @@ from checkpoints import save
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.splits import split_hash
-from dataset.table import LEFT_OUT, SPLITS, learnable, leave_out, targets
+from dataset.table import LEFT_OUT, SPLITS, learnable, leave_out, targets, usable
 from report import results
 from report.folder import RunFolder
 
@@ -27,6 +27,10 @@ class OtherSet(NamedTuple):
     table: pd.DataFrame
     pixels: PixelFile
     left_out: str  # how many images show what was learned from, in words
+
+    @property
+    def n_images(self) -> int:
+        return len(usable(self.table))
 
 
 def load_named(names: Sequence[str], folder: RunFolder, image_size: int, table: pd.DataFrame) -> dict[Path, dict]:
@@ -95,8 +99,7 @@ def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame) -> None
             raise ValueError(
                 f"{text}, and no {name} image with a {missing[0]} is left. Use the settings it was trained with."
             )
-    if machine.is_first():
-        print(f"\n{text}{' and are left out' if learned.any() else ''}.", flush=True)
+    machine.say(f"\n{text}{' and are left out' if learned.any() else ''}.")
 
 
 def _among(seen: dict, table: pd.DataFrame) -> pd.Series:
@@ -168,6 +171,8 @@ def measure(
             test = parts["test"]
             batches = data.Batches(other.pixels, rows, max(test.sizes), device=test.device)
             assess_on(batches, folder.below("external").below(task), other.name)
-        elif machine.is_first():
-            print(f"{task}: {other.name} has no {' and no '.join(f'{head}s' for head in heads)} to measure it with.")
+        else:
+            machine.say(
+                f"{task}: {other.name} has no {' and no '.join(f'{head}s' for head in heads)} to measure it with."
+            )
         folder.note_task(task, external={"folder": other.name, "left_out": other.left_out} if len(rows) else None)

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -69,3 +71,23 @@ def test_prose_stays_within_120_columns(path):
 def test_every_file_that_is_linked_exists(path):
     for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def imported_by(*arguments):
+    """The modules that Python loads for a command line."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+@pytest.mark.parametrize("command", ["main.py --help", "main.py --epochs 3", "main.py --data-dir nowhere"])
+@pytest.mark.parametrize("script", ["main.py", "predict.py"])
+def test_help_mistakes_and_missing_folders_load_nothing_that_takes_seconds(command, script):
+    words = command.replace("main.py", script).split()
+    words = ["predict.py", "nowhere"] if script == "predict.py" and "nowhere" in words else words
+    loaded = imported_by(*words)
+    assert "argparse" in loaded and not loaded & {"torch", "torchvision", "sklearn", "seaborn", "matplotlib"}
+
+
+def test_models_alone_load_no_library_of_tables_or_figures():
+    assert not imported_by("-c", "import models") & {"pandas", "sklearn", "seaborn", "matplotlib"}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import main
+import checkpoints
 from dataset import splits
 from dataset import table as tables
 from decision import SCALE
@@ -140,4 +140,4 @@ def test_where_the_data_are_those_of_the_training_nothing_is_compared_by_name(mo
 
 def test_a_checkpoint_names_the_patients_it_learned_from():
     rows = pd.DataFrame({"image": ["a", "b", "c"], "lesion_id": ["l", "l", "m"], "patient_id": ["p", None, "o"]})
-    assert main.shown_by(rows) == {"images": ["a", "b", "c"], "lesions": ["l", "m"], "patients": ["o", "p"]}
+    assert checkpoints.shown_by(rows) == {"images": ["a", "b", "c"], "lesions": ["l", "m"], "patients": ["o", "p"]}
