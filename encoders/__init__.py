@@ -27,11 +27,5 @@ def blueprint(name: str) -> Encoder:
 
 
 def title_of(name: str) -> str:
-    """An encoder's name as it is published.
-
-    Examples
-    --------
-    >>> title_of("resnet18"), title_of("efficientnet_lite0")
-    ('ResNet-18', 'EfficientNet-Lite0')
-    """
-    return name.replace("resnet", "ResNet-").replace("efficientnet_lite", "EfficientNet-Lite")
+    """An encoder's name as it is published."""
+    return blueprint(name).title

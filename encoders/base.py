@@ -14,32 +14,25 @@ HEAT_CELLS = 14  # a side, with fewer of which at stride 16 a heat map is taken 
 class Encoder(nn.Module):
     """Images (N, 3, H, W), normalised as in a batch, become five feature maps (N, C, H/s, W/s), rounded up.
 
+    A network of one's own needs the attributes and `forward`.
+
     Attributes
     ----------
     name : in `encoders.ENCODERS`.
+    title : as it is published.
     channels, strides : C and s of the five maps.
     label_channels : of what `label_layer` makes of the deepest map.
     """
 
     strides = (2, 4, 8, 16, 32)
     name: str
+    title: str
     channels: tuple[int, ...]
     label_channels: int
 
     def label_layer(self) -> nn.Module:
         """What the network has between its deepest map and the average that labels are read from; new each time."""
         return nn.Identity()
-
-    def stages(self) -> Sequence[nn.Sequential]:
-        """The blocks behind the first four maps, each stage with its stride in its first block."""
-        raise NotImplementedError
-
-    def without_stride(self, block: nn.Module, x: Tensor, dilation: int) -> Tensor:
-        """`block` at every cell of x (N, C, h, w), where each cell's neighbours are those `dilation` cells away.
-
-        What stands behind the block's stride skips as many cells more ("a trous"): Chen et al. 2018, arXiv:1606.00915.
-        """
-        raise NotImplementedError
 
     def first_cell(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
         """The pixel (row, column) of images of `size` that the first cell of the map at `stride` is centred on."""
@@ -58,6 +51,25 @@ class Encoder(nn.Module):
         """ImageNet weights of the network `name` as `state_dict` has them, and the file's name and SHA-256.
 
         Those of its `label_layer` begin with "label.". Raises as `start.imagenet_weights`.
+        """
+        raise FileNotFoundError(f"There are no ImageNet weights for {name} here.")
+
+    def refine(self, features: list[Tensor]) -> tuple[Tensor, int]:
+        """The deepest of the maps that `forward` gave, if possible on a finer grid, and its stride."""
+        return features[-1], self.strides[-1]
+
+
+class StagedEncoder(Encoder):
+    """An encoder of stages, each with its stride in its first block, whose heat maps are refined."""
+
+    def stages(self) -> Sequence[nn.Sequential]:
+        """The blocks behind the first four maps."""
+        raise NotImplementedError
+
+    def without_stride(self, block: nn.Module, x: Tensor, dilation: int) -> Tensor:
+        """`block` at every cell of x (N, C, h, w), where each cell's neighbours are those `dilation` cells away.
+
+        What stands behind the block's stride skips as many cells more ("a trous"): Chen et al. 2018, arXiv:1606.00915.
         """
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models._utils import _make_divisible
 from torchvision.ops import Conv2dNormActivation, StochasticDepth
 
-from encoders.base import Encoder, at_every_cell
+from encoders.base import StagedEncoder, at_every_cell
 from encoders.weights import from_package
 
 STAGES = (  # kernel, stride, expansion, channels and blocks of lite0; stem and last stage keep them in all sizes
@@ -114,7 +114,7 @@ SCALES = {  # of width and depth
 }
 
 
-class EfficientNetLite(Encoder):
+class EfficientNetLite(StagedEncoder):
     """One of `SCALES`; labels are read behind its own last convolution.
 
     It expects (255 x - 127) / 128 of pixels x in [0, 1], and makes that of the batch's images itself.
@@ -124,7 +124,7 @@ class EfficientNetLite(Encoder):
 
     def __init__(self, name: str = "efficientnet_lite0") -> None:
         super().__init__()
-        self.name = name
+        self.name, self.title = name, name.replace("efficientnet_lite", "EfficientNet-Lite")
         width, depth = SCALES[name]
         self.stem = layer(3, STEM_CHANNELS, 3, stride=2, padding=0)
         maps: list[list[nn.Module]] = [[]]

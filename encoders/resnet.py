@@ -6,16 +6,17 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from encoders.base import Encoder, at_every_cell
+from encoders.base import StagedEncoder, at_every_cell
 from encoders.weights import from_torchvision
 
 
-class ResNet(Encoder):
+class ResNet(StagedEncoder):
     """One of torchvision's residual networks without its head."""
 
     def __init__(self, name: str = "resnet18") -> None:
         super().__init__()
-        self.name, resnet = name, get_model(name, weights=None)
+        self.name, self.title = name, name.replace("resnet", "ResNet-")
+        resnet = get_model(name, weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         expansion = resnet.layer1[0].expansion
