@@ -36,6 +36,9 @@ NOT_OURS = {"--dist", "--nproc-per-node"}  # pytest's and torchrun's
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - NOT_OURS))
 def test_every_flag_that_is_mentioned_exists(flag):
     known = {"--demo", "--help", *map(settings.flag_of, settings.declared(main))}
+    known |= {
+        settings.flag_of(name) for name in re.findall(r"^\+([A-Z_]+): ", README, re.MULTILINE)
+    }  # a diff adds them
     for place in ("predict.py", "app.py", "export.py", "tests/fuzz/__main__.py"):
         known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', (ROOT / place).read_text(encoding="utf-8")))
     assert flag in known or flag.replace("--no-", "--") in known
