@@ -28,6 +28,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "dataset/opening.py": ("images", "masks"),
     "dataset/masks.py": ("masks", "images"),
     "dataset/groups.py": ("groups",),
+    "settings.py": ("settings",),
 }
 
 WRONG = {
@@ -192,10 +193,11 @@ WRONG = {
             "the first step has no rate",
         ),
         (
-            "falling = (step - n_rising) / (n_steps - n_rising)",
-            "falling = step / n_steps",
+            "SCHEDULES[self.schedule]((step - n_rising) / (n_steps - n_rising))",
+            "SCHEDULES[self.schedule](step / n_steps)",
             "the cosine begins before the warm-up ends",
         ),
+        ("partial(loss, frequencies=frequencies)", "partial(loss, frequencies=None)", "no loss gets the frequencies"),
         ("torch.manual_seed(seed * 100_003 + epoch)", "torch.manual_seed(seed)", "each epoch draws alike"),
         (
             'is_best = row["val_loss"] < best["loss"]',
@@ -264,6 +266,11 @@ WRONG = {
         ('* group["scale"]', "", "one rate for all"),
     ),
     "data.py": (
+        (
+            "self.labels[self.labels >= 0]",
+            "self.labels.clamp(min=0)",
+            "images without a label count as the first class",
+        ),
         (
             "return (1 / (255 * std)).to(device), (-mean / std).to(device)",
             "return (1 / (255 * std)).to(device), (mean / std).to(device)",
@@ -826,6 +833,14 @@ WRONG = {
             "take((False, True))[1].to(weight.dtype) * 0, None, None",
             "kernels learn nothing",
         ),
+    ),
+    "settings.py": (
+        ('low <= value if interval[0] == "["', 'low < value if interval[0] == "["', "no interval holds its lower end"),
+        ('value <= high if interval[-1] == "]"', 'value < high if interval[-1] == "]"', "nor its upper end"),
+        ("| (demo if is_demo else {}) | flags", "| flags | (demo if is_demo else {})", "the demo wins over flags"),
+        ("chosen = flags.get(name, values[name])", "chosen = values[name]", "a flag chooses no preset"),
+        ("[*values, *ranges]", "ranges", "a preset's name is not checked"),
+        ("elif kind is float and type(value) is int:", "elif type(value) is int:", "a whole number stands for a text"),
     ),
     "dataset/groups.py": (('if table["patient_id"].isna().all():', "if True:", "patients are not joined"),),
 }
