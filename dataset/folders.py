@@ -10,7 +10,16 @@ from dataset.classes import NAMES, code_of, codes_of, in_order, is_known, is_no_
 from dataset.files import Found, are_drawn, as_mask
 from dataset.labels import Labels
 from dataset.names import File, one_of, refuse_two_places, unique_names
-from dataset.roles import NEUTRAL_WORDS, is_neutral, is_numbered, part_of_name, role_of_name, words_of
+from dataset.roles import (
+    IMAGE_WORDS,
+    MASK_WORDS,
+    NEUTRAL_WORDS,
+    PART_WORDS,
+    is_neutral,
+    is_numbered,
+    part_of_name,
+    words_of,
+)
 
 
 def class_folders(
@@ -25,10 +34,11 @@ def class_folders(
     nothing = pd.DataFrame({"image": []}, dtype=str), None, [], []
     named = {file: _class_of(file, wanted) for file in [*found.images, *found.untold]}
     named = {file: name for file, name in named.items() if name}
-    chosen = {key_of(one) for one in wanted.wanted()}
-    known = {name for name in set(named.values()) if _is_diagnosis(name) or key_of(name) in chosen}
+    known = {name for name in set(named.values()) if diagnosis_in(name) or _is_chosen(name, wanted)}
     named, strays = _siblings(named, known)
-    codes = codes_of(named.values())
+    words = {file: diagnosis_in(name) or name for file, name in named.items()}
+    of_words = codes_of(words.values())
+    codes = {name: of_words[words[file]] for file, name in named.items()}
     if len(set(codes.values())) < 2:
         return nothing
     if not known and (all(map(is_numbered, codes)) or _are_pairs(named)):
@@ -53,10 +63,9 @@ def class_folders(
 
 def _class_of(file: File, wanted: Choice) -> str:
     """The folder that may name a picture's class: the nearest known diagnosis, or else the nearest that may be one."""
-    chosen = {key_of(one) for one in wanted.wanted()}
     for is_class in (
-        lambda name: key_of(name) in chosen,
-        _is_diagnosis,
+        lambda name: _is_chosen(name, wanted),
+        diagnosis_in,
         lambda name: not is_neutral(name),
     ):
         if name := next(filter(is_class, reversed(file.place)), ""):
@@ -64,13 +73,25 @@ def _class_of(file: File, wanted: Choice) -> str:
     return ""
 
 
+def _is_chosen(name: str, wanted: Choice) -> bool:
+    chosen = {key_of(one) for one in wanted.wanted()}
+    return bool(chosen) and key_of(code_of(diagnosis_in(name) or name)) in chosen
+
+
 @lru_cache(maxsize=4096)
-def _is_diagnosis(name: str) -> bool:
-    """Whether the vocabulary knows what a folder is called, and no other word is in it that numbers something."""
-    if is_neutral(name) or role_of_name(name) or part_of_name(name):
-        return False
-    code = code_of(name)
-    return code in NAMES or (is_known(code) and not set(words_of(name)) & NEUTRAL_WORDS)
+def diagnosis_in(name: str) -> str:
+    """The diagnosis that the vocabulary knows in a folder's name, less words for roles and parts; "" for none.
+
+    Examples
+    --------
+    >>> diagnosis_in("Melanoma, NOS"), diagnosis_in("train_nevus_images"), diagnosis_in("images"), diagnosis_in("acne")
+    ('Melanoma, NOS', 'nevus', '', '')
+    """
+    words, code = words_of(name), code_of(name)
+    if not is_neutral(name):
+        return name if code in NAMES or (is_known(code) and not set(words) & NEUTRAL_WORDS) else ""
+    rest = " ".join(word for word in words if word not in (*IMAGE_WORDS, *MASK_WORDS, *PART_WORDS))
+    return rest if code_of(rest) in NAMES else ""
 
 
 def _siblings(named: dict[File, str], known: set[str]) -> tuple[dict[File, str], set[str]]:

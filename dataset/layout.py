@@ -15,7 +15,7 @@ import pandas as pd
 from dataset.choice import Choice, as_flag
 from dataset.classes import HAM10000, code_of, is_diagnosis
 from dataset.files import Found, Mask, is_output, look, mentions
-from dataset.folders import class_folders, refuse_pairs
+from dataset.folders import class_folders, diagnosis_in, refuse_pairs
 from dataset.labels import Labels, choose, no_labels
 from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unfound_name, unique_names
 from dataset.roles import MASK, is_neutral, part_of_name, role_of, role_of_name
@@ -118,8 +118,8 @@ def _names_in(folder: Path) -> list[str]:
 def _refuse_rival(source: Source, found: Found, wanted: Choice) -> None:
     """Raises ValueError if the table has no diagnosis that is known, and the pictures lie in folders called so."""
     of_table = [code for reading in source.readings for code in reading.classes]
-    of_folders = {code_of(file.place[-1]) for file in found.pictures if file.place}
-    known = sorted(code for code in of_folders if is_diagnosis(code))
+    words = {diagnosis_in(name) for file in found.pictures for name in file.place}
+    known = sorted(code for code in map(code_of, words) if is_diagnosis(code))
     if wanted.members or source.is_truth or len(known) < 2 or any(map(is_diagnosis, of_table)):
         return
     raise ValueError(
@@ -143,11 +143,13 @@ def _nothing(folder: Path, names: list[str], found: Found, remarks: list[str]) -
         f", {name}" for name in sorted(names)[:6]
     )
     telling = sorted({"/".join(file.place) for file in found.pictures if file.place})
-    why = ""
+    why = flag = ""
     if telling and all(is_neutral(place.rsplit("/", 1)[-1]) for place in telling):
         why = f" Folders called {', '.join(telling[:4])} name no diagnoses."
+        if len(last := list(dict.fromkeys(place.rsplit("/", 1)[-1] for place in telling))) > 1:
+            flag = f" If the folders are classes, say so: {as_flag(last[:8])}"
     said = " ".join(["", *remarks, *(f"{n:,} {what}." for what, n in found.passed_over.items())])
-    return f"Expected GroundTruth.csv in {os.path.abspath(folder)}, found: {what}.{why}{said} {EXPECTED} {ADVICE}"
+    return f"Expected GroundTruth.csv in {os.path.abspath(folder)}, found: {what}.{why}{said} {EXPECTED} {ADVICE}{flag}"
 
 
 def _from_source(
@@ -299,14 +301,19 @@ def _masks_near(image: File, masks: list[Mask], alike: list[File]) -> list[Mask]
 
 def _nearness(image: File, mask: Mask) -> tuple[bool, int]:
     """Whether the folders of an image and a mask are called alike but for their roles, and how many they share."""
-    ours, theirs = (
-        [name for name in file.place if not role_of_name(name) and not part_of_name(name)]
-        for file in (image, mask.file)
-    )
     part = image.part == mask.file.part
     shared = 0
     for a, b in zip(image.place, mask.file.place):
         if a != b:
             break
         shared += 1
-    return part and ours == theirs, shared
+    return part and _but_for_roles(image.place) == _but_for_roles(mask.file.place), shared
+
+
+@cache
+def _but_for_roles(place: tuple[str, ...]) -> list[str]:
+    """What folders are called, less roles and parts."""
+    diagnoses = [code_of(diagnosis_in(name)) for name in place]
+    return [
+        code or name for code, name in zip(diagnoses, place) if code or not (role_of_name(name) or part_of_name(name))
+    ]

@@ -129,6 +129,33 @@ def fill(tmp_path):
     return write
 
 
+@pytest.fixture
+def put(tmp_path):
+    """Saves pictures, or text, into tmp_path/data and returns that folder."""
+
+    def save(files):
+        for number, (name, content) in enumerate(files.items()):
+            path = tmp_path / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content == "photo":
+                content = picture(number)
+            elif content == "mask":
+                content = disc()
+            if isinstance(content, Image.Image):
+                content.save(path)
+            elif isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                path.write_text("\n".join(content) + "\n")
+        return tmp_path / "data"
+
+    return save
+
+
+def paths_of(table, column="image_path"):
+    return [path.split("/data/")[-1] for path in table[column]]
+
+
 def decoded(folder, size=16):
     """The table, and all pixels as an array."""
     table, pixels = cache.decode_table(read_table(folder.path), folder.path, size, folder.path.parent / "cache")

@@ -1,0 +1,53 @@
+"""Trees of folders: which of their names are classes, which pictures are masks, and what is asked or named."""
+
+import re
+import shlex
+
+import pytest
+from conftest import paths_of
+
+from dataset.prepare import Reading, decode, split
+from dataset.table import USED, read_table
+
+
+def some(place, content="photo", n=3):
+    """Files called as the place with 0, 1, 2 for its {}."""
+    return {place.format(k): content for k in range(n)}
+
+
+def prepared(folder, tmp_path, **reading):
+    reading = Reading(**reading)
+    return split(decode(folder, reading, image_size=32, cache_dir=tmp_path / "cache", say=str), reading, say=str)
+
+
+def flag_in(message):
+    """The words of --classes that a message advises."""
+    return shlex.split(re.search(r"--classes ([^\n;]*?)(?:$|[.;,] )", message)[1])
+
+
+# Words beside a diagnosis
+
+
+@pytest.mark.parametrize(
+    "name", ["{}_images", "images_{}", "{} photos", "train_{}", "{}-Dermoscopic-Images", "test/{}_jpg"]
+)
+def test_words_for_pictures_and_parts_are_no_part_of_a_diagnosis(put, name):
+    table = read_table(put(some(name.format("melanoma") + "/m{}.jpg") | some(name.format("nevus") + "/n{}.jpg")))
+    assert list(table["label"]) == ["MEL"] * 3 + ["NV"] * 3
+
+
+def test_images_and_masks_of_a_class_lie_in_folders_called_as_it_and_their_role(put):
+    files = {f"{code}_images/{k}.jpg": "photo" for code in ("benign", "malignant") for k in range(3)}
+    files |= {f"{code}_masks/{k}.png": "mask" for code in ("benign", "malignant") for k in range(3)}
+    table = read_table(put(files))
+    assert (table["status"] == USED).all() and len(set(table["mask_path"])) == 6
+    assert all(
+        image.split("_")[0] == mask.split("_")[0] for image, mask in zip(paths_of(table), paths_of(table, "mask_path"))
+    )
+
+
+def test_of_unknown_words_beside_words_for_pictures_it_is_said_what_to_name(put):
+    folder = put(some("acne_images/a{}.jpg") | some("rosy rash photos/r{}.jpg"))
+    with pytest.raises(FileNotFoundError, match=r"name no diagnoses.*are classes, say so: ") as refused:
+        read_table(folder)
+    assert sorted(set(read_table(folder, flag_in(str(refused.value)))["label"])) == ["acne_images", "rosy rash photos"]
