@@ -4,10 +4,11 @@ import re
 import shlex
 
 import pytest
-from conftest import paths_of
+from conftest import disc, paths_of, picture
+from PIL import Image
 
 from dataset.prepare import Reading, decode, split
-from dataset.table import USED, read_table
+from dataset.table import LEFT_OUT, USED, read_table
 
 
 def some(place, content="photo", n=3):
@@ -51,3 +52,31 @@ def test_of_unknown_words_beside_words_for_pictures_it_is_said_what_to_name(put)
     with pytest.raises(FileNotFoundError, match=r"name no diagnoses.*are classes, say so: ") as refused:
         read_table(folder)
     assert sorted(set(read_table(folder, flag_in(str(refused.value)))["label"])) == ["acne_images", "rosy rash photos"]
+
+
+# One file with two diagnoses
+
+
+@pytest.mark.parametrize("table", [None, ["image,label", "b0,mel", "b1,mel", "b2,nv", "m0,mel", "m1,nv", "m2,mel"]])
+def test_the_same_file_with_two_diagnoses_is_left_out_and_counted(put, tmp_path, table):
+    """Under whatever name: in two folders, or in two rows of a table."""
+    same = picture(99)
+    files = some("benign/b{}.png") | some("malignant/m{}.png") | {"benign/b2.png": same, "malignant/m0.png": same}
+    folder = put(files | ({"GroundTruth.csv": table} if table else {}))
+    found = decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str).table
+    out = found[found["status"] == LEFT_OUT]
+    assert sorted(out["image"]) == ["b2", "m0"]
+    assert set(out["reason"]) == {"conflicting labels (of files that are the same byte by byte)"}
+
+
+# Masks that say nothing
+
+
+@pytest.mark.parametrize("value, what", [(0, "empty"), (255, "full")])
+def test_where_most_masks_are_of_one_value_the_run_asks(put, tmp_path, value, what):
+    flat = Image.new("L", (40, 30), value)
+    files = some("images/i{}.jpg", n=8) | some("masks/i{}.png", flat, n=5)
+    files |= {f"masks/i{k}.png": "mask" for k in range(5, 8)}
+    with pytest.raises(ValueError, match=rf"5 of 8 masks are {what}\. Expected .* in most"):
+        prepared(put(files), tmp_path)
+    assert len(prepared(put({"masks/i4.png": disc()}), tmp_path).table) == 8
