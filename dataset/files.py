@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset.masks import is_drawn
-from dataset.names import File, Index, loose
+from dataset.names import File, Index, bare, loose
 from dataset.roles import (
     DOUBT,
-    GLUED,
     IMAGE,
     MASK,
     OTHER,
     OTHER_ENDINGS,
+    PHOTOGRAPH_ENDINGS,
     WEAK_ENDINGS,
     is_picture,
     is_unreadable,
@@ -39,7 +39,7 @@ class Mask(NamedTuple):
     """A mask's file, and what its name says."""
 
     file: File
-    of: str  # the image
+    of: tuple[str, ...]  # names that its image may have, likeliest first
     rank: int  # how little the name says that it is a mask
 
 
@@ -156,29 +156,41 @@ def are_drawn(files: Sequence[File]) -> bool:
 
 def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[Mask], list[File], int]:
     """Images, pictures in untold folders, masks by folder or by name, masks of no image, and the number of others."""
-    known = cache(lambda: {loose(file.stem) for role in (IMAGE, "") for file in files[role]})
+    spellings = (loose, bare)
+    known = cache(lambda: {how(file.stem) for role in (IMAGE, "") for file in files[role] for how in spellings})
     masks, orphans, n_other = [as_mask(file) for file in files[MASK]], [], 0
     kept: dict[str, list[File]] = {IMAGE: [], "": []}
     for role, some in kept.items():
+        weak: dict[tuple[str, str], list[File]] = {}
         for file in files[role]:
-            image, word = mask_of(file.stem)
-            if not word or (word in (*WEAK_ENDINGS, GLUED) and loose(image) not in known()):
+            images, word = mask_of(file.stem)
+            is_there = bool(word) and any(how(image) in known() for image in images for how in spellings)
+            if not word or (word in WEAK_ENDINGS and not is_there):
                 some.append(file)
             elif word.startswith("superpixel") or word in OTHER_ENDINGS:
                 n_other += 1
-            elif loose(image) in known():
+            elif word in WEAK_ENDINGS:
+                weak.setdefault((word, file.suffix.lower()), []).append(file)
+            elif is_there:
                 masks.append(as_mask(file))
             else:
                 orphans.append(file)
+        for (word, _), doubtful in weak.items():
+            if are_drawn(doubtful):
+                masks += map(as_mask, doubtful)
+            elif word in PHOTOGRAPH_ENDINGS:
+                some += doubtful
+            else:
+                n_other += len(doubtful)
         some[:], more = _told_by_content(some)
         masks += more
     return kept[IMAGE], kept[""], masks, orphans, n_other
 
 
 def as_mask(file: File) -> Mask:
-    image, word = mask_of(file.stem)
+    images, word = mask_of(file.stem)
     rank = {"segmentation": 0, "mask": 1}.get(word, 2) if word else 3
-    return Mask(file, image or file.stem, rank)
+    return Mask(file, images or (file.stem,), rank)
 
 
 def _told_by_content(files: list[File]) -> tuple[list[File], list[Mask]]:

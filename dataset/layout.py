@@ -17,7 +17,18 @@ from dataset.classes import HAM10000, code_of, is_diagnosis
 from dataset.files import Found, Mask, is_output, look, mentions
 from dataset.folders import class_folders, diagnosis_in, refuse_pairs
 from dataset.labels import Labels, choose, no_labels
-from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unfound_name, unique_names
+from dataset.names import (
+    File,
+    Index,
+    bare,
+    image_name,
+    loose,
+    nearest,
+    one_of,
+    refuse_two_places,
+    unfound_name,
+    unique_names,
+)
 from dataset.roles import MASK, is_neutral, part_of_name, role_of, role_of_name
 from dataset.sources import Source, choose_source
 
@@ -104,7 +115,7 @@ def find_files(data_dir: str | Path) -> tuple[dict[str, str], dict[str, str]]:
     found = look(data_dir)
     images = {file.stem: file.path for file in reversed(found.pictures)}
     ordered = sorted(found.masks, key=lambda mask: (mask.file.place, mask.rank), reverse=True)
-    return images, {mask.of: mask.file.path for mask in ordered}
+    return images, {stem: some[-1].file.path for stem, some in _by_image(ordered, images).items()}
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -222,8 +233,20 @@ def _layout(
             *remarks,
             f"{len(unused):,} pictures that {by} are not used, in {', '.join(f'{p}/' for p in places[:3])}.",
         ]
-    if lost := len({mask.file.path for mask in found.masks}) - len({mask.file.path for mask in masks if mask}):
-        remarks = [*remarks, f"{lost:,} files called masks are not used: no image of theirs is, or it has another one."]
+    taken = {mask.file.path for mask in masks if mask}
+    if left := {mask.file.path: mask.file.shown for mask in found.masks if mask.file.path not in taken}:
+        example = next(iter(left.values()))
+        if not taken and not labels.classes:
+            raise ValueError(
+                f"None of the {len(left):,} masks of {folder} is called as one of its {len(files):,} images, such as "
+                f"{example} and {files[0].shown}. Expected the image's name, with or without _mask behind it: rename "
+                "one or the other."
+            )
+        remarks = [
+            *remarks,
+            f"{len(left):,} files called masks, such as {example}, are not used: no image of theirs is, or it has "
+            "another one.",
+        ]
     if lost := len([file for file in found.orphans if file.path not in used]):
         remarks = [*remarks, f"{lost:,} pictures are called as masks of images that are not there, and are not used."]
     if found.passed_over:
@@ -240,20 +263,14 @@ def masks_of(files: Sequence[File | None], masks: Sequence[Mask]) -> list[Mask |
     ------
     ValueError : an image has several masks that differ, in different folders.
     """
-    by_image: dict[str, list[Mask]] = {}
-    for mask in masks:
-        by_image.setdefault(mask.of, []).append(mask)
-    index = cache(lambda: _by_spelling(by_image))
     alike: dict[str, list[File]] = {}
     for file in {file.path: file for file in files if file}.values():
         alike.setdefault(file.stem, []).append(file)
+    by_image = _by_image(masks, alike)
     chosen: list[Mask | None] = []
     doubtful: dict[str, list[File]] = {}
     for file in files:
-        some = by_image.get(file.stem) if file else []
-        if some is None:
-            spelled = [of for of in index().get(loose(file.stem), ()) if of not in alike]
-            some = by_image[spelled[0]] if len(spelled) == 1 else []
+        some = by_image.get(file.stem, []) if file else []
         if len(some) == 1 and len(alike[file.stem]) == 1 and not (file.part and some[0].file.part):
             chosen.append(some[0])  # as nearly all are
             continue
@@ -266,11 +283,23 @@ def masks_of(files: Sequence[File | None], masks: Sequence[Mask]) -> list[Mask |
     return chosen
 
 
-def _by_spelling(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names that share a loose spelling."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(loose(name), []).append(name)
+def _by_image(masks: Iterable[Mask], stems: Iterable[str]) -> dict[str, list[Mask]]:
+    """Masks by the name of their image; a loose spelling counts where it is one image's, that has no other mask."""
+    found: dict[str, list[Mask]] = {}
+    left = list(masks)
+    for spelling in (str, loose, bare):
+        called: dict[str, list[str]] = {}
+        for stem in stems if left else ():
+            if stem not in found:
+                called.setdefault(spelling(stem), []).append(stem)
+        stay = []
+        for mask in left:
+            images = (called.get(spelling(name), []) for name in mask.of)
+            if stem := next((some[0] for some in images if len(some) == 1), ""):
+                found.setdefault(stem, []).append(mask)
+            else:
+                stay.append(mask)
+        left = stay
     return found
 
 

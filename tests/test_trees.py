@@ -7,6 +7,7 @@ import pytest
 from conftest import disc, paths_of, picture
 from PIL import Image
 
+from dataset.layout import find
 from dataset.prepare import Reading, decode, split
 from dataset.table import LEFT_OUT, USED, read_table
 
@@ -67,6 +68,56 @@ def test_the_same_file_with_two_diagnoses_is_left_out_and_counted(put, tmp_path,
     out = found[found["status"] == LEFT_OUT]
     assert sorted(out["image"]) == ["b2", "m0"]
     assert set(out["reason"]) == {"conflicting labels (of files that are the same byte by byte)"}
+
+
+# Names of masks
+
+
+def test_photographs_whose_own_names_end_in_lesion_are_none_of_another_ones_masks(put):
+    names = [f"{name}{end}" for name in "xy" for end in ("", "_lesion", "_lesion_1", "_lesion_2")]
+    table = read_table(put({f"nevus/{name}.jpg": "photo" for name in names} | some("melanoma/b{}.jpg")))
+    assert sorted(table["image"]) == ["b0", "b1", "b2", *names] and set(table["mask_path"]) == {""}
+
+
+def test_photographs_with_something_drawn_on_them_are_counted_and_are_neither(put):
+    layout = find(put(some("nevus/x{}.jpg") | some("nevus/x{}_contour.jpg") | some("melanoma/b{}.jpg")))
+    assert len(layout.rows) == 6 and "Passed over: 3 superpixels and other pictures" in layout.describe()
+
+
+@pytest.mark.parametrize(
+    "image, mask",
+    [
+        ("images/a_{}.jpg", "masks/a_mask_{}.png"),
+        ("images/a_{}.jpg", "masks/a_mask{}.png"),
+        ("d/a_{}.jpg", "d/a_mask_{}.png"),
+        ("images/img_{}.jpg", "masks/mask_{}.png"),
+        ("images/img{}.jpg", "masks/mask{}.png"),
+        ("d/image_{}.jpg", "d/segmentation_{}.png"),
+        ("d/image{}.jpg", "d/mask{}.png"),
+        ("d/{}_image.jpg", "d/{}_mask.png"),
+        ("images/photo_{}.jpg", "masks/{}.png"),
+        ("images/x{}.jpg", "masks/x{}.jpg.png"),
+        ("images/x{}.jpg", "masks/x{}.jpg_mask.png"),
+    ],
+)
+def test_a_mask_is_found_by_what_its_name_shares_with_its_image(put, image, mask):
+    table = read_table(put(some(image, n=4) | some(mask, "mask", n=4)))
+    assert paths_of(table) == [image.format(k) for k in range(4)]
+    assert paths_of(table, "mask_path") == [mask.format(k) for k in range(4)]
+
+
+def test_a_number_behind_a_masks_name_is_its_images_where_there_is_one(put):
+    files = {f"{name}.jpg": "photo" for name in ("a", "a_1", "b")}
+    files |= {f"{name}.png": "mask" for name in ("a_mask", "a_mask_1", "b_mask_1")}
+    assert paths_of(read_table(put(files)), "mask_path") == ["a_mask.png", "a_mask_1.png", "b_mask_1.png"]
+
+
+def test_masks_that_are_called_as_no_image_are_refused_or_named_with_an_example(put):
+    files = some("images/scan_{}.jpg") | some("masks/outline_{}.png", "mask")
+    with pytest.raises(ValueError, match=r"None of the 3 masks .* such as masks/outline_0\.png and images/scan_0\.jpg"):
+        read_table(put(files))
+    layout = find(put({"t.csv": ["image,label", "scan_0,mel", "scan_1,nv", "scan_2,nv"]}))
+    assert "3 files called masks, such as masks/outline_0.png, are not used" in layout.describe()
 
 
 # Masks that say nothing
