@@ -10,6 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from dataset.images import read_image
 from dataset.masks import is_drawn
 from dataset.names import File, Index, bare, loose
 from dataset.roles import (
@@ -32,6 +35,7 @@ TABLES = (".csv", ".tsv", ".tab", ".txt", ".dat")  # and files without suffix
 OTHER_TABLES = (*(".xlsx", ".xls", ".ods", ".json", ".jsonl", ".parquet", ".feather", ".pkl", ".mat", ".xml"),)
 MOST_BARE = 50  # files without suffix in one folder that are looked into: more are no tables
 N_LOOKED_AT = 12  # pictures of a kind whose content is looked at where names leave a doubt
+SIDE, ALIKE = 16, 4  # pixels to which two pictures are reduced, and the mean difference of those that are one
 MOST_SEARCHED = 50_000_000  # bytes of a file of another kind that are searched for names of images
 
 
@@ -150,8 +154,22 @@ def _settle_doubt(files: dict[str, list[File]]) -> None:
 
 def are_drawn(files: Sequence[File]) -> bool:
     """Whether most of some of these files are masks by their content."""
-    some = files[:: max(1, len(files) // N_LOOKED_AT)][:N_LOOKED_AT]
+    some = some_of(files)
     return sum(is_drawn(file.path) for file in some) * 2 > len(some)
+
+
+def some_of(files: Sequence) -> Sequence:
+    """The few that are looked at in place of all."""
+    return files[:: max(1, len(files) // N_LOOKED_AT)][:N_LOOKED_AT]
+
+
+def look_alike(a: File, b: File) -> bool:
+    """Whether two files show the same picture, though of another size or kind."""
+    try:
+        pixels = [np.asarray(read_image(file.path, SIDE), int) for file in (a, b)]
+    except (ValueError, OSError):
+        return False
+    return bool(np.abs(pixels[0] - pixels[1]).mean() < ALIKE)
 
 
 def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[Mask], list[File], int]:

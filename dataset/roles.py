@@ -69,6 +69,7 @@ MASK_WORDS = frozenset(
         "delineations",
     ]
 )
+EITHER_WORDS = frozenset(["binary", "binaries", "binarized", "binarised", "bw"])  # masks, or of two classes
 OTHER_WORDS = frozenset(
     [
         "superpixels",
@@ -102,8 +103,11 @@ PART_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "valset", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tests", "testset", "tst", "holdout", "heldout"), "test"),
 }
-# What numbers a folder rather than naming a diagnosis, alone or with digits.
-NEUTRAL_WORDS = frozenset(
+# What sets a folder aside, or numbers it, rather than naming a diagnosis, alone or with digits.
+SPARE_WORDS = frozenset(
+    ["backup", "backups", "old", "new", "copy", "copies", "tmp", "temp", "unused", "extra", "extras"]
+)
+NEUTRAL_WORDS = SPARE_WORDS | frozenset(
     [
         "part",
         "parts",
@@ -151,17 +155,6 @@ NEUTRAL_WORDS = frozenset(
         "lesion",
         "lesions",
         "all",
-        "backup",
-        "backups",
-        "old",
-        "new",
-        "copy",
-        "copies",
-        "tmp",
-        "temp",
-        "unused",
-        "extra",
-        "extras",
     ]
 )
 CLASS_WORDS = frozenset(["class", "label", "diagnosis", "dx", "category", "type", "grade", "stage"])
@@ -215,8 +208,10 @@ def role_of_name(name: str) -> str:
     words = set(words_of(name))
     if words & OTHER_WORDS:
         return OTHER
+    if words & EITHER_WORDS or (words & MASK_WORDS and words & IMAGE_WORDS):
+        return DOUBT
     if words & MASK_WORDS:
-        return DOUBT if words & IMAGE_WORDS else MASK
+        return MASK
     return IMAGE if words & IMAGE_WORDS else ""
 
 

@@ -7,6 +7,7 @@ import pytest
 from conftest import disc, paths_of, picture
 from PIL import Image
 
+from dataset.classes import classes_of
 from dataset.layout import find
 from dataset.prepare import Reading, decode, split
 from dataset.table import LEFT_OUT, USED, read_table
@@ -118,6 +119,82 @@ def test_masks_that_are_called_as_no_image_are_refused_or_named_with_an_example(
         read_table(put(files))
     layout = find(put({"t.csv": ["image,label", "scan_0,mel", "scan_1,nv", "scan_2,nv"]}))
     assert "3 files called masks, such as masks/outline_0.png, are not used" in layout.describe()
+
+
+# Trees of folders
+
+
+TREE = some("train/melanoma/m{}.png") | some("train/nevus/n{}.png")
+
+
+@pytest.mark.parametrize("place", ["train_binary/{}", "binary/{}", "train/{}_bw", "train/{}/binary"])
+def test_a_folder_called_binary_holds_masks_if_it_is_drawn(put, place):
+    masks = some(place.format("melanoma") + "/m{}.png", "mask") | some(place.format("nevus") + "/n{}.png", "mask")
+    table = read_table(put(TREE | masks))
+    assert (table["status"] == USED).all() and list(table["label"]) == ["MEL"] * 3 + ["NV"] * 3
+    assert paths_of(table, "mask_path") == list(masks)
+
+
+def test_a_folder_called_binary_may_hold_photographs_of_two_classes(put):
+    table = read_table(put(some("binary/benign/b{}.jpg") | some("binary/malignant/m{}.jpg")))
+    assert list(table["label"]) == ["benign"] * 3 + ["malignant"] * 3
+
+
+@pytest.mark.parametrize("other", ["train_x", "copies/train", "part_2/train"])
+@pytest.mark.parametrize("what", ["resized", "drawn"])
+def test_two_trees_of_the_same_pictures_are_asked_about(put, other, what):
+    folder = put({name: picture(k, (4, 3)).resize((40, 30)) for k, name in enumerate(TREE)})
+    for name in TREE:
+        path = folder / name.replace("train", other, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (Image.open(folder / name).resize((30, 22), Image.Resampling.BOX) if what == "resized" else disc()).save(path)
+    with pytest.raises(ValueError, match=r"Two trees of folders|hold one folder per class each"):
+        read_table(folder)
+
+
+@pytest.mark.parametrize("places", [("2018", "2019"), ("patient_01", "patient_02"), ("train_1", "train_2")])
+@pytest.mark.parametrize("name", ["{place}_{k}", "{k}"])
+def test_classes_in_folders_of_patients_years_and_parts_are_one_data_set(put, places, name):
+    files = [
+        f"{place}/{code}/{name.format(place=place, k=k)}.jpg"
+        for place in places
+        for code in ("mel", "nv")
+        for k in range(2)
+    ]
+    table = read_table(put(dict.fromkeys(files, "photo")))
+    assert sorted(paths_of(table)) == sorted(files) and list(table["label"]).count("MEL") == 4
+
+
+def test_pictures_of_two_sets_are_asked_about_with_a_path_that_can_be_pasted(put):
+    folder = put(
+        {
+            f"{place}/{code}/{k}.jpg": "photo"
+            for place in ("our set", "theirs")
+            for code in ("mel", "nv")
+            for k in range(2)
+        }
+    )
+    with pytest.raises(ValueError, match="hold one folder per class each") as refused:
+        read_table(folder)
+    assert len(read_table(shlex.split(str(refused.value).split("--data-dir ")[1])[0])) == 4
+
+
+def test_pictures_at_two_depths_of_classes_are_asked_about_and_each_answer_works(put):
+    folder = put(some("malignant/melanoma/m{}.jpg") | some("malignant/x{}.jpg") | some("benign/b{}.jpg"))
+    with pytest.raises(
+        ValueError, match="Pictures lie in the folder malignant and, of another class, in melanoma"
+    ) as refused:
+        read_table(folder)
+    outer, every = (line.split("--classes ")[1].split() for line in str(refused.value).splitlines())
+    assert list(read_table(folder, outer)["label"]) == ["benign"] * 3 + ["malignant"] * 6
+    assert sorted(set(read_table(folder, every)["label"])) == ["MEL", "benign", "malignant"]
+
+
+def test_folders_of_classes_in_those_of_others_are_named_with_what_reads_the_outer_ones(put):
+    folder = put({f"{place}/0.jpg": "photo" for place in ("malignant/mel", "malignant/bcc", "benign/nevus")})
+    assert classes_of(read_table(folder)) == ("MEL", "NV", "BCC")
+    (remark,) = find(folder).remarks
+    assert classes_of(read_table(folder, remark.split("--classes ")[1].split())) == ("benign", "malignant")
 
 
 # Masks that say nothing
