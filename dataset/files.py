@@ -34,6 +34,7 @@ from dataset.tablefile import header_of
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".dat")  # and files without suffix
 OTHER_TABLES = (*(".xlsx", ".xls", ".ods", ".json", ".jsonl", ".parquet", ".feather", ".pkl", ".mat", ".xml"),)
 MOST_BARE = 50  # files without suffix in one folder that are looked into: more are no tables
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")  # of files that are pictures
 N_LOOKED_AT = 12  # pictures of a kind whose content is looked at where names leave a doubt
 SIDE, ALIKE = 16, 4  # pixels to which two pictures are reduced, and the mean difference of those that are one
 MOST_SEARCHED = 50_000_000  # bytes of a file of another kind that are searched for names of images
@@ -63,15 +64,31 @@ class Found(NamedTuple):
         return self.images or self.untold
 
 
-def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
+def walk(folder: str | Path, passed_over: Counter) -> Iterator[tuple[str, list[str]]]:
     """The folders of a data folder with their files, but for what main.py and predict.py have written.
 
     A folder that several links lead to is visited once.
+
+    Parameters
+    ----------
+    passed_over : gets the number of pictures in folders that are not visited, and of folders that cannot be.
     """
     seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+
+    def is_unreadable_folder(error: OSError) -> None:
+        place = os.path.relpath(error.filename, folder)
+        passed_over[f"folders that cannot be read ({place}: {error.strerror})"] += 1
+
+    for place, folders, names in os.walk(folder, onerror=is_unreadable_folder, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen or (place != str(folder) and is_output(place, names)):
+        if real in seen:
+            folders.clear()
+            continue
+        if place != str(folder) and (mark := written_mark(place, names)):
+            shown = Path(place).relative_to(folder).as_posix()
+            if n := sum(is_picture(name) for _, _, some in os.walk(place) for name in some):
+                what = f"pictures in {shown}/, which main.py or predict.py wrote (if not, rename {shown}/{mark})"
+                passed_over[what] += n
             folders.clear()
             continue
         seen.add(real)
@@ -82,11 +99,14 @@ def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
         yield place, names
 
 
-def is_output(folder: str | Path, names: Sequence[str]) -> bool:
-    """Whether predict.py or main.py writes into this folder, of which these are the files."""
-    if {"record.json", "predictions.run.json"} & set(names) or {"config.json", "splits.csv"} <= set(names):
-        return True
-    return "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]
+def written_mark(folder: str | Path, names: Sequence[str]) -> str:
+    """The file that says that predict.py or main.py writes into this folder, of which these are the files; or ""."""
+    if mark := next((one for one in ("record.json", "predictions.run.json") if one in names), ""):
+        return mark
+    if {"config.json", "splits.csv"} <= set(names):
+        return "splits.csv"
+    is_ours = "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]
+    return "predictions.csv" if is_ours else ""
 
 
 def _is_utf8(name: str) -> bool:
@@ -98,7 +118,7 @@ def look(data_dir: str | Path) -> Found:
     files: dict[str, list[File]] = {role: [] for role in ("", IMAGE, MASK, OTHER, DOUBT)}
     tables, other_tables, passed_over = [], [], Counter()
     n_root = len(Path(data_dir).parts)
-    for place, names in walk(data_dir):
+    for place, names in walk(data_dir, passed_over):
         within = Path(place).parts[n_root:] if place != str(data_dir) else ()
         role, part = role_of(within), part_of(within)
         for name in sorted(names):
@@ -113,6 +133,9 @@ def look(data_dir: str | Path) -> Found:
                 passed_over[
                     f"{os.path.splitext(name)[1].lower()} pictures, a kind that is not read (save them as JPEG)"
                 ] += 1
+        bare = [name for name in names if "." not in name]
+        if n := sum(_holds_picture(os.path.join(place, name)) for name in bare):
+            passed_over["pictures without a suffix (name them .jpg, or as what they are)"] += n
         tables += _tables_in(place, names)
         other_tables += [Path(place, name) for name in names if name.lower().endswith(OTHER_TABLES)]
     _settle_doubt(files)
@@ -128,6 +151,17 @@ def look(data_dir: str | Path) -> Found:
     return Found(
         images, untold, masks, orphans, sorted(tables, key=order), sorted(other_tables, key=order), passed_over
     )
+
+
+def _holds_picture(path: str) -> bool:
+    """Whether a file begins as a picture does."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(12).startswith(BEGINNINGS)
+    except OSError:
+        return False
 
 
 def _tables_in(place: str, names: list[str]) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.files import is_output
+from dataset.files import written_mark
 from dataset.masks import is_drawn
 from dataset.roles import (
     MASK,
@@ -71,7 +71,7 @@ def _images_of(hits: Sequence[str], output_dir: Path, by_links: bool, skipped: d
                 continue
             passed.add(real)
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            if place != hit and is_output(place, names):
+            if place != hit and written_mark(place, names):
                 skipped.update(_below(place, "written by main.py or predict.py"))
                 folders.clear()
                 continue

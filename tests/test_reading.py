@@ -464,7 +464,8 @@ def test_a_table_of_something_else_beside_folders_of_diagnoses_is_asked_about(pu
     rows = [f"{name}{k},{k % 2}" for name in ("melanoma", "nevus") for k in range(3)]
     folder = put(files | {"quality.csv": ["image,has_hair", *rows]})
     with pytest.raises(
-        ValueError, match=r"quality.csv and the folders both name classes: .*MEL, NV.*--classes 'not has_hair' has_hair"
+        ValueError,
+        match=r"(?s)quality.csv and the folders both name classes: .*MEL, NV.*--classes 'not has_hair' has_hair",
     ):
         read_table(folder)
     assert classes_of(read_table(folder, ["has_hair", "not has_hair"])) == ("has_hair", "not has_hair")

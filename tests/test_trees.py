@@ -1,5 +1,6 @@
 """Trees of folders: which of their names are classes, which pictures are masks, and what is asked or named."""
 
+import os
 import re
 import shlex
 
@@ -115,7 +116,9 @@ def test_a_number_behind_a_masks_name_is_its_images_where_there_is_one(put):
 
 def test_masks_that_are_called_as_no_image_are_refused_or_named_with_an_example(put):
     files = some("images/scan_{}.jpg") | some("masks/outline_{}.png", "mask")
-    with pytest.raises(ValueError, match=r"None of the 3 masks .* such as masks/outline_0\.png and images/scan_0\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"None of the 3 masks .* such as masks/outline_0\.png beside images/scan_0\.jpg"
+    ):
         read_table(put(files))
     layout = find(put({"t.csv": ["image,label", "scan_0,mel", "scan_1,nv", "scan_2,nv"]}))
     assert "3 files called masks, such as masks/outline_0.png, are not used" in layout.describe()
@@ -195,6 +198,88 @@ def test_folders_of_classes_in_those_of_others_are_named_with_what_reads_the_out
     assert classes_of(read_table(folder)) == ("MEL", "NV", "BCC")
     (remark,) = find(folder).remarks
     assert classes_of(read_table(folder, remark.split("--classes ")[1].split())) == ("benign", "malignant")
+
+
+# Tables beside folders of classes
+
+
+FOLDERS = some("train/melanoma/m{}.jpg") | some("train/nevus/n{}.jpg") | some("test/t{}.jpg")
+
+
+@pytest.mark.parametrize(
+    "rows, why",
+    [
+        (["t0,0", "t1,1", "t2,0"], "it names no image in them"),
+        (["t0,0.5", "m0,0.5", "n1,0.5"], "it says the same of every image"),
+    ],
+)
+def test_a_submissions_sample_beside_folders_of_classes_is_not_used_and_named(put, rows, why):
+    folder = put(FOLDERS | {"sample_submission.csv": ["image_name,target", *rows]})
+    assert classes_of(read_table(folder)) == ("MEL", "NV")
+    assert f"sample_submission.csv is not used, for the folders name the classes: {why}." in find(folder).remarks
+
+
+def test_each_answer_to_what_names_the_classes_works(put):
+    folder = put(FOLDERS | {"t.csv": ["image,hair", *(f"{name}{k},{k % 2}" for name in "mn" for k in range(3))]})
+    with pytest.raises(ValueError, match=r"t\.csv and the folders both name classes") as refused:
+        read_table(folder)
+    of_folders, of_table = (shlex.split(line.split("--classes ")[1]) for line in str(refused.value).splitlines())
+    assert classes_of(read_table(folder, of_folders)) == ("MEL", "NV")
+    assert classes_of(read_table(folder, of_table)) == ("not hair", "hair")
+
+
+def test_of_a_table_none_of_whose_images_is_there_a_name_as_it_gives_it_and_a_file_are_shown(put):
+    folder = put({"images/x.jpg": "photo", "t.csv": ["image,label", "fold1/000.jpg,mel", "fold1/001.jpg,nv"]})
+    with pytest.raises(
+        FileNotFoundError, match=r"such as images/x\.jpg, and 'fold1/000\.jpg' is the first name looked for"
+    ):
+        read_table(folder)
+
+
+def test_images_of_another_part_than_a_table_is_called_as_are_named_with_what_reads_them(put):
+    folder = put(
+        some("train/a{}.jpg")
+        | some("test/b{}.jpg")
+        | {"train_labels.csv": ["image,label", "a0,mel", "a1,nv", "b0,mel", "b1,nv"]}
+    )
+    assert (
+        "2 images that train_labels.csv names are there in folders of another part only, such as test/b0.jpg"
+        in find(folder).describe()
+    )
+    (folder / "train_labels.csv").rename(folder / "labels.csv")
+    assert paths_of(read_table(folder))[2:] == ["test/b0.jpg", "test/b1.jpg"]
+
+
+# What is not read
+
+
+def test_pictures_in_a_folder_taken_for_a_runs_are_counted_with_what_reads_them(put):
+    folder = put(
+        some("nevus/n{}.jpg") | some("melanoma/m{}.jpg") | some("bcc/deep/b{}.jpg") | {"bcc/record.json": ["{}"]}
+    )
+    said = find(folder).describe()
+    assert "3 pictures in bcc/, which main.py or predict.py wrote (if not, rename bcc/record.json)" in said
+    (folder / "bcc" / "record.json").rename(folder / "bcc" / "notes.json")
+    assert classes_of(read_table(folder)) == ("MEL", "NV", "BCC")
+
+
+def test_a_folder_that_cannot_be_read_is_named(put, monkeypatch):
+    folder, scandir = put(some("nevus/n{}.jpg") | some("melanoma/m{}.jpg") | some("bcc/b{}.jpg")), os.scandir
+
+    def refuses(place):
+        if str(place).endswith("bcc"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    assert "1 folders that cannot be read (bcc: Permission denied)" in find(folder).describe()
+
+
+def test_pictures_without_a_suffix_are_counted(put):
+    folder = put(some("nevus/n{}.jpg") | some("melanoma/m{}.jpg"))
+    for k in range(2):
+        (folder / "nevus" / f"n{k}.jpg").rename(folder / "nevus" / f"n{k}")
+    assert "2 pictures without a suffix (name them .jpg, or as what they are)" in find(folder).describe()
 
 
 # Masks that say nothing
