@@ -92,6 +92,8 @@ def walk(folder: str | Path, passed_over: Counter) -> Iterator[tuple[str, list[s
             folders.clear()
             continue
         seen.add(real)
+        if n := sum(not _is_utf8(name) for name in folders):
+            passed_over["folders whose names are not UTF-8 (rename them)"] += n
         folders[:] = sorted(
             (name for name in folders if not name.startswith((".", "__MACOSX")) and _is_utf8(name)),
             key=lambda name: (os.path.islink(os.path.join(place, name)), name),

@@ -14,11 +14,7 @@ from dataset.files import Found, are_drawn, as_mask, look_alike, some_of
 from dataset.labels import Labels
 from dataset.names import File, one_of, refuse_two_places, unique_names
 from dataset.roles import (
-    EITHER_WORDS,
-    IMAGE_WORDS,
-    MASK_WORDS,
     NEUTRAL_WORDS,
-    PART_WORDS,
     SPARE_WORDS,
     is_neutral,
     is_numbered,
@@ -89,17 +85,17 @@ def _is_chosen(name: str, wanted: Choice) -> bool:
 
 @lru_cache(maxsize=4096)
 def diagnosis_in(name: str) -> str:
-    """The diagnosis that the vocabulary knows in a folder's name, less words for roles and parts; "" for none.
+    """The diagnosis that the vocabulary knows in a folder's name, less words for roles, parts and numbers; "" for none.
 
     Examples
     --------
-    >>> diagnosis_in("Melanoma, NOS"), diagnosis_in("train_nevus_images"), diagnosis_in("images"), diagnosis_in("acne")
+    >>> diagnosis_in("Melanoma, NOS"), diagnosis_in("train_nevus_imgs_2"), diagnosis_in("images"), diagnosis_in("acne")
     ('Melanoma, NOS', 'nevus', '', '')
     """
     words, code = words_of(name), code_of(name)
     if not is_neutral(name):
         return name if code in NAMES or (is_known(code) and not set(words) & NEUTRAL_WORDS) else ""
-    rest = " ".join(word for word in words if word not in (*IMAGE_WORDS, *MASK_WORDS, *EITHER_WORDS, *PART_WORDS))
+    rest = " ".join(word for word in words if not is_neutral(word))
     return rest if code_of(rest) in NAMES else ""
 
 

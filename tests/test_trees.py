@@ -33,7 +33,8 @@ def flag_in(message):
 
 
 @pytest.mark.parametrize(
-    "name", ["{}_images", "images_{}", "{} photos", "train_{}", "{}-Dermoscopic-Images", "test/{}_jpg"]
+    "name",
+    ["{}_images", "images_{}", "{} photos", "train_{}", "{}-Dermoscopic-Images", "test/{}_jpg", "{}_images_part_1"],
 )
 def test_words_for_pictures_and_parts_are_no_part_of_a_diagnosis(put, name):
     table = read_table(put(some(name.format("melanoma") + "/m{}.jpg") | some(name.format("nevus") + "/n{}.jpg")))
@@ -273,6 +274,12 @@ def test_a_folder_that_cannot_be_read_is_named(put, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuses)
     assert "1 folders that cannot be read (bcc: Permission denied)" in find(folder).describe()
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_counted(put):
+    folder = put(some("nevus/n{}.jpg") | some("melanoma/m{}.jpg") | some("bcc/b{}.jpg"))
+    os.rename(folder / "bcc", os.fsencode(folder) + b"/bcc\xe9")
+    assert "1 folders whose names are not UTF-8 (rename them)" in find(folder).describe()
 
 
 def test_pictures_without_a_suffix_are_counted(put):
