@@ -14,7 +14,7 @@ import numpy as np
 
 from dataset.images import read_image
 from dataset.masks import is_drawn
-from dataset.names import File, Index, bare, loose
+from dataset.names import File, Index, bare, loose, named
 from dataset.roles import (
     DOUBT,
     IMAGE,
@@ -248,10 +248,10 @@ def as_mask(file: File) -> Mask:
 
 
 def _told_by_content(files: list[File]) -> tuple[list[File], list[Mask]]:
-    """Of pictures called the same in one folder (x.jpg, x.png), those of a kind that are masks by their content."""
+    """Of pictures called the same in one folder (x.jpg, x.png, x.jpg.png), those of a kind that look like masks."""
     by_name: dict[tuple, list[File]] = {}
     for file in files:
-        by_name.setdefault((file.place, file.stem), []).append(file)
+        by_name.setdefault((file.place, named(file.stem).stem), []).append(file)
     twice = [file for same in by_name.values() if len(same) > 1 for file in same]
     drawn = set()
     for suffix in {file.suffix.lower() for file in twice}:

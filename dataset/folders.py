@@ -10,7 +10,7 @@ import pandas as pd
 
 from dataset.choice import Choice, as_flag
 from dataset.classes import NAMES, code_of, codes_of, in_order, is_known, is_no_diagnosis, key_of
-from dataset.files import Found, are_drawn, as_mask, look_alike, some_of
+from dataset.files import N_LOOKED_AT, Found, are_drawn, as_mask, look_alike, some_of
 from dataset.labels import Labels
 from dataset.names import File, one_of, refuse_two_places, unique_names
 from dataset.roles import (
@@ -198,7 +198,7 @@ def _refuse_same_pictures(folder: Path, files: Sequence[File], named: dict[File,
         other = first.setdefault((key_of(named[file]), file.stem), file)
         if (of_other := _tree(other, named)) != tree:
             same.setdefault((of_other, tree), []).append((other, file))
-    for (a, b), pairs in same.items():
+    for (a, b), pairs in sorted(same.items(), key=lambda item: -len(item[1]))[:N_LOOKED_AT]:
         differ_in_part = [one for one in a if not part_of_name(one)] == [one for one in b if not part_of_name(one)]
         if 2 * len(pairs) < min(trees[a], trees[b]) or (differ_in_part and pairs[0][0].part != pairs[0][1].part):
             continue

@@ -208,10 +208,10 @@ def role_of_name(name: str) -> str:
     words = set(words_of(name))
     if words & OTHER_WORDS:
         return OTHER
-    if words & EITHER_WORDS or (words & MASK_WORDS and words & IMAGE_WORDS):
-        return DOUBT
     if words & MASK_WORDS:
-        return MASK
+        return DOUBT if words & IMAGE_WORDS else MASK
+    if words & EITHER_WORDS:
+        return DOUBT
     return IMAGE if words & IMAGE_WORDS else ""
 
 

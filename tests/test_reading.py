@@ -427,6 +427,8 @@ def test_nothing_is_written_into_the_data_folder(put, tmp_path):
         (("test", "train", "nevus"), "", "train"),
         (("docs", "benign"), "other", ""),
         (("segmentation_images",), "doubt", ""),
+        (("binary_images",), "doubt", ""),
+        (("binary_masks",), "mask", ""),
         (("train_and_test",), "", ""),
     ],
 )

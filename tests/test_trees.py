@@ -101,6 +101,7 @@ def test_photographs_with_something_drawn_on_them_are_counted_and_are_neither(pu
         ("images/photo_{}.jpg", "masks/{}.png"),
         ("images/x{}.jpg", "masks/x{}.jpg.png"),
         ("images/x{}.jpg", "masks/x{}.jpg_mask.png"),
+        ("d/x{}.jpg", "d/x{}.jpg.png"),
     ],
 )
 def test_a_mask_is_found_by_what_its_name_shares_with_its_image(put, image, mask):
