@@ -26,7 +26,7 @@ ADVICE = {
     "mask has gray values": "nothing; they are cut at half of their range",
     "mask has several values": "nothing, if all of them but the lowest, and 255 beside small ones, are lesion",
     "image is turned": "look at the overlay: a mask drawn on the stored pixels lies wrong; store both upright",
-    "conflicting labels": "decide for one class in the CSV",
+    "conflicting labels": "decide for one class in the table, or keep the file in one folder only",
     "duplicate row": "nothing; the first one is used",
     "no diagnosis": "nothing, if masks are all that is to be learned",
     "labelled ": "nothing, if the class is not to be learned",

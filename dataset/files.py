@@ -10,15 +10,18 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from dataset.images import read_image
 from dataset.masks import is_drawn
-from dataset.names import File, Index, loose
+from dataset.names import File, Index, bare, loose, named
 from dataset.roles import (
     DOUBT,
-    GLUED,
     IMAGE,
     MASK,
     OTHER,
     OTHER_ENDINGS,
+    PHOTOGRAPH_ENDINGS,
     WEAK_ENDINGS,
     is_picture,
     is_unreadable,
@@ -31,7 +34,9 @@ from dataset.tablefile import header_of
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".dat")  # and files without suffix
 OTHER_TABLES = (*(".xlsx", ".xls", ".ods", ".json", ".jsonl", ".parquet", ".feather", ".pkl", ".mat", ".xml"),)
 MOST_BARE = 50  # files without suffix in one folder that are looked into: more are no tables
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")  # of files that are pictures
 N_LOOKED_AT = 12  # pictures of a kind whose content is looked at where names leave a doubt
+SIDE, ALIKE = 16, 4  # pixels to which two pictures are reduced, and the mean difference of those that are one
 MOST_SEARCHED = 50_000_000  # bytes of a file of another kind that are searched for names of images
 
 
@@ -39,7 +44,7 @@ class Mask(NamedTuple):
     """A mask's file, and what its name says."""
 
     file: File
-    of: str  # the image
+    of: tuple[str, ...]  # names that its image may have, likeliest first
     rank: int  # how little the name says that it is a mask
 
 
@@ -59,18 +64,36 @@ class Found(NamedTuple):
         return self.images or self.untold
 
 
-def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
+def walk(folder: str | Path, passed_over: Counter) -> Iterator[tuple[str, list[str]]]:
     """The folders of a data folder with their files, but for what main.py and predict.py have written.
 
     A folder that several links lead to is visited once.
+
+    Parameters
+    ----------
+    passed_over : gets the number of pictures in folders that are not visited, and of folders that cannot be.
     """
     seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+
+    def is_unreadable_folder(error: OSError) -> None:
+        place = os.path.relpath(error.filename, folder)
+        passed_over[f"folders that cannot be read ({place}: {error.strerror})"] += 1
+
+    for place, folders, names in os.walk(folder, onerror=is_unreadable_folder, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen or (place != str(folder) and is_output(place, names)):
+        if real in seen:
+            folders.clear()
+            continue
+        if place != str(folder) and (mark := written_mark(place, names)):
+            shown = Path(place).relative_to(folder).as_posix()
+            if n := sum(is_picture(name) for _, _, some in os.walk(place) for name in some):
+                what = f"pictures in {shown}/, which main.py or predict.py wrote (if not, rename {shown}/{mark})"
+                passed_over[what] += n
             folders.clear()
             continue
         seen.add(real)
+        if n := sum(not _is_utf8(name) for name in folders):
+            passed_over["folders whose names are not UTF-8 (rename them)"] += n
         folders[:] = sorted(
             (name for name in folders if not name.startswith((".", "__MACOSX")) and _is_utf8(name)),
             key=lambda name: (os.path.islink(os.path.join(place, name)), name),
@@ -78,11 +101,14 @@ def walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
         yield place, names
 
 
-def is_output(folder: str | Path, names: Sequence[str]) -> bool:
-    """Whether predict.py or main.py writes into this folder, of which these are the files."""
-    if {"record.json", "predictions.run.json"} & set(names) or {"config.json", "splits.csv"} <= set(names):
-        return True
-    return "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]
+def written_mark(folder: str | Path, names: Sequence[str]) -> str:
+    """The file that says that predict.py or main.py writes into this folder, of which these are the files; or ""."""
+    if mark := next((one for one in ("record.json", "predictions.run.json") if one in names), ""):
+        return mark
+    if {"config.json", "splits.csv"} <= set(names):
+        return "splits.csv"
+    is_ours = "predictions.csv" in names and header_of(Path(folder, "predictions.csv"))[:2] == ["file", "output"]
+    return "predictions.csv" if is_ours else ""
 
 
 def _is_utf8(name: str) -> bool:
@@ -94,7 +120,7 @@ def look(data_dir: str | Path) -> Found:
     files: dict[str, list[File]] = {role: [] for role in ("", IMAGE, MASK, OTHER, DOUBT)}
     tables, other_tables, passed_over = [], [], Counter()
     n_root = len(Path(data_dir).parts)
-    for place, names in walk(data_dir):
+    for place, names in walk(data_dir, passed_over):
         within = Path(place).parts[n_root:] if place != str(data_dir) else ()
         role, part = role_of(within), part_of(within)
         for name in sorted(names):
@@ -109,6 +135,9 @@ def look(data_dir: str | Path) -> Found:
                 passed_over[
                     f"{os.path.splitext(name)[1].lower()} pictures, a kind that is not read (save them as JPEG)"
                 ] += 1
+        bare = [name for name in names if "." not in name]
+        if n := sum(_holds_picture(os.path.join(place, name)) for name in bare):
+            passed_over["pictures without a suffix (name them .jpg, or as what they are)"] += n
         tables += _tables_in(place, names)
         other_tables += [Path(place, name) for name in names if name.lower().endswith(OTHER_TABLES)]
     _settle_doubt(files)
@@ -124,6 +153,17 @@ def look(data_dir: str | Path) -> Found:
     return Found(
         images, untold, masks, orphans, sorted(tables, key=order), sorted(other_tables, key=order), passed_over
     )
+
+
+def _holds_picture(path: str) -> bool:
+    """Whether a file begins as a picture does."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(12).startswith(BEGINNINGS)
+    except OSError:
+        return False
 
 
 def _tables_in(place: str, names: list[str]) -> list[Path]:
@@ -150,42 +190,68 @@ def _settle_doubt(files: dict[str, list[File]]) -> None:
 
 def are_drawn(files: Sequence[File]) -> bool:
     """Whether most of some of these files are masks by their content."""
-    some = files[:: max(1, len(files) // N_LOOKED_AT)][:N_LOOKED_AT]
+    some = some_of(files)
     return sum(is_drawn(file.path) for file in some) * 2 > len(some)
+
+
+def some_of(files: Sequence) -> Sequence:
+    """The few that are looked at in place of all."""
+    return files[:: max(1, len(files) // N_LOOKED_AT)][:N_LOOKED_AT]
+
+
+def look_alike(a: File, b: File) -> bool:
+    """Whether two files show the same picture, though of another size or kind."""
+    try:
+        pixels = [np.asarray(read_image(file.path, SIDE), int) for file in (a, b)]
+    except (ValueError, OSError):
+        return False
+    return bool(np.abs(pixels[0] - pixels[1]).mean() < ALIKE)
 
 
 def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[Mask], list[File], int]:
     """Images, pictures in untold folders, masks by folder or by name, masks of no image, and the number of others."""
-    known = cache(lambda: {loose(file.stem) for role in (IMAGE, "") for file in files[role]})
+    spellings = (loose, bare)
+    known = cache(lambda: {how(file.stem) for role in (IMAGE, "") for file in files[role] for how in spellings})
     masks, orphans, n_other = [as_mask(file) for file in files[MASK]], [], 0
     kept: dict[str, list[File]] = {IMAGE: [], "": []}
     for role, some in kept.items():
+        weak: dict[tuple[str, str], list[File]] = {}
         for file in files[role]:
-            image, word = mask_of(file.stem)
-            if not word or (word in (*WEAK_ENDINGS, GLUED) and loose(image) not in known()):
+            images, word = mask_of(file.stem)
+            is_there = bool(word) and any(how(image) in known() for image in images for how in spellings)
+            if not word or (word in WEAK_ENDINGS and not is_there):
                 some.append(file)
             elif word.startswith("superpixel") or word in OTHER_ENDINGS:
                 n_other += 1
-            elif loose(image) in known():
+            elif word in WEAK_ENDINGS:
+                weak.setdefault((word, file.suffix.lower()), []).append(file)
+            elif is_there:
                 masks.append(as_mask(file))
             else:
                 orphans.append(file)
+        for (word, _), doubtful in weak.items():
+            if are_drawn(doubtful):
+                masks += map(as_mask, doubtful)
+            elif word in PHOTOGRAPH_ENDINGS:
+                some += doubtful
+            else:
+                n_other += len(doubtful)
         some[:], more = _told_by_content(some)
         masks += more
     return kept[IMAGE], kept[""], masks, orphans, n_other
 
 
 def as_mask(file: File) -> Mask:
-    image, word = mask_of(file.stem)
+    images, word = mask_of(file.stem)
     rank = {"segmentation": 0, "mask": 1}.get(word, 2) if word else 3
-    return Mask(file, image or file.stem, rank)
+    return Mask(file, images or (file.stem,), rank)
 
 
 def _told_by_content(files: list[File]) -> tuple[list[File], list[Mask]]:
-    """Of pictures called the same in one folder (x.jpg, x.png), those of a kind that are masks by their content."""
+    """Of pictures called the same in one folder (x.jpg, x.png, x.jpg.png), those of a kind that look like masks."""
     by_name: dict[tuple, list[File]] = {}
     for file in files:
-        by_name.setdefault((file.place, file.stem), []).append(file)
+        by_name.setdefault((file.place, named(file.stem).stem), []).append(file)
     twice = [file for same in by_name.values() if len(same) > 1 for file in same]
     drawn = set()
     for suffix in {file.suffix.lower() for file in twice}:

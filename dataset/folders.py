@@ -1,5 +1,8 @@
 """Folders that are called as diagnoses, one per class; and those that only look so."""
 
+import shlex
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -7,10 +10,18 @@ import pandas as pd
 
 from dataset.choice import Choice, as_flag
 from dataset.classes import NAMES, code_of, codes_of, in_order, is_known, is_no_diagnosis, key_of
-from dataset.files import Found, are_drawn, as_mask
+from dataset.files import N_LOOKED_AT, Found, are_drawn, as_mask, look_alike, some_of
 from dataset.labels import Labels
 from dataset.names import File, one_of, refuse_two_places, unique_names
-from dataset.roles import NEUTRAL_WORDS, is_neutral, is_numbered, part_of_name, role_of_name, words_of
+from dataset.roles import (
+    NEUTRAL_WORDS,
+    SPARE_WORDS,
+    is_neutral,
+    is_numbered,
+    part_of_name,
+    role_of_name,
+    words_of,
+)
 
 
 def class_folders(
@@ -25,16 +36,20 @@ def class_folders(
     nothing = pd.DataFrame({"image": []}, dtype=str), None, [], []
     named = {file: _class_of(file, wanted) for file in [*found.images, *found.untold]}
     named = {file: name for file, name in named.items() if name}
-    chosen = {key_of(one) for one in wanted.wanted()}
-    known = {name for name in set(named.values()) if _is_diagnosis(name) or key_of(name) in chosen}
+    known = {name for name in set(named.values()) if diagnosis_in(name) or _is_chosen(name, wanted)}
     named, strays = _siblings(named, known)
-    codes = codes_of(named.values())
+    words = {file: diagnosis_in(name) or name for file, name in named.items()}
+    of_words = codes_of(words.values())
+    codes = {name: of_words[words[file]] for file, name in named.items()}
     if len(set(codes.values())) < 2:
         return nothing
     if not known and (all(map(is_numbered, codes)) or _are_pairs(named)):
         return nothing
     _refuse_several_sets(folder, named)
-    files, said = _once(list(named), named)
+    said = _refuse_two_depths(named, codes, wanted)
+    files, copies = _once(list(named), named)
+    _refuse_same_pictures(folder, files, named)
+    said += copies
     rows = pd.DataFrame({"image": unique_names(files)}, dtype=str)
     code = pd.Series([codes[named[file]] for file in files], dtype=object)
     code, reason = code.mask(code.map(is_no_diagnosis), ""), pd.Series("", index=code.index)
@@ -53,10 +68,9 @@ def class_folders(
 
 def _class_of(file: File, wanted: Choice) -> str:
     """The folder that may name a picture's class: the nearest known diagnosis, or else the nearest that may be one."""
-    chosen = {key_of(one) for one in wanted.wanted()}
     for is_class in (
-        lambda name: key_of(name) in chosen,
-        _is_diagnosis,
+        lambda name: _is_chosen(name, wanted),
+        diagnosis_in,
         lambda name: not is_neutral(name),
     ):
         if name := next(filter(is_class, reversed(file.place)), ""):
@@ -64,13 +78,25 @@ def _class_of(file: File, wanted: Choice) -> str:
     return ""
 
 
+def _is_chosen(name: str, wanted: Choice) -> bool:
+    chosen = {key_of(one) for one in wanted.wanted()}
+    return bool(chosen) and key_of(code_of(diagnosis_in(name) or name)) in chosen
+
+
 @lru_cache(maxsize=4096)
-def _is_diagnosis(name: str) -> bool:
-    """Whether the vocabulary knows what a folder is called, and no other word is in it that numbers something."""
-    if is_neutral(name) or role_of_name(name) or part_of_name(name):
-        return False
-    code = code_of(name)
-    return code in NAMES or (is_known(code) and not set(words_of(name)) & NEUTRAL_WORDS)
+def diagnosis_in(name: str) -> str:
+    """The diagnosis that the vocabulary knows in a folder's name, less words for roles, parts and numbers; "" for none.
+
+    Examples
+    --------
+    >>> diagnosis_in("Melanoma, NOS"), diagnosis_in("train_nevus_imgs_2"), diagnosis_in("images"), diagnosis_in("acne")
+    ('Melanoma, NOS', 'nevus', '', '')
+    """
+    words, code = words_of(name), code_of(name)
+    if not is_neutral(name):
+        return name if code in NAMES or (is_known(code) and not set(words) & NEUTRAL_WORDS) else ""
+    rest = " ".join(word for word in words if not is_neutral(word))
+    return rest if code_of(rest) in NAMES else ""
 
 
 def _siblings(named: dict[File, str], known: set[str]) -> tuple[dict[File, str], set[str]]:
@@ -147,16 +173,76 @@ def refuse_pairs(folder: Path, found: Found) -> Found:
 
 
 def _refuse_several_sets(folder: Path, named: dict[File, str]) -> None:
-    """Raises ValueError if there are several places with a folder per class, which are no parts of a split."""
-    below: dict[tuple[str, ...], set[str]] = {}
+    """Raises ValueError if there are several places with a folder per class that are no parts of one data set."""
+    below: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
     for file, name in named.items():
-        below.setdefault(_above(file, name), set()).add(key_of(name))
-    several = [place for place, names in below.items() if len(names) > 1]
+        place = _above(file, name)
+        telling = tuple(one for one in place if not is_neutral(one) or set(words_of(one)) & SPARE_WORDS)
+        below.setdefault(telling, {})[key_of(name)] = place
+    several = [next(iter(names.values())) for names in below.values() if len(names) > 1]
     if len(several) > 1:
         places = [str(folder.joinpath(*place)) for place in several]
         raise ValueError(
-            f"{' and '.join(places[:4])} hold one folder per class each. Name one of them: --data-dir {places[0]}"
+            f"{' and '.join(places[:4])} hold one folder per class each. Name one of them: "
+            f"--data-dir {shlex.quote(places[0])}"
         )
+
+
+def _refuse_same_pictures(folder: Path, files: Sequence[File], named: dict[File, str]) -> None:
+    """Raises ValueError if two trees of folders hold the same pictures, or pictures and their masks, of one part."""
+    trees: dict[tuple[str, ...], int] = Counter()
+    first: dict[tuple[str, str], File] = {}
+    same: dict[tuple, list[tuple[File, File]]] = {}
+    for file in files:
+        trees[tree := _tree(file, named)] += 1
+        other = first.setdefault((key_of(named[file]), file.stem), file)
+        if (of_other := _tree(other, named)) != tree:
+            same.setdefault((of_other, tree), []).append((other, file))
+    for (a, b), pairs in sorted(same.items(), key=lambda item: -len(item[1]))[:N_LOOKED_AT]:
+        differ_in_part = [one for one in a if not part_of_name(one)] == [one for one in b if not part_of_name(one)]
+        if 2 * len(pairs) < min(trees[a], trees[b]) or (differ_in_part and pairs[0][0].part != pairs[0][1].part):
+            continue
+        drawn = [are_drawn(some) for some in zip(*pairs)]
+        alike = [look_alike(*pair) for pair in some_of(pairs)]
+        words = {word for name in {*a} ^ {*b} if not diagnosis_in(name) for word in words_of(name)}
+        is_numbered_anew = all(is_neutral(word) and not role_of_name(word) for word in words - SPARE_WORDS)
+        if drawn[0] != drawn[1] or 2 * sum(alike) > len(alike) or not is_numbered_anew:
+            what = "masks of the other's pictures" if drawn[0] != drawn[1] else "the other's pictures again"
+            raise ValueError(
+                f"Two trees of folders in {folder} hold files of the same classes and names, such as "
+                f"{pairs[0][0].shown} and {pairs[0][1].shown}, as if one held {what}. Call a folder of masks masks, "
+                "move copies out of the data folder, and give other pictures names of their own."
+            )
+
+
+def _tree(file: File, named: dict[File, str]) -> tuple[str, ...]:
+    """The folders of a picture but for that of its class."""
+    last = len(file.place) - 1 - file.place[::-1].index(named[file])
+    return file.place[:last] + file.place[last + 1 :]
+
+
+def _refuse_two_depths(named: dict[File, str], codes: dict[str, str], wanted: Choice) -> list[str]:
+    """A remark on folders of classes that lie in those of others.
+
+    Raises
+    ------
+    ValueError : pictures lie in a class's folder and in another class's below it, and none is chosen.
+    """
+    if wanted.members:
+        return []
+    outer: set[str] = set()
+    for file in named:
+        top = next(one for one in file.place if one in codes or diagnosis_in(one))
+        outer.add(codes.get(top) or code_of(diagnosis_in(top)))
+    flags = [as_flag(sorted(some)) for some in (outer, set(codes.values()))]
+    for file, name in named.items():
+        if above := next((one for one in file.place[: file.place.index(name)] if one in codes), ""):
+            raise ValueError(
+                f"Pictures lie in the folder {above} and, of another class, in {name} below it. Choose which of the "
+                f"classes to learn. Those of the outer folders: {flags[0]}\nThose of all folders: {flags[1]}"
+            )
+    is_nested = len(outer) > 1 and outer != set(codes.values())
+    return [f"Folders of classes lie in those of others. To learn the outer ones: {flags[0]}"] * is_nested
 
 
 def _once(files: list[File], named: dict[File, str]) -> tuple[list[File], list[str]]:

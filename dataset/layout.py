@@ -5,20 +5,29 @@ class; and images with masks need none. Where two readings are possible, none is
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from dataset.choice import Choice, as_flag
-from dataset.classes import HAM10000, code_of, is_diagnosis
-from dataset.files import Found, Mask, is_output, look, mentions
-from dataset.folders import class_folders, refuse_pairs
+from dataset.classes import HAM10000, code_of, is_diagnosis, key_of
+from dataset.files import Found, Mask, look, mentions, written_mark
+from dataset.folders import class_folders, diagnosis_in, refuse_pairs
 from dataset.labels import Labels, choose, no_labels
-from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unfound_name, unique_names
-from dataset.roles import MASK, is_neutral, part_of_name, role_of, role_of_name
+from dataset.names import (
+    File,
+    Index,
+    image_name,
+    nearest,
+    one_of,
+    refuse_two_places,
+    unfound_name,
+    unique_names,
+)
+from dataset.pairs import by_image, masks_of
+from dataset.roles import MASK, is_neutral, role_of
 from dataset.sources import Source, choose_source
 
 ADVICE = (
@@ -76,13 +85,18 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
     """
     folder, wanted = Path(data_dir), Choice.of(classes) if not isinstance(classes, Choice) else classes
     names = names_in(folder)
-    if is_output(folder, names):
-        raise ValueError(f"{folder} was written by main.py or predict.py. Name the folder with the data.")
+    if mark := written_mark(folder, names):
+        raise ValueError(
+            f"{folder} was written by main.py or predict.py, as {mark} in it says. Name the folder with the data, or "
+            f"rename {mark} if it is one."
+        )
     found = look(folder)
     everything = Index([*found.images, *found.untold, *found.orphans])
     source, others, remarks = choose_source(folder, found.tables, everything, zeros)
+    if source and (why := _why_folders_count(source, found, wanted)):
+        remarks.append(f"{source.name} is not used, for the folders name the classes: {why}.")
+        source, others = None, [*others, source]
     if source:
-        _refuse_rival(source, found, wanted)
         return _from_source(folder, source, found, others, remarks, wanted)
     _refuse_unread(folder, found, everything)
     rows, labels, files, said = class_folders(folder, found, wanted)
@@ -104,7 +118,7 @@ def find_files(data_dir: str | Path) -> tuple[dict[str, str], dict[str, str]]:
     found = look(data_dir)
     images = {file.stem: file.path for file in reversed(found.pictures)}
     ordered = sorted(found.masks, key=lambda mask: (mask.file.place, mask.rank), reverse=True)
-    return images, {mask.of: mask.file.path for mask in ordered}
+    return images, {stem: some[-1].file.path for stem, some in by_image(ordered, images).items()}
 
 
 def names_in(folder: Path) -> list[str]:
@@ -115,17 +129,34 @@ def names_in(folder: Path) -> list[str]:
         raise FileNotFoundError(f"No data folder at {place} that can be read ({error.strerror}). {ADVICE}") from None
 
 
-def _refuse_rival(source: Source, found: Found, wanted: Choice) -> None:
-    """Raises ValueError if the table has no diagnosis that is known, and the pictures lie in folders called so."""
+def _why_folders_count(source: Source, found: Found, wanted: Choice) -> str:
+    """Why a table without a diagnosis that is known gives way to folders called as such; "" where it does not.
+
+    Raises
+    ------
+    ValueError : both may be meant, and neither is chosen.
+    """
     of_table = [code for reading in source.readings for code in reading.classes]
-    of_folders = {code_of(file.place[-1]) for file in found.pictures if file.place}
-    known = sorted(code for code in of_folders if is_diagnosis(code))
-    if wanted.members or source.is_truth or len(known) < 2 or any(map(is_diagnosis, of_table)):
-        return
+    in_folders = {file: code for file in found.pictures if (code := _diagnosis_above(file))}
+    known = sorted(set(in_folders.values()))
+    if source.is_truth or len(known) < 2 or any(map(is_diagnosis, of_table)):
+        return ""
+    if chosen := set(map(key_of, wanted.wanted())):
+        is_of_folders = chosen & set(map(key_of, known)) and not chosen & set(map(key_of, of_table))
+        return "--classes names theirs" if is_of_folders else ""
+    if len(of_table) < 2:
+        return "it says the same of every image"
+    if not source.there(Index(in_folders)):
+        return "it names no image in them"
     raise ValueError(
-        f"{source.name} and the folders both name classes: {', '.join(of_table[:4])}, and {', '.join(known[:4])}. Move "
-        f"the table away, or choose its classes: {as_flag(of_table[:8])}"
+        f"{source.name} and the folders both name classes: {', '.join(of_table[:4])}, and {', '.join(known[:4])}. "
+        f"Choose the folders' classes: {as_flag(known)}\nOr those of the table: {as_flag(of_table[:8])}"
     )
+
+
+def _diagnosis_above(file: File) -> str:
+    """The known diagnosis that the nearest telling one of a picture's folders names."""
+    return next((code for name in reversed(file.place) if is_diagnosis(code := code_of(diagnosis_in(name)))), "")
 
 
 def _refuse_unread(folder: Path, found: Found, images: Index) -> None:
@@ -143,11 +174,13 @@ def _nothing(folder: Path, names: list[str], found: Found, remarks: list[str]) -
         f", {name}" for name in sorted(names)[:6]
     )
     telling = sorted({"/".join(file.place) for file in found.pictures if file.place})
-    why = ""
+    why = flag = ""
     if telling and all(is_neutral(place.rsplit("/", 1)[-1]) for place in telling):
         why = f" Folders called {', '.join(telling[:4])} name no diagnoses."
+        if len(last := list(dict.fromkeys(place.rsplit("/", 1)[-1] for place in telling))) > 1:
+            flag = f" If the folders are classes, say so: {as_flag(last[:8])}"
     said = " ".join(["", *remarks, *(f"{n:,} {what}." for what, n in found.passed_over.items())])
-    return f"Expected GroundTruth.csv in {os.path.abspath(folder)}, found: {what}.{why}{said} {EXPECTED} {ADVICE}"
+    return f"Expected GroundTruth.csv in {os.path.abspath(folder)}, found: {what}.{why}{said} {EXPECTED} {ADVICE}{flag}"
 
 
 def _from_source(
@@ -160,21 +193,22 @@ def _from_source(
     if lacking := "images" if "image" not in rows else "" if source.readings else "classes":
         raise ValueError(f"{source.path} names no {lacking}; it has {', '.join(rows.columns[:12])}. {EXPECTED}")
     labels = choose(source.readings, source.path, wanted.wanted())
-    files = _files_of(folder, source, found)
+    files, said = _files_of(folder, source, found)
     used = list({file.path: file for file in files if file}.values())
     called = dict(zip((file.path for file in used), unique_names(used)))
     names = [called[file.path] if file else unfound_name(cell) for file, cell in zip(files, rows["image"])]
     if not used:
+        some = f", such as {found.pictures[0].shown}" if found.pictures else ""
         raise FileNotFoundError(
             f"None of the images that {source.path} names lie in a folder images/ of {os.path.abspath(folder)}, or "
-            f"anywhere below it; {len(found.pictures)} image files were found there, and {names[0]!r} is the first "
-            "name looked for."
+            f"anywhere below it; {len(found.pictures)} image files were found there{some}, and "
+            f"{rows['image'].iloc[0]!r} is the first name looked for."
         )
-    return _layout(folder, source, rows, labels, names, files, found, others, remarks)
+    return _layout(folder, source, rows, labels, names, files, found, others, remarks + said)
 
 
-def _files_of(folder: Path, source: Source, found: Found) -> list[File | None]:
-    """The image file of each row."""
+def _files_of(folder: Path, source: Source, found: Found) -> tuple[list[File | None], list[str]]:
+    """The image file of each row, and a remark on those of another part than the table is of."""
     cells = list(source.rows["image"])
     candidates = Index([*found.images, *found.untold]).files_of(cells)
     if not all(candidates):  # what is called as a mask, and named by the table as an image, is one
@@ -182,9 +216,10 @@ def _files_of(folder: Path, source: Source, found: Found) -> list[File | None]:
         named_so = {file.stem: [file] for file in [*found.orphans, *beside]}
         candidates = [some or named_so.get(image_name(cell), []) for some, cell in zip(candidates, cells)]
     parts = source.parts if source.parts is not None else [source.part] * len(cells)
-    files, doubtful = [], {}
+    files, doubtful, elsewhere = [], {}, []
     for cell, some, part in zip(cells, candidates, parts):
         if len(some) == 1 and part and some[0].part not in ("", part):  # where numbers begin anew it is another's
+            elsewhere.append(some[0].shown)
             some = []
         if len(some) > 1:
             if source.parts is not None:
@@ -195,7 +230,13 @@ def _files_of(folder: Path, source: Source, found: Found) -> list[File | None]:
         files.append(some[0] if some else None)
     remedy = "Write the folder into the table's names, such as train/000.jpg, or remove all but one."
     refuse_two_places(doubtful, "name", remedy, f" of {len(set(cells)):,} in {source.path.name}")
-    return files
+    if not elsewhere:
+        return files, []
+    rename = f" If they are meant, rename {source.name} to labels.csv, which is of no part." * (source.parts is None)
+    return files, [
+        f"{len(elsewhere):,} images that {source.name} names are there in folders of another part only, such as "
+        f"{elsewhere[0]}, and are not used.{rename}"
+    ]
 
 
 def _layout(
@@ -220,8 +261,20 @@ def _layout(
             *remarks,
             f"{len(unused):,} pictures that {by} are not used, in {', '.join(f'{p}/' for p in places[:3])}.",
         ]
-    if lost := len({mask.file.path for mask in found.masks}) - len({mask.file.path for mask in masks if mask}):
-        remarks = [*remarks, f"{lost:,} files called masks are not used: no image of theirs is, or it has another one."]
+    taken = {mask.file.path for mask in masks if mask}
+    if left := {mask.file.path: mask.file.shown for mask in found.masks if mask.file.path not in taken | used}:
+        example = next(iter(left.values()))
+        if not taken and not labels.classes:
+            image = next(filter(None, files)).shown
+            raise ValueError(
+                f"None of the {len(left):,} masks of {folder} is called as an image, such as {example} beside {image}. "
+                "Expected the image's name, with or without _mask behind it: rename one or the other."
+            )
+        remarks = [
+            *remarks,
+            f"{len(left):,} files called masks, such as {example}, are not used: no image of theirs is, or it has "
+            "another one.",
+        ]
     if lost := len([file for file in found.orphans if file.path not in used]):
         remarks = [*remarks, f"{lost:,} pictures are called as masks of images that are not there, and are not used."]
     if found.passed_over:
@@ -229,84 +282,3 @@ def _layout(
         remarks = [*remarks, f"Passed over: {counts}."]
     path = source.path if source else None
     return Layout(folder, path, source, rows, labels, names, list(files), masks, found, others, remarks)
-
-
-def masks_of(files: Sequence[File | None], masks: Sequence[Mask]) -> list[Mask | None]:
-    """The mask of each image: called as it, of its part, and in the folder that is nearest; None for none.
-
-    Raises
-    ------
-    ValueError : an image has several masks that differ, in different folders.
-    """
-    by_image: dict[str, list[Mask]] = {}
-    for mask in masks:
-        by_image.setdefault(mask.of, []).append(mask)
-    index = cache(lambda: _by_spelling(by_image))
-    alike: dict[str, list[File]] = {}
-    for file in {file.path: file for file in files if file}.values():
-        alike.setdefault(file.stem, []).append(file)
-    chosen: list[Mask | None] = []
-    doubtful: dict[str, list[File]] = {}
-    for file in files:
-        some = by_image.get(file.stem) if file else []
-        if some is None:
-            spelled = [of for of in index().get(loose(file.stem), ()) if of not in alike]
-            some = by_image[spelled[0]] if len(spelled) == 1 else []
-        if len(some) == 1 and len(alike[file.stem]) == 1 and not (file.part and some[0].file.part):
-            chosen.append(some[0])  # as nearly all are
-            continue
-        mask, several = _one_mask(file, some, alike[file.stem]) if some else (None, [])
-        if several:
-            doubtful[file.stem] = several
-        chosen.append(mask)
-    remedy = "Keep one: a folder whose name begins with a dot is passed over, and masks/train/ goes with images/train/."
-    refuse_two_places(doubtful, "mask", remedy)
-    return chosen
-
-
-def _by_spelling(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names that share a loose spelling."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(loose(name), []).append(name)
-    return found
-
-
-def _one_mask(image: File, masks: list[Mask], alike: list[File]) -> tuple[Mask | None, list[File]]:
-    """An image's mask of some that are called so, or the files between which it is not known."""
-    near = _masks_near(image, masks, alike)
-    if len(near) > 1 and not one_of([mask.file for mask in near]):
-        return None, [mask.file for mask in near]
-    if near and (
-        rivals := [one for one in alike if one != image and _nearness(one, near[0]) == _nearness(image, near[0])]
-    ):
-        return None, [image, *rivals]
-    return (near[0] if near else None), []
-
-
-def _masks_near(image: File, masks: list[Mask], alike: list[File]) -> list[Mask]:
-    """Of masks that are called as an image, those that belong to it rather than to another one called the same."""
-    masks = [mask for mask in masks if not (image.part and mask.file.part) or image.part == mask.file.part]
-    masks = [mask for mask in masks if _nearness(image, mask) == max(_nearness(other, mask) for other in alike)]
-    if len(masks) > 1:
-        closest = max(_nearness(image, mask) for mask in masks)
-        masks = [mask for mask in masks if _nearness(image, mask) == closest]
-    if len({mask.file.place for mask in masks}) == 1:
-        least = min(mask.rank for mask in masks)
-        masks = [mask for mask in masks if mask.rank == least]
-    return masks
-
-
-def _nearness(image: File, mask: Mask) -> tuple[bool, int]:
-    """Whether the folders of an image and a mask are called alike but for their roles, and how many they share."""
-    ours, theirs = (
-        [name for name in file.place if not role_of_name(name) and not part_of_name(name)]
-        for file in (image, mask.file)
-    )
-    part = image.part == mask.file.part
-    shared = 0
-    for a, b in zip(image.place, mask.file.place):
-        if a != b:
-            break
-        shared += 1
-    return part and ours == theirs, shared

@@ -20,7 +20,7 @@ SOLID = 5  # pixels, the side of a square of one small number that is no noise
 SOFT = 8  # off black or white that a value is on an edge that was smoothed
 BORDERED = 0.9  # share of each border that is lesion in a mask that may be inverted
 INVERTED, STRETCHED = "inverted", "stretched"  # how a mask is read
-ALONG_BORDERS = "mask is lesion along all four borders"
+EMPTY, FULL, ALONG_BORDERS = "mask is empty", "mask is full", "mask is lesion along all four borders"
 
 
 def decode_mask(
@@ -65,9 +65,9 @@ def decode_mask(
     is_mask = not set(values) - {0, 255} and lesion in ([], [255])  # as nearly all are
     mask = gray if is_mask else gray.point([255 * (value in lesion) for value in range(256)])
     if not lesion:
-        notes.append("mask is empty")
+        notes.append(EMPTY)
     elif len(lesion) == len(values):
-        notes.append("mask is full")
+        notes.append(FULL)
     elif note:
         notes.append(note)
     if 0 < len(lesion) < len(values) and _fills_borders(mask):
@@ -104,9 +104,10 @@ def _has_void(values: list[int]) -> bool:
 
 
 def _is_noisy(gray: Image.Image) -> bool:
-    """Whether small numbers beside 255 are rare and scattered: the noise of a mask in black and white, no index."""
-    counts = gray.histogram()
-    if not _has_void(_values(gray)) or sum(counts[1 : SMALL + 1]) >= LEAST_INDEX * counts[255]:
+    """Whether small numbers beside white are rare and scattered: the noise of a mask in black and white, no index."""
+    counts, (*others, top) = gray.histogram(), _values(gray)
+    is_two_toned = top >= 255 - SOFT and len(others) > 1 and all(one <= SMALL or one >= 255 - SOFT for one in others)
+    if not is_two_toned or sum(counts[1 : SMALL + 1]) >= LEAST_INDEX * sum(counts[255 - SOFT :]):
         return False
     least, most = (np.asarray(gray.filter(kind(SOLID))) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
     return not ((least == most) & (least > 0) & (least <= SMALL)).any()

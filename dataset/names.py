@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dataset.classes import code_of, is_diagnosis
-from dataset.roles import READABLE, part_of
+from dataset.roles import IMAGE_WORDS, READABLE, part_of
 
 MAX_EXAMPLES = 3
 
@@ -69,6 +69,25 @@ def unfound_name(cell: str) -> str:
 def loose(stem: str) -> str:
     """What spellings of a name share: case, zeros before numbers and .0 behind one make no difference."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0$", r"\1", stem)).casefold()
+
+
+_FOR_IMAGE = f"(?:{'|'.join(sorted(IMAGE_WORDS, key=len, reverse=True))})"
+_SUFFIX = f"(?:{'|'.join(map(re.escape, READABLE))})"
+_BARE = re.compile(
+    rf"(?:{_FOR_IMAGE}(?:[_\-. ]|(?=\d)))*(.+?)(?:[_\-. ]{_FOR_IMAGE})*{_SUFFIX}?", re.IGNORECASE | re.DOTALL
+)
+
+
+def bare(stem: str) -> str:
+    """As `loose`, less words for image and a suffix within: what the names of an image and its mask share.
+
+    Examples
+    --------
+    >>> bare("img_03"), bare("3_image"), bare("photo3"), bare("3.jpg"), bare("image")
+    ('3', '3', '3', '3', 'image')
+    """
+    found = _BARE.fullmatch(stem)
+    return loose(found[1] if found else stem)
 
 
 class Index:

@@ -11,7 +11,7 @@ from dataset.cache import PixelFile, decode_table
 from dataset.choice import Choice
 from dataset.groups import join_groups
 from dataset.layout import find
-from dataset.masks import ALONG_BORDERS, INVERTED, STRETCHED
+from dataset.masks import ALONG_BORDERS, EMPTY, FULL, INVERTED, STRETCHED
 from dataset.ownsplit import own_split
 from dataset.table import cautions, describe_table, has_mask, leave_out, read_layout, usable
 
@@ -98,7 +98,7 @@ def split(
     ValueError : the masks seem inverted; a class is too small; says what to do.
     """
     table, pixels = decoded.table, decoded.pixels
-    refuse_inverted(table, reading)
+    refuse_implausible_masks(table, reading)
     if group_duplicates:
         used = usable(table)
         pairs = leakage.find_pairs(used, pixels.thumbnails)
@@ -148,17 +148,25 @@ def prepare_other(
     say("\n".join([f"\n{data_dir}: {layout.describe()}", describe_table(table), *cautions(table)]))
     if usable(table).empty:
         raise ValueError(f"--external-dir {data_dir} has no image that can be measured, for the reasons above.")
-    refuse_inverted(table, reading)
+    refuse_implausible_masks(table, reading)
     return table, pixels
 
 
-def refuse_inverted(table: pd.DataFrame, reading: Reading) -> None:
-    """Raises ValueError if most masks are lesion along all four borders, as inverted ones are."""
+def refuse_implausible_masks(table: pd.DataFrame, reading: Reading) -> None:
+    """Raises ValueError if most masks are empty, full, or lesion along all four borders, as inverted ones are."""
     masked = table[has_mask(table)]
-    n = int(masked["reason"].str.contains(ALONG_BORDERS, regex=False).sum())
-    if 2 * n > len(masked):
-        remedy = "leave out --invert-masks" if reading.invert_masks else "pass --invert-masks"
-        raise ValueError(
-            f"{n:,} of {len(masked):,} masks are lesion along all four borders, as if black and white were exchanged. "
-            f"Expected the lesion to be white, or above 0. If it is black in them, {remedy}; else remove these masks."
-        )
+    invert = "leave out --invert-masks" if reading.invert_masks else "pass --invert-masks"
+    again = "Get them again, or move them out of the data folder: images without a mask train the classifier alone."
+    for note, what, remedy in (
+        (EMPTY, "empty. Expected something drawn in most", again),
+        (FULL, "full. Expected some skin in most", again),
+        (
+            ALONG_BORDERS,
+            "lesion along all four borders, as if black and white were exchanged. Expected the lesion to be white, or "
+            "above 0",
+            f"If it is black in them, {invert}; else remove these masks.",
+        ),
+    ):
+        n = int(masked["reason"].str.contains(note, regex=False).sum())
+        if 2 * n > len(masked):
+            raise ValueError(f"{n:,} of {len(masked):,} masks are {what}. {remedy}")

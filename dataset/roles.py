@@ -69,6 +69,7 @@ MASK_WORDS = frozenset(
         "delineations",
     ]
 )
+EITHER_WORDS = frozenset(["binary", "binaries", "binarized", "binarised", "bw"])  # masks, or of two classes
 OTHER_WORDS = frozenset(
     [
         "superpixels",
@@ -102,8 +103,11 @@ PART_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "valset", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tests", "testset", "tst", "holdout", "heldout"), "test"),
 }
-# What numbers a folder rather than naming a diagnosis, alone or with digits.
-NEUTRAL_WORDS = frozenset(
+# What sets a folder aside, or numbers it, rather than naming a diagnosis, alone or with digits.
+SPARE_WORDS = frozenset(
+    ["backup", "backups", "old", "new", "copy", "copies", "tmp", "temp", "unused", "extra", "extras"]
+)
+NEUTRAL_WORDS = SPARE_WORDS | frozenset(
     [
         "part",
         "parts",
@@ -151,36 +155,27 @@ NEUTRAL_WORDS = frozenset(
         "lesion",
         "lesions",
         "all",
-        "backup",
-        "backups",
-        "old",
-        "new",
-        "copy",
-        "copies",
-        "tmp",
-        "temp",
-        "unused",
-        "extra",
-        "extras",
     ]
 )
 CLASS_WORDS = frozenset(["class", "label", "diagnosis", "dx", "category", "type", "grade", "stage"])
-# A mask beside its image is called as the image with one of these words; the weak ones may end a photograph's
-# own name, and count where there is such an image. The others are neither image nor mask.
+# A mask beside its image is called as the image with one of these words; the weak ones count where there is such an
+# image, and what they end is drawn. The first of them may end a photograph's own name; the last are neither.
+GLUED = "glued"  # a word that is none of its own: amask, a (mask), mask3
+PHOTOGRAPH_ENDINGS = ("lesion", "m")
 OTHER_ENDINGS = ("overlay", "overlays", "thumb", "thumbnail", "preview", "heatmap", "roi")
-WEAK_ENDINGS = ("lesion", "label", "labels", "contour", "binary", "bw", "annotation", "m", "msk", *OTHER_ENDINGS)
+_WEAK = (*PHOTOGRAPH_ENDINGS, "label", "labels", "contour", "binary", "bw", "annotation", "msk", *OTHER_ENDINGS)
+WEAK_ENDINGS = (*_WEAK, GLUED)
 ENDINGS = (
     *("segmentation", "segmentations", "mask", "masks", "seg", "segm", "gt", "groundtruth", "ground_truth"),
-    *("binary_mask", "segmentation_mask", "lesion_mask", "superpixels", "superpixel", *WEAK_ENDINGS),
+    *("binary_mask", "segmentation_mask", "lesion_mask", "superpixels", "superpixel", *_WEAK),
 )
-GLUED = "glued"  # a weak ending that is no word of its own: amask, a (mask)
-_ENDING = re.compile(rf"(.+?)[_\-. ]({'|'.join(ENDINGS)})([_\- ]?\d+)?", re.IGNORECASE)
+_ENDING = re.compile(rf"(.+?)([_\-. ])({'|'.join(ENDINGS)})([_\- ]?(\d+))?", re.IGNORECASE)
 _WORD = re.compile(
     "mask|seg|gt|truth|superpixel|lesion|label|contour|binary|bw|roi|annotation|overlay|thumb|preview|heatmap|msk",
     re.IGNORECASE,
 )
 _GLUED = re.compile(r"(.+?)(?: ?\(mask\)|mask|msk)", re.IGNORECASE)
-_BEGINNING = re.compile(r"(mask|segmentation|seg|gt)[_\-. ](.+)", re.IGNORECASE)
+_BEGINNING = re.compile(r"(mask|segmentation|seg|gt)([_\-. ]|(?=\d))(.+)", re.IGNORECASE)
 
 
 def is_picture(name: str) -> bool:
@@ -215,6 +210,8 @@ def role_of_name(name: str) -> str:
         return OTHER
     if words & MASK_WORDS:
         return DOUBT if words & IMAGE_WORDS else MASK
+    if words & EITHER_WORDS:
+        return DOUBT
     return IMAGE if words & IMAGE_WORDS else ""
 
 
@@ -248,20 +245,24 @@ def is_numbered(name: str) -> bool:
     return any(one.isdigit() for one in name) and words_of(name)[0] not in CLASS_WORDS
 
 
-def mask_of(stem: str) -> tuple[str, str]:
-    """The image that a file's name says that it is a mask of, and the word that says so; ("", "") for none.
+def mask_of(stem: str) -> tuple[tuple[str, ...], str]:
+    """The image that a file's name says that it is a mask of, likeliest first, and the word that says so; () for none.
 
     Examples
     --------
     >>> mask_of("a_Mask"), mask_of("mask_a"), mask_of("ISIC_1_superpixels"), mask_of("amask"), mask_of("a")
-    (('a', 'mask'), ('a', 'mask'), ('ISIC_1', 'superpixels'), ('a', 'glued'), ('', ''))
+    ((('a',), 'mask'), (('a',), 'mask'), (('ISIC_1',), 'superpixels'), (('a',), 'glued'), ((), ''))
+    >>> mask_of("a_mask_1"), mask_of("a_mask1"), mask_of("mask1")
+    ((('a_1', 'a'), 'mask'), (('a1', 'a_1', 'a'), 'mask'), (('1',), 'glued'))
     """
     if stem[-1:].isdigit() and not _WORD.search(stem):  # as nearly all names of photographs
-        return "", ""
+        return (), ""
     if found := _ENDING.fullmatch(stem):
-        return found[1], found[2].lower()
+        image, between, word, behind, number = found.groups()
+        numbered = (image + behind, image + between + number) if number else ()
+        return tuple(dict.fromkeys((*numbered, image))), word.lower()
     if found := _BEGINNING.fullmatch(stem):
-        return found[2], found[1].lower()
+        return (found[3],), found[1].lower() if found[2] else GLUED
     if found := _GLUED.fullmatch(stem):
-        return found[1], GLUED
-    return "", ""
+        return (found[1],), GLUED
+    return (), ""

@@ -124,10 +124,16 @@ def _check_labels(table: pd.DataFrame, code: pd.Series, reason: pd.Series) -> No
     for other in code[(code != "") & table["label"].isna()].unique():
         leave_out(table, code == other, f"labelled {other}, which is not among the classes")
     valid = usable(table)
-    conflict = valid["label"].cat.codes.groupby(valid["image"]).transform("nunique") > 1
-    leave_out(table, conflict.reindex(table.index, fill_value=False), "conflicting labels")
+    leave_out_conflicts(table, "image", "conflicting labels")
     repeated = valid.duplicated("image")
     leave_out(table, repeated.reindex(table.index, fill_value=False), "duplicate row")
+
+
+def leave_out_conflicts(table: pd.DataFrame, same: str, reason: str) -> None:
+    """Leave out the rows that are the same by this column, where it is not "", and whose labels differ."""
+    valid = table[has_label(table) & (table[same] != "")]
+    conflict = pd.Series(positions_of(valid), valid.index).groupby(valid[same]).transform("nunique") > 1
+    leave_out(table, conflict.reindex(table.index, fill_value=False), reason)
 
 
 def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:

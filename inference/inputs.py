@@ -7,9 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.files import is_output
+from dataset.files import written_mark
 from dataset.masks import is_drawn
-from dataset.roles import MASK, OTHER, READABLE, WEAK_ENDINGS, is_picture, is_unreadable, mask_of, role_of
+from dataset.roles import (
+    MASK,
+    OTHER,
+    PHOTOGRAPH_ENDINGS,
+    READABLE,
+    WEAK_ENDINGS,
+    is_picture,
+    is_unreadable,
+    mask_of,
+    role_of,
+)
 
 KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
 
@@ -61,7 +71,7 @@ def _images_of(hits: Sequence[str], output_dir: Path, by_links: bool, skipped: d
                 continue
             passed.add(real)
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            if place != hit and is_output(place, names):
+            if place != hit and written_mark(place, names):
                 skipped.update(_below(place, "written by main.py or predict.py"))
                 folders.clear()
                 continue
@@ -94,8 +104,9 @@ def _no_photograph(file: str, within: Sequence[str], names: Sequence[str]) -> st
     if role == MASK:
         return "masks"
     stem, suffix = os.path.splitext(os.path.basename(file))
-    image, word = mask_of(stem)
-    if word and (word not in WEAK_ENDINGS or any(os.path.splitext(name)[0] == image for name in names)):
+    images, word = mask_of(stem)
+    is_beside = any(os.path.splitext(name)[0] in images for name in names)
+    if word and (word not in WEAK_ENDINGS or (is_beside and (word not in PHOTOGRAPH_ENDINGS or is_drawn(file)))):
         return "masks"
     others = [
         name for name in names if name != stem + suffix and os.path.splitext(name)[0] == stem and is_picture(name)

@@ -1,6 +1,7 @@
 """Small data sets that tests may spoil, and the program run on them."""
 
 import csv
+import itertools
 import os
 import subprocess
 import sys
@@ -109,13 +110,14 @@ def folder(tmp_path):
 
 @pytest.fixture
 def fill(tmp_path):
-    """Writes files into the data folder: pictures, discs for masks, and text."""
+    """Writes files into the data folder: pictures, no two alike, discs for masks, and text."""
+    numbers = itertools.count()
 
     def write(*names, **texts):
-        for number, name in enumerate(names):
+        for name in names:
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            (disc() if path.suffix == ".png" else picture(number)).save(path)
+            (disc() if path.suffix == ".png" else picture(next(numbers))).save(path)
         for name, lines in texts.items():
             write_text(name, lines)
         return tmp_path
@@ -127,6 +129,34 @@ def fill(tmp_path):
 
     write.text = write_text
     return write
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Saves pictures, or text, into tmp_path/data and returns that folder."""
+    numbers = itertools.count()
+
+    def save(files):
+        for name, content in files.items():
+            path = tmp_path / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content == "photo":
+                content = picture(next(numbers))
+            elif content == "mask":
+                content = disc()
+            if isinstance(content, Image.Image):
+                content.save(path)
+            elif isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                path.write_text("\n".join(content) + "\n")
+        return tmp_path / "data"
+
+    return save
+
+
+def paths_of(table, column="image_path"):
+    return [path.split("/data/")[-1] for path in table[column]]
 
 
 def decoded(folder, size=16):

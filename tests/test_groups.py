@@ -92,12 +92,12 @@ def test_images_of_a_patient_are_pairs_and_those_of_none_are_not():
 
 def test_duplicates_join_the_groups_of_their_patients(tmp_path):
     place = patients_folder(tmp_path / "data")
-    (place / "images" / "i1.png").write_bytes((place / "images" / "i0.png").read_bytes())  # of P1 and of P0
+    (place / "images" / "i2.png").write_bytes((place / "images" / "i0.png").read_bytes())  # of P2 and of P0
     reading = Reading()
     decoded = decode(place, reading, image_size=32, cache_dir=tmp_path / "c", say=str)
     table = split(decoded, reading, group_duplicates=True, say=str).table.set_index("image")
-    assert table["group"]["i0"] == table["group"]["i1"] == table["group"]["i13"] and table["group"].nunique() == 11
-    assert table.loc[table["patient_id"].isin(["P0", "P1"]), "split"].nunique() == 1
+    assert table["group"]["i0"] == table["group"]["i2"] == table["group"]["i14"] and table["group"].nunique() == 11
+    assert table.loc[table["patient_id"].isin(["P0", "P2"]), "split"].nunique() == 1
 
 
 class Recorded(Exception):

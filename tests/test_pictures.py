@@ -96,6 +96,10 @@ def test_masks_are_passed_over_and_counted(lay):
     assert found == {"images/a.jpg": "", "images/b.jpg": ""} and passed == {"masks": 5}
 
 
+def test_a_photograph_whose_own_name_ends_in_lesion_is_predicted(lay):
+    assert set(listed_in(lay("a.jpg", "a_lesion_1.jpg", "a_lesion.png"))[0]) == {"a.jpg", "a_lesion_1.jpg"}
+
+
 def test_a_folder_of_masks_that_is_named_itself_is_predicted(lay):
     assert list(listed_in(lay("masks/a.png") / "masks")[0]) == ["a.png"]
 

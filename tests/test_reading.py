@@ -3,8 +3,7 @@
 import os
 
 import pytest
-from conftest import disc, picture
-from PIL import Image
+from conftest import disc, paths_of, picture
 
 from dataset.classes import classes_of
 from dataset.layout import find
@@ -13,33 +12,6 @@ from dataset.roles import part_of, role_of
 from dataset.table import LABEL_ONLY, MASK_ONLY, USED, read_table
 
 TWO = ["image,label", "a,mel", "b,nv"]
-
-
-def paths_of(table, column="image_path"):
-    return [path.split("/data/")[-1] for path in table[column]]
-
-
-@pytest.fixture
-def put(tmp_path):
-    """Saves pictures, or text, into tmp_path/data and returns that folder."""
-
-    def save(files):
-        for number, (name, content) in enumerate(files.items()):
-            path = tmp_path / "data" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if content == "photo":
-                content = picture(number)
-            elif content == "mask":
-                content = disc()
-            if isinstance(content, Image.Image):
-                content.save(path)
-            elif isinstance(content, bytes):
-                path.write_bytes(content)
-            else:
-                path.write_text("\n".join(content) + "\n")
-        return tmp_path / "data"
-
-    return save
 
 
 # Images and masks
@@ -455,6 +427,8 @@ def test_nothing_is_written_into_the_data_folder(put, tmp_path):
         (("test", "train", "nevus"), "", "train"),
         (("docs", "benign"), "other", ""),
         (("segmentation_images",), "doubt", ""),
+        (("binary_images",), "doubt", ""),
+        (("binary_masks",), "mask", ""),
         (("train_and_test",), "", ""),
     ],
 )
@@ -492,7 +466,8 @@ def test_a_table_of_something_else_beside_folders_of_diagnoses_is_asked_about(pu
     rows = [f"{name}{k},{k % 2}" for name in ("melanoma", "nevus") for k in range(3)]
     folder = put(files | {"quality.csv": ["image,has_hair", *rows]})
     with pytest.raises(
-        ValueError, match=r"quality.csv and the folders both name classes: .*MEL, NV.*--classes 'not has_hair' has_hair"
+        ValueError,
+        match=r"(?s)quality.csv and the folders both name classes: .*MEL, NV.*--classes 'not has_hair' has_hair",
     ):
         read_table(folder)
     assert classes_of(read_table(folder, ["has_hair", "not has_hair"])) == ("has_hair", "not has_hair")
