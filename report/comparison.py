@@ -1,94 +1,17 @@
 """Two models on the same images -> how much they differ, and how surely."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-import evaluate
 from dataset.csvfile import TEXT, read_back
 from dataset.groups import groups_of
 from dataset.table import usable
 from machine import is_first
 from report import bootstrap
 from report.folder import RunFolder
-
-CALLS = ("true", "predicted", "balanced")  # columns of predictions.csv that hold a class
-
-
-class Score(NamedTuple):
-    """A number that models are compared by."""
-
-    title: str
-    path: tuple[str, ...]  # where it stands in a head's part of metrics.json
-    of: Callable[[pd.DataFrame, np.ndarray], np.ndarray]  # (`read_head`'s table, weights (B, N)) -> (B,)
-    of_class: str = ""  # not defined without it
-
-
-def called(name: str, column: str = "predicted") -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
-    """A score of `evaluate.label_scores`, from the classes that a column names."""
-
-    def score(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-        found = evaluate.label_scores(_codes(table, "true"), _codes(table, column), classes_in(table), weights)
-        return found.get(name, np.full(len(weights), np.nan))
-
-    return score
-
-
-def mean_auc(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-    classes = classes_in(table)
-    found = evaluate.official_label_scores(_codes(table, "true"), table[classes].to_numpy(), classes, weights)
-    return found["macro.auc"]
-
-
-def nll(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-    return evaluate.calibration_scores(_codes(table, "true"), table[classes_in(table)].to_numpy(), weights)["nll"]
-
-
-def mean_of(column: str) -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
-    return lambda table, weights: evaluate.weighted_mean(weights, table[column].to_numpy())
-
-
-def failure_rate(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-    return evaluate.weighted_mean(weights, (table["iou_native"] < evaluate.FAILURE).to_numpy(float))
-
-
-def classes_in(table: pd.DataFrame) -> list[str]:
-    """The classes of predictions.csv, each of which has a column."""
-    return [name for name in table if name not in ("image", *CALLS)]
-
-
-def _codes(table: pd.DataFrame, column: str) -> np.ndarray:
-    return pd.Categorical(table[column], classes_in(table)).codes.astype(int)
-
-
-# By head and key in comparison.json. A further score is a further row.
-SCORES = {
-    "label": {
-        "accuracy": Score("Accuracy", ("accuracy",), called("accuracy")),
-        "balanced_accuracy": Score("Balanced accuracy", ("balanced_accuracy",), called("balanced_accuracy")),
-        "balanced_rule": Score(
-            "Balanced accuracy, balanced rule",
-            ("rules", "balanced", "balanced_accuracy"),
-            called("balanced_accuracy", "balanced"),
-        ),
-        "mean_auc": Score("Mean AUC", ("official", "macro", "auc"), mean_auc),
-        "nll": Score("NLL, less is better", ("calibration", "after", "nll"), nll),
-        "melanoma_recall": Score(
-            "Melanoma sensitivity", ("per_class", "MEL", "recall"), called("per_class.MEL.recall"), "MEL"
-        ),
-    },
-    "mask": {
-        "mean_dice": Score("Mean Dice", ("mean_dice",), mean_of("dice")),
-        "native_dice": Score("Mean Dice, native size", ("native", "mean_dice"), mean_of("dice_native")),
-        "threshold_iou": Score(
-            "Thresholded Jaccard, native size", ("native", "mean_threshold_iou"), mean_of("threshold_iou")
-        ),
-        "failure_rate": Score("Failure rate, less is better", ("native", "failure_rate"), failure_rate),
-    },
-}
+from report.scores import CALLS, MeanOf, Score, classes_in, compared
 
 
 def read_head(folder: Path, head: str) -> pd.DataFrame:
@@ -106,8 +29,10 @@ def read_head(folder: Path, head: str) -> pd.DataFrame:
             if strange := sorted(set(table[column]) - set(classes)):
                 raise ValueError(f"predictions.csv has the class {strange[0]!r}; expected {', '.join(classes)}.")
         return table
+    means = [score.of.column for score in compared(head).values() if isinstance(score.of, MeanOf)]
+    columns = list(dict.fromkeys(["iou", "dice", *(column.removesuffix("_native") for column in means)]))
     network = _read(folder / "per_image.csv", ["iou", "dice"])
-    native = _read(folder / "per_image_native.csv", ["iou", "dice", "threshold_iou"])
+    native = _read(folder / "per_image_native.csv", columns)[["image", *columns]]
     if set(network["image"]) != set(native["image"]):
         raise ValueError("per_image.csv and per_image_native.csv have different images.")
     return network.merge(native, on="image", suffixes=("", "_native"))
@@ -170,7 +95,7 @@ def compare(head: str, first: pd.DataFrame, second: pd.DataFrame, lesions: pd.Se
     of_images = lesions[images]
     resamples = bootstrap.resample_lesions(of_images)
     found: dict = {"n_images": len(images), "n_lesions": int(of_images.nunique())}
-    for key, score in SCORES[head].items():
+    for key, score in compared(head).items():
         found[key] = _difference(score, tables, resamples)
     if head == "label":
         right = [(table["predicted"] == table["true"]).to_numpy() for table in tables]

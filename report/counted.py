@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluate import CALLED
+from evaluate import CALLED, image_mask_scores
 
 Images = dict[str, np.ndarray]
 
@@ -38,5 +38,5 @@ def of_official(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
 
 def of_masks(n: int) -> Images:
     """Those among `evaluate.mask_scores`."""
-    names = "mean_iou mean_dice mean_threshold_iou mean_sensitivity mean_specificity mean_accuracy failure_rate"
-    return dict.fromkeys(names.split(), np.ones(n, bool))
+    names = [f"mean_{name}" for name in image_mask_scores(np.ones((1, 4)))]
+    return dict.fromkeys([*names, "failure_rate"], np.ones(n, bool))

@@ -20,29 +20,13 @@ from dataset.table import SPLITS
 from decision import points_among
 from encoders import title_of
 from report import bootstrap
+from report.scores import SCORES, Score, shown_in
 
 TASKS = ("classification", "segmentation", "multitask", "average")
 FEW = 30  # test images of a class, below which its numbers are called uncertain
 GAP = 1.3  # validation loss by training loss at the saved epoch, from which a model is called overfitted
 NO_LABEL = "no diagnosis"
 N_PAIRS = 20  # pairs of images across the split that are named
-HEADLINE = (  # row, head, path in metrics.json
-    ("Images with a label", "label", ("n_images",)),
-    ("Accuracy", "label", ("accuracy",)),
-    ("Accuracy, balanced rule", "label", ("rules", "balanced", "accuracy")),
-    ("Balanced accuracy", "label", ("balanced_accuracy",)),
-    ("Balanced accuracy, balanced rule", "label", ("rules", "balanced", "balanced_accuracy")),
-    ("Melanoma sensitivity", "label", ("per_class", "MEL", "recall")),
-    ("Melanoma sensitivity, balanced rule", "label", ("rules", "balanced", "per_class", "MEL", "recall")),
-    ("Mean AUC", "label", ("official", "macro", "auc")),
-    ("Images with a mask", "mask", ("n_images",)),
-    ("Mean Dice", "mask", ("mean_dice",)),
-    ("Mean Jaccard, native size", "mask", ("native", "mean_iou")),
-    ("Thresholded Jaccard, native size", "mask", ("native", "mean_threshold_iou")),
-)
-N_OF_SUBGROUPS = {"n_labels": "Images with a label", "n_masks": "Images with a mask"}  # where they are fewer
-OF_SUBGROUPS = ("accuracy", "balanced_accuracy", "mean_dice")
-OF_COMPARISON = ("balanced_accuracy", "accuracy", "mean_dice")
 HERE = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(
     loader=HERE, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -245,9 +229,9 @@ def _commands(environments: list[dict]) -> list[tuple[str, str]]:
 
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     """The models' numbers on one set of images: side by side, and each in full."""
-    shown = [row for row in HEADLINE if any(_has(found, row[1:]) for found in metrics.values())]
-    names = [name for name, _, _ in shown]
-    columns = {task: [score_at(found, (head, *path)) for _, head, path in shown] for task, found in metrics.items()}
+    shown = [score for score in shown_in("report").values() if any(_has(found, score) for found in metrics.values())]
+    names = [score.title for score in shown]
+    columns = {task: [score_at(found, (one.head, *one.path)) for one in shown] for task, found in metrics.items()}
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in columns.items() for name, cell in zip(names, cells)]
     in_words = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
     columns |= _majority(shown, metrics)
@@ -257,13 +241,13 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     }
 
 
-def _majority(shown: list[tuple], metrics: dict[str, dict]) -> dict[str, list]:
+def _majority(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list]:
     """The column of always calling the commonest class; {} of models without labels, or of an earlier version."""
     for found in metrics.values():
         if called := _at(found, ("label", "majority", "class")):
             known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
             known["n_images"] = ("label", "n_images")
-            paths = [known.get(path[0], ("none",)) if head == "label" else ("none",) for _, head, path in shown]
+            paths = [known.get(one.path[0] if one.head == "label" else "", ("none",)) for one in shown]
             return {f"always {called}": [score_at(found, path) for path in paths]}
     return {}
 
@@ -290,11 +274,11 @@ def _heat(found: dict) -> dict | None:
 
 
 def _subgroups(groups: list[dict]) -> dict:
-    keys = [key for key in OF_SUBGROUPS if groups and key in groups[0]]
-    counted = [name for name in N_OF_SUBGROUPS if any(name in group for group in groups)]
+    keys = [key for key in shown_in("subgroups") if groups and key in groups[0]]
+    counted = [name for name in ("n_labels", "n_masks") if any(name in group for group in groups)]
     counts = [[group.get(name, group["n_images"]) for name in counted] for group in groups]
     scores = [[score_at(group, (key,)) for key in keys] for group in groups]
-    names = [N_OF_SUBGROUPS[name] for name in counted] + [key.replace("_", " ").capitalize() for key in keys]
+    names = [SCORES[key].title for key in [*counted, *keys]]
     return {"columns": names, "rows": [group | {"cells": a + b} for group, a, b in zip(groups, counts, scores)]}
 
 
@@ -319,10 +303,9 @@ def _cell(value: float | None, interval: list | None) -> dict:
     return {"value": value, "interval": interval if is_whole else None}
 
 
-def _has(found: dict, row: tuple[str, tuple[str, ...]]) -> bool:
-    """Whether metrics.json holds this row of `HEADLINE`; what is not defined stands there as None."""
-    head, path = row
-    return path[-1] in (_at(found, (head, *path[:-1])) or {})
+def _has(found: dict, score: Score) -> bool:
+    """Whether metrics.json holds a score; what is not defined stands there as None."""
+    return score.path[-1] in (_at(found, (score.head, *score.path[:-1])) or {})
 
 
 def _at(found: dict, path: tuple[str, ...]):
@@ -336,8 +319,9 @@ def _pictures(folder: Path) -> dict[str, str]:
 
 
 def _comparison(found: dict) -> dict:
-    scores = {key: _cell(found[key]["difference"], found[key]["interval"]) for key in OF_COMPARISON if key in found}
-    return found | {"differences": {key: score for key, score in scores.items() if score["value"] is not None}}
+    known = {key: found[key] for key in shown_in("multitask") if key in found}
+    cells = {SCORES[key].title: _cell(one["difference"], one["interval"]) for key, one in known.items()}
+    return found | {"differences": {title: cell for title, cell in cells.items() if cell["value"] is not None}}
 
 
 def _data(run: Run) -> dict:

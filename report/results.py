@@ -17,11 +17,12 @@ from report import bootstrap, counted
 from report.collect import Collected, collect, gather_rows, run_over_share
 from report.folder import RunFolder
 from report.pictures import Pictures
+from report.scores import SCORES, shown_in
 
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # years, from which each begins
 N_LINES = 25  # classes that the console shows
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
-BY_RULE = ("accuracy", "balanced_accuracy", "macro_f1")  # shown by both rules, the first two also with their change
+BY_RULE = tuple(score.path[0] for score in shown_in("console", "label").values())  # the first two with their change
 MAJORITY = "majority"  # in metrics.json: the scores of always calling the class that most training images have
 
 
@@ -268,8 +269,9 @@ def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootst
 
 
 def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
-    """Accuracy and balanced accuracy of the likeliest class, and mean Dice, as far as there are heads for them."""
+    """The scores that are shown of subgroups, as far as there are heads for them."""
     numbers, intervals, known = {}, {}, targets(rows)
+    shown = {head: [score.path[0] for score in shown_in("subgroups", head).values()] for head in known}
     labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
     if collected.label is not None:
         true, likeliest = positions_of(rows)[labelled], collected.label[labelled].argmax(axis=1)
@@ -277,17 +279,18 @@ def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
 
         def scores(weights: np.ndarray) -> evaluate.Scores:
             found = evaluate.label_scores(true, likeliest, classes, weights)
-            return {name: found[name] for name in ("accuracy", "balanced_accuracy")}
+            return {name: found[name] for name in shown["label"]}
 
         means = counted.of_calls(true, likeliest, classes)
         numbers, intervals = bootstrap.with_intervals(scores, resamples.of(labelled), means)
     if collected.mask is not None:
-        dice = evaluate.dice(collected.mask[masked])
-        found = bootstrap.with_intervals(
-            lambda weights: {"mean_dice": evaluate.weighted_mean(weights, dice)},
-            resamples.of(masked),
-            counted.of_masks(len(dice)),
-        )
+        counts = collected.mask[masked]
+
+        def of_masks(weights: np.ndarray) -> evaluate.Scores:
+            scores = evaluate.mask_scores(counts, weights)
+            return {name: scores[name] for name in shown["mask"]}
+
+        found = bootstrap.with_intervals(of_masks, resamples.of(masked), counted.of_masks(len(counts)))
         numbers, intervals = numbers | found[0], intervals | found[1]
     return numbers, intervals
 
@@ -328,8 +331,8 @@ def console_table(title: str, found: dict) -> str:
     if "mask" in found:
         lines.append(f"  {found['mask']['n_images']:,} images with a mask")
         lines += [
-            f"  {name.replace('_', ' '):18} {with_interval(found['mask'], found['intervals']['mask'], name)}"
-            for name in ("mean_dice", "mean_iou", "pooled_dice", "failure_rate")
+            f"  {score.title:18} {with_interval(found['mask'], found['intervals']['mask'], score.path[0])}"
+            for score in shown_in("console", "mask").values()
         ]
     return "\n".join(lines)
 
@@ -351,7 +354,7 @@ def rule_lines(label: dict, intervals: dict) -> list[str]:
         lines.append(f"  and {len(rows) - N_LINES:,} classes of fewer images, which stand in metrics.json")
     for name in BY_RULE:
         shown = ", ".join(f"{rule} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules)
-        lines.append(f"  {name.replace('_', ' '):18} {shown}")
+        lines.append(f"  {SCORES[name].title:18} {shown}")
     one, other = (with_interval(label[CHANGE], intervals[CHANGE], name, "+") for name in BY_RULE[:2])
     lines.append(f"  The balanced rule (tau {label['calibration']['tau']:.2f}) changes accuracy by {one}")
     return [*lines, f"  and balanced accuracy by {other}."]

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from dataset.csvfile import printable
-from report.comparison import SCORES, read_head
+from report.comparison import read_head
 from report.page import Run
 from report.results import is_current
+from report.scores import HEADS, compared
 
 AGAIN = "Measure again: main.py --evaluate-only."
 N_NAMES = 5  # images that are named of those that differ
@@ -104,7 +105,7 @@ def read_run(folder: Path) -> Finished:
         raise ValueError(f"splits.csv has {test.index[test.index.duplicated()][0]!r} twice.")
     tables = {}
     for task, metrics in run.metrics.items():
-        heads = [head for head in SCORES if head in (metrics or {})]
+        heads = [head for head in HEADS if head in (metrics or {})]
         if not heads:
             raise ValueError(f"has no scores in {task}/metrics.json. {AGAIN}")
         for path in (path for head in heads for path in _expected(head, metrics[head])):
@@ -128,7 +129,7 @@ def _remark(run: Run, task: str) -> str:
 
 def _expected(head: str, found: dict) -> list[tuple[str, ...]]:
     """Where each score of a head stands in metrics.json, but for those of a class that the data do not have."""
-    scores = SCORES[head].values()
+    scores = compared(head).values()
     return [
         (head, *score.path) for score in scores if not score.of_class or score.of_class in found.get("per_class", ())
     ]

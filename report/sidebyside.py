@@ -12,12 +12,12 @@ import visualize
 from dataset.csvfile import printable
 from dataset.groups import groups_of
 from report import bootstrap
-from report.comparison import SCORES, Score, compare
+from report.comparison import compare
 from report.folder import RECORD, RunFolder
 from report.page import TEMPLATES, score_at
 from report.runs import Finished, read_runs
+from report.scores import HEADS, Score, compared
 
-HEADS = {"label": "Diagnoses", "mask": "Outlines"}
 RunTask = tuple[Finished, str]
 
 
@@ -51,7 +51,7 @@ def side_by_side(runs: Sequence[Finished]) -> dict:
         "n_lesions": int(runs[0].test["lesion_id"].nunique()),
         "n_resamples": bootstrap.N_RESAMPLES,
         "note": next((run.files.note for run in runs if run.files.note), ""),
-        "models": [_model(run, task, head) for head in SCORES for run, task in _with_head(runs, head)],
+        "models": [_model(run, task, head) for head in HEADS for run, task in _with_head(runs, head)],
         "differences": [_difference(*pair) for pair in _pairs(runs)],
         "seeds": [_spread(*group) for group in _repeated(runs)],
     }
@@ -65,7 +65,7 @@ def _with_head(runs: Sequence[Finished], head: str) -> list[RunTask]:
 def _model(run: Finished, task: str, head: str) -> dict:
     """The main scores of a run's task, as its metrics.json has them."""
     images = run.tables[task][head]["image"]
-    scores = {key: score_at(run.files.metrics[task], (head, *score.path)) for key, score in SCORES[head].items()}
+    scores = {key: score_at(run.files.metrics[task], (head, *score.path)) for key, score in compared(head).items()}
     n_lesions = int(run.test.loc[images, "lesion_id"].nunique())
     about = {"head": head, "run": run.name, "task": task, "remark": run.remarks[task], "seed": run.seed}
     return about | {"n_images": len(images), "n_lesions": n_lesions, "scores": scores}
@@ -73,7 +73,7 @@ def _model(run: Finished, task: str, head: str) -> dict:
 
 def _pairs(runs: Sequence[Finished]) -> Iterator[tuple[str, RunTask, RunTask]]:
     """By head, the first run's task of the same name, or else of the same kind, and each later run's."""
-    for head in SCORES:
+    for head in HEADS:
         of_first = [task for _, task in _with_head(runs[:1], head)]
         for run, task in _with_head(runs[1:], head) if of_first else ():
             yield head, (runs[0], task if task in of_first else of_first[0]), (run, task)
@@ -89,7 +89,7 @@ def _difference(head: str, first: RunTask, second: RunTask) -> dict:
 
 def _repeated(runs: Sequence[Finished]) -> Iterator[tuple[str, str, list[Finished]]]:
     """Head, task and runs of each setting that was run with several seeds; of runs with equal seeds the first."""
-    for head in SCORES:
+    for head in HEADS:
         groups: dict[tuple[str, str], dict] = {}
         for run, task in _with_head(runs, head):
             groups.setdefault((task, run.setting(task)), {}).setdefault(run.seed, run)
@@ -99,7 +99,7 @@ def _repeated(runs: Sequence[Finished]) -> Iterator[tuple[str, str, list[Finishe
 def _spread(head: str, task: str, runs: list[Finished]) -> dict:
     """Mean and standard deviation (n - 1) over the seeds; None where a run's score is not defined."""
     models, scores = [_model(run, task, head)["scores"] for run in runs], {}
-    for key in SCORES[head]:
+    for key in compared(head):
         values = [model[key]["value"] for model in models]
         scores[key] = {"mean": None, "std": None}
         if None not in values:
@@ -127,7 +127,7 @@ def _kinds(found: dict) -> list[dict]:
 def _shown(head: str, models: list[dict]) -> list[tuple[str, Score]]:
     """The scores of a head, but for those of a class that no model knows."""
     known = {key for row in models for key, found in row["scores"].items() if found["value"] is not None}
-    return [(key, score) for key, score in SCORES[head].items() if key in known or not score.of_class]
+    return [(key, score) for key, score in compared(head).items() if key in known or not score.of_class]
 
 
 def _pair_of(row: dict, apart: str = " ") -> str:

@@ -6,7 +6,8 @@ from sklearn import metrics
 import evaluate
 from dataset.classes import HAM10000 as CLASSES
 from report import bootstrap
-from report.comparison import SCORES, compare
+from report.comparison import compare
+from report.scores import compared
 
 LESIONS = pd.Series({name: f"L{name}" for name in "abcd"})
 
@@ -62,7 +63,7 @@ def test_the_differences_of_labels_are_scikit_learns():
         return metrics.log_loss([CLASSES.index(code) for code in true], table[list(CLASSES)], labels=range(7))
 
     found = compare("label", *pair, pd.Series(np.arange(28), images))
-    assert {key for key in found if not key.startswith(("n_", "only_"))} == set(SCORES["label"])
+    assert {key for key in found if not key.startswith(("n_", "only_"))} == set(compared("label"))
     for key, score in {
         "accuracy": lambda table: metrics.accuracy_score(true, table["predicted"]),
         "balanced_accuracy": lambda table: metrics.balanced_accuracy_score(true, table["predicted"]),

@@ -46,10 +46,10 @@ def extended(tmp_path_factory, demo_folder):
 
 
 def test_every_section_shows_its_change_and_no_change_touches_more_files_than_it_says():
-    most = {"A hyperparameter of training": 2, "An encoder": 2, "A figure in the report": 2}
-    assert len(DIFFS) == TEXT.count("\n## ") == 8
+    two = ("A hyperparameter of training", "An encoder", "A score of the test set", "A figure in the report")
+    assert len(DIFFS) == TEXT.count("\n## ") == 9
     for title, diff in DIFFS:
-        assert len({file for file, _, _ in changes_in(diff)}) == most.get(title, 1), title
+        assert len({file for file, _, _ in changes_in(diff)}) == 1 + (title in two), title
 
 
 def test_all_of_them_train_an_epoch_and_stand_in_its_report(extended, demo_folder, tmp_path):
@@ -62,7 +62,18 @@ def test_all_of_them_train_an_epoch_and_stand_in_its_report(extended, demo_folde
     assert promised.items() <= identity.items() and identity["encoder"] == "mobilenet"
     assert (tmp_path / "run" / "multitask" / "confidences.png").exists()
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Confidences." in page and "MobileNetV3-Small" in page
+    assert "Confidences." in page and "MobileNetV3-Small" in page and "Mean precision, native size" in page
+    metrics = json.loads((tmp_path / "run" / "multitask" / "metrics.json").read_text())
+    low, high = metrics["intervals"]["mask"]["native"]["mean_precision"]
+    assert 0 <= low <= metrics["mask"]["native"]["mean_precision"] <= high <= 1
+    again = [sys.executable, "-m", "report", "compare", str(tmp_path / "run"), str(tmp_path / "copy")]
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    record = (tmp_path / "copy" / "record.json").read_text()
+    (tmp_path / "copy" / "record.json").write_text(record.replace('"seed": 42', '"seed": 43'))
+    compared = subprocess.run(
+        [*again, "--output-dir", str(tmp_path / "both")], cwd=extended, capture_output=True, text=True
+    )
+    assert "Mean precision, native size" in compared.stdout, compared.stderr
     checkpoint = torch.load(tmp_path / "run" / "best_multitask_model.pth", weights_only=True)
     assert checkpoint["config"]["AUGMENT"] == ["turns", "brightness"]
 

@@ -16,8 +16,9 @@ import pytest
 import evaluate
 from report import bootstrap, page
 from report.__main__ import main
-from report.comparison import SCORES, read_head
+from report.comparison import read_head
 from report.folder import RunFolder
+from report.scores import compared
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +291,7 @@ def test_the_scores_that_runs_are_compared_by_are_those_of_the_runs_files(output
         found = json.loads((outputs / task / "metrics.json").read_text())
         for head in heads:
             table = read_head(outputs / task, head)
-            for score in SCORES[head].values():
+            for score in compared(head).values():
                 (value,) = score.of(table, np.ones((1, len(table))))
                 assert value == pytest.approx(reduce(dict.get, score.path, found[head])), (task, score.title)
 
@@ -307,7 +308,7 @@ def test_a_run_is_compared_with_itself_under_another_seed_without_a_difference(o
     assert len(found["models"]) == 8 and len(found["seeds"]) == 4
     for row in found["differences"]:
         assert row["run"] == str(copy) and row["task"] == row["less_task"]
-        for key in SCORES[row["head"]]:
+        for key in compared(row["head"]):
             assert row[key]["difference"] in (0, None) and row[key]["interval"] is None
 
 

@@ -245,7 +245,7 @@ def test_the_console_shows_both_rules_and_what_the_second_changes(both_rules):
     support = numbers["per_class"]["MEL"]["support"]
     mel = next(line for line in shown.splitlines() if line.startswith("  MEL"))
     assert mel.split() == ["MEL", *(f"{value:.3f}" for value in values), str(support)]
-    assert all(f"{rule['accuracy']:.3f} (95 % interval" in lines["accuracy"] for rule in rules)
+    assert all(f"{rule['accuracy']:.3f} (95 % interval" in lines["Accuracy"] for rule in rules)
     change = numbers["balanced_less_likeliest"]
     assert f"\n  The balanced rule (tau 0.50) changes accuracy by {change['accuracy']:+.3f} (95 % interval" in shown
     assert f"\n  and balanced accuracy by {change['balanced_accuracy']:+.3f} (95 % interval" in shown

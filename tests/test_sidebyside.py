@@ -12,8 +12,8 @@ from test_comparison import labels, outlines
 
 from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import as_csv
+from report import scores
 from report.__main__ import main
-from report.comparison import SCORES
 from report.results import SCALE
 
 HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; 'single' $x^2$"""
@@ -58,7 +58,7 @@ def write(path, table):
 def drawn_scores(head, rng):
     """Two nested dicts, of numbers and of their intervals."""
     numbers, intervals = {}, {}
-    for score in SCORES[head].values():
+    for score in scores.compared(head).values():
         value = float(rng.uniform(0.2, 0.8))
         for place, content in ((numbers, value), (intervals, [value - 0.1, value + 0.1])):
             for name in score.path[:-1]:

@@ -20,6 +20,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "report/measure.py": ("measure",),
     "report/own.py": ("measure", "own_models"),
     "report/comparison.py": ("comparison", "sidebyside"),
+    "report/scores.py": ("comparison", "report", "sidebyside"),
     "augment.py": ("augment", "data"),
     "encoders/base.py": ("encoders", "models"),
     "encoders/resnet.py": ("encoders", "weights"),
@@ -784,17 +785,6 @@ WRONG = {
     ),
     "report/comparison.py": (
         (
-            '_codes(table, "true"), _codes(table, column), classes_in(table), weights)',
-            '_codes(table, column), _codes(table, "true"), classes_in(table), weights)',
-            "truth and prediction exchanged",
-        ),
-        ('return found["macro.auc"]', 'return found["macro.average_precision"]', "average precision for the AUC"),
-        (
-            '(table["iou_native"] < evaluate.FAILURE)',
-            '(table["iou"] < evaluate.FAILURE)',
-            "failures at the network's size",
-        ),
-        (
             '[table.set_index("image").loc[images] for table in (first, second)]',
             '[table.set_index("image")[: len(images)] for table in (first, second)]',
             "images in each table's own order",
@@ -806,10 +796,23 @@ WRONG = {
         ),
         ("(right[0] & ~right[1]).sum())", "(right[1] & ~right[0]).sum())", "the other one alone is right"),
         ("len(over_turns) == 1", "len(over_turns) >= 1", "with turns beside without"),
+    ),
+    "report/scores.py": (
         (
-            '"native_dice": Score("Mean Dice, native size", ("native", "mean_dice"), mean_of("dice_native"))',
-            '"native_dice": Score("Mean Dice, native size", ("native", "mean_dice"), mean_of("dice"))',
-            "native Dice of the network's size",
+            '_codes(table, "true"), _codes(table, column), classes_in(table), weights)',
+            '_codes(table, column), _codes(table, "true"), classes_in(table), weights)',
+            "truth and prediction exchanged",
+        ),
+        ('return found["macro.auc"]', 'return found["macro.average_precision"]', "average precision for the AUC"),
+        (
+            '(table["iou_native"] < evaluate.FAILURE)',
+            '(table["iou"] < evaluate.FAILURE)',
+            "failures at the network's size",
+        ),
+        (
+            '("native", "mean_dice"), MeanOf("dice_native")',
+            '("native", "mean_dice"), MeanOf("dice")',
+            "network's size",
         ),
     ),
     "encoders/efficientnet_lite.py": (

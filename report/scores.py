@@ -1,0 +1,130 @@
+"""The scores of a test set: a row says what one is called, where it stands, and where it is shown.
+
+Report, console, subgroups and comparisons list what stands here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+import evaluate
+
+HEADS = {"label": "Diagnoses", "mask": "Outlines"}
+CALLS = ("true", "predicted", "balanced")  # columns of predictions.csv that hold a class
+
+
+class Score(NamedTuple):
+    """A number of metrics.json.
+
+    Attributes
+    ----------
+    path : where it stands in its head's part.
+    of : makes it of the tables of images, (`comparison.read_head`'s table, weights (B, N)) -> (B,), so that two models
+        can be compared by it; None for what is not compared.
+    shown : some of "report" (its first table), "console", "subgroups" and "multitask" (its difference in the report).
+    of_class : not defined without this class.
+    """
+
+    title: str
+    head: str
+    path: tuple[str, ...]
+    of: Callable[[pd.DataFrame, np.ndarray], np.ndarray] | None = None
+    shown: tuple[str, ...] = ()
+    of_class: str = ""
+
+
+def called(name: str, column: str = "predicted") -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
+    """A score of `evaluate.label_scores`, from the classes that a column names."""
+
+    def score(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+        found = evaluate.label_scores(_codes(table, "true"), _codes(table, column), classes_in(table), weights)
+        return found.get(name, np.full(len(weights), np.nan))
+
+    return score
+
+
+def mean_auc(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+    classes = classes_in(table)
+    found = evaluate.official_label_scores(_codes(table, "true"), table[classes].to_numpy(), classes, weights)
+    return found["macro.auc"]
+
+
+def nll(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+    return evaluate.calibration_scores(_codes(table, "true"), table[classes_in(table)].to_numpy(), weights)["nll"]
+
+
+class MeanOf(NamedTuple):
+    """The mean of a column of per_image_native.csv; of one that per_image.csv has too, unless it ends in _native."""
+
+    column: str
+
+    def __call__(self, table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+        return evaluate.weighted_mean(weights, table[self.column].to_numpy())
+
+
+def failure_rate(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+    return evaluate.weighted_mean(weights, (table["iou_native"] < evaluate.FAILURE).to_numpy(float))
+
+
+def classes_in(table: pd.DataFrame) -> list[str]:
+    """The classes of predictions.csv, each of which has a column."""
+    return [name for name in table if name not in ("image", *CALLS)]
+
+
+def _codes(table: pd.DataFrame, column: str) -> np.ndarray:
+    return pd.Categorical(table[column], classes_in(table)).codes.astype(int)
+
+
+BALANCED, MELANOMA = ("rules", "balanced"), ("per_class", "MEL", "recall")
+EVERYWHERE = ("report", "console", "subgroups", "multitask")
+SCORES = {  # by key in comparison.json
+    "n_labels": Score("Images with a label", "label", ("n_images",), shown=("report",)),
+    "accuracy": Score("Accuracy", "label", ("accuracy",), called("accuracy"), EVERYWHERE),
+    "accuracy_balanced_rule": Score("Accuracy, balanced rule", "label", (*BALANCED, "accuracy"), shown=("report",)),
+    "balanced_accuracy": Score(
+        "Balanced accuracy", "label", ("balanced_accuracy",), called("balanced_accuracy"), EVERYWHERE
+    ),
+    "balanced_rule": Score(
+        "Balanced accuracy, balanced rule",
+        "label",
+        (*BALANCED, "balanced_accuracy"),
+        called("balanced_accuracy", "balanced"),
+        ("report",),
+    ),
+    "macro_f1": Score("Macro F1", "label", ("macro_f1",), shown=("console",)),
+    "mean_auc": Score("Mean AUC", "label", ("official", "macro", "auc"), mean_auc, ("report",)),
+    "nll": Score("NLL, less is better", "label", ("calibration", "after", "nll"), nll),
+    "melanoma_recall": Score(
+        "Melanoma sensitivity", "label", MELANOMA, called("per_class.MEL.recall"), ("report",), "MEL"
+    ),
+    "melanoma_balanced_rule": Score(
+        "Melanoma sensitivity, balanced rule", "label", (*BALANCED, *MELANOMA), shown=("report",), of_class="MEL"
+    ),
+    "n_masks": Score("Images with a mask", "mask", ("n_images",), shown=("report",)),
+    "mean_dice": Score("Mean Dice", "mask", ("mean_dice",), MeanOf("dice"), EVERYWHERE),
+    "mean_iou": Score("Mean Jaccard", "mask", ("mean_iou",), shown=("console",)),
+    "pooled_dice": Score("Pooled Dice", "mask", ("pooled_dice",), shown=("console",)),
+    "network_failures": Score("Failure rate", "mask", ("failure_rate",), shown=("console",)),
+    "native_dice": Score("Mean Dice, native size", "mask", ("native", "mean_dice"), MeanOf("dice_native")),
+    "native_iou": Score("Mean Jaccard, native size", "mask", ("native", "mean_iou"), shown=("report",)),
+    "threshold_iou": Score(
+        "Thresholded Jaccard, native size",
+        "mask",
+        ("native", "mean_threshold_iou"),
+        MeanOf("threshold_iou"),
+        ("report",),
+    ),
+    "failure_rate": Score("Failure rate, less is better", "mask", ("native", "failure_rate"), failure_rate),
+}
+
+
+def shown_in(place: str, head: str | None = None) -> dict[str, Score]:
+    """The scores that are shown there, of one head or of both."""
+    return {key: score for key, score in SCORES.items() if place in score.shown and head in (None, score.head)}
+
+
+def compared(head: str) -> dict[str, Score]:
+    """The scores of a head that models are compared by."""
+    return {key: score for key, score in SCORES.items() if score.of and score.head == head}
