@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from dataset.names import Index, named
+from dataset.roles import PART_WORDS
 
 # Columns by what they hold, in any case, with or without _ and blanks; the first of the names that is there counts.
 IMAGE_COLUMNS = (
@@ -34,8 +35,8 @@ DETAILS = {  # column of the table, and its names in files
     "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
 }
 NUMBERS = {"id", "name", "no", "nr", "num", "number", "index", "case", "caseid", "key", "nameid"}  # of images, perhaps
-FLAGS = ("is_train", "is_val", "is_test", "train", "val", "valid", "validated", "test", "duplicate")  # are no classes
-SPLIT_COLUMNS = ("split", "set", "subset", "part", "partition", "fold", "phase", "usage")
+FLAGS = ("validated", "duplicate")  # are no classes, as is_test and train are none
+SPLIT_COLUMNS = ("split", "set", "subset", "part", "partition", "fold", "kfold", "phase", "usage", "data_split")
 
 
 def squashed(name: str) -> str:
@@ -51,7 +52,7 @@ _RESERVED = _IMAGE.keys() | {
 
 def is_known(name: str) -> bool:
     """Whether a column is one of images, labels, details or parts."""
-    return squashed(name) in _RESERVED
+    return squashed(name) in _RESERVED or bool(part_flags([name]))
 
 
 def names_images(names: Iterable[str]) -> bool:
@@ -63,6 +64,18 @@ def names_details(names: Iterable[str]) -> bool:
     """Whether one of these columns is called as a detail, or as the part of a split."""
     wanted = {squashed(name) for names in (*DETAILS.values(), SPLIT_COLUMNS) for name in names}
     return any(squashed(name) in wanted for name in names)
+
+
+def are_parts(cells: pd.Series) -> bool:
+    """Whether a column, whatever it is called, holds the words train and test, or train and val, and no others."""
+    words = {cell.lower() for cell in cells.unique() if cell}
+    return words <= PART_WORDS.keys() and {"train"} < {PART_WORDS[word] for word in words}
+
+
+def part_flags(names: Iterable[str]) -> dict[str, str]:
+    """The part of a split that each column called as a flag stands for: is_test, train."""
+    parts = {name: PART_WORDS.get(squashed(name).removeprefix("is"), "") for name in names}
+    return {name: part for name, part in parts.items() if part}
 
 
 def find_column(columns: Iterable[str], spellings: Iterable[str]) -> str | None:

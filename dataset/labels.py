@@ -104,7 +104,7 @@ def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | No
     """
     columns = _unreserved(rows)
     known = [name for name in columns if code_of(name) in NAMES]
-    numbers, blank = rows[columns].apply(_numbers), rows[columns] == ""
+    numbers, blank = rows[columns].apply(as_numbers), rows[columns] == ""
     is_known_class = (numbers[known] == 1).any(axis=1)
     others = [name for name in columns if name not in known and _is_binary(numbers[name], blank[name])]
     others = [name for name in others if not (is_known_class & (numbers[name] == 1)).any()]  # a class excludes others
@@ -146,7 +146,7 @@ def _ask_about_zeros(path: Path, n_empty: int, n_rows: int, columns: list[str]) 
     )
 
 
-def _numbers(cells: pd.Series) -> pd.Series:
+def as_numbers(cells: pd.Series) -> pd.Series:
     """Numbers, with 1 and 0 for true and false, or for a whole column of other such answers; NaN for other text."""
     lower = cells.str.lower()
     for answers in ANSWERS[1:]:
@@ -164,7 +164,7 @@ def _is_binary(numbers: pd.Series, blank: pd.Series) -> bool:
 def from_single_column(rows: pd.DataFrame) -> Labels | None:
     """The diagnoses of one column of zeros and ones: what it is called, and the rest."""
     columns = _unreserved(rows)
-    numbers, blank = rows[columns].apply(_numbers), rows[columns] == ""
+    numbers, blank = rows[columns].apply(as_numbers), rows[columns] == ""
     binary = [name for name in columns if _is_binary(numbers[name], blank[name]) and (numbers[name] == 1).any()]
     known = [name for name in binary if code_of(name) in NAMES]
     if names_details(rows):  # then a column of any name is rather a detail

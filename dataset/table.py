@@ -23,7 +23,7 @@ from dataset.choice import Choice
 from dataset.classes import describe_unknown, is_no_diagnosis, positions_of
 from dataset.columns import DETAILS, find_column, names_details
 from dataset.csvfile import CONTROL, printable
-from dataset.groups import join_groups
+from dataset.groups import join_groups, name_within_patients
 from dataset.layout import Layout, find
 from dataset.names import rows_of
 from dataset.roles import SPLITS
@@ -75,7 +75,8 @@ def read_layout(layout: Layout, choice: Choice, complete: bool = True) -> tuple[
     no_mask = (table["status"] != LEFT_OUT) & (table["mask_path"] == "")
     leave_out(table, no_mask & table["label"].isna(), "mask is missing")
     table.loc[no_mask & table["label"].notna(), ["status", "reason"]] = LABEL_ONLY, "mask is missing"
-    table = table.join(_read_details(layout, table["image"]))
+    details, anew = _read_details(layout, table["image"])
+    table, remarks = table.join(details), remarks + anew
     return table.assign(group=join_groups(table)), remarks
 
 
@@ -135,8 +136,11 @@ def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
     table.loc[chosen & (table["status"] != LEFT_OUT), ["status", "reason"]] = LEFT_OUT, reason
 
 
-def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
-    """Lesion, patient, age, sex and site of each row, each from the first table that knows it, the truth last."""
+def _read_details(layout: Layout, images: pd.Series) -> tuple[pd.DataFrame, list[str]]:
+    """Lesion, patient, age, sex and site of each row, each from the first table that knows it, the truth last.
+
+    With remarks.
+    """
     sources = [source.rows for source in _detail_sources(layout)] + ([layout.source.rows] if layout.source else [])
     found: dict[str, pd.Series] = {}
     for rows in sources:
@@ -153,9 +157,10 @@ def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
             found[name] = found[name].fillna(values) if name in found else values
     details = pd.DataFrame(found, index=images.index).reindex(columns=list(DETAILS))
     details["age"] = pd.to_numeric(details["age"], errors="coerce")
-    details["lesion_known"] = details["lesion_id"].notna()
-    details["lesion_id"] = details["lesion_id"].astype(object).where(details["lesion_known"], images)
-    return details
+    lesion, is_anew = name_within_patients(*(details[name].astype(object) for name in ("lesion_id", "patient_id")))
+    details["lesion_known"] = lesion.notna()
+    details["lesion_id"] = lesion.astype(object).where(details["lesion_known"], images)
+    return details, ["Lesion numbers begin anew with each patient: a lesion is patient/number."] * is_anew
 
 
 def _says_nothing(text: object) -> bool:
