@@ -132,9 +132,10 @@ def _refuse_unread(folder: Path, found: Found, images: Index) -> None:
     """Raises ValueError if a file of another kind, such as a workbook, seems to hold the diagnoses."""
     for path in found.other_tables:
         if mentions(path, images):
+            name = Path(path.stem).with_suffix(".csv")
             raise ValueError(
-                f"{path} names images of {os.path.abspath(folder)} and is not read. Save its table as "
-                f"{path.with_suffix('.csv').name} (CSV UTF-8), or move it out of the folder if it holds no diagnoses."
+                f"{path} names images of {os.path.abspath(folder)} and is not read. Save its table as {name} (CSV "
+                "UTF-8), or move it out of the folder if it holds no diagnoses."
             )
 
 
