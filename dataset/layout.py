@@ -16,7 +16,7 @@ from dataset.choice import Choice, as_flag
 from dataset.classes import HAM10000, code_of, is_diagnosis
 from dataset.files import Found, Mask, is_output, look, mentions
 from dataset.folders import class_folders, refuse_pairs
-from dataset.labels import Labels, choose, no_labels
+from dataset.labels import Labels, choose, no_labels, refuse_zeros
 from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unfound_name, unique_names
 from dataset.roles import MASK, is_neutral, part_of_name, role_of, role_of_name
 from dataset.sources import Source, choose_source
@@ -83,7 +83,7 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
     source, others, remarks = choose_source(folder, found.tables, everything, zeros)
     if source:
         _refuse_rival(source, found, wanted)
-        return _from_source(folder, source, found, others, remarks, wanted)
+        return _from_source(folder, source, found, others, remarks, wanted, zeros)
     _refuse_unread(folder, found, everything)
     rows, labels, files, said = class_folders(folder, found, wanted)
     remarks += said
@@ -96,6 +96,7 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
             pd.DataFrame({"image": unique_names(files)}, dtype=str),
             no_labels(pd.DataFrame(index=range(len(files)))),
         )
+    refuse_zeros(zeros, labels.where)
     return _layout(folder, None, rows, labels, list(rows["image"]), files, found, others, remarks)
 
 
@@ -152,7 +153,7 @@ def _nothing(folder: Path, names: list[str], found: Found, remarks: list[str]) -
 
 
 def _from_source(
-    folder: Path, source: Source, found: Found, others: list[Source], remarks: list[str], wanted: Choice
+    folder: Path, source: Source, found: Found, others: list[Source], remarks: list[str], wanted: Choice, zeros: str
 ) -> Layout:
     """The layout of a folder whose images a table names."""
     rows = source.rows
@@ -160,7 +161,7 @@ def _from_source(
         raise ValueError(f"{source.path} has no rows. Expected one row per image.")
     if lacking := "images" if "image" not in rows else "" if source.readings else "classes":
         raise ValueError(f"{source.path} names no {lacking}; it has {', '.join(rows.columns[:12])}. {EXPECTED}")
-    labels = choose(source.readings, source.path, wanted.wanted())
+    labels = choose(source.readings, source.path, wanted.wanted(), zeros)
     files = _files_of(folder, source, found)
     used = list({file.path: file for file in files if file}.values())
     called = dict(zip((file.path for file in used), unique_names(used)))

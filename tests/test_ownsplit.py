@@ -12,6 +12,7 @@ from dataset.csvfile import read_back
 from dataset.layout import find
 from dataset.ownsplit import own_split
 from dataset.prepare import Reading, decode, split
+from dataset.roles import SPLITS
 from dataset.splits import complete_split, describe_own
 from dataset.table import LEFT_OUT, USED
 
@@ -328,3 +329,15 @@ def test_a_split_of_few_images_is_asked_about(tmp_path):
     ):
         own_split(find(place))
     assert sorted(own_split(find(place), str(place / "demo.csv")).parts)[-2:] == ["test", "train"]
+
+
+def test_parts_of_other_words_are_asked_about_and_the_advice_can_be_pasted(tmp_path):
+    place = images(tmp_path / "data")
+    words = {"train": ["old, thin", "b=c"], "val": ["it's x", "y"], "test": ["it's x", "y"]}
+    rows = [f'i{k},"{words[part][k % 2]}",{part}' for k, part in enumerate(parts_by_hand())]
+    (place / "t.csv").write_text("\n".join(["image,label,split", *rows]))
+    with pytest.raises(ValueError, match="with none in common") as refused:
+        made(place, tmp_path)
+    flag = str(refused.value).partition("--classes ")[2].split("\n")[0]
+    parts, _, prepared = made(place, tmp_path, classes=shlex.split(flag))
+    assert list(prepared.table["label"].cat.categories) == ["old, thin", "b=c", "y"] and set(parts) == {*SPLITS}
