@@ -59,6 +59,7 @@ class Found(NamedTuple):
     tables: list[Path]
     other_tables: list[Path]  # of kinds that are not read
     passed_over: Counter  # pictures by the reason why they are no data
+    pairs: dict[str, Mask] = {}  # noqa: RUF012, masks that a table names, by their image's path
 
     @property
     def pictures(self) -> list[File]:

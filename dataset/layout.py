@@ -17,6 +17,7 @@ from dataset.classes import HAM10000, code_of, is_diagnosis
 from dataset.files import Found, Mask, is_output, look, mentions
 from dataset.folders import class_folders, refuse_pairs
 from dataset.labels import Labels, choose, no_labels, refuse_zeros
+from dataset.maskcolumn import paired
 from dataset.names import File, Index, image_name, loose, nearest, one_of, refuse_two_places, unfound_name, unique_names
 from dataset.roles import MASK, is_neutral, part_of_name, role_of, role_of_name
 from dataset.sources import Source, choose_source
@@ -81,6 +82,7 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
     found = look(folder)
     everything = Index([*found.images, *found.untold, *found.orphans])
     source, others, remarks = choose_source(folder, found.tables, everything, zeros)
+    found = paired(found, [*filter(None, [source]), *others])
     if source:
         _refuse_rival(source, found, wanted)
         return _from_source(folder, source, found, others, remarks, wanted, zeros)
@@ -213,7 +215,9 @@ def _layout(
 ) -> Layout:
     """The layout with each image's mask, and remarks on what is not used."""
     used = {file.path for file in files if file}
-    masks = masks_of(files, [mask for mask in found.masks if mask.file.path not in used])
+    paths = {mask.file.path for mask in found.pairs.values()} | used
+    masks = masks_of(files, [mask for mask in found.masks if mask.file.path not in paths])
+    masks = [found.pairs.get(file.path, mask) if file else None for file, mask in zip(files, masks)]
     unused = [file for file in [*found.images, *found.untold] if file.path not in used]
     if unused:
         places = sorted({"/".join(file.place) or "." for file in unused})

@@ -51,6 +51,11 @@ def own_split(layout: Layout, split_file: str = "") -> Own:
     found = [_refuse_two_parts(one, layout) for one in found]
     for other in layout.others:
         found += [_by_name(one, other.rows["image"], layout) for one in _in(other.rows, other.name, other.path)]
+    lists = [one for one in layout.others if list(one.rows) == ["image"] and one.part]
+    if lists:
+        rows = pd.concat([one.rows.assign(part=one.part) for one in lists], ignore_index=True)
+        own = Own(rows["part"].astype(object), " and ".join(one.name for one in lists))
+        found.append(_by_name(own, rows["image"], layout))
     found.append(Own(_of_folders(layout), "the folders' names"))
     used, unused = [one for one in found if _is_split(one)], [one for one in found if not _is_split(one)]
     remarks = tuple(

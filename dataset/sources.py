@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataset.classes import NAMES, code_of
-from dataset.columns import LABEL_COLUMNS, find_column, names_details
+from dataset.classes import NAMES, code_of, is_diagnosis
+from dataset.columns import LABEL_COLUMNS, find_column, is_known, names_details
 from dataset.labels import Labels, read_labels
 from dataset.names import Index, image_name, named
 from dataset.roles import SPLITS, part_of
@@ -79,10 +79,12 @@ def choose_source(
     if serious := [error for error, is_serious in broken.values() if is_serious]:
         raise serious[0]
     able = [one for one in tables if "image" in one.rows and one.has_diagnoses()]
+    if not able:
+        _refuse_lists(folder, tables)
     others = [one for one in tables if one not in able]
     remarks = _say_broken(broken, strangers, folder)
     useful = [one for one in others if able and names_details(one.rows)]
-    remarks += [_say_without(one) for one in others if len(one.rows.columns) > 1 and one not in useful]
+    remarks += [_say_without(one) for one in others if one not in useful]
     if not able:
         truths = [one for one in tables if one.is_truth]
         return (truths[0] if truths else None), [one for one in tables if one not in truths[:1]], remarks
@@ -137,8 +139,22 @@ def _say_without(one: Source) -> str:
         return f"{one.name} has no rows and is not used."
     if column := find_column(one.rows, LABEL_COLUMNS):
         return f"{one.name} is not used: its column {column} names no diagnosis in any row."
-    columns = ", ".join(name for name in one.rows if name != "image")[:200]
+    columns = ", ".join(name for name in one.rows if name != "image" and not is_known(name))[:200]
+    if not columns:
+        return f"{one.name} names images and no diagnoses."
     return f"{one.name} names images and no diagnoses; if one of its columns {columns} does, call it label."
+
+
+def _refuse_lists(folder: Path, tables: list[Source]) -> None:
+    """Raises ValueError if tables of nothing but names are called as diagnoses."""
+    lists = [one for one in tables if list(one.rows) == ["image"] and is_diagnosis(code_of(one.path.stem))]
+    if len(lists) > 1:
+        names = ", ".join(one.name for one in lists)
+        raise ValueError(
+            f"{os.path.abspath(folder)} has lists of images that are called as diagnoses: {names}. Expected one table: "
+            f"write {lists[0].path.stem} behind each name of {lists[0].name}, and so on, join them into labels.csv "
+            "with the columns image and label, and remove the lists."
+        )
 
 
 class _Joined(Source):

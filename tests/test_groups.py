@@ -55,7 +55,7 @@ def test_no_patient_is_in_two_parts(tmp_path):
     assert "of the same lesion or patient in train; in this split, 0 have" in said[0]
 
 
-@pytest.mark.parametrize("name", ["patient_id", "Patient ID", "patient"])
+@pytest.mark.parametrize("name", ["patient_id", "Patient ID", "patient", "PID", "Patient Number", "patient_no"])
 def test_patients_alone_are_enough(tmp_path, name):
     place = patients_folder(tmp_path / "data", f"image,label,number,{name}")
     table = read_table(place)
@@ -171,3 +171,31 @@ def test_a_lesion_that_few_patients_share_or_that_is_no_small_number_joins_them(
     assert name_within_patients(pd.Series(lesions), patient)[0].tolist() == lesions
     table = pd.DataFrame({"lesion_id": lesions, "patient_id": patient})
     assert join_groups(table)[:4].nunique() == 1
+
+
+@pytest.mark.parametrize("name", ["lesion", "Lesion Number", "lesionId"])
+def test_lesions_are_known_by_other_names_too(tmp_path, name):
+    table = read_table(patients_folder(tmp_path / "data", f"image,label,{name},number"))
+    assert table["lesion_known"].all() and table["lesion_id"].nunique() == 36
+
+
+def test_a_column_lesion_of_words_is_of_diagnoses(tmp_path):
+    place = patients_folder(tmp_path / "data", "image,lesion,number,remark")
+    table = read_table(place)
+    assert not table["lesion_known"].any() and set(table["label"]) == {"MEL", "NV"}
+
+
+def test_patients_by_names_of_several_images_are_named_with_what_to_write(tmp_path):
+    for site in "ab":
+        for k in range(3):
+            (tmp_path / site).mkdir(exist_ok=True)
+            picture(k + 10 * (site == "b")).save(tmp_path / site / f"{k}.png")
+    cells = [f"{site}/{k}.png" for site in "ab" for k in range(3)]
+    (tmp_path / "t.csv").write_text("image,label\n" + "".join(f"{cell},{cell[0]}\n" for cell in cells))
+    (tmp_path / "patients.csv").write_text("image,patient_id\n" + "".join(f"{k}.png,P\n" for k in range(3)))
+    _, said = read_layout(find(tmp_path), Choice({}))
+    assert (
+        "3 names in patients.csv, such as 0.png, stand for several images" in said[-1] and "as in a/0.png." in said[-1]
+    )
+    (tmp_path / "patients.csv").write_text("image,patient_id\n" + "".join(f"{cell},P\n" for cell in cells))
+    assert read_table(tmp_path)["group"].nunique() == 1

@@ -341,3 +341,12 @@ def test_parts_of_other_words_are_asked_about_and_the_advice_can_be_pasted(tmp_p
     flag = str(refused.value).partition("--classes ")[2].split("\n")[0]
     parts, _, prepared = made(place, tmp_path, classes=shlex.split(flag))
     assert list(prepared.table["label"].cat.categories) == ["old, thin", "b=c", "y"] and set(parts) == {*SPLITS}
+
+
+def test_lists_called_as_parts_are_a_split(tmp_path):
+    place = images(tmp_path / "data")
+    write(place / "t.csv", "image,label", [(f"i{k}", labelled(k)) for k in range(N)])
+    for part in ("train", "val", "test"):
+        names = [f"images/i{k}.png" for k, of in enumerate(parts_by_hand()) if of == part]
+        (place / f"{part}.txt").write_text("\n".join(names))
+    assert list(own_split(find(place)).parts) == parts_by_hand()

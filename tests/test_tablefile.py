@@ -225,3 +225,19 @@ def test_a_table_without_any_diagnosis_is_named_with_the_reason(photos, rows, wh
     (photos / "labels.csv").write_text(f"image,label\n{rows}")
     (photos / "t.csv").write_text("\n".join(LINES), encoding="utf-8")
     assert "labels.csv" in find(photos).describe() and why in find(photos).describe()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".txt"])
+def test_lists_that_are_called_as_diagnoses_are_refused_and_what_to_do_works(photos, suffix):
+    for name, cells in (("melanoma", "a.jpg\n"), ("nevus", "b.jpg\né.jpg\n")):
+        (photos / f"{name}{suffix}").write_text("image\n" * (suffix == ".csv") + cells, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"lists of images that are called as diagnoses: melanoma.*labels\.csv"):
+        find(photos)
+    (photos / "labels.csv").write_text("image,label\na.jpg,melanoma\nb.jpg,nevus\n")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV"}
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".jpg.png", ".JPG"])
+def test_a_name_with_another_suffix_than_the_files_is_found(photos, suffix):
+    (photos / "t.csv").write_text(f"image,label\na{suffix},mel\nb{suffix},nv\n")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV"}
