@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dataset.columns import MASK_COLUMNS, find_column
 from dataset.files import Found, as_mask
-from dataset.names import File, Index
+from dataset.names import File, Index, named
 from dataset.sources import Source
 
 
@@ -17,6 +17,8 @@ def paired(found: Found, tables: Sequence[Source]) -> Found:
     mask_of: dict[str, File] = {}
     for one in tables:
         if column := find_column(one.rows, MASK_COLUMNS):
+            if n := sum(bool(named(cell).suffix) and cell not in files for cell in one.rows[column]):
+                found.passed_over[f"masks that {one.name} names are not there"] += n
             pairs = zip(*(files.files_of(list(one.rows[name])) for name in ("image", column)))
             mask_of |= {
                 image[0].path: mask[0] for image, mask in pairs if len(image) == len(mask) == 1 and image != mask

@@ -134,7 +134,7 @@ def _refuse_two_parts(one: Own, layout: Layout) -> Own:
 
 
 def _two_parts(where: str, name: str) -> str:
-    return f"{where} puts {name!r} into several parts. Remove all but one of its rows, or pass --split-file none."
+    return f"{name!r} is in several parts by {where}. Remove all but one of its rows, or pass --split-file none."
 
 
 def _refuse_doubt(best: Own, splits: list[Own], layout: Layout) -> None:

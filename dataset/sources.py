@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.classes import NAMES, code_of, is_diagnosis
-from dataset.columns import LABEL_COLUMNS, find_column, is_known, names_details
+from dataset.columns import LABEL_COLUMNS, are_parts, find_column, is_known, names_details
 from dataset.labels import Labels, read_labels
 from dataset.names import Index, image_name, named
 from dataset.roles import SPLITS, part_of
@@ -83,7 +83,11 @@ def choose_source(
         _refuse_lists(folder, tables)
     others = [one for one in tables if one not in able]
     remarks = _say_broken(broken, strangers, folder)
-    useful = [one for one in others if able and names_details(one.rows)]
+    useful = [
+        one
+        for one in others
+        if able and (names_details(one.rows) or any(are_parts(one.rows[name]) for name in one.rows))
+    ]
     remarks += [_say_without(one) for one in others if one not in useful]
     if not able:
         truths = [one for one in tables if one.is_truth]

@@ -3,6 +3,7 @@
 import pytest
 from conftest import disc, picture
 
+from dataset.layout import find
 from dataset.table import MASK_ONLY, USED, read_table
 
 
@@ -23,3 +24,9 @@ def test_a_column_of_masks_pairs_them_with_the_images(tmp_path, folder, column, 
     assert len(table) == 3 and (table["status"] == (USED if labels else MASK_ONLY)).all()
     for image, mask in zip(table["image_path"], table["mask_path"]):
         assert image.endswith(f"images/i{2 - int(mask[-5])}.jpg") and f"/{folder}/m" in mask
+
+
+def test_masks_that_are_named_and_not_there_are_counted(tmp_path):
+    picture().save(tmp_path / "a.jpg")
+    (tmp_path / "t.csv").write_text("image,mask,label\na.jpg,gone.png,mel\n")
+    assert "Passed over: 1 masks that t.csv names are not there." in find(tmp_path).describe()
