@@ -234,7 +234,7 @@ def from_column(values: pd.Series, name: str) -> Labels | None:
     if values.str.lower().isin([*TRUTH, ""]).all():
         values = values.str.lower().map({"true": "1", "false": "0", "": ""})
     codes = {text: "" if is_no_diagnosis(text) else code for text, code in codes_of(values[values != ""]).items()}
-    code = values.map(codes).fillna("").astype(object)
+    code = values.map(lambda text: codes.get(text, "")).astype(object)
     classes = set(code) - {""}
     if not classes:
         return None
