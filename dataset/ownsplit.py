@@ -108,9 +108,11 @@ def _by_name(one: Own, cells: pd.Series, layout: Layout) -> Own:
         return one
     names = set(layout.names)
     index = Index({file.path: file for file in layout.images if file}.values())
-    strange = [cell for cell in cells[one.parts != ""] if cell not in index and image_name(cell) not in names]
+    told = cells[one.parts != ""]
+    unclear = [cell for cell, some in zip(told, index.files_of(list(told))) if len(some) != 1]
+    strange = [cell for cell in unclear if image_name(cell) not in names]
     remarks = [
-        f"{len(strange):,} of {len(cells):,} rows of {one.where} name no image that is there (e.g. {name})."
+        f"{len(strange):,} of {len(cells):,} rows of {one.where} name no image that is there, or several (e.g. {name})."
         for name in strange[:1]
     ]
     found = pd.Series("", index=layout.rows.index, dtype=object)

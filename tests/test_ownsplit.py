@@ -227,6 +227,9 @@ def test_a_split_file_and_lesions_of_names_with_their_folder_go_to_the_right_one
     write(tmp_path / "s.csv", "image,split", list(zip(cells, given)))
     parts, _, prepared = made(place, tmp_path, split_file=str(tmp_path / "s.csv"))
     assert list(parts) == given and list(prepared.table["lesion_id"]) == [f"L{k}" for k in range(16)]
+    write(tmp_path / "s.csv", "image,split", [*zip(cells, given), ("0.png", "train")])
+    (remark,) = own_split(find(place), str(tmp_path / "s.csv")).remarks
+    assert "1 of 17 rows" in remark and "or several (e.g. 0.png)" in remark
 
 
 def test_the_splits_that_a_run_has_written_can_be_used_again(tmp_path):
@@ -265,7 +268,7 @@ def test_a_split_file_of_any_header_or_none_is_read_and_rows_of_no_image_are_cou
     (tmp_path / "s.csv").write_text("\n".join([*head, *rows]))
     parts, said, prepared = made(place, tmp_path, split_file=str(tmp_path / "s.csv"))
     assert [parts[f"i{k}"] for k in range(N)] == parts_by_hand()
-    remark = f"1 of {N + 1} rows of {tmp_path / 's.csv'} name no image that is there (e.g. elsewhere)."
+    remark = f"1 of {N + 1} rows of {tmp_path / 's.csv'} name no image that is there, or several (e.g. elsewhere)."
     assert remark in said and remark in prepared.remarks
 
 
