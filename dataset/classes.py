@@ -248,7 +248,9 @@ def describe_unknown(classes: Sequence[str]) -> str:
     if not unknown:
         return ""
     some = ", ".join(map(quoted, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-    example = shlex.join([f"malignant={quoted(unknown[0])}", "benign=..."])
+    ill = [code for code in classes if is_malignant(code) or code == unknown[-1]]
+    parts = {"malignant": ill, "benign": [code for code in classes if code not in ill]}
+    example = shlex.join(f"{name}={','.join(map(quoted, codes))}" for name, codes in parts.items() if codes)
     return (
         f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold: name it, as "
         f"in --classes {example}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from dataset.names import Index, named
+from dataset.roles import PART_WORDS
 
 # Columns by what they hold, in any case, with or without _ and blanks; the first of the names that is there counts.
 IMAGE_COLUMNS = (
@@ -25,17 +26,25 @@ IMAGE_COLUMNS = (
     *("photo", "photograph", "picture_id", "photo_id", "clinic"),
 )
 LABEL_COLUMNS = ("label", "labels", "class", "dx", "diagnosis", "diagnostic", "target", "benign_malignant", "iddx_full")
+LABEL_COLUMNS += ("clinical_diagnosis", "label_name", "class_name", "diagnosis_name")
 LABEL_COLUMNS += tuple(f"{name}_{level}" for name in ("diagnosis", "iddx") for level in range(1, 6))
 DETAILS = {  # column of the table, and its names in files
-    "lesion_id": ("lesion_id",),
-    "patient_id": ("patient_id", "patient", "subject_id", "pat_id"),
+    "lesion_id": ("lesion_id", "lesion_number", "lesion_no", "lesion_nr"),
+    "patient_id": (
+        *("patient_id", "patient", "subject_id", "subject", "pat_id", "pid"),
+        *("patient_number", "patient_no", "patient_nr"),
+    ),
     "age": ("age", "age_approx"),
     "sex": ("sex", "gender"),
     "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
 }
+MASK_COLUMNS = tuple(
+    f"{name}{end}" for name in ("mask", "segmentation", "seg") for end in ("", "_path", "_file", "_image")
+)
+MASK_COLUMNS += ("masks", "mask_filename", "mask_name", "mask_id")
 NUMBERS = {"id", "name", "no", "nr", "num", "number", "index", "case", "caseid", "key", "nameid"}  # of images, perhaps
-FLAGS = ("is_train", "is_val", "is_test", "train", "val", "valid", "validated", "test", "duplicate")  # are no classes
-SPLIT_COLUMNS = ("split", "set", "subset", "part", "partition", "fold", "phase", "usage")
+FLAGS = ("validated", "duplicate")  # are no classes, as is_test and train are none
+SPLIT_COLUMNS = ("split", "set", "subset", "part", "partition", "fold", "kfold", "phase", "usage", "data_split")
 
 
 def squashed(name: str) -> str:
@@ -45,13 +54,13 @@ def squashed(name: str) -> str:
 
 _IMAGE = {squashed(name): position for position, name in enumerate(IMAGE_COLUMNS)}
 _RESERVED = _IMAGE.keys() | {
-    squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, FLAGS, *DETAILS.values()) for name in names
+    squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, FLAGS, MASK_COLUMNS, *DETAILS.values()) for name in names
 }
 
 
 def is_known(name: str) -> bool:
     """Whether a column is one of images, labels, details or parts."""
-    return squashed(name) in _RESERVED
+    return squashed(name) in _RESERVED or bool(part_flags([name]))
 
 
 def names_images(names: Iterable[str]) -> bool:
@@ -61,14 +70,40 @@ def names_images(names: Iterable[str]) -> bool:
 
 def names_details(names: Iterable[str]) -> bool:
     """Whether one of these columns is called as a detail, or as the part of a split."""
-    wanted = {squashed(name) for names in (*DETAILS.values(), SPLIT_COLUMNS) for name in names}
+    wanted = {squashed(name) for names in (*DETAILS.values(), SPLIT_COLUMNS, ["lesion"]) for name in names}
     return any(squashed(name) in wanted for name in names)
+
+
+def are_parts(cells: pd.Series) -> bool:
+    """Whether a column, whatever it is called, holds the words train and test, or train and val, and no others."""
+    words = {cell.lower() for cell in cells.unique() if cell}
+    return words <= PART_WORDS.keys() and {"train"} < {PART_WORDS[word] for word in words}
+
+
+def part_flags(names: Iterable[str]) -> dict[str, str]:
+    """The part of a split that each column called as a flag stands for: is_test, train."""
+    parts = {name: PART_WORDS.get(squashed(name).removeprefix("is"), "") for name in names}
+    return {name: part for name, part in parts.items() if part}
 
 
 def find_column(columns: Iterable[str], spellings: Iterable[str]) -> str | None:
     """The first of the columns called by one of these names, in the names' order."""
     by_key = {squashed(name): name for name in reversed(list(columns))}
     return next((by_key[key] for key in map(squashed, spellings) if key in by_key), None)
+
+
+def detail_columns(rows: pd.DataFrame) -> dict[str, str]:
+    """The column of each detail that a table has; one called lesion is of ids if most of its cells have digits."""
+    found = {name: find_column(rows, spellings) for name, spellings in DETAILS.items()}
+    lesion = find_column(rows, ["lesion"])
+    if (
+        not found["lesion_id"]
+        and lesion
+        and rows[lesion].nunique() > 2
+        and rows[lesion].str.contains(r"\d").mean() > 0.5
+    ):
+        found["lesion_id"] = lesion
+    return {name: column for name, column in found.items() if column}
 
 
 def with_image_column(rows: pd.DataFrame, images: Index | None = None) -> pd.DataFrame:

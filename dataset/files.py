@@ -1,9 +1,11 @@
 """What lies in a data folder: its pictures by role, its tables, and what is passed over, by reason."""
 
+import gzip
 import itertools
 import os
 import unicodedata
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -32,7 +34,11 @@ from dataset.roles import (
 from dataset.tablefile import header_of
 
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".dat")  # and files without suffix
-OTHER_TABLES = (*(".xlsx", ".xls", ".ods", ".json", ".jsonl", ".parquet", ".feather", ".pkl", ".mat", ".xml"),)
+OTHER_TABLES = (
+    *(".xlsx", ".xlsm", ".xls", ".ods", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".parquet", ".feather", ".pkl"),
+    *(".mat", ".npz", ".npy", ".h5", ".hdf5", ".arff", ".sqlite", ".gz", ".zip"),
+)
+SEARCHED = (".xml", ".json", ".npy", *TABLES)  # parts of a zip archive that may be tables
 MOST_BARE = 50  # files without suffix in one folder that are looked into: more are no tables
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")  # of files that are pictures
 N_LOOKED_AT = 12  # pictures of a kind whose content is looked at where names leave a doubt
@@ -58,6 +64,7 @@ class Found(NamedTuple):
     tables: list[Path]
     other_tables: list[Path]  # of kinds that are not read
     passed_over: Counter  # pictures by the reason why they are no data
+    pairs: dict[str, Mask] = {}  # noqa: RUF012, masks that a table names, by their image's path
 
     @property
     def pictures(self) -> list[File]:
@@ -139,7 +146,12 @@ def look(data_dir: str | Path) -> Found:
         if n := sum(_holds_picture(os.path.join(place, name)) for name in bare):
             passed_over["pictures without a suffix (name them .jpg, or as what they are)"] += n
         tables += _tables_in(place, names)
-        other_tables += [Path(place, name) for name in names if name.lower().endswith(OTHER_TABLES)]
+        of_other_kinds = [name for name in names if name.lower().endswith(OTHER_TABLES) and not name.startswith(".")]
+        other_tables += [Path(place, name) for name in of_other_kinds]
+        passed_over.update(
+            f"{os.path.splitext(name)[1].lower()} files, a kind that is not read (save a table as CSV)"
+            for name in of_other_kinds
+        )
     _settle_doubt(files)
     images, untold, masks, orphans, n_other = _beside(files)
     if n_other:
@@ -270,12 +282,17 @@ def mentions(path: Path, images: Index) -> bool:
     try:
         if path.stat().st_size > MOST_SEARCHED:
             return False
-        content = path.read_bytes()
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
+            content = file.read(MOST_SEARCHED)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as workbook:
                 parts = [part for part in workbook.infolist() if part.file_size < MOST_SEARCHED]
-                content = b"".join(workbook.read(part) for part in parts if part.filename.endswith(".xml"))
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+                content = b"".join(workbook.read(part) for part in parts if part.filename.lower().endswith(SEARCHED))
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError):
         return False
-    as_written: tuple[Callable[[str], bytes], ...] = (str.encode, lambda name: name.encode("utf-16-le"))
+    as_written: tuple[Callable[[str], bytes], ...] = (
+        str.encode,
+        lambda name: name.encode("utf-16-le"),
+        lambda name: name.encode("utf-32-le"),  # as NumPy writes text
+    )
     return sum(any(write(name) in content for write in as_written) for name in some) * 2 > len(some) > 0

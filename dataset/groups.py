@@ -29,6 +29,23 @@ def join_groups(table: pd.DataFrame) -> pd.Series:
     return pd.Series(first[lesion_code], index=table.index, dtype=object)
 
 
+def name_within_patients(lesion: pd.Series, patient: pd.Series) -> tuple[pd.Series, bool]:
+    """Lesion ids as patient/lesion where they are numbers that begin anew with each patient, and whether they are.
+
+    They are where most images have a number that several patients have. Without its patient such a number says nothing.
+
+    Examples
+    --------
+    >>> name_within_patients(pd.Series(["1", "2", "1"]), pd.Series(["A", "A", "B"]))[0].tolist()
+    ['A/1', 'A/2', 'B/1']
+    """
+    is_number = lesion.str.fullmatch(r"(?:[^\W\d_]{0,10}[\s_-]*)\d{1,3}", na=False).astype(bool)
+    n_patients = patient[is_number].groupby(lesion).transform("nunique").reindex(lesion.index)
+    if not is_number.any() or 2 * (n_patients[is_number & patient.notna()] > 1).sum() <= is_number.sum():
+        return lesion, False
+    return lesion.mask(is_number, patient + "/" + lesion), True
+
+
 def groups_of(table: pd.DataFrame) -> pd.Series:
     """What a table's images are drawn and split by: its column group, or lesion_id where it has none."""
     return table["group"] if "group" in table else table["lesion_id"]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dataset.classes import NAMES, code_of, codes_of, in_order, is_known, is_no_diagnosis, key_of
-from dataset.columns import LABEL_COLUMNS, find_column, names_details
+from dataset.classes import NAMES, code_of, codes_of, in_order, is_known, is_no_diagnosis, key_of, quoted
+from dataset.columns import LABEL_COLUMNS, are_parts, find_column, names_details
 from dataset.columns import is_known as is_reserved
 
 TRUTH = {"true": 1.0, "false": 0.0}
@@ -26,6 +26,7 @@ class Labels(NamedTuple):
     classes: tuple[str, ...]
     code: pd.Series  # of each row's class, "" for none
     reason: pd.Series  # why it has none, else ""
+    has_zeros: bool = False  # whether --zeros can name the class of rows of 0
 
 
 def no_labels(rows: pd.DataFrame) -> Labels:
@@ -46,13 +47,15 @@ def read_labels(rows: pd.DataFrame, path: Path, zeros: str = "") -> list[Labels]
     ValueError : two columns mean the same class; many rows have no 1, and `zeros` is not given.
     """
     columns = [column for name in LABEL_COLUMNS if (column := find_column(rows, [name]))]
-    readings = [from_column(rows[column], column) for column in columns]
+    readings = [from_column(rows[column], column) for column in columns if not are_parts(rows[column])]
     of_columns = from_columns(rows, path, zeros)
     if of_columns and any(readings) and not set(of_columns.classes) & NAMES.keys():
         of_columns = None  # beside a diagnosis, columns of other zeros and ones are rather of the patient
     readings = [of_columns, *readings]
     if not any(readings):
-        readings = [from_single_column(rows), *(from_known_words(rows[name], name) for name in _unreserved(rows))]
+        readings = [from_single_column(rows, zeros)]
+    if all(_is_coded(reading) for reading in filter(None, readings)):
+        readings += [from_known_words(rows[name], name) for name in _unreserved(rows)]
     found: list[Labels] = []
     for reading in filter(None, readings):
         if not any(_say_the_same(reading, other) for other in found):
@@ -78,19 +81,60 @@ def _same_groups(a: Labels, b: Labels) -> bool:
     return pairs["a"].is_unique and pairs["b"].is_unique
 
 
-def choose(readings: list[Labels], path: Path, wanted: Sequence[str]) -> Labels:
-    """The reading that knows the wanted classes, all or else some. Raises ValueError if several do."""
+def choose(readings: list[Labels], path: Path, wanted: Sequence[str], zeros: str = "") -> Labels:
+    """The reading that knows the wanted classes, all or else some.
+
+    Raises
+    ------
+    ValueError : several do, or the only one is doubtful; `zeros` is given, and it has no rows of zeros to name.
+    """
+    readings = _that_know(readings, wanted)
+    if len(readings) > 1:
+        raise ValueError(_ask_which(readings, path, wanted))
+    (reading,) = readings
+    if len(reading.classes) == 2 and reading.has_zeros and not any(map(is_known, reading.classes)) and not wanted:
+        names = " and ".join(reading.classes)
+        raise ValueError(
+            f"{path} has columns of 0 and 1, {names}, and nothing says that these are diagnoses. If they are, pass "
+            f"{_as_flag(reading.classes)}\nElse remove these columns."
+        )
+    refuse_zeros(zeros if not reading.has_zeros else "", reading.where)
+    return reading
+
+
+def refuse_zeros(zeros: str, where: str) -> None:
+    """Raises ValueError for a --zeros that can name nothing."""
+    if zeros:
+        raise ValueError(
+            f"--zeros {zeros} names rows of 0, but the diagnoses are read from: {where}. Leave --zeros out."
+        )
+
+
+def _that_know(readings: list[Labels], wanted: Sequence[str]) -> list[Labels]:
+    """The readings that have all the wanted classes, or else some, or else all readings."""
     keys = set(map(key_of, wanted))
     for knows in (keys.issubset, lambda classes: not keys.isdisjoint(classes)):
         readings = [reading for reading in readings if knows(set(map(key_of, reading.classes)))] or readings
-        if len(readings) == 1:
-            return readings[0]
+    return readings
+
+
+def _ask_which(readings: list[Labels], path: Path, wanted: Sequence[str]) -> str:
+    """That there are several readings, and how to choose: by classes that one of them has alone, if any has."""
     ways = " or ".join(f"{reading.where} ({', '.join(reading.classes[:4])})" for reading in readings)
-    example = shlex.join(readings[-1].classes[:6])
-    raise ValueError(
-        f"{path} can be read in {len(readings)} ways: {ways}. Choose with CLASSES, such as --classes {example}, or "
-        "remove the other columns."
-    )
+    known = {key_of(code) for reading in readings for code in reading.classes}
+    lacking = [word for word in wanted if key_of(word) not in known]
+    problem = f"{path} has no class {', '.join(lacking)}. It" if lacking else str(path)
+    told = [reading for reading in readings if len(_that_know(readings, reading.classes)) == 1]
+    if told:
+        remedy = f"Choose with CLASSES, such as {_as_flag(told[-1].classes)}, or remove the other columns."
+    else:
+        n = pd.concat([reading.code != readings[0].code for reading in readings[1:]], axis=1).any(axis=1).sum()
+        remedy = f"They differ in {n:,} rows. Correct these, or remove all of these columns but one."
+    return f"{problem} can be read in {len(readings)} ways: {ways}. {remedy}"
+
+
+def _as_flag(classes: Sequence[str]) -> str:
+    return f"--classes {shlex.join(map(quoted, classes))}"
 
 
 def _unreserved(rows: pd.DataFrame) -> list[str]:
@@ -104,7 +148,8 @@ def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | No
     """
     columns = _unreserved(rows)
     known = [name for name in columns if code_of(name) in NAMES]
-    numbers, blank = rows[columns].apply(_numbers), rows[columns] == ""
+    numbers, blank = rows[columns].apply(as_numbers), rows[columns] == ""
+    of_zeros = [name for name in columns if name not in known and (numbers[name] == 0).all()]
     is_known_class = (numbers[known] == 1).any(axis=1)
     others = [name for name in columns if name not in known and _is_binary(numbers[name], blank[name])]
     others = [name for name in others if not (is_known_class & (numbers[name] == 1)).any()]  # a class excludes others
@@ -135,7 +180,9 @@ def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | No
     for name in unknown:
         code, reason = code.mask(code == name, ""), reason.mask(code == name, _says_nothing(name))
     classes = [name for name in codes if name not in unknown]
-    return Labels(f"{len(classes)} columns of classes", in_order(classes, classes), code, reason)
+    where = f"{len(classes)} columns of classes"
+    where += f", without {', '.join(of_zeros[:4])}, 0 in each row" if of_zeros else ""
+    return Labels(where, in_order(classes, classes), code, reason, has_zeros=True)
 
 
 def _ask_about_zeros(path: Path, n_empty: int, n_rows: int, columns: list[str]) -> str:
@@ -146,7 +193,7 @@ def _ask_about_zeros(path: Path, n_empty: int, n_rows: int, columns: list[str]) 
     )
 
 
-def _numbers(cells: pd.Series) -> pd.Series:
+def as_numbers(cells: pd.Series) -> pd.Series:
     """Numbers, with 1 and 0 for true and false, or for a whole column of other such answers; NaN for other text."""
     lower = cells.str.lower()
     for answers in ANSWERS[1:]:
@@ -157,15 +204,15 @@ def _numbers(cells: pd.Series) -> pd.Series:
 
 
 def _is_binary(numbers: pd.Series, blank: pd.Series) -> bool:
-    """Whether a column holds nothing but 0, 1 and blanks for 0."""
-    return bool((numbers.isin([0, 1]) | blank).all() and ((numbers == 1).any() or not blank.any()))
+    """Whether a column holds 1, and else nothing but 0 and blanks for 0."""
+    return bool((numbers.isin([0, 1]) | blank).all() and (numbers == 1).any())
 
 
-def from_single_column(rows: pd.DataFrame) -> Labels | None:
-    """The diagnoses of one column of zeros and ones: what it is called, and the rest."""
+def from_single_column(rows: pd.DataFrame, zeros: str = "") -> Labels | None:
+    """The diagnoses of one column of zeros and ones: what it is called, and the rest, of the class `zeros`."""
     columns = _unreserved(rows)
-    numbers, blank = rows[columns].apply(_numbers), rows[columns] == ""
-    binary = [name for name in columns if _is_binary(numbers[name], blank[name]) and (numbers[name] == 1).any()]
+    numbers, blank = rows[columns].apply(as_numbers), rows[columns] == ""
+    binary = [name for name in columns if _is_binary(numbers[name], blank[name])]
     known = [name for name in binary if code_of(name) in NAMES]
     if names_details(rows):  # then a column of any name is rather a detail
         binary = known
@@ -173,11 +220,13 @@ def from_single_column(rows: pd.DataFrame) -> Labels | None:
         return None
     name = (known or binary)[0]
     positive = code_of(name)
-    negative = OPPOSITES.get(positive, f"not {positive}")
-    is_positive = numbers[name] == 1
-    code = pd.Series(np.where(is_positive, positive, negative), index=rows.index, dtype=object)
-    nothing = pd.Series("", index=rows.index)
-    return Labels(f"column {name} of zeros and ones", (negative, positive), code, nothing)
+    negative = code_of(zeros) if zeros else OPPOSITES.get(positive, f"not {positive}")
+    words = pd.Series(np.where(numbers[name] == 1, positive, negative), index=rows.index, dtype=object)
+    is_told = words.map(lambda word: word == positive or not is_no_diagnosis(word))
+    reason = pd.Series("", index=rows.index).mask(~is_told, _says_nothing(negative))
+    classes = (negative, positive) if is_told.all() else (positive,)
+    where = f"column {name} of zeros and ones"
+    return Labels(where, classes, words.where(is_told, ""), reason, has_zeros=True)
 
 
 def from_column(values: pd.Series, name: str) -> Labels | None:
@@ -185,7 +234,7 @@ def from_column(values: pd.Series, name: str) -> Labels | None:
     if values.str.lower().isin([*TRUTH, ""]).all():
         values = values.str.lower().map({"true": "1", "false": "0", "": ""})
     codes = {text: "" if is_no_diagnosis(text) else code for text, code in codes_of(values[values != ""]).items()}
-    code = values.map(codes).fillna("").astype(object)
+    code = values.map(lambda text: codes.get(text, "")).astype(object)
     classes = set(code) - {""}
     if not classes:
         return None

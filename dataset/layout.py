@@ -15,17 +15,9 @@ from dataset.choice import Choice, as_flag
 from dataset.classes import HAM10000, code_of, is_diagnosis, key_of
 from dataset.files import Found, Mask, look, mentions, written_mark
 from dataset.folders import class_folders, diagnosis_in, refuse_pairs
-from dataset.labels import Labels, choose, no_labels
-from dataset.names import (
-    File,
-    Index,
-    image_name,
-    nearest,
-    one_of,
-    refuse_two_places,
-    unfound_name,
-    unique_names,
-)
+from dataset.labels import Labels, choose, no_labels, refuse_zeros
+from dataset.maskcolumn import paired
+from dataset.names import File, Index, image_name, nearest, one_of, refuse_two_places, unfound_name, unique_names
 from dataset.pairs import by_image, masks_of
 from dataset.roles import MASK, is_neutral, role_of
 from dataset.sources import Source, choose_source
@@ -93,11 +85,12 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
     found = look(folder)
     everything = Index([*found.images, *found.untold, *found.orphans])
     source, others, remarks = choose_source(folder, found.tables, everything, zeros)
+    found = paired(found, [*filter(None, [source]), *others])
     if source and (why := _why_folders_count(source, found, wanted)):
         remarks.append(f"{source.name} is not used, for the folders name the classes: {why}.")
         source, others = None, [*others, source]
     if source:
-        return _from_source(folder, source, found, others, remarks, wanted)
+        return _from_source(folder, source, found, others, remarks, wanted, zeros)
     _refuse_unread(folder, found, everything)
     rows, labels, files, said = class_folders(folder, found, wanted)
     remarks += said
@@ -110,6 +103,7 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
             pd.DataFrame({"image": unique_names(files)}, dtype=str),
             no_labels(pd.DataFrame(index=range(len(files)))),
         )
+    refuse_zeros(zeros, labels.where)
     return _layout(folder, None, rows, labels, list(rows["image"]), files, found, others, remarks)
 
 
@@ -163,9 +157,10 @@ def _refuse_unread(folder: Path, found: Found, images: Index) -> None:
     """Raises ValueError if a file of another kind, such as a workbook, seems to hold the diagnoses."""
     for path in found.other_tables:
         if mentions(path, images):
+            name = Path(path.stem).with_suffix(".csv")
             raise ValueError(
-                f"{path} names images of {os.path.abspath(folder)} and is not read. Save its table as "
-                f"{path.with_suffix('.csv').name} (CSV UTF-8), or move it out of the folder if it holds no diagnoses."
+                f"{path} names images of {os.path.abspath(folder)} and is not read. Save its table as {name} (CSV "
+                "UTF-8), or move it out of the folder if it holds no diagnoses."
             )
 
 
@@ -184,7 +179,7 @@ def _nothing(folder: Path, names: list[str], found: Found, remarks: list[str]) -
 
 
 def _from_source(
-    folder: Path, source: Source, found: Found, others: list[Source], remarks: list[str], wanted: Choice
+    folder: Path, source: Source, found: Found, others: list[Source], remarks: list[str], wanted: Choice, zeros: str
 ) -> Layout:
     """The layout of a folder whose images a table names."""
     rows = source.rows
@@ -192,7 +187,7 @@ def _from_source(
         raise ValueError(f"{source.path} has no rows. Expected one row per image.")
     if lacking := "images" if "image" not in rows else "" if source.readings else "classes":
         raise ValueError(f"{source.path} names no {lacking}; it has {', '.join(rows.columns[:12])}. {EXPECTED}")
-    labels = choose(source.readings, source.path, wanted.wanted())
+    labels = choose(source.readings, source.path, wanted.wanted(), zeros)
     files, said = _files_of(folder, source, found)
     used = list({file.path: file for file in files if file}.values())
     called = dict(zip((file.path for file in used), unique_names(used)))
@@ -252,7 +247,9 @@ def _layout(
 ) -> Layout:
     """The layout with each image's mask, and remarks on what is not used."""
     used = {file.path for file in files if file}
-    masks = masks_of(files, [mask for mask in found.masks if mask.file.path not in used])
+    paths = {mask.file.path for mask in found.pairs.values()} | used
+    masks = masks_of(files, [mask for mask in found.masks if mask.file.path not in paths])
+    masks = [found.pairs.get(file.path, mask) if file else None for file, mask in zip(files, masks)]
     unused = [file for file in [*found.images, *found.untold] if file.path not in used]
     if unused:
         places = sorted({"/".join(file.place) or "." for file in unused})

@@ -124,7 +124,7 @@ def overlap(other: pd.DataFrame, other_thumbnails, known: pd.DataFrame, known_th
     counts if it is told apart from a mere number, which any data set may use.
     """
     lesions = known.loc[known["lesion_known"], "lesion_id"]
-    is_told = other["lesion_id"].astype(str).str.contains(r"[^\W\d_]")
+    is_told = other["lesion_id"].astype(str).str.contains(r"[^\W\d_][^/]*$")
     reason = pd.Series("", index=other.index)
     with Fingerprints(other_thumbnails, other["row"]) as theirs, Fingerprints(known_thumbnails, known["row"]) as ours:
         pictures = {a for a, _, _ in _near(theirs, ours, NEAR)}

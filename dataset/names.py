@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dataset.classes import code_of, is_diagnosis
-from dataset.roles import IMAGE_WORDS, READABLE, part_of
+from dataset.roles import IMAGE_WORDS, READABLE, UNREADABLE, part_of
 
 MAX_EXAMPLES = 3
 
@@ -49,7 +49,7 @@ def named(text: str) -> Named:
     *folders, name = unicodedata.normalize("NFC", text).replace("\\", "/").split("/")
     name = name[2:] if name[1:2] == ":" and name[0].isalpha() else name
     stem, suffix = os.path.splitext(name)
-    if suffix.lower() not in READABLE:
+    if suffix.lower() not in (*READABLE, *UNREADABLE):
         stem, suffix = name, ""
     return Named(tuple(one for one in folders if one not in ("", ".", "..") and one[1:] != ":"), stem, suffix)
 
@@ -67,7 +67,8 @@ def unfound_name(cell: str) -> str:
 
 
 def loose(stem: str) -> str:
-    """What spellings of a name share: case, zeros before numbers and .0 behind one make no difference."""
+    """What spellings of a name share: case, zeros before numbers, .0 behind one and a suffix make no difference."""
+    stem = os.path.splitext(stem)[0] if stem.lower().endswith(READABLE) else stem
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0$", r"\1", stem)).casefold()
 
 

@@ -70,14 +70,14 @@ def decode(
     layout = find(data_dir, choice, reading.zeros)
     table, of_classes = read_layout(layout, choice)
     say("\n".join([f"\n{data_dir}: {layout.describe()}", *of_classes]))
-    given, where = own_split(layout, reading.split_file)
-    if given is not None:
-        leave_out(table, given == "", splits.NO_PART)
+    own = own_split(layout, reading.split_file)
+    if own.parts is not None:
+        leave_out(table, own.parts == "", splits.NO_PART)
     table = splits.limit_table(table, limit, split_seed)
     table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
-    said = cautions(table)
+    said = [*own.remarks, *cautions(table)]
     say("\n".join([describe_table(table), *said]))
-    return Decoded(table, pixels, given, where, [*layout.remarks, *of_classes, *said])
+    return Decoded(table, pixels, own.parts, own.where, [*layout.remarks, *of_classes, *said])
 
 
 def split(

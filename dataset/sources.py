@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataset.classes import NAMES, code_of
-from dataset.columns import LABEL_COLUMNS, find_column, names_details
+from dataset.classes import NAMES, code_of, is_diagnosis
+from dataset.columns import LABEL_COLUMNS, are_parts, find_column, is_known, names_details
 from dataset.labels import Labels, read_labels
-from dataset.names import Index, named
+from dataset.names import Index, image_name, named
 from dataset.roles import SPLITS, part_of
 from dataset.tablefile import is_of_images, peek, read_rows
 
@@ -73,14 +73,22 @@ def choose_source(
         if at_top[0] in broken:
             raise broken[at_top[0]][0]
         source = next(one for one in tables if one.path == at_top[0])
-        return source, [one for one in tables if one is not source], _say_broken(broken, strangers, folder)
+        others = [one for one in tables if one is not source]
+        said = [_say_left(one, source, images) for one in others if one.has_diagnoses() and not _agree(one, source)]
+        return source, others, _say_broken(broken, strangers, folder) + said
     if serious := [error for error, is_serious in broken.values() if is_serious]:
         raise serious[0]
     able = [one for one in tables if "image" in one.rows and one.has_diagnoses()]
+    if not able:
+        _refuse_lists(folder, tables)
     others = [one for one in tables if one not in able]
     remarks = _say_broken(broken, strangers, folder)
-    useful = [one for one in others if able and names_details(one.rows)]
-    remarks += [_say_without(one) for one in others if len(one.rows.columns) > 1 and one not in useful]
+    useful = [
+        one
+        for one in others
+        if able and (names_details(one.rows) or any(are_parts(one.rows[name]) for name in one.rows))
+    ]
+    remarks += [_say_without(one) for one in others if one not in useful]
     if not able:
         truths = [one for one in tables if one.is_truth]
         return (truths[0] if truths else None), [one for one in tables if one not in truths[:1]], remarks
@@ -131,8 +139,26 @@ def _say_broken(broken: dict[Path, tuple[ValueError, bool]], strangers: list[str
 
 
 def _say_without(one: Source) -> str:
-    columns = ", ".join(name for name in one.rows if name != "image")[:200]
+    if one.rows.empty:
+        return f"{one.name} has no rows and is not used."
+    if column := find_column(one.rows, LABEL_COLUMNS):
+        return f"{one.name} is not used: its column {column} names no diagnosis in any row."
+    columns = ", ".join(name for name in one.rows if name != "image" and not is_known(name))[:200]
+    if not columns:
+        return f"{one.name} names images and no diagnoses."
     return f"{one.name} names images and no diagnoses; if one of its columns {columns} does, call it label."
+
+
+def _refuse_lists(folder: Path, tables: list[Source]) -> None:
+    """Raises ValueError if tables of nothing but names are called as diagnoses."""
+    lists = [one for one in tables if list(one.rows) == ["image"] and is_diagnosis(code_of(one.path.stem))]
+    if len(lists) > 1:
+        names = ", ".join(one.name for one in lists)
+        raise ValueError(
+            f"{os.path.abspath(folder)} has lists of images that are called as diagnoses: {names}. Expected one table: "
+            f"write {lists[0].path.stem} behind each name of {lists[0].name}, and so on, join them into labels.csv "
+            "with the columns image and label, and remove the lists."
+        )
 
 
 class _Joined(Source):
@@ -173,7 +199,7 @@ def _most(folder: Path, able: list[Source], counts: dict[Path, int]) -> Source:
     )
     for rule in rules:
         found = [one for one in found if rule(one)] or found
-    if len(found) > 1 and not all(_agree(found[0], one) for one in found[1:]):
+    if len(found) > 1 and not all(_agree(one, found[0]) for one in found[1:]):
         names = ", ".join(one.name for one in found)
         raise ValueError(
             f"{os.path.abspath(folder)} has {len(found)} files with diagnoses: {names}. Rename the one to learn from "
@@ -183,24 +209,29 @@ def _most(folder: Path, able: list[Source], counts: dict[Path, int]) -> Source:
 
 
 def _agree(a: Source, b: Source) -> bool:
-    """Whether two tables give the same images the same diagnoses."""
+    """Whether one table gives the same images, or some of them, the same diagnoses as another."""
+    codes = [_codes(one) for one in (a, b)]
+    return None not in codes and codes[0].items() <= codes[1].items()
+
+
+def _codes(one: Source) -> dict[str, str] | None:
+    """The diagnosis of each image by name; None where there are several readings, or none."""
     try:
-        readings = [one.readings for one in (a, b)]
+        (reading,) = one.readings
     except ValueError:
-        return False
-    if any(len(of) != 1 for of in readings):
-        return False
-    codes = [
-        dict(zip(one.rows["image"].map(lambda cell: named(cell).stem), of[0].code)) for one, of in zip((a, b), readings)
-    ]
-    return codes[0] == codes[1]
+        return None
+    return dict(zip(one.rows["image"].map(image_name), reading.code))
 
 
 def _say_left(one: Source, source: Source, images: Index) -> str:
+    """What a table of diagnoses says that is not used."""
     further = len(one.there(images) - source.there(images))
+    ours, theirs = _codes(source) or {}, _codes(one) or {}
+    n_other = sum(ours.get(name, code) != code for name, code in theirs.items())
+    other = f", and other diagnoses for {n_other:,} that it names" if n_other else ""
     what = (
         f"{further:,} images that are there and {source.name} does not name"
         if further
         else "no further image that is there"
     )
-    return f"{one.name} is not used: it names {what}."
+    return f"{one.name} is not used: it names {what}{other}."

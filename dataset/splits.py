@@ -125,10 +125,11 @@ def _refuse_strangers(table: pd.DataFrame, parts: pd.Series) -> None:
     for part in SPLITS[1:]:
         if labels["train"] and labels[part] and not set(labels["train"]) & set(labels[part]):
             ours, theirs = (", ".join(map(quoted, labels[name])) for name in ("train", part))
-            example = f"{labels['train'][0]}={quoted(labels['train'][0])},{quoted(labels[part][0])}"
+            (first, *rest), (other, *others) = labels["train"], labels[part]
+            example = [f"{quoted(first)}={quoted(first)},{quoted(other)}", *rest, *others]
             raise ValueError(
                 f"The data's own split has the classes {theirs} in {part} and {ours} in train, with none in common. "
-                f"Say which are the same, as in {as_flag([example])} ..., or pass --split-file none."
+                f"Say which are the same, as in {as_flag(example)}\nOr pass --split-file none."
             )
 
 

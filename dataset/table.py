@@ -21,11 +21,11 @@ import pandas as pd
 
 from dataset.choice import Choice
 from dataset.classes import describe_unknown, is_no_diagnosis, positions_of
-from dataset.columns import DETAILS, find_column, names_details
+from dataset.columns import DETAILS, detail_columns, names_details
 from dataset.csvfile import CONTROL, printable
-from dataset.groups import join_groups
+from dataset.groups import join_groups, name_within_patients
 from dataset.layout import Layout, find
-from dataset.names import rows_of
+from dataset.names import Index, rows_of
 from dataset.roles import SPLITS
 from dataset.sources import TRUTH, Source
 
@@ -75,7 +75,8 @@ def read_layout(layout: Layout, choice: Choice, complete: bool = True) -> tuple[
     no_mask = (table["status"] != LEFT_OUT) & (table["mask_path"] == "")
     leave_out(table, no_mask & table["label"].isna(), "mask is missing")
     table.loc[no_mask & table["label"].notna(), ["status", "reason"]] = LABEL_ONLY, "mask is missing"
-    table = table.join(_read_details(layout, table["image"]))
+    details, anew = _read_details(layout, table["image"])
+    table, remarks = table.join(details), remarks + anew
     return table.assign(group=join_groups(table)), remarks
 
 
@@ -141,27 +142,45 @@ def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
     table.loc[chosen & (table["status"] != LEFT_OUT), ["status", "reason"]] = LEFT_OUT, reason
 
 
-def _read_details(layout: Layout, images: pd.Series) -> pd.DataFrame:
-    """Lesion, patient, age, sex and site of each row, each from the first table that knows it, the truth last."""
-    sources = [source.rows for source in _detail_sources(layout)] + ([layout.source.rows] if layout.source else [])
+def _read_details(layout: Layout, images: pd.Series) -> tuple[pd.DataFrame, list[str]]:
+    """Lesion, patient, age, sex and site of each row, each from the first table that knows it, the truth last.
+
+    With remarks.
+    """
+    files, remarks = Index({file.path: file for file in layout.images if file}.values()), []
     found: dict[str, pd.Series] = {}
-    for rows in sources:
-        columns = {name: find_column(rows, spellings) for name, spellings in DETAILS.items()}
+    for source in [*_detail_sources(layout), *filter(None, [layout.source])]:
+        rows = source.rows
+        columns = detail_columns(rows)
         if rows is layout.rows:
-            by_row = {name: rows[column] for name, column in columns.items() if column}
+            by_row = {name: rows[column] for name, column in columns.items()}
         else:
             place = np.array(rows_of(list(rows["image"]), layout.images, layout.names), int)
+            remarks += _say_ambiguous(source, files)
             of_rows = rows.reset_index(drop=True).reindex(place).set_index(images.index)
-            by_row = {name: of_rows[column] for name, column in columns.items() if column}
+            by_row = {name: of_rows[column] for name, column in columns.items()}
         for name, values in by_row.items():
             values = values.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # as pandas writes numbers beside blanks
             values = values.where(~values.isin(["", *(text for text in values.unique() if _says_nothing(text))]))
             found[name] = found[name].fillna(values) if name in found else values
     details = pd.DataFrame(found, index=images.index).reindex(columns=list(DETAILS))
     details["age"] = pd.to_numeric(details["age"], errors="coerce")
-    details["lesion_known"] = details["lesion_id"].notna()
-    details["lesion_id"] = details["lesion_id"].astype(object).where(details["lesion_known"], images)
-    return details
+    lesion, is_anew = name_within_patients(*(details[name].astype(object) for name in ("lesion_id", "patient_id")))
+    details["lesion_known"] = lesion.notna()
+    details["lesion_id"] = lesion.astype(object).where(details["lesion_known"], images)
+    remarks += ["Lesion numbers begin anew with each patient: a lesion is patient/number."] * is_anew
+    return details, remarks
+
+
+def _say_ambiguous(source: Source, images: Index) -> list[str]:
+    """That names in a table stand for several images, if any do."""
+    cells = list(source.rows["image"])
+    several = {cell: some[0].shown for cell, some in zip(cells, images.files_of(cells)) if len(some) > 1}
+    return [
+        f"{len(several):,} names in {source.name}, such as {cell}, stand for several images. Their rows are not used: "
+        f"write the folder into them, as in {shown}."
+        for cell, shown in list(several.items())[:1]
+    ]
 
 
 def _says_nothing(text: object) -> bool:

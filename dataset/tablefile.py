@@ -10,6 +10,7 @@ import pandas as pd
 
 from dataset.columns import is_known, may_name, names_images, with_image_column
 from dataset.names import Index, named
+from dataset.roles import part_of_name
 
 MAX_BYTES = 1_000_000_000  # of a file that is read
 PEEKED = 1 << 16  # bytes that show what a file is
@@ -41,6 +42,7 @@ def read_rows(path: Path, images: Index | None = None) -> pd.DataFrame:
         lines = [(0, _made_header(lines[0][1], images)), *lines]
     header, *rows = lines
     names = [name.strip() for name in _trimmed(header[1])]
+    rows = _without_legend(rows, images)
     if repeated := sorted({name for name in names if name and names.count(name) > 1}):
         raise ValueError(f"{path} has more than one column {', '.join(repeated)}. Remove or rename all but one.")
     for line, cells in rows:
@@ -70,10 +72,10 @@ def peek(path: Path) -> list[list[str]]:
             content = file.read(PEEKED)
         if content.startswith(ZIP):
             return []
-        text, delimiter = _undeclared(codecs.getincrementaldecoder(_encoding_of(content))("replace").decode(content))
+        text, delimiter = _opened(codecs.getincrementaldecoder(_encoding_of(content))("replace").decode(content))
         whole = len(content) < PEEKED
         lines = [line[:MAX_HEADER] for line in text.splitlines() if line.strip()][: None if whole else -1]
-        return list(csv.reader(lines[:20], delimiter=delimiter or _delimiter_of(lines[0]))) if lines else []
+        return list(csv.reader(lines[:20], delimiter=delimiter))
     except (OSError, ValueError, csv.Error):
         return []
 
@@ -94,9 +96,8 @@ def _parse(path: Path) -> list[tuple[int, list[str]]]:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} has more than {MAX_BYTES:,} bytes. Expected a CSV file with one row per image.")
     text = _decoded(path.read_bytes(), path)
-    body, delimiter = _undeclared(text)
-    first = next((line for line in body.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(body, newline=""), strict=True, delimiter=delimiter or _delimiter_of(first))
+    body, delimiter = _opened(text)
+    reader = csv.reader(io.StringIO(body, newline=""), strict=True, delimiter=delimiter)
     skipped = text.count("\n") - body.count("\n")
     found, line = [], 1 + skipped
     try:
@@ -139,11 +140,39 @@ def _encoding_of(content: bytes) -> str:
     return "utf-8-sig"
 
 
-def _undeclared(text: str) -> tuple[str, str]:
-    """The text without a first line "sep=;", as Excel writes, and the delimiter that it names, or ""."""
+def _opened(text: str) -> tuple[str, str]:
+    """The text less what stands above its header, and its delimiter: a line "sep=;" of Excel's, comments, a title."""
     if found := re.match(r'"?sep=(.)"?[ ,;\t]*\r?\n', text, re.IGNORECASE):
         return text[found.end() :], found[1]
-    return text, ""
+    while text.lstrip().startswith("#"):
+        first, _, text = text.lstrip().partition("\n")
+        if names_images(_cells(first.strip("# \r"))):  # as NumPy writes a header
+            text = first.strip("# \r") + "\n" + text
+    lines = [line for line in text[:PEEKED].split("\n") if line.strip()][:20]
+    if len(lines) > 1 and " " in lines[0].strip() and len(_cells(lines[0])) == 1 < len(_cells(lines[1])):
+        text, lines = text[text.index(lines[0]) + len(lines[0]) + 1 :], lines[1:]
+    if n := _n_between_blanks(lines):
+        return "\n".join("\t".join(line.split(None, n - 1)) for line in text.split("\n")), "\t"
+    return text, _delimiter_of(lines[0]) if lines else ","
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a line by the delimiter that fits it best."""
+    try:
+        return _trimmed(next(csv.reader([line], delimiter=_delimiter_of(line)), []))
+    except csv.Error:
+        return []
+
+
+def _n_between_blanks(lines: list[str]) -> int:
+    """How many cells the first lines of a table have that blanks separate, the last with its own; 0 for another."""
+    if len(lines) < 2 or any(delimiter in line for line in lines for delimiter in DELIMITERS):
+        return 0
+    counts = {len(line.split()) for line in lines}
+    names = [line.split()[0] for line in lines[1:]]
+    is_list = len(set(map(_shape, names))) == 1 or all(named(name).suffix for name in names)
+    is_list |= len(counts) == 1 and len(lines) > 2
+    return min(counts) if is_list and min(counts) > 1 else 0
 
 
 def _delimiter_of(line: str) -> str:
@@ -164,7 +193,7 @@ def _delimiter_of(line: str) -> str:
 def _has_header(lines: list[list[str]], images: Index | None) -> bool:
     """Whether the first of these lines names columns: it names no image, and looks unlike the next."""
     first, *others = [[cell.strip() for cell in cells] for cells in lines]
-    if any(map(is_known, first)):
+    if any(is_known(cell) and not part_of_name(cell) for cell in first):
         return True
     if any(named(cell).suffix for cell in first) or any(
         cell in images for cell in first if images is not None and cell
@@ -172,6 +201,15 @@ def _has_header(lines: list[list[str]], images: Index | None) -> bool:
         return False
     same = [_shape(cell) for cell in first if _shape(cell) != cell and any(c.isalpha() for c in cell)]
     return not any(_shape(cell) in same for cells in others[:1] for cell in cells)
+
+
+def _without_legend(rows: list[tuple[int, list[str]]], images: Index | None) -> list[tuple[int, list[str]]]:
+    """The rows less those of one cell that end the table behind a blank line and name no image."""
+    n = len(rows)
+    while n > 1 and len(_trimmed(rows[n - 1][1])) == 1 and not (images is not None and rows[n - 1][1][0] in images):
+        n -= 1
+    starts = [place for place in range(max(n, 1), len(rows)) if rows[place][0] > rows[place - 1][0] + 1]
+    return rows[: starts[0]] if starts and len(rows[0][1]) > 1 else rows
 
 
 def _shape(name: str) -> str:

@@ -10,13 +10,13 @@ import decision
 from dataset import choice, classes
 from dataset.classes import classes_of, code_of, is_malignant, is_melanoma
 from dataset.layout import find
-from dataset.table import read_table
+from dataset.table import read_layout, read_table
 
 
 def folder_of(place, values, header="image,diagnosis", **others):
     """Images i0, i1, ... with these cells behind their names."""
     for k in range(len(values)):
-        (place / "images").mkdir(exist_ok=True)
+        (place / "images").mkdir(parents=True, exist_ok=True)
         picture(k).save(place / "images" / f"i{k}.jpg")
     (place / "t.csv").write_text("\n".join([header, *(f"i{k},{value}" for k, value in enumerate(values))]) + "\n")
     return place
@@ -209,13 +209,13 @@ def test_thresholds_are_fitted_for_all_stages_of_melanoma():
 def test_classes_that_are_not_known_are_named_with_what_to_do(tmp_path):
     assert classes.describe_unknown(["MEL", "NV", "not MEL", "Melanoma (thin)"]) == ""
     said = classes.describe_unknown(["MEL", "rosy rash", "0"])
-    assert "does not know rosy rash, 0." in said and "--classes 'malignant=rosy rash'" in said
+    assert "does not know rosy rash, 0." in said and said.endswith("--classes malignant=MEL,0 'benign=rosy rash'")
 
 
 @pytest.mark.parametrize("name", ["a, b", "C=43", 'the "other", one', "'tis", "rosy rash"])
 def test_what_to_do_about_a_class_that_is_not_known_can_be_pasted(name):
     advice = classes.describe_unknown([name, "NV"]).partition("--classes ")[2]
-    assert choice.Choice.of(shlex.split(advice)).members["malignant"] == (name,)
+    assert choice.Choice.of(shlex.split(advice)).members == {"malignant": (name,), "benign": ("NV",)}
 
 
 @pytest.mark.parametrize("name", ["true", "false", "image", "predicted", "balanced", "label", "Status"])
@@ -256,7 +256,7 @@ def test_a_column_of_zeros_and_ones_beside_details_is_no_diagnosis(tmp_path):
     folder = folder_of(tmp_path, ["L1,1", "L2,0"], "image,lesion_id,is_left")
     with pytest.raises(
         FileNotFoundError,
-        match=r"t.csv names images and no diagnoses; if one of its columns lesion_id, is_left does, call it label",
+        match=r"t.csv names images and no diagnoses; if one of its columns is_left does, call it label",
     ):
         read_table(folder)
 
@@ -392,3 +392,76 @@ def test_a_flag_that_is_printed_names_the_same_classes():
 
 def test_a_map_that_is_printed_stays_a_map():
     assert choice.as_flag(['MEL=MEL,"a, b"']) == """--classes 'MEL=MEL,"a, b"'"""
+
+
+def refusal(folder, **reading):
+    with pytest.raises(ValueError) as refused:
+        read_layout(find(folder, **reading), choice.Choice.of(reading.get("classes", ())))
+    return str(refused.value)
+
+
+def flagged(text):
+    """The words behind --classes in a message, as a shell gives them."""
+    line = text.partition("--classes ")[2].split("\n")[0].partition(", or ")[0]
+    return shlex.split(line)
+
+
+@pytest.mark.parametrize("column", ["label_name", "class_name", "category"])
+def test_words_come_before_the_numbers_of_the_same_classes(tmp_path, column):
+    rows = [f"{k % 2},{('nevus', 'melanoma')[k % 2]}" for k in range(6)]
+    assert classes_of(read_table(folder_of(tmp_path, rows, f"image,label,{column}"))) == ("MEL", "NV")
+
+
+def test_numbers_that_join_what_words_tell_apart_are_asked_about(tmp_path):
+    rows = [f"{k % 2},{('nevus', 'melanoma', 'dermatofibroma')[k % 3]}" for k in range(6)]
+    folder = folder_of(tmp_path, rows, "image,label,words")
+    said = refusal(folder)
+    assert "can be read in 2 ways" in said
+    assert set(classes_of(read_table(folder, flagged(said)))) == {"MEL", "NV", "DF"}
+
+
+def test_zeros_name_the_class_of_the_rest_of_a_single_column(tmp_path):
+    folder = folder_of(tmp_path, [0, 1, 0], "image,melanoma")
+    assert list(read_table(folder, zeros="NV")["label"]) == ["NV", "MEL", "NV"]
+    assert read_table(folder, zeros="unknown")["label"].isna().tolist() == [True, False, True]
+
+
+def test_zeros_that_can_name_nothing_are_refused(tmp_path):
+    assert "diagnoses are read from: column diagnosis. Leave --zeros out." in refusal(
+        folder_of(tmp_path / "a", ["nevus", "melanoma"]), zeros="NV"
+    )
+    for code in ("nevus", "melanoma"):
+        (tmp_path / "b" / code).mkdir(parents=True)
+        picture(len(code)).save(tmp_path / "b" / code / f"{code}.jpg")
+    assert "read from: 2 folders, one per class." in refusal(tmp_path / "b", zeros="NV")
+
+
+def test_a_column_of_zeros_alone_is_no_class_and_is_named(tmp_path):
+    folder = folder_of(tmp_path, ["1,0,0,0", "0,1,0,0"], "image,mel,nv,bcc,gel")
+    layout = find(folder)
+    assert layout.labels.classes == ("MEL", "NV", "BCC") and "without gel, 0 in each row" in layout.describe()
+
+
+def test_two_columns_of_zeros_and_ones_of_no_known_name_are_asked_about(tmp_path):
+    folder = folder_of(tmp_path, [f"{k % 2},{1 - k % 2}" for k in range(4)], "image,hair,ruler")
+    said = refusal(folder)
+    assert "nothing says that these are diagnoses" in said
+    assert classes_of(read_table(folder, flagged(said))) == ("hair", "ruler")
+
+
+def test_columns_of_the_same_classes_that_differ_are_not_to_be_chosen_by_classes(tmp_path):
+    rows = [
+        f"{one},{other}" for one, other in (("benign", "Benign"), ("malignant", "Malignant"), ("benign", "Malignant"))
+    ]
+    folder = folder_of(tmp_path, rows, "image,benign_malignant,diagnosis_1")
+    for wanted in ((), ("benign", "malignant")):
+        said = refusal(folder, classes=wanted)
+        assert "They differ in 1 rows. Correct these" in said and "--classes" not in said
+
+
+def test_wanted_classes_that_no_column_has_are_named_with_those_that_one_has(tmp_path):
+    rows = ["melanoma,malignant,1", "nevus,benign,0", "unknown,benign,0"]
+    folder = folder_of(tmp_path, rows, "image,diagnosis,benign_malignant,target")
+    said = refusal(folder, classes=("0", "1"))
+    assert "has no class 0, 1. It can be read in 2 ways" in said
+    assert classes_of(read_table(folder, flagged(said))) == ("benign", "malignant")

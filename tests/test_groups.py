@@ -8,9 +8,11 @@ import pytest
 from conftest import picture
 
 from dataset import leakage, splits
-from dataset.groups import groups_of, join_groups
+from dataset.choice import Choice
+from dataset.groups import groups_of, join_groups, name_within_patients
+from dataset.layout import find
 from dataset.prepare import Reading, decode, split
-from dataset.table import USED, read_table
+from dataset.table import USED, read_layout, read_table
 from report import results, sidebyside
 from report.folder import RunFolder
 
@@ -53,7 +55,7 @@ def test_no_patient_is_in_two_parts(tmp_path):
     assert "of the same lesion or patient in train; in this split, 0 have" in said[0]
 
 
-@pytest.mark.parametrize("name", ["patient_id", "Patient ID", "patient"])
+@pytest.mark.parametrize("name", ["patient_id", "Patient ID", "patient", "PID", "Patient Number", "patient_no"])
 def test_patients_alone_are_enough(tmp_path, name):
     place = patients_folder(tmp_path / "data", f"image,label,number,{name}")
     table = read_table(place)
@@ -149,3 +151,51 @@ def test_a_number_that_pandas_wrote_with_a_point_is_the_same_patient(folder):
     (path / "b_meta.csv").write_text("image,patient_id\nb,5\n")
     table = read_table(path)
     assert list(table["patient_id"]) == ["5", "5"] and table["group"].nunique() == 1
+
+
+@pytest.mark.parametrize("number", ["{}", "{}.0", "L{}", "lesion_{}"])
+def test_lesion_numbers_that_begin_anew_with_each_patient_are_of_the_patient(tmp_path, number):
+    place = patients_folder(tmp_path / "data")
+    lines = [f"i{k},{'mel' if k % 2 else 'nv'},{number.format(k // 12 + 1)},P{k % 12}" for k in range(36)]
+    (place / "t.csv").write_text("\n".join(["image,label,lesion_id,patient_id", *lines]))
+    layout = find(place)
+    table, remarks = read_layout(layout, Choice({}))
+    assert table["group"].nunique() == 12 and table["lesion_id"].nunique() == 36
+    assert table["lesion_id"][0] == f"P0/{number.format(1).removesuffix('.0')}"
+    assert "Lesion numbers begin anew with each patient: a lesion is patient/number." in remarks
+
+
+@pytest.mark.parametrize("lesions", [["7", "7", "8", "9", "10", "11"], ["HAM_0000118"] * 4 + ["HAM_0000119"] * 2])
+def test_a_lesion_that_few_patients_share_or_that_is_no_small_number_joins_them(lesions):
+    patient = pd.Series(["A", "B", "A", "B", "C", "D"])
+    assert name_within_patients(pd.Series(lesions), patient)[0].tolist() == lesions
+    table = pd.DataFrame({"lesion_id": lesions, "patient_id": patient})
+    assert join_groups(table)[:4].nunique() == 1
+
+
+@pytest.mark.parametrize("name", ["lesion", "Lesion Number", "lesionId"])
+def test_lesions_are_known_by_other_names_too(tmp_path, name):
+    table = read_table(patients_folder(tmp_path / "data", f"image,label,{name},number"))
+    assert table["lesion_known"].all() and table["lesion_id"].nunique() == 36
+
+
+def test_a_column_lesion_of_words_is_of_diagnoses(tmp_path):
+    place = patients_folder(tmp_path / "data", "image,lesion,number,remark")
+    table = read_table(place)
+    assert not table["lesion_known"].any() and set(table["label"]) == {"MEL", "NV"}
+
+
+def test_patients_by_names_of_several_images_are_named_with_what_to_write(tmp_path):
+    for site in "ab":
+        for k in range(3):
+            (tmp_path / site).mkdir(exist_ok=True)
+            picture(k + 10 * (site == "b")).save(tmp_path / site / f"{k}.png")
+    cells = [f"{site}/{k}.png" for site in "ab" for k in range(3)]
+    (tmp_path / "t.csv").write_text("image,label\n" + "".join(f"{cell},{cell[0]}\n" for cell in cells))
+    (tmp_path / "patients.csv").write_text("image,patient_id\n" + "".join(f"{k}.png,P\n" for k in range(3)))
+    _, said = read_layout(find(tmp_path), Choice({}))
+    assert (
+        "3 names in patients.csv, such as 0.png, stand for several images" in said[-1] and "as in a/0.png." in said[-1]
+    )
+    (tmp_path / "patients.csv").write_text("image,patient_id\n" + "".join(f"{cell},P\n" for cell in cells))
+    assert read_table(tmp_path)["group"].nunique() == 1

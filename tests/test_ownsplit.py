@@ -1,5 +1,6 @@
 """A split that the data bring: used as it is, named, audited, and completed from train by our own rule."""
 
+import shlex
 import zlib
 
 import pandas as pd
@@ -12,6 +13,7 @@ from dataset.csvfile import read_back
 from dataset.layout import find
 from dataset.ownsplit import own_split
 from dataset.prepare import Reading, decode, split
+from dataset.roles import SPLITS
 from dataset.splits import complete_split, describe_own
 from dataset.table import LEFT_OUT, USED
 
@@ -63,7 +65,9 @@ def test_a_column_of_parts_is_used_as_it_is_and_named(tmp_path, column, val):
 def test_a_column_of_other_words_is_no_split(tmp_path):
     place = images(tmp_path / "data")
     write(place / "t.csv", "image,label,set", [(f"i{k}", labelled(k), "train" if k else "ours") for k in range(N)])
-    assert own_split(find(place)) == (None, "")
+    own = own_split(find(place))
+    assert own.parts is None
+    assert own.remarks == ("No split: column set of t.csv names no images of train and of another part.",)
 
 
 def test_the_column_of_another_table_counts(tmp_path):
@@ -156,7 +160,9 @@ def test_a_split_file_comes_before_all_else_and_none_before_the_datas_own(tmp_pa
     [
         ("image,group", [("i0", "train")], "has the columns image, group. Expected image,split"),
         ("image,split", [("i0", "train"), ("i1", "ours")], "names the parts ours, train. Expected train, val, test"),
-        ("image,split", [("i0", "train"), ("i0", "test")], "puts 'i0' into several parts"),
+        ("image,split", [("i0", "train"), ("i0", "test")], "'i0' is in several parts by .*mine"),
+        ("image,split", [("i0.png", "train"), ("images/I0", "test")], "'i0' is in several parts by .*mine"),
+        ("image,split,set", [("i0", "train", "test"), ("i1", "test", "test")], "parts that differ, in column split"),
         ("image,split", [("x", "train"), ("y", "test")], "names 0 of train, 0 of val, 0 of test among the images"),
     ],
 )
@@ -222,6 +228,9 @@ def test_a_split_file_and_lesions_of_names_with_their_folder_go_to_the_right_one
     write(tmp_path / "s.csv", "image,split", list(zip(cells, given)))
     parts, _, prepared = made(place, tmp_path, split_file=str(tmp_path / "s.csv"))
     assert list(parts) == given and list(prepared.table["lesion_id"]) == [f"L{k}" for k in range(16)]
+    write(tmp_path / "s.csv", "image,split", [*zip(cells, given), ("0.png", "train")])
+    (remark,) = own_split(find(place), str(tmp_path / "s.csv")).remarks
+    assert "1 of 17 rows" in remark and "or several (e.g. 0.png)" in remark
 
 
 def test_the_splits_that_a_run_has_written_can_be_used_again(tmp_path):
@@ -250,3 +259,98 @@ def test_a_column_of_parts_and_another_word_is_asked_about():
     ):
         ownsplit._parts(cells)
     assert ownsplit._parts(pd.Series(["0", "1", "2"], name="fold")) is None
+
+
+@pytest.mark.parametrize("head", [["image,split"], ["ID,set"], ["Bild,cohort"], []])
+def test_a_split_file_of_any_header_or_none_is_read_and_rows_of_no_image_are_counted(tmp_path, head):
+    place = images(tmp_path / "data")
+    write(place / "t.csv", "image,label", [(f"i{k}", labelled(k)) for k in range(N)])
+    rows = [*(f"i{k},{part}" for k, part in enumerate(parts_by_hand())), "elsewhere,train"]
+    (tmp_path / "s.csv").write_text("\n".join([*head, *rows]))
+    parts, said, prepared = made(place, tmp_path, split_file=str(tmp_path / "s.csv"))
+    assert [parts[f"i{k}"] for k in range(N)] == parts_by_hand()
+    remark = f"1 of {N + 1} rows of {tmp_path / 's.csv'} name no image that is there, or several (e.g. elsewhere)."
+    assert remark in said and remark in prepared.remarks
+
+
+@pytest.mark.parametrize(
+    "header, cells",
+    [
+        ("cohort", ["train", "test"]),
+        ("data_split", ["Training set", "Test set"]),
+        ("is_test", [0, 1]),
+        ("is_train", [True, False]),
+        ("train,test", ["1,0", "0,1"]),
+    ],
+)
+def test_columns_and_flags_of_other_names_are_a_split(tmp_path, header, cells):
+    place = images(tmp_path / "data")
+    write(place / "t.csv", f"image,label,{header}", [(f"i{k}", labelled(k), cells[k >= 16]) for k in range(N)])
+    own = own_split(find(place))
+    assert list(own.parts) == ["train"] * 16 + ["test"] * 8 and own.where.endswith("of t.csv")
+
+
+@pytest.mark.parametrize("header, cell", [("fold", "{}"), ("is_valid", "{}"), ("usage", "site {}")])
+def test_a_column_called_as_a_split_of_other_words_is_named(tmp_path, header, cell):
+    place = images(tmp_path / "data")
+    write(place / "t.csv", f"image,label,{header}", [(f"i{k}", labelled(k), cell.format(k // 3 % 2)) for k in range(N)])
+    _, said, _ = made(place, tmp_path)
+    assert "Split: ours" in said and f"{header} of t.csv names no images of train and of another part." in said
+
+
+def test_an_image_in_two_parts_is_refused_in_the_table_too(tmp_path):
+    place = images(tmp_path / "data")
+    rows = [(f"i{k}", labelled(k), part) for k, part in enumerate(parts_by_hand())]
+    write(place / "t.csv", "image,label,split", [*rows, ("images/i0.png", "nv", "test")])
+    with pytest.raises(ValueError, match=r"'i0' is in several parts by column split of t\.csv"):
+        own_split(find(place))
+    assert own_split(find(place), "none").parts is None
+
+
+def test_splits_that_differ_are_asked_about_and_each_answer_works(tmp_path):
+    place = images(tmp_path / "my data")
+    for part, some in (("train", range(16)), ("test", range(16, N))):
+        write(place / f"{part}.csv", "image,label", [(f"i{k}", labelled(k)) for k in some])
+    write(place / "meta.csv", "image,split", [(f"i{k}", part) for k, part in enumerate(parts_by_hand())])
+    with pytest.raises(
+        ValueError, match=r"2 splits that differ, by train\.csv and test\.csv and by column split"
+    ) as refused:
+        own_split(find(place))
+    asked = shlex.split(str(refused.value))
+    files = [asked[k + 1] for k, word in enumerate(asked) if word == "--split-file"]
+    assert files == [str(place / "meta.csv"), "none"]
+    assert list(own_split(find(place), files[0]).parts) == parts_by_hand()
+    write(place / "meta.csv", "image,split", [(f"i{k}", "train" if k < 16 else "test") for k in range(N)])
+    assert own_split(find(place)).where == "train.csv and test.csv"
+
+
+def test_a_split_of_few_images_is_asked_about(tmp_path):
+    place = images(tmp_path / "data")
+    write(place / "t.csv", "image,label", [(f"i{k}", labelled(k)) for k in range(N)])
+    write(place / "demo.csv", "image,split", [("i0", "train"), ("i1", "test")])
+    with pytest.raises(
+        ValueError, match=r"a split of 2 of its 24 images, by column split of demo.csv.*--split-file none"
+    ):
+        own_split(find(place))
+    assert sorted(own_split(find(place), str(place / "demo.csv")).parts)[-2:] == ["test", "train"]
+
+
+def test_parts_of_other_words_are_asked_about_and_the_advice_can_be_pasted(tmp_path):
+    place = images(tmp_path / "data")
+    words = {"train": ["old, thin", "b=c"], "val": ["it's x", "y"], "test": ["it's x", "y"]}
+    rows = [f'i{k},"{words[part][k % 2]}",{part}' for k, part in enumerate(parts_by_hand())]
+    (place / "t.csv").write_text("\n".join(["image,label,split", *rows]))
+    with pytest.raises(ValueError, match="with none in common") as refused:
+        made(place, tmp_path)
+    flag = str(refused.value).partition("--classes ")[2].split("\n")[0]
+    parts, _, prepared = made(place, tmp_path, classes=shlex.split(flag))
+    assert list(prepared.table["label"].cat.categories) == ["old, thin", "b=c", "y"] and set(parts) == {*SPLITS}
+
+
+def test_lists_called_as_parts_are_a_split(tmp_path):
+    place = images(tmp_path / "data")
+    write(place / "t.csv", "image,label", [(f"i{k}", labelled(k)) for k in range(N)])
+    for part in ("train", "val", "test"):
+        names = [f"images/i{k}.png" for k, of in enumerate(parts_by_hand()) if of == part]
+        (place / f"{part}.txt").write_text("\n".join(names))
+    assert list(own_split(find(place)).parts) == parts_by_hand()

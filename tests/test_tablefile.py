@@ -1,7 +1,10 @@
 """Tables as programs write them: each is read, or refused with file, line and remedy."""
 
+import gzip
+import io
 import zipfile
 
+import numpy as np
 import pytest
 from conftest import picture
 
@@ -144,3 +147,97 @@ def test_a_broken_table_beside_ground_truth_is_named_and_stops_nothing(photos):
     (photos / "GroundTruth.csv").write_text("\n".join(LINES), encoding="utf-8")
     (photos / "old.csv").write_text("image,label\na,mel,x\n")
     assert "Not used, because it cannot be read" in find(photos).describe()
+
+
+@pytest.mark.parametrize("header", [[], ["image label"]])
+@pytest.mark.parametrize("name", ["labels.txt", "labels.dat", "labels.csv", "labels"])
+def test_a_list_whose_cells_blanks_separate_is_read(photos, name, header):
+    (photos / name).write_text("\n".join([*header, "a.jpg  melanoma", "b.jpg basal cell carcinoma"]))
+    assert labels_of(photos) == {"a": "MEL", "b": "BCC"}
+
+
+def test_prose_is_no_list(photos):
+    (photos / "labels.csv").write_text("\n".join(LINES), encoding="utf-8")
+    (photos / "README.txt").write_text("Images of skin\nThe diagnosis of an image was made by\nfive pathologists\n")
+    assert "README" not in find(photos).describe()
+
+
+@pytest.mark.parametrize(
+    "above",
+    ["# made by me", "# made by me; with care, in 2020\n#\n", '"Table 1: diagnoses, of 2020"', "My labels,,", "# "],
+)
+def test_a_comment_or_title_above_the_header_is_none(photos, above):
+    text = "\n".join(LINES)
+    (photos / "t.csv").write_text(above + ("" if above == "# " else "\n") + text, encoding="utf-8")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV", "é": "BKL"}
+    (photos / "t.csv").write_text("# made by me\nimage,label\na,mel,x\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"t\.csv, line 3: 3 cells"):
+        read_rows(photos / "t.csv")
+
+
+def test_the_legend_below_a_table_is_no_row(photos):
+    rows = ["|| Name || Histological Diagnosis || Clinical Diagnosis ||", "|| a || || 2 ||", "|| b || || 0 ||"]
+    (photos / "PH2_dataset.txt").write_text("\n".join([*rows, "", "", "Legend:", "0 - Common Nevus; 2 - Melanoma"]))
+    assert labels_of(photos) == {"a": "2", "b": "0"}
+    (photos / "PH2_dataset.txt").write_text("\n".join([*rows, "|| a"]))
+    with pytest.raises(ValueError, match="line 4"):
+        read_rows(photos / "PH2_dataset.txt")
+
+
+def saved_otherwise(kind, names):
+    """Bytes of a file of this kind that names these images."""
+    text, buffer = "image,label\n" + "".join(f"{name},mel\n" for name in names), io.BytesIO()
+    if kind == ".csv.gz":
+        return gzip.compress(text.encode())
+    if kind == ".npz":
+        np.savez(buffer, image=np.array(names))
+    else:
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("labels.csv", text)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", [".csv.gz", ".npz", ".zip", ".csv.zip"])
+def test_a_packed_table_is_refused_or_named_beside_another(tmp_path, kind):
+    for name in ("img_a", "img_b"):
+        picture(len(name)).save(tmp_path / f"{name}.jpg")
+    (tmp_path / f"truth{kind}").write_bytes(saved_otherwise(kind, ["img_a", "img_b"]))
+    with pytest.raises(ValueError, match=r"truth.*names images.*Save its table as truth\.csv"):
+        find(tmp_path)
+    (tmp_path / "truth.csv").write_text("image,label\nimg_a,mel\nimg_b,nv\n")
+    assert f"Passed over: 1 .{kind.split('.')[-1]} files, a kind that is not read" in find(tmp_path).describe()
+
+
+def test_a_second_truth_that_says_otherwise_is_named_and_one_that_says_the_same_is_not(photos):
+    for name in ("GroundTruth.csv", "GroundTruth_corrected.csv"):
+        (photos / name).write_text("\n".join(LINES), encoding="utf-8")
+    assert "corrected" not in find(photos).describe()
+    (photos / "GroundTruth_corrected.csv").write_text("image,label\na,nv\nb,nv\n")
+    said = find(photos).describe()
+    assert (
+        "GroundTruth_corrected.csv is not used: it names no further image that is there, and other diagnoses for 1"
+        in said
+    )
+
+
+@pytest.mark.parametrize("rows, why", [("", "has no rows"), ("a,unknown\nb,\n", "its column label names no diagnosis")])
+def test_a_table_without_any_diagnosis_is_named_with_the_reason(photos, rows, why):
+    (photos / "labels.csv").write_text(f"image,label\n{rows}")
+    (photos / "t.csv").write_text("\n".join(LINES), encoding="utf-8")
+    assert "labels.csv" in find(photos).describe() and why in find(photos).describe()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".txt"])
+def test_lists_that_are_called_as_diagnoses_are_refused_and_what_to_do_works(photos, suffix):
+    for name, cells in (("melanoma", "a.jpg\n"), ("nevus", "b.jpg\né.jpg\n")):
+        (photos / f"{name}{suffix}").write_text("image\n" * (suffix == ".csv") + cells, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"lists of images that are called as diagnoses: melanoma.*labels\.csv"):
+        find(photos)
+    (photos / "labels.csv").write_text("image,label\na.jpg,melanoma\nb.jpg,nevus\n")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV"}
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".jpg.png", ".JPG"])
+def test_a_name_with_another_suffix_than_the_files_is_found(photos, suffix):
+    (photos / "t.csv").write_text(f"image,label\na{suffix},mel\nb{suffix},nv\n")
+    assert labels_of(photos) == {"a": "MEL", "b": "NV"}

@@ -120,7 +120,7 @@ def one(seed: int, place: Path) -> None:
     try:
         found = find(maker.place)
         table, _ = read_layout(found, Choice({}))
-        parts, _ = own_split(found)
+        parts = own_split(found).parts
     except Exception as error:
         assert refused_well(error, maker.place, *(path.name for path in maker.place.rglob("*"))), f"{about}: {error!r}"
         assert maker.is_damaged, f"{about}: refused: {error}"
