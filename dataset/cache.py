@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from dataset.images import THUMBNAIL, decode_row
-from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, leave_out_conflicts, usable
+from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 from machine import map_ahead, write_file
 
 CACHE_VERSION = 8  # raise when decoding changes
@@ -171,8 +171,6 @@ def _judge(table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
         if column != "note":
             without = np.where(table.loc[found, "status"] == MASK_ONLY, LEFT_OUT, LABEL_ONLY)
             table.loc[found, "status"] = LEFT_OUT if column == "image_error" else without
-    if "label" in table:
-        leave_out_conflicts(table, "digest", "conflicting labels (of files that are the same byte by byte)")
     return table
 
 

@@ -125,16 +125,16 @@ def _check_labels(table: pd.DataFrame, code: pd.Series, reason: pd.Series) -> No
     for other in code[(code != "") & table["label"].isna()].unique():
         leave_out(table, code == other, f"labelled {other}, which is not among the classes")
     valid = usable(table)
-    leave_out_conflicts(table, "image", "conflicting labels")
+    leave_out(table, conflicting(table, "image"), "conflicting labels")
     repeated = valid.duplicated("image")
     leave_out(table, repeated.reindex(table.index, fill_value=False), "duplicate row")
 
 
-def leave_out_conflicts(table: pd.DataFrame, same: str, reason: str) -> None:
-    """Leave out the rows that are the same by this column, where it is not "", and whose labels differ."""
+def conflicting(table: pd.DataFrame, same: str) -> pd.Series:
+    """Which rows are the same by this column, where it is not "", as one that has another label."""
     valid = table[has_label(table) & (table[same] != "")]
     conflict = pd.Series(positions_of(valid), valid.index).groupby(valid[same]).transform("nunique") > 1
-    leave_out(table, conflict.reindex(table.index, fill_value=False), reason)
+    return conflict.reindex(table.index, fill_value=False)
 
 
 def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
@@ -195,16 +195,23 @@ def _detail_sources(layout: Layout) -> list[Source]:
 
 
 def cautions(table: pd.DataFrame) -> list[str]:
-    """The reasons for which a third of the rows or more are not used, or not with their mask."""
+    """The reasons for which a third of the rows or more are not used, or not whole; and files with two diagnoses."""
     reasons = table["reason"].str.split("(", n=1).str[0].str.strip()
     reasons = reasons[(table["status"] != USED) & (reasons != "no diagnosis")]
     counts = reasons[reasons != ""].value_counts()
     is_usual = {"mask is missing"} if not (table["mask_path"] != "").any() else set()
-    return [
+    found = [
         f"{n:,} of {len(table):,} rows are not used, or not whole: {reason}."
         for reason, n in counts.items()
         if n >= MANY * len(table) and reason not in is_usual and not reason.startswith("beyond --limit")
     ]
+    twice = table.loc[conflicting(table, "digest"), "image"] if "digest" in table else []
+    if len(twice):
+        found.append(
+            f"{len(twice):,} images are the same file, byte by byte, as one of another class (e.g. "
+            f"{printable(', '.join(twice[:3]))}). They are used as they are: check their diagnoses."
+        )
+    return found
 
 
 def describe_table(table: pd.DataFrame) -> str:

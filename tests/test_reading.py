@@ -374,7 +374,7 @@ def test_a_third_of_the_rows_out_for_one_reason_is_a_caution(put, tmp_path):
     folder = put({f"images/i{k}.jpg": "photo" for k in range(8)} | {"t.csv": rows})
     remarks = decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str).remarks
     assert remarks == ["4 of 12 rows are not used, or not whole: image is missing."]
-    (folder / "images" / "i8.jpg").write_bytes((folder / "images" / "i7.jpg").read_bytes())
+    (folder / "images" / "i8.jpg").write_bytes((folder / "images" / "i6.jpg").read_bytes())
     assert decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str).remarks == []
 
 
