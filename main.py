@@ -176,13 +176,13 @@ from checkpoints import Checkpoints, depends_on_epochs, describe
 from dataset import leakage, prepare, splits, synthetic
 from dataset import table as tables
 from dataset.classes import classes_of
-from dataset.prepare import Prepared, Reading
+from dataset.prepare import OtherSet, Prepared, Reading
 from encoders import ENCODERS, blueprint
 from encoders.start import Start, imagenet_start
 from report import comparison, page, takeover
 from report.folder import RunFolder
 from report.live import Live, count_epochs_after
-from report.measure import OtherSet, load, load_named, measure
+from report.measure import load, load_named, measure
 
 
 class Job(NamedTuple):
@@ -312,20 +312,9 @@ def draw_demo(config: SimpleNamespace) -> None:
 
 
 def prepare_external(config: SimpleNamespace, data_set: Prepared) -> OtherSet:
-    """Read, check and decode the other data set, and leave out what shows the same as the images learned from."""
+    """Read, check and decode the other data set; print what was found."""
     options = {"image_size": config.IMAGE_SIZE, "cache_dir": config.CACHE_DIR, "say": machine.say}
-    table, pixels = prepare.prepare_other(
-        config.EXTERNAL_DIR, reading_of(config), classes_of(data_set.table), **options
-    )
-    learned = data_set.table[data_set.table["split"].isin(["train", "val"])]
-    overlap = leakage.overlap(tables.usable(table), pixels.thumbnails, learned, data_set.pixels.thumbnails)
-    left_out = leakage.describe_overlap(overlap, config.EXTERNAL_DIR)
-    for reason, members in overlap[overlap != ""].groupby(overlap):
-        tables.leave_out(table, table.index.isin(members.index), f"{reason} as an image learned from")
-    machine.say(left_out)
-    if tables.usable(table).empty:
-        raise ValueError(f"--external-dir {config.EXTERNAL_DIR} has no image that can be measured. {left_out}")
-    return OtherSet(config.EXTERNAL_DIR, table, pixels, left_out)
+    return prepare.prepare_other(config.EXTERNAL_DIR, reading_of(config), data_set, **options)
 
 
 def choose_tasks(config: SimpleNamespace, folder: RunFolder, table: pd.DataFrame) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 from dataset import leakage, splits
 from dataset.cache import PixelFile, decode_table
 from dataset.choice import Choice
+from dataset.classes import classes_of
 from dataset.groups import join_groups
 from dataset.layout import find
 from dataset.masks import ALONG_BORDERS, EMPTY, FULL, INVERTED, STRETCHED
@@ -48,6 +49,19 @@ class Prepared(NamedTuple):
     pixels: PixelFile
     by_image: pd.Series | None  # the parts of a split by image; None if that is not possible
     remarks: list[str]
+
+
+class OtherSet(NamedTuple):
+    """Another data set, to be measured whole."""
+
+    name: str
+    table: pd.DataFrame
+    pixels: PixelFile
+    left_out: str  # how many images show what was learned from, in words
+
+    @property
+    def n_images(self) -> int:
+        return len(usable(self.table))
 
 
 def decode(
@@ -118,7 +132,21 @@ def split(
     return Prepared(table, pixels, by_image, [*decoded.remarks, *own])
 
 
-def prepare_other(
+def prepare_other(data_dir: str | Path, reading: Reading, data_set: Prepared, **options) -> OtherSet:
+    """As `decode_other`, with the classes of the data set that models learn from; what shows the same is left out."""
+    table, pixels = decode_other(data_dir, reading, classes_of(data_set.table), **options)
+    learned = data_set.table[data_set.table["split"].isin(["train", "val"])]
+    overlap = leakage.overlap(usable(table), pixels.thumbnails, learned, data_set.pixels.thumbnails)
+    left_out = leakage.describe_overlap(overlap, data_dir)
+    for reason, members in overlap[overlap != ""].groupby(overlap):
+        leave_out(table, table.index.isin(members.index), f"{reason} as an image learned from")
+    options["say"](left_out)
+    if usable(table).empty:
+        raise ValueError(f"--external-dir {data_dir} has no image that can be measured. {left_out}")
+    return OtherSet(str(data_dir), table, pixels, left_out)
+
+
+def decode_other(
     data_dir: str | Path,
     reading: Reading,
     classes: Sequence[str],

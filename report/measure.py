@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from torch import nn
@@ -12,25 +11,12 @@ import data
 import machine
 import models
 from checkpoints import save
-from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
+from dataset.prepare import OtherSet
 from dataset.splits import split_hash
-from dataset.table import LEFT_OUT, SPLITS, learnable, leave_out, targets, usable
+from dataset.table import LEFT_OUT, SPLITS, learnable, leave_out, targets
 from report import results
 from report.folder import RunFolder
-
-
-class OtherSet(NamedTuple):
-    """Another data set, to be measured whole."""
-
-    name: str
-    table: pd.DataFrame
-    pixels: PixelFile
-    left_out: str  # how many images show what was learned from, in words
-
-    @property
-    def n_images(self) -> int:
-        return len(usable(self.table))
 
 
 def load_named(names: Sequence[str], folder: RunFolder, image_size: int, table: pd.DataFrame) -> dict[Path, dict]:

@@ -7,7 +7,7 @@ from conftest import disc, paths_of, picture
 
 from dataset.classes import classes_of
 from dataset.layout import find
-from dataset.prepare import Reading, decode, prepare_other
+from dataset.prepare import Reading, decode, decode_other
 from dataset.roles import part_of, role_of
 from dataset.table import LABEL_ONLY, MASK_ONLY, USED, read_table
 
@@ -408,7 +408,7 @@ def test_another_data_set_without_an_image_that_can_be_used_is_one_message(put, 
     if what == "none is there":
         (folder / "images" / "a.jpg").unlink()
     with pytest.raises((ValueError, FileNotFoundError), match=r"no image that can be measured|None of the images"):
-        prepare_other(folder, Reading(), ("MEL", "NV"), image_size=32, cache_dir=tmp_path / "cache", say=str)
+        decode_other(folder, Reading(), ("MEL", "NV"), image_size=32, cache_dir=tmp_path / "cache", say=str)
 
 
 def test_nothing_is_written_into_the_data_folder(put, tmp_path):
