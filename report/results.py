@@ -284,13 +284,13 @@ def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
         means = counted.of_calls(true, likeliest, classes)
         numbers, intervals = bootstrap.with_intervals(scores, resamples.of(labelled), means)
     if collected.mask is not None:
-        counts = collected.mask[masked]
-
-        def of_masks(weights: np.ndarray) -> evaluate.Scores:
-            scores = evaluate.mask_scores(counts, weights)
-            return {name: scores[name] for name in shown["mask"]}
-
-        found = bootstrap.with_intervals(of_masks, resamples.of(masked), counted.of_masks(len(counts)))
+        of_image = evaluate.image_mask_scores(collected.mask[masked])
+        values = {name: of_image[name.removeprefix("mean_")] for name in shown["mask"]}
+        found = bootstrap.with_intervals(
+            lambda weights: {name: evaluate.weighted_mean(weights, images) for name, images in values.items()},
+            resamples.of(masked),
+            counted.of_masks(int(masked.sum())),
+        )
         numbers, intervals = numbers | found[0], intervals | found[1]
     return numbers, intervals
 
