@@ -52,9 +52,9 @@ def read_labels(rows: pd.DataFrame, path: Path, zeros: str = "") -> list[Labels]
     if of_columns and any(readings) and not set(of_columns.classes) & NAMES.keys():
         of_columns = None  # beside a diagnosis, columns of other zeros and ones are rather of the patient
     readings = [of_columns, *readings]
-    if not any(readings):
+    if is_single := not any(readings):
         readings = [from_single_column(rows, zeros)]
-    if all(_is_coded(reading) for reading in filter(None, readings)):
+    if is_single or all(_is_coded(reading) for reading in filter(None, readings)):
         readings += [from_known_words(rows[name], name) for name in _unreserved(rows)]
     found: list[Labels] = []
     for reading in filter(None, readings):
