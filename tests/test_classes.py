@@ -420,6 +420,15 @@ def test_words_come_before_the_numbers_of_the_same_classes(tmp_path, column):
     assert classes_of(read_table(folder_of(tmp_path, rows, f"image,label,{column}"))) == ("MEL", "NV")
 
 
+def test_a_clinical_diagnosis_counts_where_there_is_no_other(tmp_path):
+    rows = [f"{('nevus', 'melanoma')[k % 2]},{('melanoma', 'nevus')[k // 3]}" for k in range(6)]
+    for name, other in (("a", "diagnosis"), ("b", "Histological Diagnosis")):
+        cells = [("," + row.split(",")[1]) if other != "diagnosis" else row for row in rows]
+        table = read_table(folder_of(tmp_path / name, cells, f"image,{other},Clinical Diagnosis"))
+        words = [row.split(",")[name == "b"] for row in rows]
+        assert list(table["label"]) == [{"nevus": "NV", "melanoma": "MEL"}[word] for word in words]
+
+
 @pytest.mark.parametrize("column", ["label", "malignant"])
 def test_numbers_that_join_what_words_tell_apart_are_asked_about(tmp_path, column):
     rows = [f"{k % 2},{('nevus', 'melanoma', 'dermatofibroma')[k % 3]}" for k in range(6)]
