@@ -250,7 +250,9 @@ def describe_unknown(classes: Sequence[str]) -> str:
     some = ", ".join(map(quoted, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
     ill = [code for code in classes if is_malignant(code) or code == unknown[-1]]
     parts = {"malignant": ill, "benign": [code for code in classes if code not in ill]}
-    example = shlex.join(f"{name}={','.join(map(quoted, codes))}" for name, codes in parts.items() if codes)
+    if not parts["benign"]:  # one class of all is none to learn
+        parts = {f"malignant {ill.pop(ill.index(unknown[-1]))}": [unknown[-1]]} | {code: [code] for code in ill}
+    example = shlex.join(f"{quoted(name)}={','.join(map(quoted, codes))}" for name, codes in parts.items())
     return (
         f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold: name it, as "
         f"in --classes {example}"

@@ -26,8 +26,10 @@ IMAGE_COLUMNS = (
     *("photo", "photograph", "picture_id", "photo_id", "clinic"),
 )
 LABEL_COLUMNS = ("label", "labels", "class", "dx", "diagnosis", "diagnostic", "target", "benign_malignant", "iddx_full")
-LABEL_COLUMNS += ("clinical_diagnosis", "label_name", "class_name", "diagnosis_name")
+LABEL_COLUMNS += ("label_name", "class_name", "diagnosis_name")
 LABEL_COLUMNS += tuple(f"{name}_{level}" for name in ("diagnosis", "iddx") for level in range(1, 6))
+GUESS = "clinical_diagnosis"  # made before the biopsy: it is the diagnosis where there is no other
+LABEL_COLUMNS += (GUESS,)
 DETAILS = {  # column of the table, and its names in files
     "lesion_id": ("lesion_id", "lesion_number", "lesion_no", "lesion_nr"),
     "patient_id": (

@@ -256,7 +256,7 @@ def _beside(files: dict[str, list[File]]) -> tuple[list[File], list[File], list[
 def as_mask(file: File) -> Mask:
     images, word = mask_of(file.stem)
     rank = {"segmentation": 0, "mask": 1}.get(word, 2) if word else 3
-    return Mask(file, images or (file.stem,), rank)
+    return Mask(file, tuple(dict.fromkeys((*images, file.stem))), rank)
 
 
 def _told_by_content(files: list[File]) -> tuple[list[File], list[Mask]]:

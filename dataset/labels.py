@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dataset.classes import NAMES, code_of, codes_of, in_order, is_known, is_no_diagnosis, key_of, quoted
-from dataset.columns import LABEL_COLUMNS, are_parts, find_column, names_details
+from dataset.columns import GUESS, LABEL_COLUMNS, are_parts, find_column, names_details
 from dataset.columns import is_known as is_reserved
 
 TRUTH = {"true": 1.0, "false": 0.0}
@@ -46,15 +46,18 @@ def read_labels(rows: pd.DataFrame, path: Path, zeros: str = "") -> list[Labels]
     ------
     ValueError : two columns mean the same class; many rows have no 1, and `zeros` is not given.
     """
-    columns = [column for name in LABEL_COLUMNS if (column := find_column(rows, [name]))]
+    columns = [column for name in LABEL_COLUMNS if name != GUESS and (column := find_column(rows, [name]))]
     readings = [from_column(rows[column], column) for column in columns if not are_parts(rows[column])]
     of_columns = from_columns(rows, path, zeros)
-    if of_columns and any(readings) and not set(of_columns.classes) & NAMES.keys():
+    of_known = bool(of_columns) and not NAMES.keys().isdisjoint(of_columns.classes)
+    if not of_known and not any(readings) and (guess := find_column(rows, [GUESS])):
+        readings = [from_column(rows[guess], guess)]
+    if not of_known and any(readings):
         of_columns = None  # beside a diagnosis, columns of other zeros and ones are rather of the patient
     readings = [of_columns, *readings]
-    if not any(readings):
+    if is_single := not any(readings):
         readings = [from_single_column(rows, zeros)]
-    if all(_is_coded(reading) for reading in filter(None, readings)):
+    if is_single or all(_is_coded(reading) for reading in filter(None, readings)):
         readings += [from_known_words(rows[name], name) for name in _unreserved(rows)]
     found: list[Labels] = []
     for reading in filter(None, readings):

@@ -1,12 +1,13 @@
 """A checked table -> training, validation and test set."""
 
 import hashlib
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
 
 from dataset.choice import as_flag, quoted
-from dataset.classes import classes_of, in_words, positions_of
+from dataset.classes import classes_of, in_words, is_malignant, positions_of
 from dataset.groups import groups_of
 from dataset.roles import SPLITS
 from dataset.table import leave_out, targets, usable
@@ -125,8 +126,9 @@ def _refuse_strangers(table: pd.DataFrame, parts: pd.Series) -> None:
     for part in SPLITS[1:]:
         if labels["train"] and labels[part] and not set(labels["train"]) & set(labels[part]):
             ours, theirs = (", ".join(map(quoted, labels[name])) for name in ("train", part))
-            (first, *rest), (other, *others) = labels["train"], labels[part]
-            example = [f"{quoted(first)}={quoted(first)},{quoted(other)}", *rest, *others]
+            both = (sorted(labels[name], key=lambda code: (is_malignant(code), code)) for name in ("train", part))
+            pairs = [[code for code in pair if code] for pair in zip_longest(*both)]
+            example = [f"{quoted(a)}={','.join(map(quoted, (a, *b)))}" if b else a for a, *b in pairs]
             raise ValueError(
                 f"The data's own split has the classes {theirs} in {part} and {ours} in train, with none in common. "
                 f"Say which are the same, as in {as_flag(example)}\nOr pass --split-file none."

@@ -212,6 +212,14 @@ def test_classes_that_are_not_known_are_named_with_what_to_do(tmp_path):
     assert "does not know rosy rash, 0." in said and said.endswith("--classes malignant=MEL,0 'benign=rosy rash'")
 
 
+def test_what_to_do_where_all_other_classes_are_malignant_joins_none():
+    advice = classes.describe_unknown(["MEL", "rosy rash", "malignant"]).partition("--classes ")[2]
+    members = choice.Choice.of(shlex.split(advice)).members
+    assert sorted(members.values()) == [("MEL",), ("malignant",), ("rosy rash",)]
+    (name,) = (name for name, codes in members.items() if codes == ("rosy rash",))
+    assert classes.is_malignant(name)
+
+
 @pytest.mark.parametrize("name", ["a, b", "C=43", 'the "other", one', "'tis", "rosy rash"])
 def test_what_to_do_about_a_class_that_is_not_known_can_be_pasted(name):
     advice = classes.describe_unknown([name, "NV"]).partition("--classes ")[2]
@@ -412,9 +420,19 @@ def test_words_come_before_the_numbers_of_the_same_classes(tmp_path, column):
     assert classes_of(read_table(folder_of(tmp_path, rows, f"image,label,{column}"))) == ("MEL", "NV")
 
 
-def test_numbers_that_join_what_words_tell_apart_are_asked_about(tmp_path):
+def test_a_clinical_diagnosis_counts_where_there_is_no_other(tmp_path):
+    rows = [f"{('nevus', 'melanoma')[k % 2]},{('melanoma', 'nevus')[k // 3]}" for k in range(6)]
+    for name, other in (("a", "diagnosis"), ("b", "Histological Diagnosis")):
+        cells = [("," + row.split(",")[1]) if other != "diagnosis" else row for row in rows]
+        table = read_table(folder_of(tmp_path / name, cells, f"image,{other},Clinical Diagnosis"))
+        words = [row.split(",")[name == "b"] for row in rows]
+        assert list(table["label"]) == [{"nevus": "NV", "melanoma": "MEL"}[word] for word in words]
+
+
+@pytest.mark.parametrize("column", ["label", "malignant"])
+def test_numbers_that_join_what_words_tell_apart_are_asked_about(tmp_path, column):
     rows = [f"{k % 2},{('nevus', 'melanoma', 'dermatofibroma')[k % 3]}" for k in range(6)]
-    folder = folder_of(tmp_path, rows, "image,label,words")
+    folder = folder_of(tmp_path, rows, f"image,{column},words")
     said = refusal(folder)
     assert "can be read in 2 ways" in said
     assert set(classes_of(read_table(folder, flagged(said)))) == {"MEL", "NV", "DF"}

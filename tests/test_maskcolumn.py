@@ -30,3 +30,12 @@ def test_masks_that_are_named_and_not_there_are_counted(tmp_path):
     picture().save(tmp_path / "a.jpg")
     (tmp_path / "t.csv").write_text("image,mask,label\na.jpg,gone.png,mel\n")
     assert "Passed over: 1 masks that t.csv names are not there." in find(tmp_path).describe()
+
+
+def test_a_column_that_says_whether_there_is_a_mask_names_none(tmp_path):
+    for k in range(4):
+        picture(k).save(tmp_path / f"{k:03d}.jpg")
+    rows = [f"{k:03d}.jpg,{k % 2},{('mel', 'nv')[k // 2]}" for k in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,mask,label", *rows]))
+    layout = find(tmp_path)
+    assert layout.masks == [None] * 4 and len(layout.found.pictures) == 4

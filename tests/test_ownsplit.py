@@ -344,7 +344,17 @@ def test_parts_of_other_words_are_asked_about_and_the_advice_can_be_pasted(tmp_p
         made(place, tmp_path)
     flag = str(refused.value).partition("--classes ")[2].split("\n")[0]
     parts, _, prepared = made(place, tmp_path, classes=shlex.split(flag))
-    assert list(prepared.table["label"].cat.categories) == ["old, thin", "b=c", "y"] and set(parts) == {*SPLITS}
+    assert list(prepared.table["label"].cat.categories) == ["b=c", "old, thin"] and set(parts) == {*SPLITS}
+
+
+def test_the_advice_on_parts_of_other_words_joins_malignant_with_malignant(tmp_path):
+    place = images(tmp_path / "data")
+    words = {"train": ["malignant", "benign"], "val": ["malignant", "benign"], "test": ["1", "0"]}
+    write(
+        place / "t.csv", "image,label,split", [(f"i{k}", words[of][k % 2], of) for k, of in enumerate(parts_by_hand())]
+    )
+    with pytest.raises(ValueError, match="--classes benign=benign,0 malignant=malignant,1\n"):
+        made(place, tmp_path)
 
 
 def test_lists_called_as_parts_are_a_split(tmp_path):

@@ -110,6 +110,12 @@ def test_a_mask_is_found_by_what_its_name_shares_with_its_image(put, image, mask
     assert paths_of(table, "mask_path") == [mask.format(k) for k in range(4)]
 
 
+@pytest.mark.parametrize("word", ["m", "lesion"])
+def test_a_mask_that_is_called_wholly_as_its_image_is_found_whatever_their_name_ends_in(put, word):
+    table = read_table(put(some(f"images/i{{}}_{word}.jpg") | some(f"masks/i{{}}_{word}.png", "mask")))
+    assert len(table) == 3 and all(mask.endswith(f"_{word}.png") for mask in table["mask_path"])
+
+
 def test_a_number_behind_a_masks_name_is_its_images_where_there_is_one(put):
     files = {f"{name}.jpg": "photo" for name in ("a", "a_1", "b")}
     files |= {f"{name}.png": "mask" for name in ("a_mask", "a_mask_1", "b_mask_1")}
