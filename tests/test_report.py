@@ -257,7 +257,7 @@ def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_
     shown = text_of(html)
     assert "Diagnoses of 2,345 images" in shown and "Outlines of 1,234 images" in shown
     assert re.search(
-        r"On 1,111 images the multi-task model's mean dice differs from that of segmentation by \S+ \(95", shown
+        r"On 1,111 images the multi-task model's mean Dice differs from that of segmentation by \S+ \(95", shown
     )
     assert "multitask: Mean Dice 0." in shown and "multitask: Images" not in shown
 

@@ -30,4 +30,4 @@ def one(seed: int, place: Path) -> None:
         assert stop.code == 2 and "error: " in said.getvalue(), flags
     else:
         assert all(np.isfinite(value) for value in vars(config).values() if isinstance(value, float)), flags
-        assert set(config.TASKS) <= set(main.CHOICES["TASKS"]) and 32 <= config.IMAGE_SIZE <= 4096, flags
+        assert set(config.TASKS) <= set(main.choices()["TASKS"]) and 32 <= config.IMAGE_SIZE <= 4096, flags
