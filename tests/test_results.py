@@ -17,7 +17,7 @@ from dataset import cache, images
 from dataset.classes import HAM10000 as CLASSES
 from dataset.table import LABEL_ONLY, read_table
 from report import bootstrap, results
-from report.collect import collect, native_overlap
+from report.collect import Collected, collect, native_overlap
 from report.folder import RunFolder
 
 LEARNED = np.repeat(np.arange(7), (11, 67, 5, 3, 11, 1, 2))  # labels of 100 training images
@@ -458,6 +458,18 @@ def test_scores_at_the_masks_own_size_are_means_of_their_own_table(whole_run):
     for table, scores in ((small, found), (own, found["native"])):
         assert scores["mean_dice"] == pytest.approx(table["dice"].mean(), abs=1e-4)
         assert scores["mean_iou"] == pytest.approx(table["iou"].mean(), abs=1e-4)
+    for name in ("hd95", "assd"):
+        assert found["native"][f"mean_{name}"] == pytest.approx(own[name].mean(), abs=1e-3)
+
+
+def test_distances_keep_their_names():
+    rows = pd.DataFrame({"image": ["a"], "label": pd.Categorical(["x"]), "lesion_id": ["l"]})
+    collected = Collected(mask=np.ones((1, 4)), native=np.ones((1, 4)), surface=np.array([[9.0, 2.0]]))
+    found, _ = results.mask_numbers(rows, collected, bootstrap.resample_lesions(rows["lesion_id"], 20))
+    table = results.mask_table(rows, collected.native, collected.surface)
+    assert (
+        (found["native"]["mean_hd95"], found["native"]["mean_assd"]) == (9, 2) == (table["hd95"][0], table["assd"][0])
+    )
 
 
 def test_the_majority_is_that_of_the_training_images_and_not_of_the_test_set():
