@@ -174,6 +174,7 @@ _WORD = re.compile(
     "mask|seg|gt|truth|superpixel|lesion|label|contour|binary|bw|roi|annotation|overlay|thumb|preview|heatmap|msk",
     re.IGNORECASE,
 )
+_GLUED_PART = re.compile(rf"({'|'.join(PART_WORDS)})({'|'.join(sorted(IMAGE_WORDS | MASK_WORDS))}|[xy])")
 _GLUED = re.compile(r"(.+?)(?: ?\(mask\)|mask|msk)", re.IGNORECASE)
 _BEGINNING = re.compile(r"(mask|segmentation|seg|gt)([_\-. ]|(?=\d))(.+)", re.IGNORECASE)
 
@@ -194,9 +195,14 @@ def words_of(name: str) -> tuple[str, ...]:
     --------
     >>> words_of("ISIC2018_Task1-2_TrainingInput")
     ('isic', '2018', 'task', '1', '2', 'training', 'input')
+    >>> words_of("trainannot"), words_of("trainx")  # x is what is shown, and y what is to be learned
+    (('train', 'annot'), ('train', 'images'))
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    found = re.findall(r"[^\W\d_]+|\d+", spaced.lower())
+    found = []
+    for word in re.findall(r"[^\W\d_]+|\d+", spaced.lower()):
+        glued = _GLUED_PART.fullmatch(word)
+        found += [glued[1], {"x": "images", "y": "masks"}.get(glued[2], glued[2])] if glued else [word]
     return tuple(
         "groundtruth" if one == "truth" and i and found[i - 1] == "ground" else one for i, one in enumerate(found)
     )

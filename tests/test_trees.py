@@ -58,6 +58,21 @@ def test_of_unknown_words_beside_words_for_pictures_it_is_said_what_to_name(put)
     assert sorted(set(read_table(folder, flag_in(str(refused.value)))["label"])) == ["acne_images", "rosy rash photos"]
 
 
+def test_a_part_and_a_role_in_one_word_are_told_apart(put):
+    parts = {f"{part}/a{k}.png": "photo" for k, part in enumerate(("train", "val", "test"))}
+    masks = {f"{part}annot/a{k}.png": "mask" for k, part in enumerate(("train", "val", "test"))}
+    table = read_table(put(parts | masks))
+    assert sorted(paths_of(table)) == sorted(parts) and sorted(paths_of(table, "mask_path")) == sorted(masks)
+
+
+def test_folders_called_x_and_y_are_images_and_masks_and_no_classes(put):
+    """PH2 on Kaggle: where the names do not pair, the run says so."""
+    files = {f"trainx/X_img_{k}.png": "photo" for k in range(4)} | {f"trainy/Y_img_{k}.png": "mask" for k in range(4)}
+    with pytest.raises((ValueError, FileNotFoundError), match="Y_img_0") as refused:
+        read_table(put(files))
+    assert "X_img_" in str(refused.value)
+
+
 # One file with two diagnoses
 
 
