@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ from sklearn import metrics
 import evaluate
 from dataset.classes import HAM10000 as CLASSES
 from report import bootstrap
-from report.comparison import compare
+from report.comparison import compare, compare_tasks
 from report.scores import compared
 
 LESIONS = pd.Series({name: f"L{name}" for name in "abcd"})
@@ -42,7 +44,9 @@ def test_comparing_two_models_counts_the_images_that_both_have():
 
 
 def test_the_images_may_stand_in_any_order():
-    assert compare("label", SINGLE, SINGLE[::-1], LESIONS)["nll"]["difference"] == pytest.approx(0)
+    found = compare("label", SINGLE, SINGLE[::-1], LESIONS)
+    assert found["nll"]["difference"] == pytest.approx(0)
+    assert (found["only_first_right"], found["only_second_right"]) == (0, 0)
 
 
 def test_the_differences_of_labels_are_scikit_learns():
@@ -85,6 +89,21 @@ def test_the_differences_of_outlines_are_those_of_the_means():
     assert found["failure_rate"]["difference"] == 0
     worse = compare("mask", outlines("abc", [0.5, 0.8, 1]), outlines("abc", [0.6, 0.64, 0.64]), LESIONS)
     assert worse["failure_rate"]["difference"] == pytest.approx(2 / 3)
+
+
+def test_outlines_are_compared_at_the_size_that_a_scores_name_says():
+    small, native = outlines("abc", [0.5, 0.8, 1]), outlines("abc", [0.9, 0.9, 0.6])
+    columns = [column for column in native if column.endswith("_native") or column == "threshold_iou"]
+    found = compare("mask", small, small.assign(**native[columns]), LESIONS)
+    assert found["mean_dice"]["difference"] == 0 != found["native_dice"]["difference"]
+    assert found["native_dice"]["difference"] == pytest.approx(native["dice"].mean() - small["dice"].mean())
+    worse = compare("mask", small, small.assign(iou_native=[0.6, 0.6, 0.6]), LESIONS)
+    assert worse["failure_rate"]["difference"] == pytest.approx(2 / 3)
+
+
+def test_a_model_over_all_views_is_not_compared_with_one_that_sees_one(tmp_path):
+    folder = SimpleNamespace(path=tmp_path, facts=lambda task: {"measured": {"tta": task == "multitask"}})
+    assert not compare_tasks(folder, None)
 
 
 def test_the_interval_holds_95_of_100_resamples_of_lesions():

@@ -17,8 +17,8 @@ import train
 from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.splits import split_table
-from dataset.table import LABEL_ONLY, read_table
-from report.own import report_model
+from dataset.table import LABEL_ONLY, LEFT_OUT, read_table
+from report.own import parts_for, report_model
 from report.sidebyside import compare_runs
 
 RECIPE = train.Recipe(epochs=2, batch_size=16, lr=0.01)
@@ -73,6 +73,13 @@ def test_a_plain_module_is_measured_and_what_it_lacks_is_left_out(split, tmp_pat
     assert "<h3>pooled</h3>" in page and "Pooled, 347 parameters" in page and '"note">a note</p>' in page
     assert "drawn by" not in page and "real lesions" not in page  # which is said of the demo's pictures alone
     assert "heat map" not in page.lower() and "ResNet" not in page
+
+
+def test_images_that_are_left_out_are_not_measured(split):
+    table, pixels = split()
+    before = parts_for(Pooled("label"), table, pixels, torch.device("cpu"))["test"].n_images
+    table.loc[table.index[table["split"] == "test"][0], "status"] = LEFT_OUT
+    assert parts_for(Pooled("label"), table, pixels, torch.device("cpu"))["test"].n_images == before - 1
 
 
 def test_fit_trains_it_and_the_best_epoch_is_reported(split, tmp_path):

@@ -15,7 +15,7 @@ import evaluate
 import models
 from dataset import cache, images
 from dataset.classes import HAM10000 as CLASSES
-from dataset.table import LABEL_ONLY, read_table
+from dataset.table import LABEL_ONLY, USED, read_table
 from report import bootstrap, results
 from report.collect import Collected, collect, native_overlap
 from report.folder import RunFolder
@@ -460,6 +460,29 @@ def test_scores_at_the_masks_own_size_are_means_of_their_own_table(whole_run):
         assert scores["mean_iou"] == pytest.approx(table["iou"].mean(), abs=1e-4)
     for name in ("hd95", "assd"):
         assert found["native"][f"mean_{name}"] == pytest.approx(own[name].mean(), abs=1e-3)
+
+
+def interval_of(values, weights):
+    """95 % of the weighted means of (N,) values."""
+    return np.percentile((weights @ values) / weights.sum(axis=1), [2.5, 97.5])
+
+
+def test_classes_and_subgroups_are_resampled_by_their_own_lesions():
+    """Lesions of one image and of five in turn, so that other images' weights give another interval."""
+    lesion = np.concatenate([np.full(1 + 4 * (k % 2), k) for k in range(20)])
+    n = len(lesion)
+    rows = pd.DataFrame({"image": [f"i{k}" for k in range(n)], "lesion_id": lesion, "status": USED})
+    rows["label"] = pd.Categorical(np.where(np.arange(n) < 20, "x", "y"))
+    rows["sex"], rows["mask_path"] = np.where(np.arange(n) < 20, "female", "male"), "a.png"
+    counts = np.random.default_rng(0).integers(1, 100, (n, 4)).astype(float)
+    collected = Collected(mask=counts, native=counts, surface=np.ones((n, 2)))
+    resamples, male = bootstrap.resample_lesions(lesion, 200), np.arange(20, n)
+    weights = np.concatenate(list(resamples.blocks()))[:, male]
+    expected = interval_of(evaluate.dice(counts)[male], weights)
+    _, intervals = results.mask_numbers(rows, collected, resamples)
+    np.testing.assert_allclose(intervals["by_class"]["y"]["mean_dice"], expected)
+    (group,) = [one for one in results.subgroup_numbers(rows, collected, resamples) if one["value"] == "male"]
+    np.testing.assert_allclose(group["intervals"]["mean_dice"], expected)
 
 
 def test_distances_keep_their_names():
