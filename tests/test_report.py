@@ -441,7 +441,7 @@ def test_on_paper_no_table_is_cut_no_figure_split_and_folded_tables_are_open(out
         r"NPV +AUC +AP +Images\n",
         r"Failures +Images\n",
         r"HD95, pixels +ASSD, pixels +Images\n",
-        r"Mean dice\n",
+        r"Mean Dice\n",
     ):
         assert re.search(last, text), last
     assert "sex: female" in text
