@@ -78,10 +78,10 @@ def _in(rows: pd.DataFrame, name: str, path: Path) -> Iterator[Own]:
         if squashed(column) in _CALLED_SO or are_parts(rows[column]):
             yield Own(_parts(rows[column]), f"column {column} of {name}", path)
     if flags := part_flags(rows):
-        ones = pd.DataFrame({part: as_numbers(rows[column]) for column, part in flags.items()}).fillna(0)
+        ones = pd.DataFrame({part: as_numbers(rows[name]).mask(rows[name] == "", 0) for name, part in flags.items()})
         rest = "" if "train" in ones and len(ones.columns) > 1 else "test" if "train" in ones else "train"
         is_told = ones.isin([0, 1]).all(axis=None) and {"train", "test"} & set(ones)
-        parts = ones.idxmax(axis=1).where(ones.sum(axis=1) == 1, "").mask(ones.sum(axis=1) == 0, rest)
+        parts = ones.fillna(0).idxmax(axis=1).where(ones.sum(axis=1) == 1, "").mask(ones.sum(axis=1) == 0, rest)
         yield Own(parts.astype(object) if is_told else None, f"{' and '.join(flags)} of {name}", path)
 
 
@@ -163,8 +163,8 @@ def _of_file(path: Path, layout: Layout) -> Own:
         raise ValueError(f"--split-file {path} has the columns {', '.join(rows.columns[:12])}. Expected image,split.")
     told = [one for one in found if one.parts is not None]
     if not told:
-        column = next(name for name in rows if squashed(name) in _CALLED_SO)
-        words = sorted(set(rows[column]))
+        columns = [name for name in rows if squashed(name) in _CALLED_SO or part_flags([name])]
+        words = sorted(set(rows[columns].to_numpy().ravel()))
         raise ValueError(f"--split-file {path} names the parts {', '.join(words[:6])}. Expected {', '.join(SPLITS)}.")
     if any(not one.parts.equals(told[0].parts) for one in told):
         columns = " and ".join(one.where for one in told)

@@ -163,6 +163,8 @@ def test_a_split_file_comes_before_all_else_and_none_before_the_datas_own(tmp_pa
         ("image,split", [("i0", "train"), ("i0", "test")], "'i0' is in several parts by .*mine"),
         ("image,split", [("i0.png", "train"), ("images/I0", "test")], "'i0' is in several parts by .*mine"),
         ("image,split,set", [("i0", "train", "test"), ("i1", "test", "test")], "parts that differ, in column split"),
+        ("image,is_train", [("i0", "0"), ("i1", "7")], "names the parts 0, 7. Expected train, val, test"),
+        ("image,is_test", [("i0", "1"), ("i1", "maybe")], "names the parts 1, maybe. Expected train, val, test"),
         ("image,split", [("x", "train"), ("y", "test")], "names 0 of train, 0 of val, 0 of test among the images"),
     ],
 )
