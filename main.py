@@ -138,8 +138,7 @@ def find_problem(config: SimpleNamespace) -> str:
         return "RESUME trains and EVALUATE_ONLY does not: choose one"
     if config.CHECKPOINTS and not config.EVALUATE_ONLY:
         return "CHECKPOINTS are measured, not trained: pass --evaluate-only too"
-    folders = {"DATA_DIR": config.DATA_DIR, "EXTERNAL_DIR": config.EXTERNAL_DIR}
-    return settings.find_misplaced(config.OUTPUT_DIR, folders)
+    return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR"])
 
 
 def answer_early() -> None:

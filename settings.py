@@ -194,19 +194,21 @@ def lies_in(value: float, interval: str) -> bool:
     return is_above and (value <= high if interval[-1] == "]" else value < high)
 
 
-def find_misplaced(output_dir: str, folders: dict[str, str]) -> str:
-    """Why the folder of a run may not be where it is, in words: a later run moves it aside, with all that is in it.
+def find_misplaced(config: SimpleNamespace, outputs: str, inputs: Sequence[str]) -> str:
+    """Why the folder that a setting names may not be where it is, in words: a later run moves it aside, with all in it.
 
     Parameters
     ----------
-    folders : that must not lie in it, by the names of their settings; "" for none.
+    outputs, inputs : names of settings; the folders of `inputs` must not lie in that of `outputs`.
     """
-    outputs = Path(os.path.realpath(output_dir))
-    for name, folder in folders.items():
-        if folder and Path(os.path.realpath(folder)).is_relative_to(outputs):
-            return f"OUTPUT_DIR {output_dir} holds {name}: name a folder for the outputs alone"
-    if Path.cwd().is_relative_to(outputs):
-        return f"OUTPUT_DIR {output_dir} holds the folder that you work in: name one for the outputs alone"
+    folder = getattr(config, outputs)
+    place = Path(os.path.realpath(folder))
+    for name in inputs:
+        other = getattr(config, name)
+        if other and Path(os.path.realpath(other)).is_relative_to(place):
+            return f"{outputs} {folder} holds {name}: name a folder for the outputs alone"
+    if Path.cwd().is_relative_to(place):
+        return f"{outputs} {folder} holds the folder that you work in: name one for the outputs alone"
     return ""
 
 
@@ -223,7 +225,7 @@ def describe(config: SimpleNamespace, script: ModuleType, presets: Presets) -> s
     own = {name: value for name, value in vars(config).items() if name in usual and value != usual[name]}
     chosen = ", ".join(f"{name.capitalize()} {getattr(config, name)}" for name in presets)
     lines = [f"  {name:26} {shown(value)}" for name, value in own.items() if name not in presets]
-    return "\n".join([f"{chosen}, " + ("but for:" if lines else "as main.py has it."), *lines])
+    return "\n".join([f"{chosen}, " + ("but for:" if lines else f"as {Path(script.__file__).name} has it."), *lines])
 
 
 def shown(value) -> str:
