@@ -61,10 +61,12 @@ def numbered(asked: int, shown: str) -> str:
 
 def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
     """The page."""
-    about = predictor.about
-    facts = [about["task"], f"{about['image_size']}x{about['image_size']} pixels", f"epoch {about.get('epoch', '?')}"]
-    facts += [f"trained on {about['note']}"] if about.get("note") else []
-    facts += [] if predictor.is_calibrated else ["not calibrated, so its confidence may be far off"]
+    trained = predictor.trained
+    files = f"average of {len(trained.checkpoints)} models" if trained.is_average else trained.name
+    epoch = [] if trained.is_average else [f"epoch {trained.checkpoint.get('epoch', '?')}"]
+    facts = [files, f"{trained.image_size}x{trained.image_size} pixels", *epoch]
+    facts += [f"trained on {trained.note}"] if trained.note else []
+    facts += [] if trained.is_calibrated else ["not calibrated, so its confidence may be unreliable"]
     with gr.Blocks(title="Dermoscopy", analytics_enabled=False) as page:
         gr.Markdown(f"# What does the model see?\n{CAUTION}", elem_classes="caution")
         gr.HTML(cards.picker(examples), apply_default_css=False)

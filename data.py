@@ -22,13 +22,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+import machine
 from augment import AUGMENTS
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.images import read_image
-from dataset.table import targets
-from machine import map_ahead
+from dataset.table import SPLITS, targets
 
+Pixels = PixelFile | np.ndarray | torch.Tensor  # (n_rows, H, W, 4) uint8: red, green, blue, mask
 COPIED_AT_A_TIME = 64_000_000  # bytes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB
 
@@ -95,7 +96,7 @@ class Batches:
 
     def __init__(
         self,
-        pixels: PixelFile | np.ndarray | torch.Tensor,
+        pixels: Pixels,
         table: pd.DataFrame,
         batch_size: int,
         *,
@@ -195,7 +196,7 @@ class Batches:
             yield from map(self._gather, parts)
             return
         with ThreadPoolExecutor(1) as reader:
-            for pixels in map_ahead(reader, self._gather, parts, 2):
+            for pixels in machine.map_ahead(reader, self._gather, parts, 2):
                 yield pixels.to(self.device, non_blocking=True)
 
     def _gather(self, rows: torch.Tensor) -> torch.Tensor:
@@ -203,3 +204,22 @@ class Batches:
             return self.pixels[rows]
         pixels = torch.from_numpy(self.pixels[rows.numpy()])
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
+
+def split_batches(
+    pixels: Pixels,
+    table: pd.DataFrame,
+    batch_size: int,
+    device: str | torch.device = "cpu",
+    *,
+    seed: int | None = None,
+    augment: str | Sequence[str] = (),
+) -> dict[str, Batches]:
+    """Batches of train, val and test, the parts in the table's column ``split``; arguments as `Batches`.
+
+    Only train is shuffled and augmented. With a seed, to train on, train and val are dealt out among the processes.
+    """
+    ranks = {} if seed is None else {"rank": machine.rank(), "n_ranks": machine.n_ranks()}
+    options = {"train": ranks | {"seed": seed, "augment": augment}, "val": ranks, "test": {}}
+    rows = {part: table[table["split"] == part] for part in SPLITS}
+    return {part: Batches(pixels, rows[part], batch_size, device=device, **options[part]) for part in SPLITS}

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-import checkpoints
 import data
 import models
 import settings
+from checkpoints.states import save
+from checkpoints.trained import Trained
 from dataset.layout import find_files
 
 TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
@@ -51,17 +52,15 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
     FileNotFoundError, ValueError : as `models.load_checkpoint`; or a difference above `TOLERANCE`. Nothing is kept.
     ImportError : the optional packages are not installed.
     """
-    about = models.load_checkpoint(checkpoint)
-    model = models.build_model(about)
-    size = about["image_size"]
+    trained = Trained.load(checkpoint)
+    model, size = trained.network(), trained.image_size
     partial = Path(f"{target}.partial")
     try:
-        export_network(
-            Logits(model.to(memory_format=torch.contiguous_format)).eval(), list(model.heads), about, partial
-        )
+        export_network(model.to(memory_format=torch.contiguous_format), trained, partial)
         generator = torch.Generator().manual_seed(0)
         samples = {"random input": [torch.randn(n, 3, size, size, generator=generator) for n in (1, 5)]}
-        if real := real_pictures(Path(data_dir or about.get("config", {}).get("DATA_DIR", "")), size, bool(data_dir)):
+        folder = data_dir or trained.checkpoint.get("config", {}).get("DATA_DIR", "")
+        if real := real_pictures(Path(folder), size, bool(data_dir)):
             samples[f"{len(real)} real pictures"] = [torch.cat(real)]
         differences = {name: largest_difference(model, partial, batches) for name, batches in samples.items()}
         worst = max(differences.values())
@@ -82,13 +81,13 @@ def halve(checkpoint: str | Path, target: str | Path) -> None:
     ------
     FileNotFoundError, ValueError : as `models.load_checkpoint`; or a weight is too large for half precision.
     """
-    about = models.load_checkpoint(checkpoint)
+    about = Trained.load(checkpoint).checkpoint
     weights = {name: value.half() if value.is_floating_point() else value for name, value in about["weights"].items()}
     if large := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f"{checkpoint} cannot be halved: {large[0]} is too large for half precision.")
     config = about.get("config", {})
     config = config | {name: Path(config[name]).name for name in PLACES if name in config}
-    checkpoints.save(Path(target), about | {"weights": weights, "config": config})
+    save(Path(target), about | {"weights": weights, "config": config})
 
 
 def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:
@@ -101,22 +100,22 @@ def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} is there already. Name another file, or pass --overwrite.")
 
 
-def export_network(network: nn.Module, heads: list[str], about: dict, path: Path) -> None:
+def export_network(model: models.Model, trained: Trained, path: Path) -> None:
     """Export with a dynamic number of images."""
     import onnx
 
-    size = about["image_size"]
-    example = torch.zeros(2, 3, size, size)
+    example = torch.zeros(2, 3, trained.image_size, trained.image_size)
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (example,), path, input_names=["image"], output_names=heads, dynamic_shapes=({0: batch},),
-            dynamo=True, external_data=False, verbose=False,
+            Logits(model).eval(), (example,), path, input_names=["image"], output_names=list(model.heads),
+            dynamic_shapes=({0: batch},), dynamo=True, external_data=False, verbose=False,
         )  # fmt: skip
     exported = onnx.load(path)
+    about = trained.checkpoint
     facts = {name: about[name] for name in ("task", "classes", "image_size", "mean", "std") if name in about}
-    facts |= {"temperature": about.get("calibration", {}).get("temperature", 1.0), "note": about.get("note", "")}
+    facts |= {"temperature": trained.temperature, "note": trained.note}
     onnx.helper.set_model_props(exported, {name: json.dumps(value) for name, value in facts.items()})
     onnx.save(exported, path)
 

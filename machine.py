@@ -65,6 +65,22 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def in_words(error: Exception, place: str | Path, advice: str) -> tuple[int, str]:
+    """Exit code and message for an error that a user can mend: 2 for a mistake, 1 for what the machine lacks.
+
+    Parameters
+    ----------
+    place, advice : what could not be written, where the error does not tell, and what to do then.
+    """
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return 1, f"Out of GPU memory: {error}\nPass --device cpu or smaller batches. {advice}"
+    if isinstance(error, MemoryError | FloatingPointError):
+        return 1, str(error) or f"Out of memory. Close other programs, or set a smaller image or batch size. {advice}"
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | FileExistsError | ConnectionError):
+        return 1, f"Cannot write {error.filename or place}: {error.strerror or error}. {advice}"
+    return 2, str(error)
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also if the process or the machine stops meanwhile.
 
@@ -130,12 +146,12 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_a
         yield waiting.popleft().result()
 
 
-def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
+def describe(device: torch.device, precision: str) -> dict:
     """What a program is run on, in plain types."""
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "processes": n_ranks,
+        "processes": n_ranks(),
         "precision": precision,
         "command": shlex.join([*launcher(), *sys.argv]),
         "commit": commit(Path(__file__)),
@@ -145,6 +161,12 @@ def describe(device: torch.device, precision: str, n_ranks: int) -> dict:
         "python": platform.python_version(),
         **versions(),
     }
+
+
+def in_short(environment: dict) -> str:
+    """What `describe` found, in a line."""
+    device, precision, threads, processes = map(environment.get, ("device", "precision", "threads", "processes"))
+    return f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json."
 
 
 def launcher() -> list[str]:
@@ -174,16 +196,16 @@ def versions() -> dict[str, str]:
     return {module.__name__: str(module.__version__) for module in (torch, torchvision, np, pd, sklearn)}
 
 
-def join_processes(device: torch.device) -> tuple[torch.device, int, int]:
-    """This process's device, rank and number of processes; under torchrun they form one group."""
+def join_processes(device: torch.device) -> torch.device:
+    """This process's device; under torchrun the processes form one group."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return device, 0, 1
+        return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     atexit.register(dist.destroy_process_group)  # or its threads can outlive the interpreter, which aborts
-    return device, dist.get_rank(), dist.get_world_size()
+    return device
 
 
 def is_distributed() -> bool:
@@ -191,9 +213,19 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def rank() -> int:
+    """This process's number."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def n_ranks() -> int:
+    """The number of processes that train together."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
 def is_first() -> bool:
     """Whether this is the one process that writes and prints."""
-    return not is_distributed() or dist.get_rank() == 0
+    return rank() == 0
 
 
 def hides_progress() -> bool | None:
@@ -201,9 +233,9 @@ def hides_progress() -> bool | None:
     return None if is_first() else True
 
 
-def from_first(function: Callable, *arguments):
+def from_first(function: Callable, *arguments, **options):
     """The result of a function that only the first process calls."""
-    result = [function(*arguments) if is_first() else None]
+    result = [function(*arguments, **options) if is_first() else None]
     if is_distributed():
         dist.broadcast_object_list(result)
     return result[0]
@@ -220,4 +252,4 @@ def gather(value) -> list | None:
 
 def share() -> slice:
     """This process's share of a sequence that is dealt out among the processes one by one: ``rows[share()]``."""
-    return slice(dist.get_rank(), None, dist.get_world_size()) if is_distributed() else slice(None)
+    return slice(rank(), None, n_ranks())

@@ -5,9 +5,8 @@ python main.py --demo
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable
+from types import SimpleNamespace as Config
 from typing import NamedTuple
 
 import settings
@@ -62,47 +61,28 @@ WEIGHT_DECAY: float = 0.0  # AdamW's
 DROPOUT: float = 0.0  # share of the channels that labels are read from, dropped in training
 DROP_PATH: float = 0.0  # share of images that skip the encoder's deepest block in training; EfficientNet-Lite
 
-RECIPES = {  # what --recipe sets instead; flags still win
-    "paper": {},
-    "strong": {
-        "CLASSIFICATION_EPOCHS": 16,
-        "CLASSIFICATION_BATCH_SIZE": 64,
-        "CLASSIFICATION_LR": 1e-3,
-        "SEGMENTATION_EPOCHS": 25,
-        "SEGMENTATION_BATCH_SIZE": 32,
-        "SEGMENTATION_LR": 1e-3,
-        "MULTITASK_EPOCHS": 20,
-        "MULTITASK_BATCH_SIZE": 64,
-        "MULTITASK_LR": 1e-3,
-        "SCHEDULE": "cosine",
-        "WARM_UP": 0.05,
-        "EMA": 0.99,
-        "MASK_LOSS": "bce+dice",
-    },
-}
-RECIPES["finetune"] = RECIPES["strong"] | {"AUGMENT": ("turns", "crops", "mixup")}  # for a start from ImageNet
+# What --recipe sets instead; flags still win.
+STRONG = {"CLASSIFICATION_EPOCHS": 16, "SEGMENTATION_EPOCHS": 25, "MULTITASK_EPOCHS": 20}
+STRONG |= {"CLASSIFICATION_BATCH_SIZE": 64, "SEGMENTATION_BATCH_SIZE": 32, "MULTITASK_BATCH_SIZE": 64}
+STRONG |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
+STRONG |= {"SCHEDULE": "cosine", "WARM_UP": 0.05, "EMA": 0.99, "MASK_LOSS": "bce+dice"}
+FINETUNE = STRONG | {"AUGMENT": ("turns", "crops", "mixup")}  # for a start from ImageNet
+RECIPES = {"paper": {}, "strong": STRONG, "finetune": FINETUNE}
+# What --demo sets instead; flags still win.
+DEMO = {"DATA_DIR": "demo_data", "OUTPUT_DIR": "outputs_demo", "IMAGE_SIZE": 64, "SCHEDULE": "cosine"}
+DEMO |= {"CLASSIFICATION_EPOCHS": 4, "SEGMENTATION_EPOCHS": 3, "MULTITASK_EPOCHS": 5}
+DEMO |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
 RANGES = {
     **dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)"),
     "IMAGE_SIZE": "[32, 4096]",
-    **dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)"),
     "LIMIT": "[0, inf)",
-    **dict.fromkeys(("CLASSIFICATION_EPOCHS", "SEGMENTATION_EPOCHS", "MULTITASK_EPOCHS"), "[1, inf)"),
-    **dict.fromkeys(("CLASSIFICATION_BATCH_SIZE", "SEGMENTATION_BATCH_SIZE", "MULTITASK_BATCH_SIZE"), "[1, inf)"),
-    **dict.fromkeys(("CLASSIFICATION_LR", "SEGMENTATION_LR", "MULTITASK_LR", "ENCODER_LR_SCALE"), "(0, inf)"),
-    **dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)"),
     "WEIGHT_DECAY": "[0, inf)",
-}
-DEMO = {  # what --demo sets instead; flags still win
-    "DATA_DIR": "demo_data",
-    "OUTPUT_DIR": "outputs_demo",
-    "IMAGE_SIZE": 64,
-    "CLASSIFICATION_EPOCHS": 4,
-    "CLASSIFICATION_LR": 1e-3,
-    "SEGMENTATION_EPOCHS": 3,
-    "SEGMENTATION_LR": 1e-3,
-    "MULTITASK_EPOCHS": 5,
-    "MULTITASK_LR": 1e-3,
-    "SCHEDULE": "cosine",
+    **dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)"),
+    **dict.fromkeys((f"{task}_EPOCHS" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
+    **dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
+    **dict.fromkeys((f"{task}_LR" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "(0, inf)"),
+    "ENCODER_LR_SCALE": "(0, inf)",
+    **dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)"),
 }
 
 
@@ -122,13 +102,13 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 def parse_arguments(
     argv: list[str] | None = None, choices: Callable[[], dict[str, tuple[str, ...]]] = choices
-) -> SimpleNamespace:
+) -> Config:
     """The constants above, overridden by --demo and then by flags; exits with 2 on a mistake."""
     tables = {"ranges": RANGES, "presets": {"RECIPE": RECIPES}, "demo": DEMO}
     return settings.parse(argv, sys.modules[__name__], choices=choices, **tables, find_problem=find_problem)
 
 
-def find_problem(config: SimpleNamespace) -> str:
+def find_problem(config: Config) -> str:
     """Which settings do not go together, in words; "" if all do."""
     if config.DEMO and DEMO["DATA_DIR"] != config.DATA_DIR:
         return "--demo makes its own data: leave out --data-dir, or --demo"
@@ -142,7 +122,7 @@ def find_problem(config: SimpleNamespace) -> str:
 
 
 def answer_early() -> None:
-    """Answer --help, mistaken flags and a missing data folder."""
+    """Answer --help, mistaken flags and a missing data folder, before the imports below, which take seconds."""
     config = parse_arguments(choices=dict)
     if not config.DEMO:
         from dataset.layout import names_in
@@ -150,346 +130,188 @@ def answer_early() -> None:
         try:
             names_in(config.DATA_DIR)
         except FileNotFoundError as error:
-            sys.exit(stop(2, str(error)))
-
-
-def stop(code: int, message: str) -> int:
-    print(f"\n{message}", file=sys.stderr)
-    return code
+            sys.exit(settings.stop(2, str(error)))
 
 
 if __name__ == "__main__":
-    answer_early()  # before the imports, which take seconds
+    answer_early()
 
 import pandas as pd
 import torch
 
-import averaging
 import data
 import machine
 import models
 import train
 import visualize
 from augment import AUGMENTS
-from checkpoints import Checkpoints, depends_on_epochs, describe
-from dataset import leakage, prepare, splits, synthetic
+from checkpoints.seen import fit_to_data
+from checkpoints.states import Checkpoints, depends_on_epochs, describe
+from checkpoints.trained import Trained
+from dataset import splits, synthetic
 from dataset import table as tables
-from dataset.classes import classes_of
-from dataset.prepare import OtherSet, Prepared, Reading
+from dataset.prepare import Prepared, Reading, Splitting, prepare, prepare_other
 from encoders import ENCODERS, blueprint
 from encoders.start import Start, imagenet_start
-from report import comparison, page, takeover
+from report import results, resume
 from report.folder import RunFolder
-from report.live import Live, count_epochs_after
-from report.measure import load, load_named, measure
+from report.live import Live, work_left
 
 
 class Job(NamedTuple):
-    """One model to be trained and measured."""
+    """One model of the run: how it is trained, or what is only evaluated."""
 
-    task: str
-    recipe: train.Recipe
+    name: str
     batches: dict[str, data.Batches]  # by part of the split
+    recipe: train.Recipe | None
     identity: dict  # what a run must share with the one that it resumes
+    trained: Trained | None  # None to train it
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment and return the exit code; a user's mistake ends in one message."""
     config = parse_arguments(argv)
+    advice = "Make room, or name another --output-dir or --cache-dir. What was finished is kept for --resume."
     try:
         run(config)
     except KeyboardInterrupt:
-        advice = "" if config.EVALUATE_ONLY else " The same command with --resume goes on from the last whole epoch."
-        return stop(130, f"Stopped.{advice}")
-    except torch.cuda.OutOfMemoryError as error:  # outside of training, which names its own batch size
-        advice = (
-            "What was finished is kept. Pass --device cpu, or smaller batches (--multitask-batch-size 4 and the like)"
-        )
-        return stop(1, f"Out of GPU memory: {error}\n{advice} with --evaluate-only to measure what was trained.")
-    except (FloatingPointError, MemoryError) as error:
-        return stop(
-            1, str(error) or "Out of memory. Close other programs, or set a smaller --image-size or batch size."
-        )
-    except (ValueError, FileNotFoundError) as error:
-        return stop(2, str(error))
-    except OSError as error:
-        where = error.filename or config.OUTPUT_DIR
-        advice = "Make room, or name another --output-dir or --cache-dir. What was finished is kept for --resume."
-        return stop(1, f"Cannot write {where}: {error.strerror or error}. {advice}")
+        resumable = "" if config.EVALUATE_ONLY else " The same command with --resume continues from the last epoch."
+        return settings.stop(130, f"Stopped.{resumable}")
+    except (ValueError, OSError, FloatingPointError, MemoryError, torch.cuda.OutOfMemoryError) as error:
+        return settings.stop(*machine.in_words(error, config.OUTPUT_DIR, advice))
     return 0
 
 
-def run(config: SimpleNamespace) -> None:
-    """Prepare and check, and then train, measure and draw each model."""
+def run(config: Config) -> None:
+    """Prepare and check; then train, evaluate and draw each model."""
     if config.KEEP_FREED_MEMORY:
         machine.keep_freed_memory()
-    device, rank, n_ranks = machine.join_processes(machine.choose_device(config.DEVICE))
-    precision = machine.choose_precision(config.PRECISION, device)
-    environment = machine.describe(device, precision, n_ranks)
+    device = machine.join_processes(machine.choose_device(config.DEVICE))
+    environment = machine.describe(device, machine.choose_precision(config.PRECISION, device))
     folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
     with machine.locked(folder.path):
-        show_settings(config, environment)
+        machine.say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
+        machine.say(machine.in_short(environment))
 
         # All that can be refused is refused before the first file is written.
         data_set = prepare_data(config)
-        external = prepare_external(config, data_set) if config.EXTERNAL_DIR else None
+        other = (config.EXTERNAL_DIR, data_set, config.CACHE_DIR, reading_of(config), machine.say)
+        external = prepare_other(*other) if config.EXTERNAL_DIR else None
         blueprint(config.ENCODER).set_drop_path(config.DROP_PATH)
-        named = load_named(config.CHECKPOINTS, folder, config.IMAGE_SIZE, data_set.table)
-        folder.caption = folder.caption or averaging.note_of(named)
-        tasks = [] if named else choose_tasks(config, folder, data_set.table)
-        kept = {folder.best_path(task): task for task in tasks if config.EVALUATE_ONLY}
-        loaded = {kept[path]: found for path, found in load(list(kept), config.IMAGE_SIZE, data_set.table).items()}
+        tasks = [] if config.CHECKPOINTS else resume.choose_tasks(config.TASKS, data_set.table, config.DATA_DIR)
+        trained = resume.load_trained(folder, tasks, config.CHECKPOINTS, config.TTA) if config.EVALUATE_ONLY else []
+        fit_to_data(trained, config.IMAGE_SIZE, data_set.table)
         start = imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
         machine.say("" if config.EVALUATE_ONLY else start.words)
-        shared = {
-            "precision": precision,
-            "processes": n_ranks,
-            "split_hash": splits.split_hash(data_set.table),
-            "initial_weights": "ImageNet" if start.weights else "scratch",
-        }
+        shared = {"split_hash": splits.split_hash(data_set.table)}
+        shared |= {"initial_weights": "ImageNet" if start.weights else "scratch"}
+        identities = {task: identity(config, task, environment, shared) for task in models.MODELS}
         pixels = data.to_device(data_set.pixels, device)
-        batches = {task: make_batches(config, task, data_set.table, pixels, device, rank, n_ranks) for task in tasks}
-        begin(config, folder, tasks, shared, environment, loaded)
-        if folder.is_finished(tasks, measured_as(config)):
+        jobs = [evaluation(config, model, data_set.table, pixels, device) for model in trained]
+        if not trained:
+            jobs = [training(config, identities[task], task, data_set.table, pixels, device) for task in tasks]
+        evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA)
+        if not resume.begin(folder, settings.plain(config), environment, jobs, identities):
             return machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
         folder.write_data(data_set.table)
         folder.note(reading=data_set.remarks)
         if external:
             folder.below("external").write_data_report(external.table)
-        for i, task in enumerate(tasks):
-            machine.say(f"\n=== {task} ===")
-            if not (config.EVALUATE_ONLY or folder.facts(task).get("trained")):
-                live = watch(config, folder, tasks[i:], batches, external)
-                job = Job(task, recipes(config)[task], batches[task], identity(config, task, shared))
-                train_model(config, folder, job, start, environment, live)
-            if folder.facts(task).get("measured") != measured_as(config):
-                path = folder.best_path(task)
-                checkpoint = loaded.get(task) or machine.from_first(models.load_checkpoint, path)
-                measure_models(config, folder, task, {path: checkpoint}, batches[task], external, precision)
-        if named:
-            measure_named(config, folder, named, data_set.table, pixels, external, device, precision)
-        audit_leakage(folder, data_set)
-        folder.note(comparison=comparison.compare_tasks(folder, data_set.table), seconds=folder.seconds())
-        if machine.is_first():
-            folder.write("report.html", page.build(folder.path))
-        folder.note(finished=True)
-    machine.say(f"\nModels, numbers and pictures are in {folder.path.resolve()}; open report.html there")
+        for number, job in enumerate(jobs):
+            machine.say(f"\n=== {job.name} ===")
+            if not (job.trained or folder.facts(job.name).get("trained")):
+                work = [work_left(folder, later, external, evaluated_as) for later in jobs[number:]]
+                train_model(config, folder, job, start, environment, Live(folder, work, config.ENCODER))
+            if folder.facts(job.name).get("measured") != evaluated_as:
+                model = job.trained or machine.from_first(Trained.load, folder.best_path(job.name), tta=config.TTA)
+                results.evaluate_model(folder, model, job.batches, external, environment["precision"])
+        results.finish(folder, data_set)
+    machine.say(f"\nModels, numbers and figures are in {folder.path.resolve()}; open report.html there")
 
 
-def recipes(config: SimpleNamespace) -> dict[str, train.Recipe]:
-    """How each task learns."""
-    found = {
-        "classification": (config.CLASSIFICATION_EPOCHS, config.CLASSIFICATION_BATCH_SIZE, config.CLASSIFICATION_LR),
-        "segmentation": (config.SEGMENTATION_EPOCHS, config.SEGMENTATION_BATCH_SIZE, config.SEGMENTATION_LR),
-        "multitask": (config.MULTITASK_EPOCHS, config.MULTITASK_BATCH_SIZE, config.MULTITASK_LR),
-    }
-    common = {name: getattr(config, name.upper()) for name in train.Recipe._fields[3:]}
-    return {task: train.Recipe(*values, **common) for task, values in found.items()}
+def recipe_of(config: Config, task: str) -> train.Recipe:
+    """How a task learns."""
+    own = (getattr(config, f"{task.upper()}_{name}") for name in ("EPOCHS", "BATCH_SIZE", "LR"))
+    return train.Recipe(*own, **{name: getattr(config, name.upper()) for name in train.Recipe._fields[3:]})
 
 
-def prepare_data(config: SimpleNamespace) -> Prepared:
-    """Read, check, decode and split; print what was found."""
-    if config.DEMO:
-        machine.from_first(draw_demo, config)
-    reading, shared = reading_of(config), {"split_seed": config.SPLIT_SEED, "say": machine.say}
-    places = {"image_size": config.IMAGE_SIZE, "cache_dir": config.CACHE_DIR}
-    decoded = prepare.decode(config.DATA_DIR, reading, limit=config.LIMIT, **places, **shared)
-    fractions = {"val_fraction": config.VAL_FRACTION, "test_fraction": config.TEST_FRACTION}
-    groups = {"group_by_lesion": config.GROUP_BY_LESION, "group_duplicates": config.GROUP_DUPLICATES}
-    return prepare.split(decoded, reading, **fractions, **groups, **shared)
-
-
-def reading_of(config: SimpleNamespace) -> Reading:
+def reading_of(config: Config) -> Reading:
     """How data folders are read."""
     return Reading(config.CLASSES, config.ZEROS, config.SPLIT_FILE, config.INVERT_MASKS, config.STRETCH_MASKS)
 
 
-def draw_demo(config: SimpleNamespace) -> None:
-    if not Path(config.DATA_DIR).exists():
-        synthetic.write_dataset(config.DATA_DIR, seed=config.SPLIT_SEED)
+def prepare_data(config: Config) -> Prepared:
+    """Read, check, decode and split; print what was found."""
+    if config.DEMO:
+        machine.say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
+        machine.from_first(synthetic.write_missing, config.DATA_DIR, config.SPLIT_SEED)
+    fractions = config.VAL_FRACTION, config.TEST_FRACTION, config.SPLIT_SEED
+    splitting = Splitting(*fractions, by_lesion=config.GROUP_BY_LESION, join_duplicates=config.GROUP_DUPLICATES)
+    places = config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR
+    return prepare(*places, reading_of(config), splitting, limit=config.LIMIT, say=machine.say)
 
 
-def prepare_external(config: SimpleNamespace, data_set: Prepared) -> OtherSet:
-    """Read, check and decode the other data set; print what was found."""
-    options = {"image_size": config.IMAGE_SIZE, "cache_dir": config.CACHE_DIR, "say": machine.say}
-    return prepare.prepare_other(config.EXTERNAL_DIR, reading_of(config), data_set, **options)
+def identity(config: Config, task: str, environment: dict, shared: dict) -> dict:
+    """What a run must share with the one it resumes."""
+    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "encoder": config.ENCODER}
+    own |= {"augment": " ".join(config.AUGMENT), "dropout": config.DROPOUT, "drop_path": config.DROP_PATH}
+    own |= {name: environment[name] for name in ("precision", "processes")}
+    return own | recipe_of(config, task)._asdict() | shared
 
 
-def choose_tasks(config: SimpleNamespace, folder: RunFolder, table: pd.DataFrame) -> list[str]:
-    """The tasks that there are labels and masks for, and a checkpoint if nothing is trained; the others are named."""
-    known = splits.heads_in_all_parts(table)
-    possible = [task for task in config.TASKS if known[list(models.MODELS[task].outputs)].all()]
-    missing = " and ".join({"label": "diagnoses", "mask": "masks"}[head] for head in known.index[~known])
-    advice = (
-        "Each part of the split needs some, of two classes or more; masks lie in masks/ as <image>_segmentation.png."
-    )
-    go_on_with(possible, config.TASKS, f"Too few {missing} in {config.DATA_DIR} for", advice)
-    if config.EVALUATE_ONLY:
-        there = machine.from_first(lambda: [task for task in possible if folder.best_path(task).exists()])
-        go_on_with(there, possible, f"No checkpoint in {folder.path} for", "Train it first.")
-        return there
-    return possible
-
-
-def go_on_with(some: Sequence[str], tasks: Sequence[str], problem: str, advice: str) -> None:
-    """Say which of the tasks are left out; raises ValueError if none is left."""
-    if missing := [task for task in tasks if task not in some]:
-        message = f"{problem} {', '.join(missing)}."
-        if not some:
-            raise ValueError(f"{message} {advice}")
-        machine.say(f"{message} Going on without.")
-
-
-def make_batches(config, task: str, table: pd.DataFrame, pixels, device, rank: int, n_ranks: int) -> dict:
-    """Batches by part of the split. Training is shuffled and augmented.
-
-    Raises
-    ------
-    ValueError : a batch is too small for the processes, or for batch normalisation.
-    """
-    rows, size = tables.learnable(table, models.MODELS[task].outputs), recipes(config)[task].batch_size
-    options: dict = {split: {"rank": rank, "n_ranks": n_ranks} for split in ("train", "val")} | {"test": {}}
-    options["train"] |= {"seed": config.SEED, "augment": config.AUGMENT}
-    found = {
-        split: data.Batches(pixels, rows[rows["split"] == split], size, device=device, **options[split])
-        for split in tables.SPLITS
-    }
-    smallest = min(found["train"].sizes) // n_ranks
+def training(
+    config: Config, identity: dict, task: str, table: pd.DataFrame, pixels: data.Pixels, device: torch.device
+) -> Job:
+    """A model to train. Raises ValueError if a batch is too small for the processes, or for batch normalisation."""
+    recipe, rows = recipe_of(config, task), tables.learnable(table, models.MODELS[task].outputs)
+    batches = data.split_batches(pixels, rows, recipe.batch_size, device, seed=config.SEED, augment=config.AUGMENT)
+    smallest = min(batches["train"].sizes) // batches["train"].n_ranks
     if smallest < 2 and config.IMAGE_SIZE <= 32:  # the deepest feature map is one pixel
         raise ValueError(
             f"A batch of {task} has {smallest} image in a process, too few for batch normalisation at "
             f"{config.IMAGE_SIZE} pixels. Set another --{task}-batch-size, or a larger --image-size."
         )
-    return found
+    return Job(task, batches, recipe, identity, None)
 
 
-def identity(config: SimpleNamespace, task: str, shared: dict) -> dict:
-    """What a run must share with the one it resumes."""
-    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "encoder": config.ENCODER}
-    own |= {"augment": " ".join(config.AUGMENT), "dropout": config.DROPOUT, "drop_path": config.DROP_PATH}
-    return own | recipes(config)[task]._asdict() | shared
+def evaluation(config: Config, trained: Trained, table: pd.DataFrame, pixels: data.Pixels, device: torch.device) -> Job:
+    """A model that is only evaluated."""
+    rows = tables.learnable(table, trained.heads)
+    batches = data.split_batches(pixels, rows, config.MULTITASK_BATCH_SIZE, device)  # no number depends on the size
+    identity = {} if trained.is_average else trained.checkpoint.get("identity", {})
+    return Job(trained.name, batches, None, identity | {"checkpoints": list(map(str, trained.checkpoints))}, trained)
 
 
-def begin(config, folder: RunFolder, tasks, shared: dict, environment: dict, loaded: dict[str, dict]) -> None:
-    """Make the folder this run's, or refuse: go on in it, measure in it, or else start anew in an empty one.
-
-    Parameters
-    ----------
-    loaded : the checkpoints that are only to be measured, by task.
-    """
-    about = settings.plain(config) | ({"data": folder.caption} if folder.caption else {})
-    if config.EVALUATE_ONLY and not config.CHECKPOINTS:
-        return takeover.measure_again(folder, loaded, about, environment)
-    if config.RESUME and machine.from_first(folder.holds_a_training):
-        identities = {task: identity(config, task, shared) for task in models.MODELS}
-        about, environment = takeover.go_on(folder, tasks, identities, about, environment)
-    elif earlier := folder.start_anew(environment["started"]):
-        machine.say(f"\nThe run in {folder.path} is moved to {earlier}.")
-    if not folder.is_finished(tasks, measured_as(config)):
-        folder.write_json("config.json", about)
-        folder.write_json("environment.json", environment)
-
-
-def watch(config, folder: RunFolder, tasks: list[str], batches: dict, external: OtherSet | None) -> Live:
-    """What shows the training of the first of these tasks, and knows what of the others is left to be done."""
-    task, *later = tasks
-    epochs = {name: recipe.epochs for name, recipe in recipes(config).items()}
-    to_train = {name: epochs[name] - folder.n_epochs(name) for name in later if not folder.facts(name).get("trained")}
-    to_measure = [task, *(name for name in later if folder.facts(name).get("measured") != measured_as(config))]
-    sizes = {name: {part: some.n_images for part, some in parts.items()} for name, parts in batches.items()}
-    options = {"n_views": averaging.N_VIEWS if config.TTA else 1, "n_external": external.n_images if external else 0}
-    epochs_after = count_epochs_after(task, to_train, to_measure, sizes, config.ENCODER, **options)
-    return Live(folder, task, epochs[task], list(to_train), epochs_after)
-
-
-def train_model(config, folder: RunFolder, job: Job, start: Start, environment: dict, live: Live) -> None:
+def train_model(config: Config, folder: RunFolder, job: Job, start: Start, environment: dict, live: Live) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
-    model = make_model(config, job, start)
-    folder.note_task(job.task, identity=job.identity, trained=False, measured=None)
+    train_batches, val_batches = job.batches["train"], job.batches["val"]
+    torch.manual_seed(config.SEED)
+    model = models.new_model(job.name, len(train_batches.classes), config.ENCODER, start.weights)
+    model.regularise(config.DROPOUT, config.DROP_PATH)
+    model.to(train_batches.device, memory_format=torch.channels_last)
+    folder.note_task(job.name, identity=job.identity, trained=False, measured=None)
+    about = describe(model, train_batches.table, val_batches.table, config.IMAGE_SIZE, job.identity)
+    about |= {"task": job.name, "config": settings.plain(config), "initial_file": start.file}
     checkpoints = Checkpoints(
-        folder.best_path(job.task),
-        folder.path / job.task,
-        description={
-            **describe(model, *(job.batches[part].table for part in ("train", "val")), config.IMAGE_SIZE, job.identity),
-            "task": job.task,
-            "config": settings.plain(config),
-            "note": synthetic.NOTE if config.DEMO else "",
-            "initial_file": start.file,
-        },
+        folder.best_path(job.name),
+        folder.path / job.name,
+        description=about | {"note": folder.caption},
         identity=job.identity,
         conditions={name: environment[name] for name in ("device", "threads", "torch")},
         resume=config.RESUME,
     )
-    options = {"seed": config.SEED, "precision": job.identity["precision"], "checkpoints": checkpoints}
+    options = {"seed": config.SEED, "precision": environment["precision"], "checkpoints": checkpoints}
     try:
-        history = train.fit(
-            model, job.batches["train"], job.batches["val"], recipe=job.recipe, after_epoch=live, **options
-        )
+        history = train.fit(model, train_batches, val_batches, recipe=job.recipe, after_epoch=live, **options)
     except torch.cuda.OutOfMemoryError as error:
         size = job.recipe.batch_size
-        advice = f"Try --{job.task}-batch-size {size // 2}" if size > 1 else "Try a smaller --image-size"
-        raise MemoryError(f"The GPU's memory does not hold {job.task} with {size} images a batch. {advice}.") from error
-    folder.draw(f"{job.task}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.task))
-    folder.note_task(job.task, trained=True)
+        advice = f"Try --{job.name}-batch-size {size // 2}" if size > 1 else "Try a smaller --image-size"
+        raise MemoryError(f"Out of GPU memory: {job.name} with batches of {size}. {advice}.") from error
+    folder.draw(f"{job.name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.name))
+    folder.note_task(job.name, trained=True)
     if machine.is_first():
         checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
-
-
-def make_model(config, job: Job, start: Start) -> models.Model:
-    """The network before its training, on the device, the same for the same seed."""
-    torch.manual_seed(config.SEED)
-    kind, options = models.MODELS[job.task], {"encoder": config.ENCODER}
-    if "label" in kind.outputs:
-        options["n_classes"] = len(classes_of(job.batches["train"].table))
-    model = kind(**options)
-    model.regularise(config.DROPOUT, config.DROP_PATH)
-    if start.weights:
-        model.start_from(start.weights)
-    return model.to(job.batches["train"].device, memory_format=torch.channels_last)
-
-
-def measured_as(config: SimpleNamespace) -> dict:
-    """How a model was measured, for the record: a run that goes on does it again if that differs."""
-    return {"external": config.EXTERNAL_DIR, "tta": config.TTA}
-
-
-def measure_models(config, folder: RunFolder, name: str, checkpoints: dict, parts: dict, external, precision) -> None:
-    """Measure one checkpoint, or the average of several, on the test set, and on another data set if one is named."""
-    keep = not config.CHECKPOINTS
-    folder.note_task(name, measured=None, external=None)  # its files may be stopped between one way and another
-    measure(folder, name, checkpoints, parts, external, precision=precision, tta=config.TTA, keep=keep)
-    folder.note_task(name, measured=measured_as(config))
-
-
-def measure_named(config, folder, named: dict[Path, dict], table, pixels, external, device, precision: str) -> None:
-    """Measure the checkpoints that were named, as one model."""
-    name = "average" if len(named) > 1 else next(iter(named.values()))["task"]
-    rows = tables.learnable(table, averaging.heads_of(named))
-    size = config.MULTITASK_BATCH_SIZE  # nothing depends on it
-    parts = {part: data.Batches(pixels, rows[rows["split"] == part], size, device=device) for part in tables.SPLITS}
-    machine.say(f"\n=== {name} ===")
-    own = next(iter(named.values())).get("identity", {}) if len(named) == 1 else {}
-    folder.note_task(name, trained=True, identity=own | {"checkpoints": list(map(str, named))})
-    measure_models(config, folder, name, named, parts, external, precision)
-
-
-def audit_leakage(folder: RunFolder, data_set: Prepared) -> None:
-    """Write which pairs show the same thing, and how many lie across the split, and across one by image."""
-    if machine.is_first():
-        pairs = leakage.audit(tables.usable(data_set.table), data_set.pixels.thumbnails, data_set.by_image)
-        folder.write_table("leakage.csv", pairs)
-        machine.say(f"\n{leakage.describe_pairs(pairs)}")
-
-
-def show_settings(config: SimpleNamespace, environment: dict) -> None:
-    if config.DEMO:
-        machine.say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
-    machine.say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
-    device, precision, threads, processes = map(environment.get, ("device", "precision", "threads", "processes"))
-    machine.say(
-        f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json."
-    )
 
 
 if __name__ == "__main__":

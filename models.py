@@ -108,9 +108,14 @@ class Model(nn.Module):
     ----------
     outputs : names of the heads, known before a network is built.
     arguments : the constructor's, so that a checkpoint can say how to build the network again.
+    classes, image_size, temperature : of a trained network (`load_model`): names of the labels, side of the images that
+        it learned from in pixels, and what divides the logits of the labels.
     """
 
     outputs: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    image_size = 0
+    temperature = 1.0
 
     def __init__(self, heads: dict[str, nn.Module], arguments: dict) -> None:
         super().__init__()
@@ -141,6 +146,11 @@ class Model(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.encoder(image)
         return {name: head(features, image.shape[-2:]) for name, head in self.heads.items()}
+
+    @torch.inference_mode()
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Calibrated probabilities (N, K) of the classes, for images (N, 3, H, W) as `data.load_image` gives them."""
+        return self(image)["label"].float().div(self.temperature).softmax(dim=1)
 
     @torch.inference_mode()
     def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
@@ -223,6 +233,15 @@ class MultiTask(Model):
 MODELS = {"classification": Classifier, "segmentation": Segmenter, "multitask": MultiTask}
 
 
+def new_model(task: str, n_classes: int, encoder: str, weights: dict[str, Tensor] | None = None) -> Model:
+    """The network of a task before its training, from ImageNet weights if there are some (`Model.start_from`)."""
+    kind = MODELS[task]
+    model = kind(n_classes, encoder=encoder) if "label" in kind.outputs else kind(encoder=encoder)
+    if weights:
+        model.start_from(weights)
+    return model
+
+
 @cache
 def operations(task: str, encoder: str) -> int:
     """Floating-point operations that a model makes of one image of 64 x 64 pixels."""
@@ -303,10 +322,11 @@ def _kind(value: Tensor | None) -> str:
 
 
 def build_model(checkpoint: dict, device: str | torch.device = "cpu") -> Model:
-    """The trained network of what `load_checkpoint` returned, in eval mode; its `classes` name the labels."""
+    """The trained network of what `load_checkpoint` returned, in eval mode, with its facts as attributes."""
     model = MODELS[checkpoint["task"]](**checkpoint["arguments"])
     model.load_state_dict(checkpoint["weights"])
-    model.classes = tuple(checkpoint["classes"])
+    model.classes, model.image_size = tuple(checkpoint["classes"]), checkpoint["image_size"]
+    model.temperature = checkpoint.get("calibration", {}).get("temperature", 1.0)
     return model.to(device, memory_format=torch.channels_last).eval()
 
 

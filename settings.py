@@ -231,3 +231,9 @@ def describe(config: SimpleNamespace, script: ModuleType, presets: Presets) -> s
 def shown(value) -> str:
     """A setting's value as one would pass it."""
     return shlex.join(value) if isinstance(value, tuple) else str(value)
+
+
+def stop(code: int, message: str) -> int:
+    """Print why a script stops; returns its exit code."""
+    print(f"\n{message}", file=sys.stderr)
+    return code

@@ -33,8 +33,10 @@ from dataset.classes import HAM10000 as CLASSES
 from dataset.classes import positions_of
 from dataset.csvfile import as_csv
 from dataset.table import USED
-from report import bootstrap, results
-from report.collect import Collected
+from measure import bootstrap, numbers
+from measure import tables as table_of
+from measure.calibrate import fit_calibration
+from measure.collect import Collected
 
 SHARES = np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])  # HAM10000's, in the order of CLASSES
 
@@ -61,12 +63,12 @@ def probe(n: int) -> dict[str, float]:
     machine.keep_freed_memory()
     rows, collected = synthetic(n)
     true = positions_of(rows)
-    calibration = results.fit_calibration(true, collected.label, true, CLASSES)
+    calibration = fit_calibration(true, collected.label, true, CLASSES)
     found: dict[str, float] = {"mb_before": peak_mb()}
     resamples = timed(found, "resamples", lambda: bootstrap.resample_lesions(rows["lesion_id"]))
-    timed(found, "labels", lambda: results.label_numbers(rows, collected.label, resamples, calibration))
-    timed(found, "masks", lambda: results.mask_numbers(rows, collected, resamples))
-    timed(found, "subgroups", lambda: results.subgroup_numbers(rows, collected, resamples))
+    timed(found, "labels", lambda: numbers.label_numbers(rows, collected.label, resamples, calibration))
+    timed(found, "masks", lambda: numbers.mask_numbers(rows, collected, resamples))
+    timed(found, "subgroups", lambda: numbers.subgroup_numbers(rows, collected, resamples))
     timed(found, "tables", lambda: tables(rows, collected, calibration))
     timed(found, "figures", lambda: figures(rows, collected, calibration["temperature"]))
     return {"seconds": sum(found.values()) - found["mb_before"], "mb": peak_mb(), **found}
@@ -80,8 +82,8 @@ def timed(found: dict[str, float], name: str, function):
 
 
 def tables(rows: pd.DataFrame, collected: Collected, calibration: dict) -> None:
-    as_csv(results.prediction_table(rows, collected.label, calibration))
-    as_csv(results.mask_table(rows, collected.native, collected.surface))
+    as_csv(table_of.prediction_table(rows, collected.label, calibration))
+    as_csv(table_of.mask_table(rows, collected.native, collected.surface))
 
 
 def figures(rows: pd.DataFrame, collected: Collected, temperature: float) -> None:

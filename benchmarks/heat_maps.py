@@ -17,9 +17,8 @@ from torch import Tensor
 
 import data
 import models
-from dataset.cache import decode_table
-from dataset.splits import split_table
-from dataset.table import has_mask, read_table
+from dataset.prepare import prepare
+from dataset.table import has_mask
 from encoders import base
 
 
@@ -50,11 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--cache-dir", default="cache")
     options = parser.parse_args(argv)
-    about = models.load_checkpoint(options.checkpoint)
-    model = models.build_model(about)
-    table, pixels = decode_table(read_table(options.data_dir), options.data_dir, about["image_size"], options.cache_dir)
-    split = split_table(table, val_fraction=0.15, test_fraction=0.15, seed=42)  # main.py's defaults
-    batches = data.Batches(pixels, table[(split == "val") & has_mask(table)], 64)
+    model = models.load_model(options.checkpoint)
+    data_set = prepare(options.data_dir, model.image_size, options.cache_dir)  # as main.py's defaults
+    table = data_set.table
+    batches = data.Batches(data_set.pixels, table[(table["split"] == "val") & has_mask(table)], 64)
     found: dict[tuple[int, str], list[Tensor]] = {}
     area = []
     for batch in batches.epoch():

@@ -28,17 +28,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-import checkpoints
 import data
 import evaluate
 import machine
 import models
 import train
 from benchmarks.peers import PEERS
-from dataset import images, splits
+from checkpoints.states import save
+from dataset import images
 from dataset.cache import PixelFile, decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.classes import positions_of
+from dataset.prepare import prepare
 from dataset.table import USED, read_table
 from inference.inputs import list_pictures
 from inference.outputs import Outputs
@@ -108,9 +109,8 @@ def run_probe(task: str, name: str, options, data_dir=None) -> dict:
 
 def load(options) -> tuple[pd.DataFrame, PixelFile]:
     """The rows with a diagnosis and a mask, split as main.py does it, and all pixels."""
-    table, pixels = decode_table(read_table(options.data_dir), options.data_dir, options.size, options.cache_dir)
-    table["split"] = splits.split_table(table, 0.15, 0.15, seed=42)
-    return table[table["status"] == USED], pixels
+    data_set = prepare(options.data_dir, options.size, options.cache_dir, say=str)
+    return data_set.table[data_set.table["status"] == USED], data_set.pixels
 
 
 def measure_task(task: str, options) -> list[dict]:
@@ -248,7 +248,7 @@ def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, flo
     with tempfile.TemporaryDirectory() as place:
         folder, model = Path(place), models.MultiTask()
         about = {"task": "multitask", "arguments": model.arguments, "classes": list(CLASSES)}
-        checkpoints.save(folder / "model.pth", about | {"image_size": options.size, "weights": model.state_dict()})
+        save(folder / "model.pth", about | {"image_size": options.size, "weights": model.state_dict()})
         predictor = Predictor(folder / "model.pth", device=options.device)
         files = []
         for path in read_table(options.data_dir)["image_path"][:n_images]:

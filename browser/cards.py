@@ -16,8 +16,8 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image
 
-import decision
 import visualize
+from checkpoints import thresholds
 from dataset import images
 from dataset.classes import name_of
 from inference.drawing import mask_at, overlay, view_of
@@ -92,11 +92,11 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         cards=cards,
         problems=problems,
         names=[name_of(code) for code in predictor.classes],
-        is_calibrated=predictor.is_calibrated,
-        PLURALS=decision.PLURALS,
-        NO_TAU=decision.NO_TAU,
-        certainty=lambda probability: decision.certainty(probability).replace(" ", "\xa0"),
-        percent=lambda share: decision.percent(share).replace(" ", "\xa0"),
+        is_calibrated=predictor.trained.is_calibrated,
+        PLURALS=thresholds.PLURALS,
+        NO_TAU=thresholds.NO_TAU,
+        certainty=lambda probability: thresholds.certainty(probability).replace(" ", "\xa0"),
+        percent=lambda share: thresholds.percent(share).replace(" ", "\xa0"),
         table=lambda chosen: table(header, [card.row for card in chosen]),
     )
 

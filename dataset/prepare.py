@@ -32,6 +32,19 @@ class Reading(NamedTuple):
         return " ".join([INVERTED] * self.invert_masks + [STRETCHED] * self.stretch_masks)
 
 
+class Splitting(NamedTuple):
+    """How images are dealt to train, val and test; each is a setting of main.py."""
+
+    val_fraction: float = 0.15
+    test_fraction: float = 0.15
+    seed: int = 42
+    by_lesion: bool = True
+    join_duplicates: bool = False  # near duplicates of different lesions count as one lesion
+
+
+AS_FOUND, USUAL = Reading(), Splitting()
+
+
 class Decoded(NamedTuple):
     """A data folder, read, checked and decoded."""
 
@@ -64,6 +77,33 @@ class OtherSet(NamedTuple):
         return len(usable(self.table))
 
 
+def prepare(
+    data_dir: str | Path,
+    image_size: int = 224,
+    cache_dir: str | Path = "cache",
+    reading: Reading = AS_FOUND,
+    splitting: Splitting = USUAL,
+    *,
+    limit: int = 0,
+    say: Callable[[str], None] = print,
+) -> Prepared:
+    """Read, check, decode and split a data folder; `say` what was found.
+
+    Parameters
+    ----------
+    image_size : pixels; images are resized to a square of this side.
+    cache_dir : folder for the decoded images, which other runs share.
+    limit : use only this many images, stratified by class; 0 for all.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `decode` and `split`.
+    """
+    places = {"image_size": image_size, "cache_dir": cache_dir}
+    decoded = decode(data_dir, reading, **places, limit=limit, seed=splitting.seed, say=say)
+    return split(decoded, reading, splitting, say)
+
+
 def decode(
     data_dir: str | Path,
     reading: Reading,
@@ -71,7 +111,7 @@ def decode(
     image_size: int,
     cache_dir: str | Path,
     limit: int = 0,
-    split_seed: int = 42,
+    seed: int = 42,
     say: Callable[[str], None] = print,
 ) -> Decoded:
     """Read, check and decode a data folder; `say` what was found.
@@ -87,23 +127,15 @@ def decode(
     own = own_split(layout, reading.split_file)
     if own.parts is not None:
         leave_out(table, own.parts == "", splits.NO_PART)
-    table = splits.limit_table(table, limit, split_seed)
+    table = splits.limit_table(table, limit, seed)
     table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
-    said = [*own.remarks, *cautions(table)]
-    say("\n".join([describe_table(table), *said]))
-    return Decoded(table, pixels, own.parts, own.where, [*layout.remarks, *of_classes, *said])
+    remarks = [*own.remarks, *cautions(table)]
+    say("\n".join([describe_table(table), *remarks]))
+    return Decoded(table, pixels, own.parts, own.where, [*layout.remarks, *of_classes, *remarks])
 
 
 def split(
-    decoded: Decoded,
-    reading: Reading,
-    *,
-    val_fraction: float = 0.15,
-    test_fraction: float = 0.15,
-    split_seed: int = 42,
-    group_by_lesion: bool = True,
-    group_duplicates: bool = False,
-    say: Callable[[str], None] = print,
+    decoded: Decoded, reading: Reading, splitting: Splitting = USUAL, say: Callable[[str], None] = print
 ) -> Prepared:
     """Split what was decoded, or take over the data's own split; `say` the counts.
 
@@ -113,34 +145,41 @@ def split(
     """
     table, pixels = decoded.table, decoded.pixels
     refuse_implausible_masks(table, reading)
-    if group_duplicates:
+    if splitting.join_duplicates:
         used = usable(table)
         pairs = leakage.find_pairs(used, pixels.thumbnails)
         table.loc[used.index, "lesion_id"] = leakage.merge_lesions(used, pairs)
         table["group"] = join_groups(table)
-    options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": split_seed}
-    own: list[str] = []
-    heading = [f"Split: ours, by {'lesion' if group_by_lesion else 'image'}."]
+    fractions = {name: getattr(splitting, name) for name in ("val_fraction", "test_fraction", "seed")}
+    remarks: list[str] = []
     if decoded.given is None:
-        table["split"] = splits.split_table(table, **options, group_by_lesion=group_by_lesion)
+        table["split"] = splits.split_table(table, **fractions, group_by_lesion=splitting.by_lesion)
+        heading = [f"Split: ours, by {'lesion' if splitting.by_lesion else 'image'}."]
     else:
-        table["split"] = splits.complete_split(table, decoded.given, **options, group_by_lesion=group_by_lesion)
-        heading = own = splits.describe_own(table, decoded.given, decoded.where)
-    by_image = splits.split_by_image(table, **options)
+        table["split"] = splits.complete_split(table, decoded.given, **fractions, group_by_lesion=splitting.by_lesion)
+        heading = remarks = splits.describe_own(table, decoded.given, decoded.where)
+    by_image = splits.split_by_image(table, **fractions)
     counts = splits.with_totals(splits.class_table(table))
     say("\n".join(filter(None, ["", *heading, counts.to_string(), splits.describe_split(table, by_image)])))
-    return Prepared(table, pixels, by_image, [*decoded.remarks, *own])
+    return Prepared(table, pixels, by_image, [*decoded.remarks, *remarks])
 
 
-def prepare_other(data_dir: str | Path, reading: Reading, data_set: Prepared, **options) -> OtherSet:
-    """As `decode_other`, with the classes of the data set that models learn from; what shows the same is left out."""
+def prepare_other(
+    data_dir: str | Path,
+    data_set: Prepared,
+    cache_dir: str | Path = "cache",
+    reading: Reading = AS_FOUND,
+    say: Callable[[str], None] = print,
+) -> OtherSet:
+    """As `decode_other`, for models that learn from `data_set`; images that show the same are left out."""
+    options = {"image_size": data_set.pixels.shape[1], "cache_dir": cache_dir, "say": say}
     table, pixels = decode_other(data_dir, reading, classes_of(data_set.table), **options)
     learned = data_set.table[data_set.table["split"].isin(["train", "val"])]
     overlap = leakage.overlap(usable(table), pixels.thumbnails, learned, data_set.pixels.thumbnails)
     left_out = leakage.describe_overlap(overlap, data_dir)
     for reason, members in overlap[overlap != ""].groupby(overlap):
         leave_out(table, table.index.isin(members.index), f"{reason} as an image learned from")
-    options["say"](left_out)
+    say(left_out)
     if usable(table).empty:
         raise ValueError(f"--external-dir {data_dir} has no image that can be measured. {left_out}")
     return OtherSet(str(data_dir), table, pixels, left_out)

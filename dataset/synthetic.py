@@ -42,6 +42,12 @@ LOOKS = {
 }
 
 
+def write_missing(folder: str | Path, seed: int) -> None:
+    """As `write_dataset`, unless the folder is there already."""
+    if not Path(folder).exists():
+        write_dataset(folder, seed)
+
+
 def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = LESIONS) -> None:
     """Write ``GroundTruth.csv``, ``HAM10000_metadata.csv``, ``images/`` and ``masks/`` into a new folder.
 

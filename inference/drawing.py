@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import decision
 import visualize
+from checkpoints.thresholds import certainty, percent
 from dataset import images
 from dataset.classes import name_of
 from inference.predictor import Prediction
@@ -46,9 +46,9 @@ def caption(prediction: Prediction, classes: Sequence[str]) -> str:
     parts = []
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
-        parts.append(f"{name_of(classes[best])} {decision.certainty(prediction.probabilities[best])}")
+        parts.append(f"{name_of(classes[best])} {certainty(prediction.probabilities[best])}")
     if prediction.mask is not None:
-        parts.append(f"lesion: {decision.percent((prediction.mask > 0).mean())} of the picture")
+        parts.append(f"lesion: {percent((prediction.mask > 0).mean())} of the picture")
     return ", ".join(parts)
 
 

@@ -20,9 +20,9 @@ OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  #
 
 def columns(predictor: Predictor) -> list[str]:
     """The names of a picture's `values`."""
-    names, heads = [], predictor.model.heads
+    names, heads = [], predictor.trained.heads
     if "label" in heads:
-        names += ["predicted", "confidence"] + ["balanced"] * predictor.has_balanced
+        names += ["predicted", "confidence"] + ["balanced"] * predictor.trained.has_rule
         for point in predictor.points:
             names += [f"p_{point.name}"] + [point.name] * (point.threshold is not None)
         names += predictor.classes
@@ -50,13 +50,13 @@ class Outputs:
 
     def __init__(self, folder: Path, predictor: Predictor) -> None:
         self.folder, self.predictor = folder, predictor
-        classes = predictor.classes if "label" in predictor.model.heads else ()
+        classes = predictor.classes if "label" in predictor.trained.heads else ()
         self.table = Table(folder, columns(predictor), classes)
 
     def paths(self, name: str) -> dict[str, Path]:
         """The files of one picture, by kind."""
         paths = {"overlays": f"{name}.jpg"}
-        if "mask" in self.predictor.model.heads:
+        if "mask" in self.predictor.trained.heads:
             paths["masks"] = f"{name}.png"
         if self.predictor.explain:
             paths["heatmaps"] = f"{name}.jpg"

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import averaging
 import data
-import decision
 import evaluate
 import machine
-import models
+from checkpoints import thresholds
+from checkpoints.thresholds import NO_TAU, Finding
+from checkpoints.trained import Trained
 from dataset import images
 
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "ham10000.pth"  # comes with the repository
@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
     mask: np.ndarray | None  # (S, S) logits
     heat: np.ndarray | None  # (S, S) in [0, 1], for the likeliest class
     balanced: int | None = None  # class that the balanced rule calls; None also if the checkpoint has no tau
-    findings: tuple[decision.Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
+    findings: tuple[Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
 
 
 class Predictor:
@@ -55,24 +55,19 @@ class Predictor:
     ) -> None:
         self.device = machine.choose_device(device)
         self.precision = machine.choose_precision("auto", self.device)
-        found = {Path(path): models.load_checkpoint(path) for path in checkpoints}
-        self.about, self.model = averaging.combined(found, tta), averaging.build(found, self.device, tta)
-        self.explain = explain and "label" in self.model.heads
-        self.classes, self.size = self.about["classes"], self.about["image_size"]
-        has_labels, self.calibration = "label" in self.model.heads, self.about.get("calibration", {})
-        self.temperature = self.calibration.get("temperature", 1.0)
-        self.is_calibrated = not has_labels or "temperature" in self.calibration
-        self.has_balanced = has_labels and "tau" in self.calibration
-        self.points = decision.points_of(self.about) if has_labels else []
+        self.trained = Trained.load(*checkpoints, tta=tta)
+        self.model = self.trained.network(self.device)
+        self.explain = explain and "label" in self.trained.heads
+        self.classes, self.points = self.trained.classes, self.trained.points
 
     def remarks(self) -> list[str]:
         """What a reader must know of the decisions: each threshold and what it did in the test set, and what lacks."""
-        left_out = [decision.NO_TAU] if self.points and not self.has_balanced else []
+        left_out = [NO_TAU] if self.points and not self.trained.has_rule else []
         return [f"{point.name}: {point.describe()}." for point in self.points] + left_out
 
     def read(self, source: str | Path | bytes) -> Picture:
         """Decode a file, or its content, as for training. Raises as `images.read_image`."""
-        image, size = images.read_image_and_size(source, self.size)
+        image, size = images.read_image_and_size(source, self.trained.image_size)
         return Picture(np.asarray(image), size)
 
     def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
@@ -85,10 +80,10 @@ class Predictor:
         nothing = [None] * len(pictures)
         probabilities, masks, balanced, findings = nothing, nothing, nothing, [()] * len(pictures)
         if "label" in output:
-            probabilities = evaluate.softmax(output["label"].double().numpy(), self.temperature)
-            findings = [decision.findings(of_picture, self.points) for of_picture in probabilities]
-        if self.has_balanced:
-            rule = self.calibration["prior"], self.calibration["tau"]
+            probabilities = evaluate.softmax(output["label"].double().numpy(), self.trained.temperature)
+            findings = [thresholds.findings(of_picture, self.points) for of_picture in probabilities]
+        if self.trained.has_rule:
+            rule = self.trained.calibration["prior"], self.trained.calibration["tau"]
             balanced = evaluate.call_balanced(probabilities, *rule).tolist()
         if "mask" in output:
             masks = output["mask"][:, 0].numpy()

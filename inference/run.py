@@ -74,7 +74,7 @@ def predict_all(options: argparse.Namespace) -> int:
 
     Under torchrun, which takes any other code for a crash, 0 where something was done.
     """
-    device, rank, n_ranks = machine.join_processes(machine.choose_device(options.device))
+    device = machine.join_processes(machine.choose_device(options.device))
     passed_over: Counter = Counter()
     listed = machine.from_first(list_pictures, options.paths, options.output_dir, passed_over)
     if all(one.problem for one in listed):
@@ -89,7 +89,7 @@ def predict_all(options: argparse.Namespace) -> int:
     outputs = Outputs(options.output_dir, predictor)
     with machine.locked(options.output_dir):
         listed, left = machine.from_first(begin, outputs, listed, options, checkpoints)
-        with outputs.table.open_part(rank) as write:
+        with outputs.table.open_part(machine.rank()) as write:
             for row in process_all(outputs, left[machine.share()], options.batch_size):
                 write(row)
         machine.gather(None)  # all parts are whole
@@ -100,7 +100,7 @@ def predict_all(options: argparse.Namespace) -> int:
         earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
         print(f"{n_done} predicted{earlier}, {n_skipped} skipped: {', '.join(places)}")
         print_remarks(predictor, checkpoints)
-    return 2 if not n_done else 1 if n_skipped and n_ranks == 1 else 0
+    return 2 if not n_done else 1 if n_skipped and machine.n_ranks() == 1 else 0
 
 
 def begin(
@@ -141,8 +141,8 @@ def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[i
 def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     for line in predictor.remarks():
         print(line)
-    if not predictor.is_calibrated:
+    if not predictor.trained.is_calibrated:
         used = " and ".join(map(str, checkpoints))
         print(f"{used} is not calibrated, so its confidence may be far off; main.py calibrates.")
-    if predictor.about.get("note"):
-        print(f"The model was trained on {predictor.about['note']}: it knows nothing of real lesions.")
+    if predictor.trained.note:
+        print(f"The model was trained on {predictor.trained.note}: it knows nothing of real lesions.")

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import settings
+from report.comparison import compare_runs
 from report.folder import RunFolder
 from report.page import build
-from report.sidebyside import compare_runs
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def rewrite(folder: RunFolder) -> None:
     """Write the page of a run again. Raises ValueError if the run is not finished, and as `build`."""
-    folder.go_on()
+    folder.take_record()
     if not folder.record.get("finished", True):
         raise ValueError(f"The run in {folder.path} is not finished: its own command with --resume goes on.")
     folder.write("report.html", build(folder.path))

@@ -74,7 +74,7 @@ class RunFolder:
         self.record = {"started": started, "tasks": {}}
         return earlier
 
-    def go_on(self) -> None:
+    def take_record(self) -> None:
         """Take over the record that is there. Raises ValueError if it is damaged."""
         self.record = from_first(self.read_record)
         self._before = self.record.get("seconds") or 0.0

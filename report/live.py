@@ -7,17 +7,30 @@ import base64
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
 
 import models
 import visualize
+from checkpoints.networks import N_VIEWS
+from dataset.prepare import OtherSet
 from report.folder import RunFolder
 from report.page import TEMPLATES
 
 RELOAD = 10  # seconds until the page loads itself again
 N_ROWS = 5  # last epochs that the table shows
+
+
+class Work(NamedTuple):
+    """What is left to be done of one task."""
+
+    task: str
+    epochs: int  # of training
+    n_train: int  # images
+    n_val: int
+    n_evaluated: int  # each of its views counts; 0 if this is done
 
 
 class Live:
@@ -28,14 +41,15 @@ class Live:
     Parameters
     ----------
     folder : of the run.
-    task, epochs : the model that is trained now, and for how many epochs.
-    to_come : tasks after it.
-    epochs_after : the work of the networks after this training, to the end of the run, in epochs of this model.
+    work : what is left of the task whose training is watched, and of the tasks after it.
+    encoder : the name of their network's.
     """
 
-    def __init__(self, folder: RunFolder, task: str, epochs: int, to_come: Sequence[str], epochs_after: float) -> None:
-        self.folder, self.task, self.epochs, self.to_come = folder, task, epochs, list(to_come)
-        self.epochs_after = epochs_after
+    def __init__(self, folder: RunFolder, work: Sequence[Work], encoder: str) -> None:
+        self.folder, self.task = folder, work[0].task
+        self.epochs = work[0].epochs + folder.n_epochs(self.task)
+        self.to_come = [one.task for one in work[1:] if one.epochs]
+        self.epochs_after = epochs_after(work, encoder)
         self.started, self.n_seen, self.epoch_seconds = time.monotonic(), 0, 0.0
 
     def __call__(self, history: list[dict]) -> None:
@@ -97,34 +111,24 @@ def time_left(seconds: float, now: datetime) -> str:
     return f"about {' '.join(parts)}, until {end:%H:%M}" + (f" on {end:%Y-%m-%d}" if days else "")
 
 
-def count_epochs_after(
-    task: str,
-    to_train: dict[str, int],
-    to_measure: Sequence[str],
-    sizes: dict[str, dict[str, int]],
-    encoder: str,
-    *,
-    n_views: int = 1,
-    n_external: int = 0,
-) -> float:
-    """What the networks do after this task's training, to the end of the run, in epochs of this task.
+def work_left(folder: RunFolder, job, external: OtherSet | None, evaluated_as: dict) -> Work:
+    """What is left of a job: an object with ``name``, ``recipe`` and ``batches`` by part of the split."""
+    n, facts = {part: batches.n_images for part, batches in job.batches.items()}, folder.facts(job.name)
+    epochs = 0 if facts.get("trained") else job.recipe.epochs - folder.n_epochs(job.name)
+    n_evaluated = (n["val"] + n["test"] + (external.n_images if external else 0)) * (
+        N_VIEWS if evaluated_as["tta"] else 1
+    )
+    is_done = facts.get("measured") == evaluated_as
+    return Work(job.name, epochs, n["train"], n["val"], 0 if is_done else n_evaluated)
+
+
+def epochs_after(work: Sequence[Work], encoder: str) -> float:
+    """What is left after the training of the first task, in epochs of it.
 
     A training step is three forward passes. Decoding, intervals and figures are not counted.
-
-    Parameters
-    ----------
-    to_train : epochs that later tasks have to go.
-    to_measure : tasks, this one too.
-    sizes : images of each part of the split, by task.
-    n_views : of each image that is measured.
-    n_external : images of another data set that are measured.
     """
-
-    def work(name: str) -> tuple[float, float]:
-        """Operations of an epoch, and of measuring."""
-        one, n = models.operations(name, encoder), sizes[name]
-        return one * (3 * n["train"] + n["val"]), one * (n["val"] + n["test"] + n_external) * n_views
-
-    training = sum(epochs * work(name)[0] for name, epochs in to_train.items())
-    measuring = sum(work(name)[1] for name in to_measure)
-    return (training + measuring) / work(task)[0]
+    cost = {one.task: models.operations(one.task, encoder) for one in work}
+    training = [cost[one.task] * (3 * one.n_train + one.n_val) for one in work]  # operations of an epoch
+    evaluating = [cost[one.task] * one.n_evaluated for one in work]
+    later = sum(one.epochs * epoch for one, epoch in zip(work[1:], training[1:]))
+    return (later + sum(evaluating)) / training[0]

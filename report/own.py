@@ -17,6 +17,8 @@ from dataset.cache import PixelFile
 from dataset.classes import positions_of
 from dataset.splits import split_hash
 from dataset.table import SPLITS, learnable, targets, usable
+from measure.assess import assess
+from measure.calibrate import calibrate
 from report import page, results
 from report.folder import RunFolder
 
@@ -60,7 +62,7 @@ def report_model(
         raise ValueError(f"A model cannot be called {name!r}: use letters, digits, _ and -, and not external.")
     device = next((values.device for values in model.parameters()), torch.device("cpu"))
     parts = parts_for(model, table, pixels, device)
-    folder, environment = RunFolder(path, note), machine.describe(device, precision, 1)
+    folder, environment = RunFolder(path, note), machine.describe(device, precision)
     with machine.locked(folder.path):
         take_over(folder, name, environment["started"])
         folder.write_json("config.json", describe(model, table, parts["test"], settings or {}, note))
@@ -73,20 +75,19 @@ def report_model(
             folder.write_table(f"{name}/history.csv", pd.DataFrame(history))
             folder.draw(f"{name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), name))
 
-        calibration = results.calibrate(model, parts["val"], precision, positions_of(parts["train"].table))
-        place = folder.below(name)
-        found = results.assess(model, parts["test"], calibration, place, task=name, precision=precision)
-        folder.note_task(name, measured={"external": "", "tta": False})
-        if found:
-            print(results.console_table(f"{name}, test set", found), flush=True)
+        calibration = calibrate(model, parts["val"], precision, positions_of(parts["train"].table))
+        assessment = assess(model, parts["test"], calibration, name, precision)
+        results.publish(folder.below(name), assessment, f"{name}, test set")
+        folder.note_task(name, measured=results.evaluated_as("", tta=False))
+        if assessment:
             folder.write("report.html", page.build(folder.path))
         folder.note(finished=True, seconds=None)  # how long the training took is not known here
-    return found
+    return assessment and assessment.numbers
 
 
 def take_over(folder: RunFolder, name: str, started: str) -> None:
     """Make the folder this model's. Raises ValueError if it holds another run."""
-    folder.go_on()
+    folder.take_record()
     if others := folder.record["tasks"].keys() - {name}:
         raise ValueError(f"{folder.path} holds a run of {', '.join(sorted(others))}. Name another folder for {name}.")
     folder.record = {"started": started, "tasks": {}}
@@ -105,7 +106,7 @@ def parts_for(model: nn.Module, table: pd.DataFrame, pixels, device: torch.devic
         known = targets(rows[rows["split"] == part]).any()
         if missing := [head for head in heads if not known[head]]:
             raise ValueError(f"The model gives a {missing[0]}, and no image of {part} has one.")
-    return {part: data.Batches(pixels, rows[rows["split"] == part], BATCH_SIZE, device=device) for part in SPLITS}
+    return data.split_batches(pixels, rows, BATCH_SIZE, device)
 
 
 def describe(model: nn.Module, table: pd.DataFrame, test: data.Batches, settings: dict, note: str) -> dict:

@@ -4,7 +4,6 @@ Here the values are prepared; template.html says what is shown of them, in which
 """
 
 import base64
-import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,17 +11,16 @@ import jinja2
 import pandas as pd
 
 import evaluate
-from dataset.classes import HAM10000, name_of
-from dataset.csvfile import read_back
+from checkpoints.thresholds import points_among
+from dataset.classes import name_of
 from dataset.leakage import kinds_in
 from dataset.synthetic import NOTE
 from dataset.table import SPLITS
-from decision import points_among
 from encoders import title_of
-from report import bootstrap
-from report.scores import SCORES, Score, shown_in
+from measure import bootstrap
+from measure.scores import SCORES, Score, shown_in
+from report.run import Run
 
-TASKS = ("classification", "segmentation", "multitask", "average")
 FEW = 30  # test images of a class, below which its numbers are called uncertain
 GAP = 1.3  # validation loss by training loss at the saved epoch, from which a model is called overfitted
 NO_LABEL = "no diagnosis"
@@ -63,66 +61,6 @@ def build(folder: Path) -> str:
         return TEMPLATES.get_template("template.html").render(_values(run))
     except jinja2.UndefinedError as error:
         raise ValueError(f"A file in {folder} lacks what the page shows: {error}. Measure again.") from None
-
-
-class Run:
-    """The files of a run, read. What was done is taken from its record, not from which files exist."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.record = self._json("record.json") or {"tasks": {}}
-        self.config, self.environment = self._json("config.json") or {}, self._json("environment.json") or {}
-        self.environments = [*self.environment.pop("before", []), self.environment]  # of the commands, in turn
-        self.evaluation = self._json("evaluation.json") or {}
-        tasks = self.record["tasks"]
-        of_main = [task for task in TASKS if task in tasks]
-        done = [task for task in dict.fromkeys([*of_main, *tasks]) if tasks[task].get("measured") is not None]
-        self.metrics = {task: self._json(f"{task}/metrics.json") for task in done}
-        self.comparison = self._json("comparison.json") if self.record.get("comparison") else None
-        self.external = {task: self._json(f"external/{task}/metrics.json") for task in done if self.other_set(task)}
-        self.splits, self.report = self.table("splits.csv"), self.table("data_report.csv")
-        self.leakage = self.table("leakage.csv")
-        if self.leakage is not None:  # an empty column has no type
-            self.leakage = self.leakage.astype({"crosses": bool, "crosses_by_image": bool})
-        self.note = self.config.get("data", "")
-        self.classes = tuple(self.record.get("classes", HAM10000))  # earlier versions knew no others
-
-    def _json(self, name: str) -> dict | None:
-        path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-    def table(self, name: str) -> pd.DataFrame | None:
-        path = self.folder / name
-        return read_back(path) if path.exists() else None
-
-    def other_set(self, task: str) -> dict | None:
-        """The other data set that a task was measured on: ``folder`` and ``left_out``; None if it was on none."""
-        found = self.record["tasks"][task].get("external")
-        return self.record["external"] if found is True else found or None  # True: of an earlier version
-
-    def epochs(self, task: str) -> str:
-        """That a task was trained for; "12 of 30" where it was stopped."""
-        stopped, planned = self.stopped_after(task), self._planned(task)
-        return str(planned) if stopped is None else f"{stopped} of {planned}"
-
-    def stopped_after(self, task: str) -> int | None:
-        """The epochs that a task's training was stopped after; None if it came to its end."""
-        history, planned = self.table(f"{task}/history.csv"), self._planned(task)
-        is_stopped = history is not None and isinstance(planned, int) and len(history) < planned
-        return len(history) if is_stopped else None
-
-    def _planned(self, task: str) -> int | str:
-        return self.record["tasks"][task].get("identity", {}).get("epochs", "?")
-
-    def views(self, task: str) -> int:
-        """Of each image that a task was measured as the average over."""
-        return self.metrics[task].get("views", 1)
-
-    @property
-    def seed(self) -> int | None:
-        """That the models were trained with; None where it is not one."""
-        seeds = {self.record["tasks"][task].get("identity", {}).get("seed") for task in self.metrics}
-        return seeds.pop() if len(seeds) == 1 else None
 
 
 def cautions_of(run: Run) -> list[str]:

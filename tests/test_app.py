@@ -19,8 +19,8 @@ from PIL import Image
 from test_report import CHROMIUM
 
 import predict
+from checkpoints.thresholds import NO_TAU, Finding, Point
 from dataset.classes import HAM10000
-from decision import NO_TAU, Finding, Point
 
 gradio = pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
@@ -299,10 +299,8 @@ def test_the_page_of_a_model_with_one_head_leaves_out_the_other(task, parts, who
 
 def knows(**more):
     """As much of a predictor with labels as the page asks."""
-    model = SimpleNamespace(heads={"label": None})
-    return SimpleNamespace(
-        model=model, classes=list(HAM10000), points=[], has_balanced=True, is_calibrated=True, **more
-    )
+    trained = SimpleNamespace(heads=["label"], has_rule=True, is_calibrated=True)
+    return SimpleNamespace(trained=trained, classes=list(HAM10000), points=[], **more)
 
 
 def words_of(found, outline=""):

@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import binomtest
 
 import evaluate
-from report import bootstrap, counted
-from report.results import calibration_interval
+from measure import bootstrap, shares
+from measure.numbers import calibration_interval
 
 
 def all_weights(resamples):
@@ -131,21 +131,21 @@ def test_an_interval_that_has_a_width_is_the_bootstraps_also_of_a_share():
     assert bootstrap.with_intervals(score, resamples, {"share": np.ones(15, bool)}) == expected
 
 
-def test_the_images_that_counted_names_are_those_that_each_share_is_the_mean_over():
+def test_the_images_that_shares_names_are_those_that_each_share_is_the_mean_over():
     """Each is the mean, over these images, of whether a call is right, or of a value of each image."""
     rng = np.random.default_rng(0)
     true, weights = rng.integers(3, size=40), rng.integers(3, size=(5, 40)).astype(float)
     probabilities = rng.dirichlet(np.ones(3) / 9, 40)
     called, counts = probabilities.argmax(axis=1), rng.integers(1, 99, (40, 4)).astype(float)
     found = evaluate.label_scores(true, called, "abc", weights)
-    for name, images in counted.of_calls(true, called, "abc").items():
+    for name, images in shares.of_predictions(true, called, "abc").items():
         np.testing.assert_allclose(evaluate.weighted_mean(weights * images, (true == called) * 1.0), found[name])
     found = evaluate.official_label_scores(true, probabilities, "abc", weights)
-    for name, images in counted.of_official(true, probabilities, "abc").items():
+    for name, images in shares.of_official(true, probabilities, "abc").items():
         k = "abc".index(name.split(".")[1])
         right = (true == k) == (probabilities[:, k] > evaluate.CALLED)
         np.testing.assert_allclose(evaluate.weighted_mean(weights * images, right * 1.0), found[name])
-    assert counted.of_masks(40).keys() <= evaluate.mask_scores(counts, weights).keys()
+    assert shares.of_masks(40).keys() <= evaluate.mask_scores(counts, weights).keys()
 
 
 def test_what_is_not_defined_is_none():

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from conftest import picture
 
-import decision
+from checkpoints.thresholds import points_among
 from dataset import choice, classes
 from dataset.classes import classes_of, code_of, is_malignant, is_melanoma
 from dataset.layout import find
@@ -202,8 +202,8 @@ def test_the_words_of_a_class_say_whether_it_is_melanoma_and_malignant(word, mel
 
 def test_thresholds_are_fitted_for_all_stages_of_melanoma():
     codes = list(map(code_of, ["Nevus", "Melanoma in situ", "Melanoma Invasive", "Squamous cell carcinoma in situ"]))
-    assert decision.points_among(codes) == {"melanoma": [1, 2], "malignant": [1, 2, 3]}
-    assert decision.points_among([code_of("Benign"), code_of("Malignant")]) == {"malignant": [1]}
+    assert points_among(codes) == {"melanoma": [1, 2], "malignant": [1, 2, 3]}
+    assert points_among([code_of("Benign"), code_of("Malignant")]) == {"malignant": [1]}
 
 
 def test_classes_that_are_not_known_are_named_with_what_to_do(tmp_path):

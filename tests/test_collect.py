@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from report.collect import gather_rows, heat_inside, native_overlap
+from measure.collect import gather_rows, heat_inside, native_overlap
 
 
 def test_logits_are_resized_to_a_masks_own_size_as_areas_not_from_corner_to_corner(tmp_path):

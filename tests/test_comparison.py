@@ -1,145 +1,368 @@
-from types import SimpleNamespace
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import metrics
+from conftest import ROOT
+from test_difference import labels, outlines
 
-import evaluate
+from checkpoints.thresholds import SCALE
 from dataset.classes import HAM10000 as CLASSES
-from report import bootstrap
-from report.comparison import compare, compare_tasks
-from report.scores import compared
+from dataset.csvfile import as_csv
+from measure import scores
+from report.__main__ import main
 
-LESIONS = pd.Series({name: f"L{name}" for name in "abcd"})
-
-
-def labels(images, true, predicted, seed=0):
-    """A table like predictions.csv, with drawn probabilities."""
-    probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(CLASSES)), len(images))
-    called = {"predicted": list(predicted), "balanced": list(reversed(predicted))}
-    table = pd.DataFrame({"image": list(images), "true": list(true), **called})
-    return table.join(pd.DataFrame(probabilities, columns=list(CLASSES)))
+HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; 'single' $x^2$"""
+IMAGES = ["001", "1", "NA", HOSTILE]  # of three lesions
+TRUE = ["MEL", "NV", "NV", "BCC"]
 
 
-def outlines(images, iou):
-    """per_image.csv and per_image_native.csv in one, as `read_head` gives them."""
-    iou = np.asarray(iou, float)
-    dice = 2 * iou / (1 + iou)
-    threshold_iou = np.where(iou < evaluate.FAILURE, 0, iou)
-    values = {"iou": iou, "dice": dice, "iou_native": iou, "dice_native": dice, "threshold_iou": threshold_iou}
-    return pd.DataFrame({"image": list(images), **values})
+def write_run(folder: Path, seed=1, tasks=("classification", "segmentation"), images=IMAGES, epochs=15, **config):
+    """A finished run, by hand: probabilities, overlaps and scores are drawn from the seed."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    settings = {"SEED": seed, "OUTPUT_DIR": str(folder), "CLASSIFICATION_EPOCHS": epochs, **config}
+    (folder / "config.json").write_text(json.dumps(settings))
+    facts = {"measured": "", "identity": {"seed": seed, "epochs": epochs, "split_hash": "s"}}
+    record = {"started": f"2026-01-01T00:00:{seed:02}", "tasks": dict.fromkeys(tasks, facts), "finished": True}
+    (folder / "record.json").write_text(json.dumps(record))
+    n = len(images)
+    splits = pd.DataFrame({"image": images, "label": TRUE[:n], "lesion_id": ["L1", "L2", "L2", "L3"][:n]})
+    rest = pd.DataFrame({"image": ["x"], "label": ["NV"], "lesion_id": ["L9"], "split": ["train"]})
+    (folder / "splits.csv").write_text(as_csv(pd.concat([splits.assign(split="test"), rest])), encoding="utf-8")
+    for task in tasks:
+        (folder / task).mkdir()
+        found = {"intervals": {}}
+        if task != "segmentation":
+            write(folder / task / "predictions.csv", labels(images, TRUE[:n], rng.choice(CLASSES, n), seed))
+            found["label"], found["intervals"]["label"] = drawn_scores("label", rng)
+            found["label"]["calibration"] |= {"scale": SCALE, "tau": 0.5}
+            found["label"]["per_class"] = {code: {} for code in CLASSES} | found["label"]["per_class"]
+        if task != "classification":
+            table = outlines(images, rng.uniform(0.3, 1, n))
+            write(folder / task / "per_image.csv", table[["image", "iou", "dice"]])
+            write(folder / task / "per_image_native.csv", table[["image", "iou", "dice", "threshold_iou"]])
+            found["mask"], found["intervals"]["mask"] = drawn_scores("mask", rng)
+        (folder / task / "metrics.json").write_text(json.dumps(found))
+    return folder
 
 
-SINGLE = labels("abcd", ["MEL", "MEL", "NV", "NV"], ["MEL", "NV", "NV", "NV"])
+def write(path, table):
+    path.write_text(as_csv(table), encoding="utf-8")
 
 
-def test_comparing_two_models_counts_the_images_that_both_have():
-    multi = SINGLE.assign(predicted=["MEL", "MEL", "NV", "NV"]).iloc[:3]
-    found = compare("label", SINGLE, multi, LESIONS)
-    assert (found["n_images"], found["n_lesions"]) == (3, 3)
-    assert found["balanced_accuracy"]["difference"] == pytest.approx(1 - (0.5 + 1) / 2)
-    assert found["accuracy"]["difference"] == pytest.approx(1 - 2 / 3)
-    assert (found["only_first_right"], found["only_second_right"]) == (0, 1)
+def drawn_scores(head, rng):
+    """Two nested dicts, of numbers and of their intervals."""
+    numbers, intervals = {}, {}
+    for score in scores.compared(head).values():
+        value = float(rng.uniform(0.2, 0.8))
+        for place, content in ((numbers, value), (intervals, [value - 0.1, value + 0.1])):
+            for name in score.path[:-1]:
+                place = place.setdefault(name, {})
+            place[score.path[-1]] = content
+    return numbers, intervals
 
 
-def test_the_images_may_stand_in_any_order():
-    found = compare("label", SINGLE, SINGLE[::-1], LESIONS)
-    assert found["nll"]["difference"] == pytest.approx(0)
-    assert (found["only_first_right"], found["only_second_right"]) == (0, 0)
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, with two finished runs, a and b, of one setting."""
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("a", 1), ("b", 2)):
+        write_run(tmp_path / name, seed)
+    return tmp_path
 
 
-def test_the_differences_of_labels_are_scikit_learns():
-    true = np.array(["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"] * 4)
-    images, pair = [f"i{i}" for i in range(len(true))], []
-    for seed in (1, 2):
-        table = labels(images, true, true, seed)
-        likeliest = np.array(CLASSES)[table[list(CLASSES)].to_numpy().argmax(axis=1)]
-        pair.append(table.assign(predicted=likeliest, balanced=np.roll(likeliest, seed)))
-
-    def expected(score):
-        return score(pair[1]) - score(pair[0])
-
-    def mean_auc(table):
-        return np.mean([metrics.roc_auc_score(true == code, table[code]) for code in CLASSES])
-
-    def nll(table):
-        return metrics.log_loss([CLASSES.index(code) for code in true], table[list(CLASSES)], labels=range(7))
-
-    found = compare("label", *pair, pd.Series(np.arange(28), images))
-    assert {key for key in found if not key.startswith(("n_", "only_"))} == set(compared("label"))
-    for key, score in {
-        "accuracy": lambda table: metrics.accuracy_score(true, table["predicted"]),
-        "balanced_accuracy": lambda table: metrics.balanced_accuracy_score(true, table["predicted"]),
-        "balanced_rule": lambda table: metrics.balanced_accuracy_score(true, table["balanced"]),
-        "mean_auc": mean_auc,
-        "nll": nll,
-        "melanoma_recall": lambda t: metrics.recall_score(true, t["predicted"], labels=["MEL"], average="macro"),
-    }.items():
-        assert found[key]["difference"] == pytest.approx(expected(score)), key
+def compared(*arguments):
+    """comparison.json after the command."""
+    main(["compare", *arguments])
+    return json.loads(Path("comparison/comparison.json").read_text())
 
 
-def test_the_differences_of_outlines_are_those_of_the_means():
-    """Jaccard 0.5, 0.8 and 1 against 0.6, 0.7 and 1; 0.5 and 0.6 are failures."""
-    found = compare("mask", outlines("abc", [0.5, 0.8, 1]), outlines("abc", [0.6, 0.7, 1]), LESIONS)
-    dice = (2 * 0.6 / 1.6 + 2 * 0.7 / 1.7) - (2 * 0.5 / 1.5 + 2 * 0.8 / 1.8)
-    assert found["mean_dice"]["difference"] == pytest.approx(dice / 3)
-    assert found["native_dice"]["difference"] == pytest.approx(dice / 3)
-    assert found["threshold_iou"]["difference"] == pytest.approx(-0.1 / 3)
-    assert found["failure_rate"]["difference"] == 0
-    worse = compare("mask", outlines("abc", [0.5, 0.8, 1]), outlines("abc", [0.6, 0.64, 0.64]), LESIONS)
-    assert worse["failure_rate"]["difference"] == pytest.approx(2 / 3)
+def test_the_table_shows_what_each_run_measured(place, capsys):
+    found = compared("a", "b")
+    printed, html = capsys.readouterr().out, Path("comparison/comparison.html").read_text(encoding="utf-8")
+    assert [(row["run"], row["task"]) for row in found["models"]] == [
+        *(("a", "classification"), ("b", "classification"), ("a", "segmentation"), ("b", "segmentation"))
+    ]
+    auc = json.loads((place / "b/classification/metrics.json").read_text())["label"]["official"]["macro"]["auc"]
+    assert found["models"][1]["scores"]["mean_auc"] == {"value": auc, "interval": [auc - 0.1, auc + 0.1]}
+    assert f"{auc:.3f} ({auc - 0.1:.3f} to {auc + 0.1:.3f})" in printed
+    assert f"{auc:.3f}<small>{auc - 0.1:.3f} – {auc + 0.1:.3f}</small>" in html
 
 
-def test_outlines_are_compared_at_the_size_that_a_scores_name_says():
-    small, native = outlines("abc", [0.5, 0.8, 1]), outlines("abc", [0.9, 0.9, 0.6])
-    columns = [column for column in native if column.endswith("_native") or column == "threshold_iou"]
-    found = compare("mask", small, small.assign(**native[columns]), LESIONS)
-    assert found["mean_dice"]["difference"] == 0 != found["native_dice"]["difference"]
-    assert found["native_dice"]["difference"] == pytest.approx(native["dice"].mean() - small["dice"].mean())
-    worse = compare("mask", small, small.assign(iou_native=[0.6, 0.6, 0.6]), LESIONS)
-    assert worse["failure_rate"]["difference"] == pytest.approx(2 / 3)
+def test_a_comparison_states_the_images_and_lesions_that_it_rests_on(place, capsys):
+    found = compared("a", "b")
+    assert (found["n_images"], found["n_lesions"]) == (4, 3)
+    assert all((row["n_images"], row["n_lesions"]) == (4, 3) for row in found["models"] + found["differences"])
+    assert "4 test images of 3 lesions" in capsys.readouterr().out
+    assert "4 test images of 3\nlesions" in Path("comparison/comparison.html").read_text(encoding="utf-8")
 
 
-def test_a_model_over_all_views_is_not_compared_with_one_that_sees_one(tmp_path):
-    folder = SimpleNamespace(path=tmp_path, facts=lambda task: {"measured": {"tta": task == "multitask"}})
-    assert not compare_tasks(folder, None)
+def test_every_run_is_compared_with_the_first(place):
+    write_run(place / "c", 3)
+    found = compared("a", "b", "c")
+    assert [(row["run"], row["less_run"]) for row in found["differences"]] == [("b", "a"), ("c", "a")] * 2
+    dice = {name: pd.read_csv(place / name / "segmentation/per_image.csv")["dice"].mean() for name in "ac"}
+    assert found["differences"][3]["mean_dice"]["difference"] == pytest.approx(dice["c"] - dice["a"])
 
 
-def test_the_interval_holds_95_of_100_resamples_of_lesions():
-    """Against a bootstrap that repeats the rows of each lesion as often as it was drawn."""
-    rng = np.random.default_rng(5)
-    images, lesion = [f"i{i}" for i in range(30)], np.arange(30) // 3
-    first, second = rng.uniform(size=(2, 30))
-    found = compare("mask", outlines(images, first), outlines(images, second), pd.Series(lesion, images))
-    dice = [2 * iou / (1 + iou) for iou in (first, second)]
-    draws = bootstrap.resample_lesions(lesion).draws
-    drawn = [np.repeat(dice[1] - dice[0], np.repeat(draw, 3)).mean() for draw in draws]
-    np.testing.assert_allclose(found["mean_dice"]["interval"], np.percentile(drawn, [2.5, 97.5]))
+def test_a_task_that_the_first_run_lacks_is_compared_with_one_of_its_kind(place):
+    write_run(place / "c", 3, ["multitask"])
+    rows = compared("a", "c")["differences"]
+    pairs = [(row["head"], row["task"], row["less_task"]) for row in rows]
+    assert pairs == [("label", "multitask", "classification"), ("mask", "multitask", "segmentation")]
+    assert "multitask less classification" in Path("comparison/comparison.html").read_text(encoding="utf-8")
 
 
-def test_photographs_of_one_lesion_say_no_more_about_two_models_than_one_does():
-    """Four photographs of each of 40 lesions: the interval is that of 40 images, twice as wide as of 160 lesions."""
-    n = 160
-    names, sibling = [f"i{i}" for i in range(n)], np.arange(n) // 4
-    single = labels(names, ["NV"] * n, np.where(sibling % 4 == 0, "MEL", "NV"))
-    multi = single.assign(predicted=np.where(sibling % 4 == 1, "MEL", "NV"))
-    by_image, by_lesion = (
-        np.diff(compare("label", single, multi, pd.Series(lesions, names))["accuracy"]["interval"])
-        for lesions in (np.arange(n), sibling)
-    )
-    assert by_lesion / by_image == pytest.approx(2, abs=0.3)
+def test_runs_of_no_common_kind_are_shown_without_a_difference(place):
+    write_run(place / "c", 3, ["classification"])
+    write_run(place / "d", 4, ["segmentation"])
+    found = compared("c", "d")
+    assert len(found["models"]) == 2 and not found["differences"]
+    assert "No other run has a model of a kind" in Path("comparison/comparison.html").read_text(encoding="utf-8")
 
 
-def test_a_name_that_stands_twice_or_has_no_lesion_is_refused_by_name():
-    for arguments in (
-        (SINGLE, SINGLE, pd.concat([LESIONS, LESIONS["b":"b"]])),
-        (SINGLE.iloc[[0, 1, 1]], SINGLE, LESIONS),
-        (SINGLE, SINGLE.iloc[[0, 1, 1]], LESIONS),
-    ):
-        with pytest.raises(ValueError, match="'b' stands twice"):
-            compare("label", *arguments)
-    with pytest.raises(ValueError, match="No lesion is known of 'd'"):
-        compare("label", SINGLE, SINGLE, LESIONS["a":"c"])
-    with pytest.raises(ValueError, match="no image in common"):
-        compare("label", SINGLE.iloc[:2], SINGLE.iloc[2:], LESIONS)
+def test_seeds_of_one_setting_have_a_mean_and_a_standard_deviation(place, capsys):
+    write_run(place / "c", 5, CACHE_DIR="elsewhere")
+    write_run(place / "other", 6, epochs=60)
+    row = compared("a", "b", "c", "other")["seeds"][0]
+    values = [
+        json.loads((place / name / "classification/metrics.json").read_text())["label"]["accuracy"] for name in "abc"
+    ]
+    assert (row["runs"], row["seeds"], row["n_seeds"]) == (["a", "b", "c"], [1, 2, 5], 3)
+    mean, std = sum(values) / 3, np.sqrt(sum((value - sum(values) / 3) ** 2 for value in values) / 2)
+    assert row["scores"]["accuracy"] == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
+    assert "n = 3: seeds 1, 2, 5" in capsys.readouterr().out
+    assert "1, 2, 5 (n = 3)" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+
+
+def test_a_score_that_is_not_defined_is_a_dash_and_has_no_mean(place, capsys):
+    for name in "ab":
+        edit(place / name / "classification/metrics.json", lambda found: found["label"].update(accuracy=None))
+        edit(place / name / "classification/metrics.json", lambda found: found["intervals"].pop("label"))
+    found = compared("a", "b")
+    assert found["models"][0]["scores"]["accuracy"] == {"value": None, "interval": None}
+    assert found["seeds"][0]["scores"]["accuracy"] == {"mean": None, "std": None}
+    assert re.search(r"a classification \(4 images\) +- ", capsys.readouterr().out)
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def rewrite(path, change):
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    write(path, change(table))
+
+
+def first_is(column, value):
+    return lambda table: table.assign(**{column: [value, *table[column][1:]]})
+
+
+NAMED = {  # runs that are named, and what is said of them
+    "one run alone": (["a"], "One run alone cannot be compared: name two or more."),
+    "the same run twice": (["a", "b", "b/../a"], "b/../a is the same run as a: name each once."),
+    "a copy of a run": (["a", "b", "copy"], "copy is the same run as a: name each once."),
+    "no folder": (["a", "nowhere"], "nowhere: holds no finished run."),
+    "an output folder that holds a run": (["a", "b", "--output-dir", "copy"], "copy holds a run"),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_runs_that_cannot_be_compared_are_refused_before_anything_is_written(case, place, capsys):
+    shutil.copytree("a", "copy")
+    names, message = NAMED[case]
+    refuse(place, capsys, names, message)
+
+
+def refuse(place, capsys, names, *messages):
+    before = sorted(place.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *names])
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2 and not printed.out
+    assert all(message in printed.err for message in messages), printed.err
+    assert sorted(place.rglob("*")) == before
+
+
+PREDICTIONS = "classification/predictions.csv"
+DAMAGED = "b: a file is missing or damaged ("
+DAMAGES = {  # what is done to files of run b, and what is said of it
+    "not finished": (
+        {"record.json": lambda path: edit(path, lambda record: record.update(finished=False))},
+        "b: holds no finished run. Let main.py",
+    ),
+    "a damaged record": ({"record.json": lambda path: path.write_text("[1")}, DAMAGED),
+    "a record that is a list": (
+        {"record.json": lambda path: path.write_text("[1]")},
+        DAMAGED,
+    ),
+    "a damaged table": (
+        {PREDICTIONS: lambda path: path.write_bytes(b"\x00\xff\xfe")},
+        DAMAGED,
+    ),
+    "a table without a column": (
+        {PREDICTIONS: lambda path: rewrite(path, lambda table: table.drop(columns="BKL"))},
+        "b: predictions.csv lacks the column BKL.",
+    ),
+    "scores of an earlier version": (
+        {"segmentation/metrics.json": lambda path: edit(path, lambda found: found["mask"].pop("native"))},
+        "b: segmentation/metrics.json lacks mask.native.mean_dice. Measure again: main.py --evaluate-only.",
+    ),
+    "no scores": ({"segmentation/metrics.json": Path.unlink}, "b: has no scores in segmentation/metrics.json."),
+    "no split": ({"splits.csv": Path.unlink}, "b: has no splits.csv"),
+    "no predictions": ({PREDICTIONS: Path.unlink}, DAMAGED),
+    "other test images": (
+        {
+            "splits.csv": lambda path: rewrite(path, first_is("image", "other")),
+            PREDICTIONS: lambda path: rewrite(path, first_is("image", "other")),
+            "segmentation/per_image.csv": lambda path: rewrite(path, first_is("image", "other")),
+            "segmentation/per_image_native.csv": lambda path: rewrite(path, first_is("image", "other")),
+        },
+        "b: its test images are not those of a: 1 only in a (001), 1 only in b (other).",
+    ),
+    "other measured images": (
+        {PREDICTIONS: lambda path: rewrite(path, lambda table: table[:3])},
+        f"b: classification was measured on other images than in a: 1 only in a ({HOSTILE}).",
+    ),
+    "measured images that are no test images": (
+        {PREDICTIONS: lambda path: rewrite(path, first_is("image", "x"))},
+        "b: classification was measured on images that are not in splits.csv's test set: x.",
+    ),
+    "other labels": (
+        {
+            "splits.csv": lambda path: rewrite(path, first_is("label", "DF")),
+            PREDICTIONS: lambda path: rewrite(path, first_is("true", "DF")),
+        },
+        "b: 1 test images have another true label than in a (001).",
+    ),
+    "labels that contradict the split": (
+        {PREDICTIONS: lambda path: rewrite(path, first_is("true", "DF"))},
+        "b: classification/predictions.csv and splits.csv disagree on 001.",
+    ),
+    "other lesions": (
+        {"splits.csv": lambda path: rewrite(path, first_is("lesion_id", "L2"))},
+        "b: 1 test images belong to another lesion than in a (001).",
+    ),
+    "a name that stands twice": ({PREDICTIONS: lambda path: rewrite(path, first_is("image", "NA"))}, "b: 'NA' stands"),
+    "an unknown class": (
+        {PREDICTIONS: lambda path: rewrite(path, first_is("predicted", "wart"))},
+        "b: predictions.csv has the class 'wart'; expected MEL",
+    ),
+    "a number that is missing": (
+        {"segmentation/per_image.csv": lambda path: rewrite(path, first_is("dice", ""))},
+        "lacks a number in the column dice.",
+    ),
+    "outlines of other images": (
+        {"segmentation/per_image.csv": lambda path: rewrite(path, lambda table: table[:3])},
+        "b: per_image.csv and per_image_native.csv have different images.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_run_that_is_no_match_for_the_first_is_refused_before_anything_is_written(case, place, capsys):
+    damage, message = DAMAGES[case]
+    for name, spoil in damage.items():
+        spoil(place / "b" / name)
+    refuse(place, capsys, ["a", "b"], message)
+
+
+def test_all_that_is_wrong_is_said_at_once(place, capsys):
+    write_run(place / "c", 3, images=IMAGES[:2])
+    messages = "nowhere: holds", "b/../b is the same run as b", "c: its test images are not those of a: 2 only in a"
+    refuse(place, capsys, ["a", "b", "c", "nowhere", "b/../b"], *messages)
+
+
+def test_only_the_first_few_of_many_names_are_printed(place, capsys):
+    for name, numbers in (("many", range(10, 20)), ("few", range(10, 12))):
+        rows = pd.DataFrame({"image": [f"i{n}" for n in numbers], "label": "NV", "lesion_id": "L", "split": "test"})
+        write_run(place / name, 3, tasks=["multitask"], images=[])
+        write(place / name / "splits.csv", rows)
+    refuse(place, capsys, ["few", "many"], "8 only in many (i12, i13, i14, i15, i16, …).")
+
+
+def test_names_are_shown_as_they_are(place):
+    """Neither HTML nor the template's own language is read in a folder's name; "/" is not possible in one."""
+    hostile = HOSTILE.replace("/", ":")
+    write_run(place / hostile, 3)
+    compared("a", hostile)
+    html = Path("comparison/comparison.html").read_text(encoding="utf-8")
+    assert "<script" not in html and "&lt;script&gt;stop&lt;:script&gt; {{ 7*7 }} {% if %} &amp;amp;" in html
+
+
+def test_the_page_stands_alone(place):
+    compared("a", "b")
+    html = Path("comparison/comparison.html").read_text(encoding="utf-8")
+    sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', html)
+    assert sources and all(source.startswith("data:") for source in sources)
+
+
+def test_a_comparison_of_demo_runs_says_so(place):
+    edit(place / "b/config.json", lambda config: config.update(data="synthetic demo data"))
+    compared("a", "b")
+    assert "synthetic demo data: these numbers" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+
+
+def test_the_command_of_the_readme_compares_two_seeds(tmp_path, monkeypatch):
+    (command,) = re.findall(r"^python -m report (compare .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    monkeypatch.chdir(tmp_path)
+    _, *runs = words = shlex.split(command, comments=True)
+    for seed, name in enumerate(runs, start=42):
+        write_run(tmp_path / name, seed)
+    main(words)
+    assert json.loads(Path("comparison/comparison.json").read_text())["seeds"][0]["seeds"] == [42, 43]
+
+
+def test_it_writes_where_it_is_told_to_and_over_an_earlier_comparison(place):
+    for _ in range(2):
+        main(["compare", "a", "b", "--output-dir", "x/y"])
+    assert {path.name for path in Path("x/y").iterdir()} == {"comparison.html", "comparison.json", "comparison.png"}
+
+
+def test_a_folder_named_compare_is_reported_by_its_path(place, capsys):
+    with pytest.raises(SystemExit):
+        main(["./compare"])
+    assert capsys.readouterr().err == "No metrics.json in compare: run main.py first.\n"
+
+
+def test_the_first_run_is_named_also_where_it_has_no_labels(place, capsys):
+    write_run(place / "c", 3, tasks=["segmentation"])
+    found = compared("c", "a")
+    assert found["first"] == "c" and {row["less_run"] for row in found["differences"]} == {"c"}
+    assert "differences from c" in capsys.readouterr().out
+    assert "Differences from <code>c</code>" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+
+
+def test_runs_over_turns_are_another_setting(place):
+    path = place / "b" / "classification" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"views": 8}))
+    assert {row["task"] for row in compared("a", "b")["seeds"]} == {"segmentation"}
+
+
+def test_what_sets_a_model_apart_is_said_and_makes_it_another_setting(place, capsys):
+    """A training that was stopped and then measured; one that was measured over turns."""
+    write(place / "b" / "classification" / "history.csv", pd.DataFrame({"epoch": [1, 2]}))
+    path = write_run(place / "c", 3) / "classification" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"views": 8}))
+    found = compared("a", "b", "c")
+    printed, html = capsys.readouterr().out, Path("comparison/comparison.html").read_text(encoding="utf-8")
+    remarks = {row["run"]: row["remark"] for row in found["models"] if row["task"] == "classification"}
+    assert remarks == {"a": "", "b": "stopped after 2 of 15 epochs", "c": "over 8 views"}
+    assert {row["task"] for row in found["seeds"]} == {"segmentation"}
+    for shown in (printed, html):
+        for name in ("classification (stopped after 2 of 15 epochs)", "classification (over 8 views)"):
+            assert name in shown and f"{name} less classification" in shown
+
+
+def test_a_damaged_history_is_named_with_its_run(place, capsys):
+    (place / "b" / "classification" / "history.csv").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        main(["compare", "a", "b"])
+    assert "b: a file is missing or damaged" in capsys.readouterr().err

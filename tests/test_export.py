@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import ROOT, picture
 
-import checkpoints
 import export
 import models
+from checkpoints.states import save
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
@@ -48,7 +48,7 @@ def test_a_model_on_another_encoder_is_exported_too(encoder, tmp_path):
         for _ in range(20):  # without running means and variances logits are too large to be compared
             model(torch.randn(4, 3, 64, 64))
     facts = {"task": "multitask", "arguments": model.arguments, "classes": list("abcdefg"), "image_size": 32}
-    checkpoints.save(tmp_path / "a.pth", facts | {"weights": model.state_dict()})
+    save(tmp_path / "a.pth", facts | {"weights": model.state_dict()})
     assert set(export.export(tmp_path / "a.pth", tmp_path / "a.onnx")) == {"random input"}  # within its tolerance
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
     assert [output.name for output in session.get_outputs()] == ["label", "mask"]
@@ -68,7 +68,7 @@ def test_a_file_that_differs_is_not_kept_and_an_older_one_stays(whole_run, tmp_p
 def test_nan_counts_as_a_difference(whole_run, tmp_path):
     checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
     checkpoint["weights"]["heads.label.linear.weight"].fill_(torch.finfo(torch.float32).max)  # of infinite logits
-    checkpoints.save(tmp_path / "nan.pth", checkpoint)
+    save(tmp_path / "nan.pth", checkpoint)
     assert command(tmp_path / "nan.pth", tmp_path / "model.onnx") == 2
     assert not (tmp_path / "model.onnx").exists()
 

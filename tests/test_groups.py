@@ -11,9 +11,10 @@ from dataset import leakage, splits
 from dataset.choice import Choice
 from dataset.groups import groups_of, join_groups, name_within_patients
 from dataset.layout import find
-from dataset.prepare import Reading, decode, split
+from dataset.prepare import Reading, Splitting, decode, split
 from dataset.table import USED, read_layout, read_table
-from report import results, sidebyside
+from measure import assess as assessing
+from report import comparison
 from report.folder import RunFolder
 
 
@@ -97,7 +98,7 @@ def test_duplicates_join_the_groups_of_their_patients(tmp_path):
     (place / "images" / "i2.png").write_bytes((place / "images" / "i0.png").read_bytes())  # of P2 and of P0
     reading = Reading()
     decoded = decode(place, reading, image_size=32, cache_dir=tmp_path / "c", say=str)
-    table = split(decoded, reading, group_duplicates=True, say=str).table.set_index("image")
+    table = split(decoded, reading, Splitting(join_duplicates=True), str).table.set_index("image")
     assert table["group"]["i0"] == table["group"]["i2"] == table["group"]["i14"] and table["group"].nunique() == 11
     assert table.loc[table["patient_id"].isin(["P0", "P2"]), "split"].nunique() == 1
 
@@ -115,11 +116,10 @@ def test_intervals_are_those_of_groups(monkeypatch):
     )
     collected = SimpleNamespace(label=None, mask=None, of=lambda some: None)
     collected._replace = lambda **_: collected
-    monkeypatch.setattr(results, "is_current", lambda calibration: True)
-    monkeypatch.setattr(results, "collect", lambda *_: collected)
-    monkeypatch.setattr(results.bootstrap, "resample_lesions", record)
+    monkeypatch.setattr(assessing, "collect", lambda *_: collected)
+    monkeypatch.setattr(assessing.bootstrap, "resample_lesions", record)
     with pytest.raises(Recorded, match="'g', 'g'"):
-        results.assess(None, SimpleNamespace(table=table), {}, None, task="x", precision="fp32")
+        assessing.assess(None, SimpleNamespace(table=table), {}, "x")
 
 
 def test_a_comparison_draws_groups_too(monkeypatch):
@@ -128,9 +128,9 @@ def test_a_comparison_draws_groups_too(monkeypatch):
 
     test = pd.DataFrame({"lesion_id": ["a", "b"], "group": ["g", "g"]}, index=["a", "b"])
     run = SimpleNamespace(test=test, tables={"t": {"label": None}}, name="r", remarks={"t": ""})
-    monkeypatch.setattr(sidebyside, "compare", record)
+    monkeypatch.setattr(comparison, "compare", record)
     with pytest.raises(Recorded, match="'a': 'g', 'b': 'g'"):
-        sidebyside._difference("label", (run, "t"), (run, "t"))
+        comparison._difference("label", (run, "t"), (run, "t"))
 
 
 @pytest.mark.parametrize("patients", [False, True])

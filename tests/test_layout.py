@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-FOLDERS = ("dataset", "encoders", "browser", "inference", "report")
+FOLDERS = ("browser", "checkpoints", "dataset", "encoders", "inference", "measure", "report")
 FILES = [path for place in (".", *FOLDERS) for path in sorted((ROOT / place).glob("*.py"))]
 ROOMS = {path.stem for path in ROOT.glob("*.py")} | {*FOLDERS}
 (DIAGRAM,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -15,10 +15,18 @@ def rows(n):
     return [{"epoch": i + 1, "val_loss": losses[i], **row} for i in range(n)]
 
 
+def watching(folder, to_come, epochs_after):
+    """A training of 10 epochs, and what takes so many epochs of it afterwards."""
+    work = [live.Work("classification", 10, 1, 0, 3 * epochs_after)]
+    shown = live.Live(folder, work, "resnet18")
+    shown.to_come = to_come
+    return shown
+
+
 @pytest.fixture
 def watch(tmp_path):
     folder = RunFolder(tmp_path, "synthetic demo data")
-    return live.Live(folder, "classification", 10, ["segmentation", "multitask"], epochs_after=30)
+    return watching(folder, ["segmentation", "multitask"], 30)
 
 
 def page_of(tmp_path):
@@ -70,7 +78,7 @@ def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_int
 
 @pytest.mark.parametrize(("n_done", "to_come", "told"), [(9, [], 1), (10, [], 0), (10, ["multitask"], 1)])
 def test_nothing_is_told_when_nothing_is_to_go(tmp_path, capsys, n_done, to_come, told):
-    live.Live(RunFolder(tmp_path), "classification", 10, to_come, epochs_after=1)(rows(n_done))
+    watching(RunFolder(tmp_path), to_come, 1)(rows(n_done))
     assert capsys.readouterr().out.count("To go: ") == told
 
 

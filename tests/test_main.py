@@ -17,17 +17,19 @@ import torch
 from conftest import QUICK, ROOT, disc, picture, program
 from PIL import Image
 
-import checkpoints
 import data
 import machine
 import main
 import models
 import train
+from checkpoints.states import save
 from dataset import splits, synthetic
 from dataset import table as tables
 from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import read_back
+from report import live, results, resume
 from report.folder import RunFolder
+from report.results import evaluated_as
 
 OUTPUTS = """config.json environment.json data_report.csv splits.csv class_distribution.png report.html leakage.csv
 best_classification_model.pth best_segmentation_model.pth best_multitask_model.pth
@@ -356,7 +358,7 @@ def test_evaluate_only_leaves_out_the_test_images_whose_lesions_were_learned_fro
 def test_a_model_that_learned_from_every_test_image_is_not_measured(whole_run, demo_folder, tmp_path, capsys):
     checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
     every = {"trained_on": {"images": list(tables.read_table(demo_folder)["image"])}, "split_hash": "another"}
-    checkpoints.save(tmp_path / "a.pth", checkpoint | every)
+    save(tmp_path / "a.pth", checkpoint | every)
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
     assert "no val image with a label is left" in capsys.readouterr().err
     assert not (tmp_path / "outputs").exists()
@@ -421,16 +423,16 @@ def test_two_models_of_a_data_set_that_has_changed_are_both_shown(demo_folder, f
 
 def test_a_run_that_is_stopped_while_it_is_measured_anew_does_not_call_it_measured(demo_folder, tmp_path, monkeypatch):
     assert quick(demo_folder, tmp_path) == 0
-    original, known = main.measure, RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]
+    original, known = results.evaluate_model, RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]
 
     def stopped(*arguments, **options):
         original(*arguments, **options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "measure", stopped)
+    monkeypatch.setattr(results, "evaluate_model", stopped)
     assert quick(demo_folder, tmp_path, "--resume", "--tta") == 130
     assert RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]["measured"] is None
-    monkeypatch.setattr(main, "measure", original)
+    monkeypatch.setattr(results, "evaluate_model", original)
     assert quick(demo_folder, tmp_path, "--resume") == 0
     assert RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"] == known
     assert json.loads((tmp_path / "outputs" / "classification" / "metrics.json").read_text())["views"] == 1
@@ -587,7 +589,7 @@ def test_a_checkpoint_that_does_not_tell_what_it_learned_from_is_refused_in_word
 ):
     checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
     known = {name: value for name, value in checkpoint.items() if name not in ("split_hash", "trained_on")}
-    checkpoints.save(tmp_path / "a.pth", known)
+    save(tmp_path / "a.pth", known)
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
     assert "a.pth does not tell which images it was trained on" in capsys.readouterr().err
 
@@ -595,7 +597,7 @@ def test_a_checkpoint_that_does_not_tell_what_it_learned_from_is_refused_in_word
 def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder, tmp_path, capsys):
     path = whole_run[0] / "best_classification_model.pth"
     other = models.load_checkpoint(path)
-    checkpoints.save(tmp_path / "other.pth", other | {"classes": [*other["classes"][:6], "SCC"]})
+    save(tmp_path / "other.pth", other | {"classes": [*other["classes"][:6], "SCC"]})
     command = ["--evaluate-only", "--checkpoints", str(path), str(tmp_path / "other.pth")]
     assert quick(demo_folder, tmp_path, *command) == 2
     assert "other.pth" in capsys.readouterr().err and not (tmp_path / "outputs" / "average").exists()
@@ -618,31 +620,35 @@ def test_the_strong_recipe_runs_to_the_end_and_says_what_it_did(demo_folder, tmp
 def test_what_follows_a_training_is_counted_in_its_epochs_by_images_and_each_models_operations(monkeypatch, tmp_path):
     """Three passes a training image and one a validation image are an epoch; measuring passes over val and test."""
     monkeypatch.setattr(models, "operations", lambda task, encoder: {"segmentation": 20, "classification": 10}[task])
-    config = main.parse_arguments(["--segmentation-epochs", "5"])
     sizes = {"classification": (100, 20, 30), "segmentation": (40, 8, 12)}
-    batches = {
-        task: {part: SimpleNamespace(n_images=n) for part, n in zip(("train", "val", "test"), parts)}
+    jobs = {
+        task: SimpleNamespace(
+            name=task,
+            recipe=SimpleNamespace(epochs=5),
+            batches={part: SimpleNamespace(n_images=n) for part, n in zip(("train", "val", "test"), parts)},
+        )
         for task, parts in sizes.items()
     }
-    epochs = [10 * 320, 20 * 128]
-    measuring = [10 * 50, 20 * 20]
+    epochs, evaluating = [10 * 320, 20 * 128], [10 * 50, 20 * 20]
 
-    def count(*tasks):
-        live = main.watch(config, RunFolder(tmp_path), list(tasks), batches, None)
-        return live.to_come, live.epochs_after
+    def count(*tasks, tta=False):
+        folder = RunFolder(tmp_path)
+        watching = live.Live(
+            folder, [live.work_left(folder, jobs[task], None, evaluated_as("", tta)) for task in tasks], "resnet18"
+        )
+        return watching.to_come, watching.epochs_after
 
-    assert count("segmentation") == ([], measuring[1] / epochs[1])
+    assert count("segmentation") == ([], evaluating[1] / epochs[1])
     both = ("classification", "segmentation")
-    assert count(*both) == (["segmentation"], (5 * epochs[1] + sum(measuring)) / epochs[0])
-    folder = RunFolder(tmp_path)
-    folder.write("segmentation/history.csv", "epoch\n1\n2\n")
-    assert count(*both)[1] == (3 * epochs[1] + sum(measuring)) / epochs[0]
-    monkeypatch.setattr(RunFolder, "facts", lambda self, task: {"trained": True, "measured": None})
-    assert count(*both) == ([], sum(measuring) / epochs[0])
-    monkeypatch.setattr(RunFolder, "facts", lambda self, task: {"trained": True, "measured": main.measured_as(config)})
-    assert count(*both) == ([], measuring[0] / epochs[0])
-    config.TTA = True
-    assert count("segmentation") == ([], 8 * measuring[1] / epochs[1])
+    assert count(*both) == (["segmentation"], (5 * epochs[1] + sum(evaluating)) / epochs[0])
+    RunFolder(tmp_path).write("segmentation/history.csv", "epoch\n1\n2\n")
+    assert count(*both)[1] == (3 * epochs[1] + sum(evaluating)) / epochs[0]
+    assert count("segmentation", tta=True) == ([], 8 * evaluating[1] / epochs[1])
+    known = {"classification": {}, "segmentation": {"trained": True, "measured": None}}
+    monkeypatch.setattr(RunFolder, "facts", lambda self, task: known[task])
+    assert count(*both) == ([], sum(evaluating) / epochs[0])
+    known["segmentation"]["measured"] = evaluated_as("", tta=False)
+    assert count(*both) == ([], evaluating[0] / epochs[0])
 
 
 def test_another_seed_has_the_same_split_and_another_split_seed_has_not(demo_folder, tmp_path):
@@ -812,8 +818,7 @@ def test_a_task_needs_a_target_of_each_of_its_heads_in_each_part_of_the_split(wi
     table.loc[2, "status"], table.loc[5, "label"] = tables.LABEL_ONLY, -1
     for name, value in without.items():
         table.loc[table["split"] == "val", name] = value
-    config = SimpleNamespace(TASKS=tuple(models.MODELS), DATA_DIR="here", EVALUATE_ONLY=False)
-    assert main.choose_tasks(config, None, table) == possible
+    assert resume.choose_tasks(tuple(models.MODELS), table, "here") == possible
     assert capsys.readouterr().out.partition(".")[0] == message
 
 
@@ -884,7 +889,7 @@ def test_a_batch_too_large_for_the_gpu_gets_a_size_to_try(demo_folder, tmp_path,
     assert "Try --classification-batch-size 256" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("place", ["measure", "data.to_device", "make_model"])
+@pytest.mark.parametrize("place", ["results.evaluate_model", "data.to_device", "models.new_model"])
 def test_a_full_gpu_outside_of_training_is_one_message_too(place, demo_folder, tmp_path, monkeypatch, capsys):
     def full(*_args, **_options):
         raise torch.cuda.OutOfMemoryError("Tried to allocate 2.00 GiB.")

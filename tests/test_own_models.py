@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from conftest import ROOT
 from torch import nn
 
-import checkpoints
 import data
 import evaluate
 import models
 import train
+from checkpoints import Checkpoints
 from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.splits import split_table
 from dataset.table import LABEL_ONLY, LEFT_OUT, read_table
+from report.comparison import compare_runs
 from report.own import parts_for, report_model
-from report.sidebyside import compare_runs
 
 RECIPE = train.Recipe(epochs=2, batch_size=16, lr=0.01)
 
@@ -53,7 +53,7 @@ def split(demo_folder, tmp_path_factory):
 
 def fit(model, table, pixels, place):
     batches = [data.Batches(pixels, table[table["split"] == part], 16) for part in ("train", "val")]
-    kept = checkpoints.Checkpoints(place / "best.pth", place / "training")
+    kept = Checkpoints(place / "best.pth", place / "training")
     history = train.fit(model, *batches, recipe=RECIPE, seed=3, precision="fp32", checkpoints=kept)
     model.load_state_dict(kept.best_weights())
     return history, batches[1]

@@ -41,9 +41,10 @@ def test_weights_are_of_half_precision_and_folders_are_names_alone(path):
 
 def test_it_predicts_seven_classes_and_a_mask_with_all_that_was_fitted_for_it(path):
     predictor = predict.Predictor(path, device="cpu", explain=True)
-    assert len(predictor.classes) == 7 and predictor.is_calibrated and predictor.has_balanced
+    assert len(predictor.classes) == 7 and predictor.trained.is_calibrated and predictor.trained.has_rule
     assert [point.name for point in predictor.points if point.sensitivity] == ["melanoma", "malignant"]
-    pixels = np.full((predictor.size, predictor.size, 3), 128, np.uint8)
+    size = predictor.trained.image_size
+    pixels = np.full((size, size, 3), 128, np.uint8)
     (found,) = predictor.predict([predict.Picture(pixels, (300, 200))])
     assert found.probabilities.sum() == pytest.approx(1) and found.mask.shape == found.heat.shape == pixels.shape[:2]
 

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import evaluate
-from report import bootstrap, page
+from measure import bootstrap
+from measure.scores import compared
+from report import page
 from report.__main__ import main
-from report.comparison import read_head
 from report.folder import RunFolder
-from report.scores import compared
+from report.run import read_head
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_the_defaults_are_the_specifications():
     config = main.parse_arguments([])
     assert (config.IMAGE_SIZE, config.SEED, config.VAL_FRACTION, config.TEST_FRACTION) == (224, 42, 0.15, 0.15)
     plain = {"schedule": "constant", "warm_up": 0.0, "ema": 0.0, "mask_loss": "bce"}
-    assert main.recipes(config) == {
+    assert {task: main.recipe_of(config, task) for task in config.TASKS} == {
         "classification": train.Recipe(15, 32, 1e-4, **plain),
         "segmentation": train.Recipe(25, 16, 1e-4, **plain),
         "multitask": train.Recipe(10, 16, 1e-4, **plain),

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import models
 import train
-from checkpoints import Checkpoints, refuse_other
+from checkpoints.states import Checkpoints, refuse_other
 from train import Recipe, fit
 
 

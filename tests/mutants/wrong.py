@@ -7,29 +7,33 @@ TESTS = {  # by file, those that are run, quick ones first
     "evaluate.py": ("evaluate", "train"),
     "train.py": ("train",),
     "data.py": ("data",),
-    "models.py": ("models",),
-    "averaging.py": ("averaging",),
-    "decision.py": ("decision",),
-    "dataset/splits.py": ("splits", "ownsplit"),
-    "dataset/leakage.py": ("leakage",),
-    "dataset/images.py": ("images", "masks"),
-    "report/bootstrap.py": ("bootstrap",),
-    "report/results.py": ("results",),
-    "report/collect.py": ("collect", "results"),
-    "report/counted.py": ("bootstrap", "results"),
-    "report/measure.py": ("measure",),
-    "report/own.py": ("measure", "own_models"),
-    "report/comparison.py": ("comparison", "sidebyside"),
-    "report/scores.py": ("comparison", "report", "sidebyside"),
     "augment.py": ("augment", "data"),
-    "encoders/base.py": ("encoders", "models"),
-    "encoders/resnet.py": ("encoders", "weights"),
-    "encoders/efficientnet_lite.py": ("encoders", "weights", "models"),
-    "encoders/weights.py": ("weights",),
-    "dataset/opening.py": ("images", "masks"),
-    "dataset/masks.py": ("masks", "images"),
-    "dataset/groups.py": ("groups",),
+    "models.py": ("models",),
     "settings.py": ("settings",),
+    "checkpoints/networks.py": ("trained",),
+    "checkpoints/seen.py": ("results",),
+    "checkpoints/thresholds.py": ("thresholds",),
+    "checkpoints/trained.py": ("trained", "results"),
+    "dataset/groups.py": ("groups",),
+    "dataset/images.py": ("images", "masks"),
+    "dataset/leakage.py": ("leakage",),
+    "dataset/masks.py": ("masks", "images"),
+    "dataset/opening.py": ("images", "masks"),
+    "dataset/splits.py": ("splits", "ownsplit"),
+    "encoders/base.py": ("encoders", "models"),
+    "encoders/efficientnet_lite.py": ("encoders", "weights", "models"),
+    "encoders/resnet.py": ("encoders", "weights"),
+    "encoders/weights.py": ("weights",),
+    "measure/bootstrap.py": ("bootstrap",),
+    "measure/calibrate.py": ("numbers",),
+    "measure/collect.py": ("collect", "numbers"),
+    "measure/difference.py": ("difference", "comparison"),
+    "measure/numbers.py": ("numbers",),
+    "measure/scores.py": ("difference", "report", "comparison"),
+    "measure/shares.py": ("bootstrap", "numbers"),
+    "measure/tables.py": ("numbers",),
+    "report/own.py": ("results", "own_models"),
+    "report/results.py": ("results", "difference"),
 }
 
 WRONG = {
@@ -394,23 +398,15 @@ WRONG = {
         ("if not weights[name].isfinite().all():", "if not weights[name].isfinite().any():", "a weight of NaN passes"),
         ("if name := archive.testzip():", "if name := None:", "check sums are not compared"),
     ),
-    "encoders/base.py": (
-        ("dilation *= block.stride", "dilation += block.stride - 1", "dilations are added"),
-        (
-            "n_opened = 1 if min(features[-2].shape[-2:]) >= HEAT_CELLS else 2",
-            "n_opened = 1",
-            "small images keep a coarse map",
-        ),
+    "settings.py": (
+        ('low <= value if interval[0] == "["', 'low < value if interval[0] == "["', "no interval holds its lower end"),
+        ('value <= high if interval[-1] == "]"', 'value < high if interval[-1] == "]"', "nor its upper end"),
+        ("| (demo if is_demo else {}) | flags", "| flags | (demo if is_demo else {})", "the demo wins over flags"),
+        ("chosen = flags.get(name, values[name])", "chosen = values[name]", "a flag chooses no preset"),
+        ("[*values, *ranges]", "ranges", "a preset's name is not checked"),
+        ("elif kind is float and type(value) is int:", "elif type(value) is int:", "a whole number stands for a text"),
     ),
-    "encoders/resnet.py": (
-        ("dilation * block.conv1.stride[0]", "dilation", "the second convolution keeps its neighbours"),
-        ('if not key.startswith("fc.")', 'if not key.startswith("bn1.")', "the wrong layer is dropped"),
-    ),
-    "encoders/weights.py": (
-        ("check_hash=True", "check_hash=False", "ImageNet weights are not checked"),
-        ("or _sum(path) != wanted", "", "any file is taken"),
-    ),
-    "averaging.py": (
+    "checkpoints/networks.py": (
         (
             "torch.rot90(values, -quarters, (2, 3))",
             "torch.rot90(values, quarters, (2, 3))",
@@ -437,25 +433,23 @@ WRONG = {
             "members' temperatures are forgotten",
         ),
         ('output["mask"].float().sigmoid()', 'output["mask"].float()', "logits are averaged as probabilities"),
-        (
-            '[found.get("temperature", 1.0) for found in known]',
-            "[1.0 for found in known]",
-            "temperatures are not handed on",
-        ),
-        (
-            "known = [fitted(checkpoint, tta)",
-            "known = [fitted(checkpoint, False)",
-            "the temperature of the network without turns",
-        ),
-        ('for name in ("classes", "image_size"):', 'for name in ("classes",):', "other image sizes are averaged"),
-        ("is_calibrated = all(", "is_calibrated = any(", "one calibrated member calibrates all"),
-        (
-            'found["calibration"] = {"temperature": alone["temperature"]}',
-            'found["calibration"] = dict(alone)',
-            "thresholds without turns are used with them",
-        ),
     ),
-    "decision.py": (
+    "checkpoints/seen.py": (
+        (
+            'if checkpoint.get("split_hash") != today:',
+            'if checkpoint.get("split_hash") == today:',
+            "leaves out where nothing has changed",
+        ),
+        ('(part == "test") & chosen)', '(part == "val") & chosen)', "tested on what chose the epoch"),
+        (
+            'part.isin(["val", "test"]) & trained',
+            'part.isin(["test"]) & trained',
+            "calibrated on what was learned from",
+        ),
+        (".any(axis=1)\n", ".all(axis=1)\n", "only images that match in everything"),
+        ('table.loc[learned, "split"] = ""', 'table.loc[learned, "split"] = "train"', "left out into the training set"),
+    ),
+    "checkpoints/thresholds.py": (
         (
             "self.probability >= self.point.threshold",
             "self.probability > self.point.threshold",
@@ -470,13 +464,108 @@ WRONG = {
         ("0.995 <= share < 1", "0.995 <= share <= 1", "all is called over 99 %"),
         ("0 < len(members) < len(classes) and", "0 < len(members) and", "a point without others"),
         ("and members not in found.values():", ":", "one point twice"),
-        ('if calibration.get("scale") == SCALE else {}', "", "thresholds of another scale"),
+        ("1 - 1e-9)", "1.0)", "a certainty of 100 %"),
         (
-            'if threshold is None or tested.get("threshold") != threshold:',
+            'if threshold is None or reached.get("threshold") != threshold:',
             "if threshold is None:",
             "what another threshold reached",
         ),
-        ("1 - 1e-9)", "1.0)", "a certainty of 100 %"),
+    ),
+    "checkpoints/trained.py": (
+        ('for name in ("classes", "image_size"):', 'for name in ("classes",):', "other image sizes are averaged"),
+        (
+            'calibration.get("temperature", 1.0) for calibration in known]',
+            "1.0 for _ in known]",
+            "temperatures are not handed on",
+        ),
+        (
+            'return checkpoint.get(self._key("calibration")) or known',
+            'return checkpoint.get("calibration") or known',
+            "the calibration of the network without views",
+        ),
+        ('{"temperature": 1.0} if all(', '{"temperature": 1.0} if any(', "one calibrated member calibrates all"),
+        (
+            'known = {"temperature": alone["temperature"]} if',
+            "known = dict(alone) if",
+            "thresholds without views are used with them",
+        ),
+        (
+            "self._calibration_of_all() if self.is_average else",
+            "self._calibration_of(first) if self.is_average else",
+            "an average with the first one's calibration",
+        ),
+        (
+            'return f"{name}_tta" if self.tta else name',
+            "return name",
+            "what is fitted with views replaces what was without",
+        ),
+    ),
+    "dataset/groups.py": (('if table["patient_id"].isna().all():', "if True:", "patients are not joined"),),
+    "dataset/images.py": (
+        (
+            "image.size[::-1] if orientation >= 5 else image.size",
+            "image.size[::-1] if orientation > 5 else image.size",
+            "EXIF 5 keeps width and height",
+        ),
+        (
+            "own_size[::-1] if orientation >= 5 else own_size, orientation",
+            "own_size, orientation",
+            "a turned picture keeps its size",
+        ),
+        (
+            "whole.resize(size, Image.Resampling.BILINEAR)",
+            "whole.resize(size, Image.Resampling.NEAREST)",
+            "no antialiasing",
+        ),
+    ),
+    "dataset/leakage.py": (
+        (
+            'parts["split_a"] != parts["split_b"]',
+            'parts["split_a"] == parts["split_b"]',
+            "pairs within a part cross it",
+        ),
+        ("for kind in reversed(KINDS):", "for kind in KINDS:", "the farthest kind is named"),
+        ('isin(["same file", "same picture"])', 'isin(["same file"])', "near duplicates are not joined"),
+        ("graph, directed=False)", 'graph, directed=True, connection="strong")', "only what is joined both ways"),
+        (
+            'other["lesion_known"] & is_told & other["lesion_id"].isin(lesions)',
+            'is_told & other["lesion_id"].isin(lesions)',
+            "an unknown lesion is its image's name",
+        ),
+        (
+            'known.loc[known["lesion_known"], "lesion_id"]',
+            'known["lesion_id"]',
+            "unknown lesions learned from are known",
+        ),
+        ("chosen = similarity >= threshold", "chosen = similarity <= threshold", "what is unlike is near"),
+        ("b.spectra(of_b)[in_b].conj()", "b.spectra(of_b)[in_b]", "convolved in place of correlated"),
+        (".flatten(1).amax(dim=1)\n", "[:, 0, 0]\n", "no shift is tried"),
+        ("distance.topk(k, largest=False)", "distance.topk(k, largest=True)", "the least similar are compared"),
+        ("= torch.inf\n", "= -1\n", "each image is its own nearest"),
+        ("itertools.combinations(members, 2)", "itertools.pairwise(members)", "only neighbours in a group"),
+        (
+            'by_image.reindex(table.index).set_axis(table["image"])',
+            'by_image.set_axis(table["image"])',
+            "the parts of other rows",
+        ),
+    ),
+    "dataset/masks.py": (
+        (
+            "mask.resize((size, size), Image.Resampling.NEAREST)",
+            "mask.resize((size, size), Image.Resampling.BILINEAR)",
+            "masks are smoothed",
+        ),
+        ("<= ASPECT_TOLERANCE", "<= 10 * ASPECT_TOLERANCE", "another picture's mask fits"),
+    ),
+    "dataset/opening.py": (
+        ("6: Image.Transpose.ROTATE_270", "6: Image.Transpose.ROTATE_90", "EXIF 6 turned the other way"),
+        ("5: Image.Transpose.TRANSPOSE", "5: Image.Transpose.TRANSVERSE", "EXIF 5 flipped along the other diagonal"),
+        ("if picture.width * picture.height > MAX_PIXELS:", "if picture.width > MAX_PIXELS:", "bombs are tall"),
+        (
+            "return picture if orientation == 1 else picture.transpose(TURNS[orientation])",
+            "return picture",
+            "EXIF is ignored",
+        ),
     ),
     "dataset/splits.py": (
         ("if len(members) < len(shares):", "if len(members) < len(shares) - 1:", "a class may lack a part"),
@@ -511,73 +600,45 @@ WRONG = {
             "one image too many of each class",
         ),
     ),
-    "dataset/leakage.py": (
+    "encoders/base.py": (
+        ("dilation *= block.stride", "dilation += block.stride - 1", "dilations are added"),
         (
-            'parts["split_a"] != parts["split_b"]',
-            'parts["split_a"] == parts["split_b"]',
-            "pairs within a part cross it",
-        ),
-        ("for kind in reversed(KINDS):", "for kind in KINDS:", "the farthest kind is named"),
-        ('isin(["same file", "same picture"])', 'isin(["same file"])', "near duplicates are not joined"),
-        ("graph, directed=False)", 'graph, directed=True, connection="strong")', "only what is joined both ways"),
-        (
-            'other["lesion_known"] & is_told & other["lesion_id"].isin(lesions)',
-            'is_told & other["lesion_id"].isin(lesions)',
-            "an unknown lesion is its image's name",
-        ),
-        (
-            'known.loc[known["lesion_known"], "lesion_id"]',
-            'known["lesion_id"]',
-            "unknown lesions learned from are known",
-        ),
-        ("chosen = similarity >= threshold", "chosen = similarity <= threshold", "what is unlike is near"),
-        ("b.spectra(of_b)[in_b].conj()", "b.spectra(of_b)[in_b]", "convolved in place of correlated"),
-        (".flatten(1).amax(dim=1)\n", "[:, 0, 0]\n", "no shift is tried"),
-        ("distance.topk(k, largest=False)", "distance.topk(k, largest=True)", "the least similar are compared"),
-        ("= torch.inf\n", "= -1\n", "each image is its own nearest"),
-        ("itertools.combinations(members, 2)", "itertools.pairwise(members)", "only neighbours in a group"),
-        (
-            'by_image.reindex(table.index).set_axis(table["image"])',
-            'by_image.set_axis(table["image"])',
-            "the parts of other rows",
+            "n_opened = 1 if min(features[-2].shape[-2:]) >= HEAT_CELLS else 2",
+            "n_opened = 1",
+            "small images keep a coarse map",
         ),
     ),
-    "dataset/opening.py": (
-        ("6: Image.Transpose.ROTATE_270", "6: Image.Transpose.ROTATE_90", "EXIF 6 turned the other way"),
-        ("5: Image.Transpose.TRANSPOSE", "5: Image.Transpose.TRANSVERSE", "EXIF 5 flipped along the other diagonal"),
-        ("if picture.width * picture.height > MAX_PIXELS:", "if picture.width > MAX_PIXELS:", "bombs are tall"),
+    "encoders/efficientnet_lite.py": (
+        ("return total // 2, total - total // 2", "return total - total // 2, total // 2", "padded before"),
         (
-            "return picture if orientation == 1 else picture.transpose(TURNS[orientation])",
-            "return picture",
-            "EXIF is ignored",
+            "NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)",
+            "NORM = partial(nn.BatchNorm2d, eps=1e-5, momentum=0.01)",
+            "another epsilon",
+        ),
+        ("(255 * mean - 127) / 128", "(255 * mean - 128) / 128", "another middle of gray"),
+        (
+            "(sum(step for step in steps if math.ceil(n / step) % 2 == 0) for n in size)",
+            "(sum(step for step in steps if math.ceil(n / step) % 2) for n in size)",
+            "cells of even sizes at multiples of the stride",
+        ),
+        ("rate * number / len(blocks)", "rate", "all blocks skipped alike"),
+        ("if number in (0, len(STAGES) - 1) else", "if number in (0,) else", "the last stage is scaled"),
+        ("self.is_residual = stride == 1 and in_channels == out_channels", "self.is_residual = False", "no shortcuts"),
+        (
+            "take((False, True))[1].to(weight.dtype), None, None",
+            "take((False, True))[1].to(weight.dtype) * 0, None, None",
+            "kernels learn nothing",
         ),
     ),
-    "dataset/images.py": (
-        (
-            "image.size[::-1] if orientation >= 5 else image.size",
-            "image.size[::-1] if orientation > 5 else image.size",
-            "EXIF 5 keeps width and height",
-        ),
-        (
-            "own_size[::-1] if orientation >= 5 else own_size, orientation",
-            "own_size, orientation",
-            "a turned picture keeps its size",
-        ),
-        (
-            "whole.resize(size, Image.Resampling.BILINEAR)",
-            "whole.resize(size, Image.Resampling.NEAREST)",
-            "no antialiasing",
-        ),
+    "encoders/resnet.py": (
+        ("dilation * block.conv1.stride[0]", "dilation", "the second convolution keeps its neighbours"),
+        ('if not key.startswith("fc.")', 'if not key.startswith("bn1.")', "the wrong layer is dropped"),
     ),
-    "dataset/masks.py": (
-        (
-            "mask.resize((size, size), Image.Resampling.NEAREST)",
-            "mask.resize((size, size), Image.Resampling.BILINEAR)",
-            "masks are smoothed",
-        ),
-        ("<= ASPECT_TOLERANCE", "<= 10 * ASPECT_TOLERANCE", "another picture's mask fits"),
+    "encoders/weights.py": (
+        ("check_hash=True", "check_hash=False", "ImageNet weights are not checked"),
+        ("or _sum(path) != wanted", "", "any file is taken"),
     ),
-    "report/bootstrap.py": (
+    "measure/bootstrap.py": (
         ("rng.multinomial(n, np.full(n, 1 / n))", "rng.permutation(n) * 0 + 1", "every resample is the set itself"),
         (
             "np.take(self.draws[start : start + n_rows], self.lesion, axis=1)",
@@ -620,7 +681,7 @@ WRONG = {
         ("possible = [1.0]", "possible = []", "the point may lie outside its interval"),
         ("np.linspace(0, 1 + largest / size, 201)", "np.linspace(0, 1, 201)", "nothing above the point"),
     ),
-    "report/results.py": (
+    "measure/calibrate.py": (
         (
             "true, logits, learned = true[true >= 0], logits[true >= 0], learned[learned >= 0]",
             "true, logits, learned = np.abs(true), logits, learned[learned >= 0]",
@@ -636,6 +697,40 @@ WRONG = {
             "(np.bincount(true, minlength=len(classes)) / len(true)).tolist()",
             "the prior of the validation set",
         ),
+    ),
+    "measure/collect.py": (
+        (
+            'size=true.shape, mode="bilinear", align_corners=False',
+            'size=true.shape, mode="bilinear", align_corners=True',
+            "native masks with align_corners",
+        ),
+        ("(heat * mask).sum(dim=(1, 2, 3)) / total", "(heat * mask).mean(dim=(1, 2, 3))", "heat inside, not its share"),
+        (
+            "whole[rank :: len(parts)] = part",
+            "whole[rank * len(part) : (rank + 1) * len(part)] = part",
+            "ranks one after another",
+        ),
+        ("full[0, 0].numpy() > 0, true)", "full[0, 0].numpy() > 0.5, true)", "surfaces at 0.5 of the logits"),
+        (
+            "kept[name][place[masked[place]]] = values",
+            "kept[name][place[: len(values)]] = values",
+            "values of images with a mask to the first",
+        ),
+    ),
+    "measure/difference.py": (
+        (
+            '[table.set_index("image").loc[images] for table in (first, second)]',
+            '[table.set_index("image")[: len(images)] for table in (first, second)]',
+            "images in each table's own order",
+        ),
+        (
+            'first.loc[first["image"].isin(second["image"]), "image"]',
+            'first["image"]',
+            "images of the first model alone",
+        ),
+        ("(right[0] & ~right[1]).sum())", "(right[1] & ~right[0]).sum())", "the other one alone is right"),
+    ),
+    "measure/numbers.py": (
         ("score >= (threshold or 0), weights)", "score > (threshold or 0), weights)", "at the threshold is not called"),
         (
             'commonest = int(np.argmax(calibration["prior"]))',
@@ -679,125 +774,12 @@ WRONG = {
             "lesions of other images in subgroups",
         ),
         (
-            'table.insert(2, "predicted", classes[called["likeliest"]])',
-            'table.insert(2, "predicted", classes[called["balanced"]])',
-            "the table's prediction is the balanced one",
-        ),
-        (
-            'classes_of(rows)), evaluate.softmax(logits, calibration["temperature"])',
-            "classes_of(rows)), evaluate.softmax(logits)",
-            "the table is not calibrated",
-        ),
-        (
             'keys = found.get("label", {}), ("threshold", "sensitivity", "specificity")',
             'keys = found.get("label", {}), ("threshold", "specificity", "ppv")',
             "another score is kept",
         ),
     ),
-    "report/collect.py": (
-        (
-            'size=true.shape, mode="bilinear", align_corners=False',
-            'size=true.shape, mode="bilinear", align_corners=True',
-            "native masks with align_corners",
-        ),
-        ("(heat * mask).sum(dim=(1, 2, 3)) / total", "(heat * mask).mean(dim=(1, 2, 3))", "heat inside, not its share"),
-        (
-            "whole[rank :: len(parts)] = part",
-            "whole[rank * len(part) : (rank + 1) * len(part)] = part",
-            "ranks one after another",
-        ),
-        ("full[0, 0].numpy() > 0, true)", "full[0, 0].numpy() > 0.5, true)", "surfaces at 0.5 of the logits"),
-        (
-            "kept[name][place[masked[place]]] = values",
-            "kept[name][place[: len(values)]] = values",
-            "values of images with a mask to the first",
-        ),
-    ),
-    "report/counted.py": (
-        (
-            'f"per_class.{name}.precision": called == k',
-            'f"per_class.{name}.precision": true == k',
-            "precision is over the class's images",
-        ),
-        ('"specificity": ~positive', '"specificity": positive', "specificity is over the positives"),
-        ("probabilities[:, k] > CALLED)", "probabilities[:, k] >= 0)", "everything is called"),
-    ),
-    "report/measure.py": (
-        (
-            'model, results.calibrate(model, parts["val"].whole(), precision, learned)',
-            'model, results.calibrate(model, parts["test"].whole(), precision, learned)',
-            "calibrated on the test set",
-        ),
-        (
-            'learned = positions_of(parts["train"].table)',
-            'learned = positions_of(parts["test"].table)',
-            "the prior of the test set",
-        ),
-        (
-            '(found := assess_on(parts["test"], folder.below(task), "test set"))',
-            '(found := assess_on(parts["val"], folder.below(task), "test set"))',
-            "measured on the validation set",
-        ),
-        (
-            "known = {} if others else averaging.fitted(first, tta)",
-            "known = averaging.fitted(first, tta)",
-            "an average with the first one's calibration",
-        ),
-        ("if known and results.is_current(known):", "if known:", "an earlier version's calibration"),
-        (
-            "calibrated(checkpoints, parts, precision, tta=False)[1]",
-            "calibrated(checkpoints, parts, precision, tta=True)[1]",
-            "the network alone is calibrated over turns",
-        ),
-        (
-            'if checkpoint.get("split_hash") != today:',
-            'if checkpoint.get("split_hash") == today:',
-            "leaves out where nothing has changed",
-        ),
-        ('(part == "test") & chosen)', '(part == "val") & chosen)', "tested on what chose the epoch"),
-        (
-            'part.isin(["val", "test"]) & trained',
-            'part.isin(["test"]) & trained',
-            "calibrated on what was learned from",
-        ),
-        (".any(axis=1)\n", ".all(axis=1)\n", "only images that match in everything"),
-        ('table.loc[learned, "split"] = ""', 'table.loc[learned, "split"] = "train"', "left out into the training set"),
-    ),
-    "report/own.py": (
-        (
-            'results.calibrate(model, parts["val"], precision',
-            'results.calibrate(model, parts["test"], precision',
-            "calibrated on the test set",
-        ),
-        ('positions_of(parts["train"].table))', 'positions_of(parts["val"].table))', "the prior of the validation set"),
-        (
-            'results.assess(model, parts["test"], calibration',
-            'results.assess(model, parts["train"], calibration',
-            "measured on the training set",
-        ),
-        ("rows = learnable(table, heads)", "rows = table", "images that are left out are measured"),
-        (
-            "if missing := [head for head in heads if not known[head]]:",
-            "if missing := []:",
-            "a part without targets passes",
-        ),
-        ('if others := folder.record["tasks"].keys() - {name}:', "if others := set():", "another run is overwritten"),
-    ),
-    "report/comparison.py": (
-        (
-            '[table.set_index("image").loc[images] for table in (first, second)]',
-            '[table.set_index("image")[: len(images)] for table in (first, second)]',
-            "images in each table's own order",
-        ),
-        (
-            'first.loc[first["image"].isin(second["image"]), "image"]',
-            'first["image"]',
-            "images of the first model alone",
-        ),
-        ("(right[0] & ~right[1]).sum())", "(right[1] & ~right[0]).sum())", "the other one alone is right"),
-        ("len(over_turns) == 1", "len(over_turns) >= 1", "with turns beside without"),
-    ),
-    "report/scores.py": (
+    "measure/scores.py": (
         (
             '_codes(table, "true"), _codes(table, column), classes_in(table), weights)',
             '_codes(table, column), _codes(table, "true"), classes_in(table), weights)',
@@ -809,41 +791,75 @@ WRONG = {
             '(table["iou"] < evaluate.FAILURE)',
             "failures at the network's size",
         ),
+        ('("native", "mean_dice"), MeanOf("dice_native")', '("native", "mean_dice"), MeanOf("dice")', "network's size"),
+    ),
+    "measure/shares.py": (
+        ('"specificity": ~positive', '"specificity": positive', "specificity is over the positives"),
+        ("probabilities[:, k] > CALLED)", "probabilities[:, k] >= 0)", "everything is called"),
         (
-            '("native", "mean_dice"), MeanOf("dice_native")',
-            '("native", "mean_dice"), MeanOf("dice")',
-            "network's size",
+            'f"per_class.{name}.precision": predicted == k',
+            'f"per_class.{name}.precision": true == k',
+            "precision is over the class's images",
         ),
     ),
-    "encoders/efficientnet_lite.py": (
-        ("return total // 2, total - total // 2", "return total - total // 2, total // 2", "padded before"),
+    "measure/tables.py": (
         (
-            "NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)",
-            "NORM = partial(nn.BatchNorm2d, eps=1e-5, momentum=0.01)",
-            "another epsilon",
+            'table.insert(2, "predicted", classes[called["likeliest"]])',
+            'table.insert(2, "predicted", classes[called["balanced"]])',
+            "the table's prediction is the balanced one",
         ),
-        ("(255 * mean - 127) / 128", "(255 * mean - 128) / 128", "another middle of gray"),
         (
-            "(sum(step for step in steps if math.ceil(n / step) % 2 == 0) for n in size)",
-            "(sum(step for step in steps if math.ceil(n / step) % 2) for n in size)",
-            "cells of even sizes at multiples of the stride",
-        ),
-        ("rate * number / len(blocks)", "rate", "all blocks skipped alike"),
-        ("if number in (0, len(STAGES) - 1) else", "if number in (0,) else", "the last stage is scaled"),
-        ("self.is_residual = stride == 1 and in_channels == out_channels", "self.is_residual = False", "no shortcuts"),
-        (
-            "take((False, True))[1].to(weight.dtype), None, None",
-            "take((False, True))[1].to(weight.dtype) * 0, None, None",
-            "kernels learn nothing",
+            'classes_of(rows)), evaluate.softmax(logits, calibration["temperature"])',
+            "classes_of(rows)), evaluate.softmax(logits)",
+            "the table is not calibrated",
         ),
     ),
-    "settings.py": (
-        ('low <= value if interval[0] == "["', 'low < value if interval[0] == "["', "no interval holds its lower end"),
-        ('value <= high if interval[-1] == "]"', 'value < high if interval[-1] == "]"', "nor its upper end"),
-        ("| (demo if is_demo else {}) | flags", "| flags | (demo if is_demo else {})", "the demo wins over flags"),
-        ("chosen = flags.get(name, values[name])", "chosen = values[name]", "a flag chooses no preset"),
-        ("[*values, *ranges]", "ranges", "a preset's name is not checked"),
-        ("elif kind is float and type(value) is int:", "elif type(value) is int:", "a whole number stands for a text"),
+    "report/own.py": (
+        ('positions_of(parts["train"].table))', 'positions_of(parts["val"].table))', "the prior of the validation set"),
+        ("rows = learnable(table, heads)", "rows = table", "images that are left out are measured"),
+        (
+            "if missing := [head for head in heads if not known[head]]:",
+            "if missing := []:",
+            "a part without targets passes",
+        ),
+        ('if others := folder.record["tasks"].keys() - {name}:', "if others := set():", "another run is overwritten"),
+        (
+            'calibrate(model, parts["val"], precision',
+            'calibrate(model, parts["test"], precision',
+            "calibrated on the test set",
+        ),
+        (
+            'assess(model, parts["test"], calibration',
+            'assess(model, parts["train"], calibration',
+            "assessed on the training set",
+        ),
     ),
-    "dataset/groups.py": (('if table["patient_id"].isna().all():', "if True:", "patients are not joined"),),
+    "report/results.py": (
+        (
+            'learned = positions_of(parts["train"].table)',
+            'learned = positions_of(parts["test"].table)',
+            "the prior of the test set",
+        ),
+        (
+            'calibrate(network, parts["val"].whole(), precision, learned)',
+            'calibrate(network, parts["test"].whole(), precision, learned)',
+            "calibrated on the test set",
+        ),
+        (
+            'assess_on(parts["test"], folder.below(name), "test set")',
+            'assess_on(parts["val"], folder.below(name), "test set")',
+            "assessed on the validation set",
+        ),
+        (
+            "        alone = trained.alone\n",
+            "        alone = trained\n",
+            "the network alone is calibrated over the views",
+        ),
+        (
+            "if is_own and assessment:",
+            "if not trained.is_average and assessment:",
+            "another run's checkpoint is changed",
+        ),
+        ('and ways[0]["tta"] == ways[1]["tta"]:', ":", "with views beside without"),
+    ),
 }

@@ -13,27 +13,33 @@ from evaluate import CALLED, image_mask_scores
 Images = dict[str, np.ndarray]
 
 
-def of_calls(true: np.ndarray, called: np.ndarray, classes: Sequence[str]) -> Images:
+def of_predictions(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> Images:
     """Those among `evaluate.label_scores`."""
-    found = {"accuracy": np.ones(len(true), bool)}
+    images = {"accuracy": np.ones(len(true), bool)}
     for k, name in enumerate(classes):
-        found |= {f"per_class.{name}.recall": true == k, f"per_class.{name}.precision": called == k}
-    return found
+        images |= {f"per_class.{name}.recall": true == k, f"per_class.{name}.precision": predicted == k}
+    return images
 
 
-def of_binary(positive: np.ndarray, called: np.ndarray) -> Images:
+def of_binary(positive: np.ndarray, predicted: np.ndarray) -> Images:
     """Those among `evaluate.binary_scores`."""
     everything = np.ones(len(positive), bool)
-    return {"accuracy": everything, "sensitivity": positive, "specificity": ~positive, "ppv": called, "npv": ~called}
+    return {
+        "accuracy": everything,
+        "sensitivity": positive,
+        "specificity": ~positive,
+        "ppv": predicted,
+        "npv": ~predicted,
+    }
 
 
 def of_official(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Images:
     """Those among `evaluate.official_label_scores`."""
-    found = {}
+    images = {}
     for k, name in enumerate(classes):
         of_class = of_binary(true == k, probabilities[:, k] > CALLED)
-        found |= {f"per_class.{name}.{key}": images for key, images in of_class.items()}
-    return found
+        images |= {f"per_class.{name}.{key}": some for key, some in of_class.items()}
+    return images
 
 
 def of_masks(n: int) -> Images:

@@ -1,11 +1,12 @@
-"""Averages over turns and over networks, on untrained ones."""
+"""Averages over flips and rotations and over networks, on untrained ones."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-import averaging
 import models
+from checkpoints import networks
+from checkpoints.trained import Trained
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def image():
 
 @torch.inference_mode()
 def test_an_average_over_turns_is_the_same_for_a_turned_picture(checkpoints, image):
-    model = averaging.build({"a": checkpoints["multitask"]}, tta=True)
+    model = Trained({"a": checkpoints["multitask"]}, tta=True).network()
     upright, turned = model(image), model(torch.rot90(image, 1, (2, 3)).flip(3))
     assert_close(upright["label"], turned["label"], atol=1e-4, rtol=0)
     assert_close(torch.rot90(upright["mask"], 1, (2, 3)).flip(3), turned["mask"], atol=1e-4, rtol=0)
@@ -35,12 +36,12 @@ def test_an_average_over_turns_is_the_same_for_a_turned_picture(checkpoints, ima
 
 def test_the_eight_views_are_eight_different_pictures():
     image = torch.arange(9.0).view(1, 1, 3, 3)
-    assert len({tuple(view.flatten().tolist()) for _, view in averaging.views(image)}) == 8
+    assert len({tuple(view.flatten().tolist()) for _, view in networks.views(image)}) == 8
 
 
 @torch.inference_mode()
 def test_several_networks_give_the_mean_of_their_probabilities(checkpoints, image):
-    model = averaging.build(checkpoints)
+    model = Trained(checkpoints).network()
     output = model(image)
     alone = {task: models.build_model(checkpoint)(image) for task, checkpoint in checkpoints.items()}
     labels = [(alone[task]["label"] / 2).softmax(dim=1) for task in ("classification", "multitask")]
@@ -52,7 +53,7 @@ def test_several_networks_give_the_mean_of_their_probabilities(checkpoints, imag
 
 @torch.inference_mode()
 def test_heat_maps_of_an_average_explain_its_own_likeliest_class(checkpoints, image):
-    model = averaging.build({task: checkpoints[task] for task in ("classification", "multitask")})
+    model = Trained({task: checkpoints[task] for task in ("classification", "multitask")}).network()
     label = model(image)["label"].argmax(dim=1)
     expected = sum(member.heat_map(image, label) for member in model.members) / 2
     assert_close(model.explain(image)["heat"], expected)
@@ -62,36 +63,50 @@ def test_networks_of_other_classes_or_sizes_are_refused_by_name(checkpoints):
     one = checkpoints["multitask"]
     for key, value in (("classes", list("abd")), ("image_size", 48)):
         with pytest.raises(ValueError, match=r"other.pth and one.pth cannot be averaged"):
-            averaging.build({"one.pth": one, "other.pth": one | {key: value}})
+            Trained({"one.pth": one, "other.pth": one | {key: value}})
 
 
 def test_one_checkpoint_alone_is_the_network_itself(checkpoints):
-    assert isinstance(averaging.build({"a": checkpoints["multitask"]}), models.MultiTask)
+    assert isinstance(Trained({"a": checkpoints["multitask"]}).network(), models.MultiTask)
 
 
-def test_over_turns_what_was_fitted_for_them_counts_and_else_the_temperature_alone(checkpoints):
+def test_with_views_what_was_fitted_for_them_counts_and_else_the_temperature_alone(checkpoints, tmp_path):
     one = checkpoints["multitask"] | {"calibration": {"temperature": 2.0, "tau": 0.5}}
-    assert averaging.fitted(one, tta=False)["calibration"] == {"temperature": 2.0, "tau": 0.5}
-    assert averaging.fitted(one, tta=True)["calibration"] == {"temperature": 2.0}
-    both = one | averaging.to_keep(True, {"temperature": 3.0, "tau": 0.25}, {"melanoma": {}})
-    assert averaging.fitted(both, tta=True)["calibration"] == {"temperature": 3.0, "tau": 0.25}
-    assert averaging.fitted(both, tta=False)["calibration"] == one["calibration"]
+    alone, views = (Trained({tmp_path / "a.pth": one}, tta=tta) for tta in (False, True))
+    assert alone.calibration == {"temperature": 2.0, "tau": 0.5} and alone.has_rule
+    assert views.calibration == {"temperature": 2.0} and not views.has_rule
+    views.keep(calibration={"temperature": 3.0, "tau": 0.25}, tested={"melanoma": {}})
+    alone, views = (Trained.load(tmp_path / "a.pth", tta=tta) for tta in (False, True))
+    assert views.calibration == {"temperature": 3.0, "tau": 0.25} and alone.calibration == {
+        "temperature": 2.0,
+        "tau": 0.5,
+    }
+
+
+def test_what_stands_in_the_file_already_is_not_written_again(checkpoints, tmp_path):
+    one = Trained({tmp_path / "a.pth": dict(checkpoints["multitask"])})
+    one.keep(calibration={"temperature": 2.0})
+    assert not (tmp_path / "a.pth").exists()
+    one.keep(calibration={"temperature": 2.5})
+    assert Trained.load(tmp_path / "a.pth").temperature == 2.5
 
 
 def test_of_an_average_no_tau_and_no_threshold_is_known(checkpoints):
-    found = averaging.combined(checkpoints)
-    assert found["calibration"] == {"temperature": 1.0} and found["classes"] == list("abc")
+    average = Trained(checkpoints)
+    assert average.calibration == {"temperature": 1.0} and average.classes == list("abc") and average.name == "average"
     uncalibrated = checkpoints | {"b": checkpoints["multitask"] | {"calibration": {}}}
-    assert averaging.combined(uncalibrated)["calibration"] == {}
+    assert not Trained(uncalibrated).is_calibrated and Trained(checkpoints).is_calibrated
+    assert Trained({"a": checkpoints["segmentation"] | {"calibration": {}}}).is_calibrated  # no labels
 
 
 def test_networks_of_other_encoders_are_averaged_and_named(checkpoints, image):
     other = models.Classifier(3, encoder="efficientnet_lite0")
-    found = {"a": checkpoints["classification"], "b": {**checkpoints["classification"], "initial_file": "x.pth"}}
-    found["b"] |= {"arguments": other.arguments, "weights": other.state_dict()}
+    second = {**checkpoints["classification"], "initial_file": "x.pth"}
+    second |= {"arguments": other.arguments, "weights": other.state_dict()}
+    average = Trained({"a": checkpoints["classification"], "b": second})
     with torch.inference_mode():
-        assert averaging.build(found)(image)["label"].shape == (2, 3)
-    about = averaging.provenance(found, tta=False)
+        assert average.network()(image)["label"].shape == (2, 3)
+    about = average.provenance()
     assert about["encoders"] == ["efficientnet_lite0", "resnet18"] and about["initial_files"] == ["x.pth"]
 
 
@@ -100,12 +115,12 @@ def test_over_turns_the_logits_are_the_mean_of_those_of_the_eight_turned_picture
     alone = models.build_model(checkpoints["classification"])
     turned = [torch.rot90(image, k, (2, 3)) for k in range(4)]
     expected = sum(alone(view)["label"] for view in [*turned, *(view.flip(3) for view in turned)]) / 8
-    found = averaging.build({"a": checkpoints["classification"]}, tta=True)(image)["label"]
+    found = Trained({"a": checkpoints["classification"]}, tta=True).network()(image)["label"]
     assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_members_over_turns_have_the_temperatures_that_were_fitted_over_turns(checkpoints):
     both = {"calibration": {"temperature": 2.0}, "calibration_tta": {"temperature": 3.0}}
     members = {name: checkpoints["classification"] | both for name in "ab"}
-    assert averaging.build(members, tta=True).temperatures == (3.0, 3.0)
-    assert averaging.build(members).temperatures == (2.0, 2.0)
+    assert Trained(members, tta=True).network().temperatures == (3.0, 3.0)
+    assert Trained(members).network().temperatures == (2.0, 2.0)

@@ -8,10 +8,10 @@ import data
 import evaluate
 import visualize
 from dataset.classes import classes_of, positions_of
-from report.collect import Collected
+from measure.collect import Collected
 
 
-class Pictures:
+class Figures:
     """The figures of one model on one set of images, by file name; each of the images has the target that is drawn."""
 
     def __init__(
@@ -20,10 +20,10 @@ class Pictures:
         batches: data.Batches,
         collected: Collected,
         calibration: dict,
-        task: str,
+        name: str,
         precision: str,
     ) -> None:
-        self.model, self.batches, self.collected, self.task, self.precision = model, batches, collected, task, precision
+        self.model, self.batches, self.collected, self.name, self.precision = model, batches, collected, name, precision
         self.calibration, self.classes = calibration, classes_of(batches.table)
         self.names, self.true = batches.table["image"].to_numpy(), positions_of(batches.table)
 
@@ -36,13 +36,13 @@ class Pictures:
         matrix = {rule: confusion_matrix(self.true, codes, labels=labels) for rule, codes in called.items()}
         kept = evaluate.risk_coverage(called["likeliest"] == self.true, probabilities.max(axis=1))
         return {
-            "confusion_matrix": visualize.confusion(matrix["likeliest"], self.classes, self.task),
+            "confusion_matrix": visualize.confusion(matrix["likeliest"], self.classes, self.name),
             "confusion_matrix_balanced": visualize.confusion(
-                matrix["balanced"], self.classes, f"{self.task}, balanced"
+                matrix["balanced"], self.classes, f"{self.name}, balanced"
             ),
-            "roc_and_precision_recall": visualize.ranking_curves(self.true, probabilities, self.classes, self.task),
-            "reliability": visualize.reliability(self.true, before, probabilities, evaluate.N_BINS, self.task),
-            "risk_coverage": visualize.risk_coverage(*kept, self.task),
+            "roc_and_precision_recall": visualize.ranking_curves(self.true, probabilities, self.classes, self.name),
+            "reliability": visualize.reliability(self.true, before, probabilities, evaluate.N_BINS, self.name),
+            "risk_coverage": visualize.risk_coverage(*kept, self.name),
             "confident_errors": self._confident_errors(probabilities),
             "heat_maps": self._heat_maps(called["likeliest"]),
         }
@@ -55,11 +55,11 @@ class Pictures:
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision)
         predicted = output["mask"][:, 0].gt(0).cpu().numpy()
         titles = [f"{self.names[i]}\n{self._class(i)}, Dice {dice[i]:.3f}" for i in picks]
-        heading = f"{self.task}: best, median and worst of {len(dice)} test images by Dice"
+        heading = f"{self.name}: best, median and worst of {len(dice)} test images by Dice"
         by_class = {code: dice[self.true == k] for k, code in enumerate(self.classes)}
         return {
             "masks": visualize.mask_rows(*few.pictures(), predicted, titles, heading),
-            "dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, self.task),
+            "dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, self.name),
         }
 
     def _confident_errors(self, probabilities: np.ndarray) -> visualize.Figure | None:
@@ -70,7 +70,7 @@ class Pictures:
             return None
         titles = [f"{self._verdict(i, called[i])} ({probabilities[i].max():.2f})" for i in picks]
         return visualize.gallery(
-            self.batches.subset(picks).pictures()[0], titles, f"{self.task}: most confident errors"
+            self.batches.subset(picks).pictures()[0], titles, f"{self.name}: most confident errors"
         )
 
     def _heat_maps(self, called: np.ndarray) -> visualize.Figure | None:
@@ -82,7 +82,7 @@ class Pictures:
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision, self.model.explain)
         titles = [self._verdict(i, called[i]) for i in picks]
-        heading = f"{self.task}: where the likeliest class is seen (Grad-CAM)"
+        heading = f"{self.name}: where the likeliest class is seen (Grad-CAM)"
         return visualize.heat_maps(*few.pictures(), output["heat"][:, 0].cpu().numpy(), titles, heading)
 
     def _class(self, i: int) -> str:

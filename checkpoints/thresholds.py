@@ -11,8 +11,8 @@ OPERATING_POINTS = {"melanoma": is_melanoma, "malignant": is_malignant}  # class
 PLURALS = {"melanoma": "melanomas", "malignant": "malignant lesions"}  # of the operating points
 SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
 NO_TAU = (
-    "The balanced rule is left out: no tau was fitted for what is used here; main.py --evaluate-only fits it for "
-    "one checkpoint, and with --tta for its average over turns."
+    "Balanced rule unavailable: no tau has been fitted for this model. main.py --evaluate-only fits it for one "
+    "checkpoint, and with --tta for its average over flips and rotations."
 )
 
 
@@ -82,21 +82,22 @@ def points_among(classes: Sequence[str]) -> dict[str, list[int]]:
     return found
 
 
-def points_of(checkpoint: dict) -> list[Point]:
-    """The operating points of a checkpoint with labels; without thresholds where they are missing or of another scale.
+def points_of(classes: Sequence[str], calibration: dict, tested: dict) -> list[Point]:
+    """The operating points of a model; without thresholds where none were fitted.
 
-    What was measured on a test set counts for the threshold that it was measured with, and for no other.
+    Parameters
+    ----------
+    calibration, tested : as `checkpoints.trained.Trained` keeps them. What was reached on a test set counts for the
+        threshold that it was reached with, and for no other.
     """
-    calibration, found = checkpoint.get("calibration", {}), []
-    thresholds = calibration.get("thresholds", {}) if calibration.get("scale") == SCALE else {}
-    for name, members in points_among(checkpoint["classes"]).items():
-        threshold, tested = thresholds.get(name), checkpoint.get("tested", {}).get(name, {})
-        if threshold is None or tested.get("threshold") != threshold:
-            tested = {}
-        found.append(
-            Point(name, tuple(members), threshold, *map(tested.get, ("sensitivity", "specificity", "n_images")))
-        )
-    return found
+    points, thresholds = [], calibration.get("thresholds", {})
+    for name, members in points_among(classes).items():
+        threshold, reached = thresholds.get(name), tested.get(name, {})
+        if threshold is None or reached.get("threshold") != threshold:
+            reached = {}
+        known = map(reached.get, ("sensitivity", "specificity", "n_images"))
+        points.append(Point(name, tuple(members), threshold, *known))
+    return points
 
 
 def findings(probabilities: np.ndarray, points: list[Point]) -> tuple[Finding, ...]:

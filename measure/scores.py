@@ -21,7 +21,7 @@ class Score(NamedTuple):
     Attributes
     ----------
     path : where it stands in its head's part.
-    of : makes it of the tables of images, (`comparison.read_head`'s table, weights (B, N)) -> (B,), so that two models
+    of : makes it of the tables of images, (`difference.read_head`'s table, weights (B, N)) -> (B,), so that two models
         can be compared by it; None for what is not compared.
     shown : some of "report" (its first table), "console", "subgroups" and "multitask" (its difference in the report).
     of_class : not defined without this class.

@@ -1,4 +1,4 @@
-"""Finished runs -> what is known of each, and whether they may be compared: only on the same test images."""
+"""The reader of a run's folder; and whether several runs may be compared: only on the same test images."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -6,19 +6,78 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from dataset.csvfile import printable
-from report.comparison import read_head
-from report.page import Run
-from report.results import is_current
-from report.scores import HEADS, compared
+from dataset.csvfile import TEXT, printable, read_back
+from measure.difference import refuse_repeated
+from measure.scores import CALLS, HEADS, MeanOf, classes_in, compared
 
+TASKS = ("classification", "segmentation", "multitask", "average")  # in the order of the report
 AGAIN = "Measure again: main.py --evaluate-only."
 N_NAMES = 5  # images that are named of those that differ
 # Settings that do not make another one: the seed, places, the device, and how a run was started.
 PLACES = {"DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR", "DEVICE"}
 NOT_OF_A_SETTING = PLACES | {"SEED", "TASKS", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"}
+
+
+class Run:
+    """The files of a run, read. What was done is taken from its record, not from which files exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record = self._json("record.json") or {"tasks": {}}
+        self.config, self.environment = self._json("config.json") or {}, self._json("environment.json") or {}
+        self.environments = [*self.environment.pop("before", []), self.environment]  # of the commands, in turn
+        self.evaluation = self._json("evaluation.json") or {}
+        tasks = self.record["tasks"]
+        of_main = [task for task in TASKS if task in tasks]
+        done = [task for task in dict.fromkeys([*of_main, *tasks]) if tasks[task].get("measured") is not None]
+        self.metrics = {task: self._json(f"{task}/metrics.json") for task in done}
+        self.comparison = self._json("comparison.json") if self.record.get("comparison") else None
+        self.external = {task: self._json(f"external/{task}/metrics.json") for task in done if self.other_set(task)}
+        self.splits, self.report = self.table("splits.csv"), self.table("data_report.csv")
+        self.leakage = self.table("leakage.csv")
+        if self.leakage is not None:  # an empty column has no type
+            self.leakage = self.leakage.astype({"crosses": bool, "crosses_by_image": bool})
+        self.note = self.config.get("data", "")
+        self.classes = tuple(self.record.get("classes", ()))
+
+    def _json(self, name: str) -> dict | None:
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        path = self.folder / name
+        return read_back(path) if path.exists() else None
+
+    def other_set(self, task: str) -> dict | None:
+        """The other data set that a task was measured on: ``folder`` and ``left_out``; None if it was on none."""
+        return self.record["tasks"][task].get("external") or None
+
+    def epochs(self, task: str) -> str:
+        """That a task was trained for; "12 of 30" where it was stopped."""
+        stopped, planned = self.stopped_after(task), self._planned(task)
+        return str(planned) if stopped is None else f"{stopped} of {planned}"
+
+    def stopped_after(self, task: str) -> int | None:
+        """The epochs that a task's training was stopped after; None if it came to its end."""
+        history, planned = self.table(f"{task}/history.csv"), self._planned(task)
+        is_stopped = history is not None and isinstance(planned, int) and len(history) < planned
+        return len(history) if is_stopped else None
+
+    def _planned(self, task: str) -> int | str:
+        return self.record["tasks"][task].get("identity", {}).get("epochs", "?")
+
+    def views(self, task: str) -> int:
+        """Of each image that a task was measured as the average over."""
+        return self.metrics[task].get("views", 1)
+
+    @property
+    def seed(self) -> int | None:
+        """That the models were trained with; None where it is not one."""
+        seeds = {self.record["tasks"][task].get("identity", {}).get("seed") for task in self.metrics}
+        return seeds.pop() if len(seeds) == 1 else None
 
 
 class Finished(NamedTuple):
@@ -111,14 +170,48 @@ def read_run(folder: Path) -> Finished:
         for path in (path for head in heads for path in _expected(head, metrics[head])):
             if _lacks(metrics, path):
                 raise ValueError(f"{task}/metrics.json lacks {'.'.join(path)}. {AGAIN}")
-        if "label" in heads and not is_current(metrics["label"]["calibration"]):
-            raise ValueError(f"{task}/predictions.csv is of an earlier version, not calibrated. {AGAIN}")
         tables[task] = {head: read_head(folder / task, head) for head in heads}
         if "label" in heads and (lost := set(metrics["label"]["per_class"]) - set(tables[task]["label"])):
             raise ValueError(f"predictions.csv lacks the column {', '.join(sorted(lost))}.")
         for table in tables[task].values():
             _refuse_strangers(task, table, test)
     return Finished(str(folder), run, test, tables, {task: _remark(run, task) for task in tables})
+
+
+def read_head(folder: Path, head: str) -> pd.DataFrame:
+    """What a task's folder says of each test image: of its diagnosis, or of its outline at both sizes.
+
+    Raises
+    ------
+    ValueError : a name stands twice, a value is missing or no class, or the two tables of outlines have other images.
+    """
+    if head == "label":
+        path = folder / "predictions.csv"
+        classes = classes_in(read_back(path))
+        table = _read(path, [*CALLS, *classes])
+        for column in CALLS:
+            if strange := sorted(set(table[column]) - set(classes)):
+                raise ValueError(f"predictions.csv has the class {strange[0]!r}; expected {', '.join(classes)}.")
+        return table
+    means = [score.of.column for score in compared(head).values() if isinstance(score.of, MeanOf)]
+    columns = list(dict.fromkeys(["iou", "dice", *(column.removesuffix("_native") for column in means)]))
+    network = _read(folder / "per_image.csv", ["iou", "dice"])
+    native = _read(folder / "per_image_native.csv", columns)[["image", *columns]]
+    if set(network["image"]) != set(native["image"]):
+        raise ValueError("per_image.csv and per_image_native.csv have different images.")
+    return network.merge(native, on="image", suffixes=("", "_native"))
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table of images that has these columns, each filled; those that are no text with finite numbers."""
+    table = read_back(path)
+    for column in ["image", *columns]:
+        if column not in table:
+            raise ValueError(f"{path.name} lacks the column {column}.")
+        if column not in TEXT and not np.isfinite(pd.to_numeric(table[column], errors="coerce")).all():
+            raise ValueError(f"{path.name} lacks a number in the column {column}.")
+    refuse_repeated(table["image"])
+    return table
 
 
 def _remark(run: Run, task: str) -> str:

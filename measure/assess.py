@@ -1,0 +1,85 @@
+"""A model and a set of images -> its assessment: numbers, tables and figures."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+import data
+from dataset.groups import groups_of
+from dataset.table import targets
+from measure import bootstrap
+from measure.collect import collect
+from measure.figures import Figures
+from measure.numbers import heat_numbers, label_numbers, mask_numbers, subgroup_numbers
+from measure.tables import mask_table, prediction_table
+from visualize import Figure
+
+
+class Assessment(NamedTuple):
+    """What a model is worth on a set of images.
+
+    Attributes
+    ----------
+    numbers : all scores with their intervals, as plain values, for metrics.json.
+    tables : one row per image, by name.
+    figures : by name; None for one that these images or this model do not give.
+    """
+
+    numbers: dict
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Figure | None]
+
+
+def assess(
+    model: nn.Module, batches: data.Batches, calibration: dict, name: str, precision: str = "fp32"
+) -> Assessment | None:
+    """Run a model over all images of `batches`, and make its numbers, tables and figures of what it says.
+
+    Under torchrun every process calls this with the same images and runs over its share of them. The first one returns
+    the assessment, the others None.
+
+    Parameters
+    ----------
+    model : maps images (N, 3, H, W) to a dict of logits, ``"label"`` or ``"mask"`` or both; heat maps are assessed if
+        it can `explain`, as `models.Model` does.
+    batches : each head is assessed on the images that have its target. The columns age, sex and localization of their
+        table, where it has them, make the subgroups.
+    calibration : from `measure.calibrate.calibrate`.
+    name : of the model, for the figures.
+
+    Raises
+    ------
+    ValueError : as `evaluate.heads_of`.
+    """
+    collected = collect(model, batches, precision)
+    if collected is None:
+        return None
+    rows, known = batches.table, targets(batches.table)
+    labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
+    collected = collected._replace(**{head: None for head in known if not known[head].any()})
+    resamples = bootstrap.resample_lesions(groups_of(rows))
+    numbers: dict = {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
+    assessment = Assessment(numbers, {}, {})
+
+    def figures_of(images: np.ndarray) -> Figures:
+        some = batches.subset(np.flatnonzero(images))
+        return Figures(model, some, collected.of(images), calibration, name, precision)
+
+    of_masked = collected.of(masked)
+    if collected.label is not None:
+        diagnosed, logits = rows[labelled], collected.label[labelled]
+        numbers["label"], numbers["intervals"]["label"] = label_numbers(
+            diagnosed, logits, resamples.of(labelled), calibration
+        )
+        numbers["label"]["heat_map"] = None if of_masked.heat is None else heat_numbers(of_masked.heat)
+        assessment.tables["predictions"] = prediction_table(diagnosed, logits, calibration)
+        assessment.figures.update(figures_of(labelled).of_labels())
+    if collected.mask is not None:
+        numbers["mask"], numbers["intervals"]["mask"] = mask_numbers(rows[masked], of_masked, resamples.of(masked))
+        assessment.tables["per_image"] = mask_table(rows[masked], of_masked.mask)[["image", "iou", "dice"]]
+        assessment.tables["per_image_native"] = mask_table(rows[masked], of_masked.native, of_masked.surface)
+        assessment.figures.update(figures_of(masked).of_masks())
+    numbers["subgroups"] = subgroup_numbers(rows, collected, resamples)
+    return assessment

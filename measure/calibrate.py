@@ -1,0 +1,60 @@
+"""What is fitted on the validation set and applied unchanged elsewhere: temperature, thresholds, the balanced rule."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+import data
+import evaluate
+import machine
+from checkpoints.thresholds import SCALE, points_among
+from dataset.classes import positions_of
+from measure.collect import gather_rows, run_over_share
+
+
+def calibrate(model: nn.Module, batches: data.Batches, precision: str, learned: np.ndarray) -> dict:
+    """What is fitted on the validation set and applied unchanged elsewhere; {} for a model without labels.
+
+    Under torchrun every process calls this with the same images, runs over its share and gets the result.
+
+    Parameters
+    ----------
+    batches : the validation set.
+    learned : (M,) labels of the images that the model was trained on.
+
+    Returns
+    -------
+    temperature : divides the logits.
+    thresholds : of the summed calibrated probability of each operating point's classes; None if no image has them.
+    scale : which probabilities the thresholds are of.
+    prior : share of each class among the images that the model was trained on.
+    tau : of the balanced rule, for these probabilities.
+    """
+    classes = batches.classes
+    if "label" not in evaluate.heads_of(model, batches.subset([0])[0]["image"], classes):
+        return {}
+    logits = [output["label"].cpu().numpy() for _, output in run_over_share(model, batches, precision)]
+    whole = gather_rows(np.concatenate([np.empty((0, len(classes))), *logits]))
+    return machine.from_first(fit_calibration, positions_of(batches.table), whole, learned, classes)
+
+
+def fit_calibration(true: np.ndarray, logits: np.ndarray, learned: np.ndarray, classes: Sequence[str]) -> dict:
+    """The temperature first, then thresholds and tau on the probabilities that it gives; as `calibrate`.
+
+    Labels of -1 are of images that have none, and do not count.
+    """
+    true, logits, learned = true[true >= 0], logits[true >= 0], learned[learned >= 0]
+    temperature = evaluate.fit_temperature(true, logits)
+    probabilities, thresholds = evaluate.softmax(logits, temperature), {}
+    for name, members in points_among(classes).items():
+        positive, score = one_against_rest(true, probabilities, members)
+        thresholds[name] = evaluate.operating_threshold(positive, score) if positive.any() else None
+    prior = (np.bincount(learned, minlength=len(classes)) / len(learned)).tolist()
+    tau = evaluate.fit_tau(true, probabilities, prior)
+    return {"temperature": temperature, "thresholds": thresholds, "scale": SCALE, "prior": prior, "tau": tau}
+
+
+def one_against_rest(true: np.ndarray, probabilities: np.ndarray, members: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each image is of one of the classes at these positions, and their summed probability."""
+    return np.isin(true, members), probabilities[:, members].sum(axis=1)

@@ -1,0 +1,79 @@
+"""What a model said of each image, as tables; and its main numbers, for the console."""
+
+import numpy as np
+import pandas as pd
+
+import evaluate
+from dataset.classes import classes_of, positions_of
+from measure.numbers import BY_RULE, CHANGE
+from measure.scores import SCORES, shown_in
+
+N_LINES = 25  # classes that the console shows
+
+
+def prediction_table(rows: pd.DataFrame, logits: np.ndarray, calibration: dict) -> pd.DataFrame:
+    """image, true, predicted, balanced, and the calibrated probability of each class: softmax(logits / temperature).
+
+    `predicted` is the likeliest class, `balanced` the one of the balanced rule. The probabilities are of the scale that
+    `calibrate`'s thresholds and predict.py's table are of.
+    """
+    classes, probabilities = np.array(classes_of(rows)), evaluate.softmax(logits, calibration["temperature"])
+    called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
+    table = pd.DataFrame(probabilities, columns=classes)
+    table.insert(0, "image", rows["image"].to_numpy())
+    table.insert(1, "true", classes[positions_of(rows)])
+    table.insert(2, "predicted", classes[called["likeliest"]])
+    table.insert(3, "balanced", classes[called["balanced"]])
+    return table
+
+
+def mask_table(rows: pd.DataFrame, counts: np.ndarray, surface: np.ndarray | None = None) -> pd.DataFrame:
+    """image and each of its mask scores."""
+    table = pd.DataFrame({"image": rows["image"].to_numpy(), **evaluate.image_mask_scores(counts)})
+    return table if surface is None else table.assign(hd95=surface[:, 0], assd=surface[:, 1])
+
+
+def console_table(title: str, found: dict) -> str:
+    """The main numbers with their intervals, as a table for the console."""
+    lines = [title]
+    if label := found.get("label"):
+        lines.append(f"  {label['n_images']:,} images with a label")
+        lines += rule_lines(label, found["intervals"]["label"])
+    if "mask" in found:
+        lines.append(f"  {found['mask']['n_images']:,} images with a mask")
+        lines += [
+            f"  {score.title:18} {with_interval(found['mask'], found['intervals']['mask'], score.path[0])}"
+            for score in shown_in("console", "mask").values()
+        ]
+    return "\n".join(lines)
+
+
+def rule_lines(label: dict, intervals: dict) -> list[str]:
+    """Both rules side by side: by class, their main scores with 95 % intervals, and what the second one costs."""
+    rules, keys = label["rules"], ("precision", "recall", "f1")
+    lines = ["  " + " " * 6 + "".join(f"{rule:>30}" for rule in rules)]
+    lines.append(f"  {'':6}" + f"{'precision':>10}{'recall':>10}{'F1':>10}" * len(rules) + f"{'images':>10}")
+    rows = label["per_class"]
+    commonest = sorted(rows, key=lambda code: -rows[code]["support"])[:N_LINES]
+    for code, row in rows.items():
+        if code not in commonest:
+            continue
+        values = [rules[rule]["per_class"][code][key] for rule in rules for key in keys]
+        shown = "".join(f"{'-' if value is None else f'{value:.3f}':>10}" for value in values)
+        lines.append(f"  {code:6}{shown}{row['support']:>10}")
+    if len(rows) > N_LINES:
+        lines.append(f"  and {len(rows) - N_LINES:,} classes of fewer images, which stand in metrics.json")
+    for name in BY_RULE:
+        shown = ", ".join(f"{rule} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules)
+        lines.append(f"  {SCORES[name].title:18} {shown}")
+    one, other = (with_interval(label[CHANGE], intervals[CHANGE], name, "+") for name in BY_RULE[:2])
+    lines.append(f"  The balanced rule (tau {label['calibration']['tau']:.2f}) changes accuracy by {one}")
+    return [*lines, f"  and balanced accuracy by {other}."]
+
+
+def with_interval(numbers: dict, intervals: dict, name: str, sign: str = "-") -> str:
+    """A number and its 95 % interval; `sign` "+" also writes the sign of what is not negative."""
+    if intervals[name] is None:
+        return f"{numbers[name]:{sign}.3f} (no interval)"
+    low, high = intervals[name]
+    return f"{numbers[name]:{sign}.3f} (95 % interval {low:{sign}.3f} to {high:{sign}.3f})"

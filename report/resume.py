@@ -1,0 +1,150 @@
+"""How a run takes over a folder that holds one: to resume it, or to evaluate its models again."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from checkpoints.states import is_longer, refuse_other
+from checkpoints.trained import Trained
+from dataset.splits import heads_in_all_parts
+from machine import from_first, say
+from models import MODELS
+from report.folder import RunFolder
+from report.results import evaluated_as
+
+OWN = ("epochs", "batch_size", "lr")  # what a task has a setting of its own for
+
+
+def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence, identities: dict[str, dict]) -> bool:
+    """Make the folder this run's: evaluate or resume what is there, or else start anew. False if nothing is left to do.
+
+    Parameters
+    ----------
+    config, environment : settings by name, and what `machine.describe` says of this command.
+    jobs : objects with ``name``, ``identity``, and ``trained``, a `Trained` that is only to be evaluated or None.
+    identities : of all tasks, what they must share with a run that is resumed.
+
+    Raises
+    ------
+    ValueError : as `resume`.
+    """
+    config, names = config | ({"data": folder.caption} if folder.caption else {}), [job.name for job in jobs]
+    if config["EVALUATE_ONLY"] and not config["CHECKPOINTS"]:
+        evaluate_again(folder, [job.trained for job in jobs], config, environment)
+        return True
+    if config["RESUME"] and from_first(folder.holds_a_training):
+        config, environment = resume(folder, names, identities, config, environment)
+    elif earlier := folder.start_anew(environment["started"]):
+        say(f"\nThe run in {folder.path} is moved to {earlier}.")
+    if folder.is_finished(names, evaluated_as(config["EXTERNAL_DIR"], config["TTA"])):
+        return False
+    folder.write_json("config.json", config)
+    folder.write_json("environment.json", environment)
+    for job in jobs:
+        if job.trained:
+            folder.note_task(job.name, trained=True, identity=job.identity)
+    return True
+
+
+def resume(
+    folder: RunFolder, tasks: list[str], identities: dict[str, dict], config: dict, environment: dict
+) -> tuple[dict, dict]:
+    """Take over the record, and note which tasks have more epochs to go; returns settings and environment of the whole.
+
+    Parameters
+    ----------
+    tasks : that are trained now.
+    identities : of all tasks, what they must share with the run that is resumed; of those that are not trained now
+        without their `OWN`.
+    config, environment : settings, and what `machine.describe` says of this command.
+
+    Raises
+    ------
+    ValueError : the run was another; or the state that one of the tasks would resume from is gone.
+    """
+    folder.take_record()
+    earlier, before = (from_first(folder.read_json, name) for name in ("config.json", "environment.json"))
+    others = [task for task in folder.record["tasks"] if task not in config["TASKS"]]
+    for task, mine in identities.items():
+        known = folder.facts(task).get("identity", mine)
+        if task in others:  # how it was trained is nothing to this command
+            mine = mine | {name: known[name] for name in OWN if name in known}
+        refuse_other(known, mine, folder.best_path(task))
+    _note_longer(folder, {task: identities[task] for task in tasks})
+    if before:
+        environment = environment | {"before": [*before.pop("before", []), before]}
+    return _with_others(earlier, config, others), environment
+
+
+def _note_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
+    """Note that tasks of more epochs than were trained are not finished."""
+    facts = {task: folder.facts(task) for task in identities}
+    longer = [task for task in facts if is_longer(facts[task].get("identity", {}), identities[task])]
+    for task in longer:
+        state = folder.path / task / "last.pth"
+        if facts[task].get("trained") and not from_first(state.exists):
+            raise ValueError(f"{task} cannot resume for more epochs: {state} is gone. Start anew without --resume.")
+    for task in longer:
+        folder.note_task(task, trained=False, measured=None)
+
+
+def _with_others(before: dict, now: dict, others: list[str]) -> dict:
+    """Settings where those of the tasks that are not trained now stay as they were."""
+    prefixes = tuple(f"{task.upper()}_" for task in others)
+    kept = {name: value for name, value in before.items() if name.startswith(prefixes)}
+    return now | kept | {"TASKS": [*others, *now["TASKS"]]}
+
+
+def evaluate_again(folder: RunFolder, models: list[Trained], config: dict, environment: dict) -> None:
+    """Take over a folder whose models are evaluated again; its configuration stays."""
+    folder.take_record()
+    for trained in models:
+        facts = folder.facts(trained.name)
+        # The folder's, if it has one: the best epoch may be of fewer epochs, from which a longer training went on.
+        identity = facts.get("identity") or trained.checkpoint.get("identity", {})
+        folder.note_task(trained.name, trained=facts.get("trained", True), measured=None, identity=identity)
+    folder.write_json("evaluation.json", {"config": config, "environment": environment})
+    if not from_first((folder.path / "config.json").exists):
+        folder.write_json("config.json", models[0].checkpoint["config"])
+
+
+def choose_tasks(tasks: Sequence[str], table: pd.DataFrame, data_dir: str) -> list[str]:
+    """The tasks whose targets are there in each part of the split; the others are named.
+
+    Raises
+    ------
+    ValueError : there are none.
+    """
+    known = heads_in_all_parts(table)
+    possible = [task for task in tasks if known[list(MODELS[task].outputs)].all()]
+    missing = " and ".join({"label": "diagnoses", "mask": "masks"}[head] for head in known.index[~known])
+    parts = "Each part of the split needs some, of two classes or more"
+    advice = f"{parts}; masks lie in masks/ as <image>_segmentation.png."
+    return _continue_with(possible, tasks, f"Too few {missing} in {data_dir} for", advice)
+
+
+def load_trained(folder: RunFolder, tasks: list[str], names: Sequence[str], tta: bool) -> list[Trained]:
+    """The models that are only evaluated: the best one of each task of the folder, or the files of these names as one.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : as `Trained.load`; the folder has none of the tasks, or has some beside named files.
+    """
+    if names and from_first(folder.holds_a_training):
+        raise ValueError(f"{folder.path} holds a run of its own. Name another --output-dir for this evaluation.")
+    there = from_first(lambda: [task for task in tasks if folder.best_path(task).exists()])
+    tasks = _continue_with(there, tasks, f"No checkpoint in {folder.path} for", "Train it first.")
+    files = [names] if names else [[folder.best_path(task)] for task in tasks]
+    trained = [from_first(Trained.load, *paths, tta=tta) for paths in files]
+    folder.caption = folder.caption or ", ".join(sorted({model.note for model in trained if model.note}))
+    return trained
+
+
+def _continue_with(some: list[str], tasks: Sequence[str], problem: str, advice: str) -> list[str]:
+    """Print which of the tasks are left out, and return the others; raises ValueError if none is left."""
+    if missing := [task for task in tasks if task not in some]:
+        message = f"{problem} {', '.join(missing)}."
+        if not some:
+            raise ValueError(f"{message} {advice}")
+        say(f"{message} Continuing without.")
+    return some
