@@ -31,19 +31,19 @@ class Augmentation(NamedTuple):
     batch: Callable[[dict[str, Tensor], Tensor, int], dict[str, Tensor]] | None = None
 
 
-def turn(pixels: Tensor, codes: Tensor) -> Tensor:
-    """Turn square images (N, S, S, 4) uint8, each by its code (N,): code % 4 quarter turns, then a flip if code > 3."""
+def rotate_and_flip(pixels: Tensor, codes: Tensor) -> Tensor:
+    """Rotate square images (N, S, S, 4) uint8 by 90 degrees code % 4 times each, then flip those of code (N,) > 3."""
     n, size = pixels.shape[:2]
     packed = pixels.contiguous().view(torch.int32).view(n, size * size)  # a pixel's four bytes move as one word
-    return packed.gather(1, _turned_places(size, pixels.device)[codes]).view(torch.uint8).view(pixels.shape)
+    return packed.gather(1, _sources(size, pixels.device)[codes]).view(torch.uint8).view(pixels.shape)
 
 
 @lru_cache(maxsize=8)
-def _turned_places(size: int, device: torch.device) -> Tensor:
-    """(8, size * size): for each code, where each pixel of the turned image comes from."""
+def _sources(size: int, device: torch.device) -> Tensor:
+    """(8, size * size): for each code, the place that each pixel of the new image comes from."""
     places = torch.arange(size * size).view(size, size)
-    turns = [torch.rot90(places, k) for k in range(4)]
-    return torch.stack([*turns, *(turned.flip(1) for turned in turns)]).flatten(1).to(device)
+    rotated = [torch.rot90(places, k) for k in range(4)]
+    return torch.stack([*rotated, *(one.flip(1) for one in rotated)]).flatten(1).to(device)
 
 
 def draw_crops(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -80,20 +80,19 @@ def mix(batch: dict[str, Tensor], weight: Tensor, n_classes: int) -> dict[str, T
 
     Zhang et al. 2018, arXiv:1710.09412. Images that lack a target, or whose counterpart does, stay as they are.
     """
-    for name in ("has_label", "has_mask"):
-        if name in batch:
-            weight = torch.where(batch[name] & batch[name].flip(0), weight, 1.0)
-    label = F.one_hot(batch["label"].clamp(min=0), n_classes).float()  # (N, K)
-    mixed = {}
-    for name, values in (("image", batch["image"]), ("label", label), ("mask", batch["mask"])):
-        own = weight.view(-1, *[1] * (values.ndim - 1))
-        mixed[name] = torch.lerp(values.flip(0), values, own)
-    return batch | mixed
+    for name in (name for name in batch if name.startswith("has_")):
+        weight = torch.where(batch[name] & batch[name].flip(0), weight, 1.0)
+    mixed = batch | {"label": F.one_hot(batch["label"].clamp(min=0), n_classes).float()}  # (N, K)
+    for name in (name for name in batch if not name.startswith("has_")):
+        own = weight.view(-1, *[1] * (mixed[name].ndim - 1))
+        mixed[name] = torch.lerp(mixed[name].flip(0), mixed[name], own)
+    return mixed
 
 
 AUGMENTS = {
     "none": Augmentation(),
-    "turns": Augmentation(lambda rng, n: rng.integers(8, size=n), pixels=turn),
+    "flips": Augmentation(lambda rng, n: 4 * rng.integers(2, size=n), pixels=rotate_and_flip),
+    "rotations": Augmentation(lambda rng, n: rng.integers(4, size=n), pixels=rotate_and_flip),
     "crops": Augmentation(draw_crops, pixels=crop),
     "mixup": Augmentation(draw_mixing, batch=mix),
 }

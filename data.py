@@ -8,8 +8,8 @@ key        shape         dtype, range
 image      (N, 3, H, W)  float, (pixel / 255 - MEAN) / STD by channel, channels_last memory
 label      (N,)          int64 in [0, K), position among the table's classes; -1 for none; mixed: (N, K) float
 mask       (N, 1, H, W)  float in {0, 1}; 0 for none; mixed: in [0, 1]
-has_label  (N,)          bool; only where some of the data set's images have no label
-has_mask   (N,)          bool; only where some of the data set's images have no mask
+<number>   (N,)          float, of each of `dataset.table.NUMBERS`; 0 for none
+has_<any>  (N,)          bool; only where some of the data set's images have no such target
 =========  ============  ==================================================================
 """
 
@@ -27,7 +27,7 @@ from augment import AUGMENTS
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.images import read_image
-from dataset.table import SPLITS, targets
+from dataset.table import NUMBERS, SPLITS, targets
 
 Pixels = PixelFile | np.ndarray | torch.Tensor  # (n_rows, H, W, 4) uint8: red, green, blue, mask
 COPIED_AT_A_TIME = 64_000_000  # bytes
@@ -112,6 +112,8 @@ class Batches:
         self.classes, self.labels = classes_of(table), torch.tensor(positions_of(table)).to(device)
         known = targets(table)
         self.shares = {name: float(values.mean()) for name, values in known.items()}
+        values = {name: table[name].to_numpy(np.float32) for name in NUMBERS if name in table}
+        self.numbers = {name: torch.tensor(np.nan_to_num(of_rows)).to(device) for name, of_rows in values.items()}
         counts = torch.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
         self.frequencies = counts / counts.sum()
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
@@ -170,6 +172,7 @@ class Batches:
                 "image": normalise(pixels[..., :3]),
                 "label": self.labels[part["order"]],
                 "mask": pixels[..., 3].gt(0).float().unsqueeze(1),
+                **{name: values[part["order"]] for name, values in self.numbers.items()},
                 **{name: values[part["order"]] for name, values in self.has.items()},
             }
             for name, change in self._changes("batch").items():

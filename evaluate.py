@@ -61,9 +61,11 @@ def heads_of(model: nn.Module, image: Tensor, classes: Sequence[str]) -> list[st
     """
 
     def checked(image: Tensor) -> dict[str, Tensor]:
-        output, expected = model(image), {"mask": (len(image), 1, *image.shape[2:])}
-        if classes:
-            expected = {"label": (len(image), len(classes))} | expected
+        output, expected = model(image), dict.fromkeys(SCORES, (len(image),))  # one number of each image, but for these
+        expected |= {"mask": (len(image), 1, *image.shape[2:])}
+        expected["label"] = (len(image), len(classes))
+        if not classes:
+            del expected["label"]
         found = {name: tuple(logits.shape) for name, logits in output.items()} if isinstance(output, dict) else {}
         if not found or not found.items() <= expected.items():
             raise ValueError(

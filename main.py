@@ -32,7 +32,7 @@ GROUP_DUPLICATES: bool = False  # count near duplicates of different lesion ids 
 LIMIT: int = 0  # use only this many images, stratified by class; 0 = all
 ENCODER: str = "resnet18"  # the network that models see with: resnet18, 34, 50, efficientnet_lite0, 1, 2
 PRETRAINED: str = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
-AUGMENT: tuple = ("turns",)  # of training images: none, or some of turns (flips and quarter turns), crops, mixup
+AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or some of flips, rotations, crops, mixup
 DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION: str = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
@@ -66,7 +66,7 @@ STRONG = {"CLASSIFICATION_EPOCHS": 16, "SEGMENTATION_EPOCHS": 25, "MULTITASK_EPO
 STRONG |= {"CLASSIFICATION_BATCH_SIZE": 64, "SEGMENTATION_BATCH_SIZE": 32, "MULTITASK_BATCH_SIZE": 64}
 STRONG |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
 STRONG |= {"SCHEDULE": "cosine", "WARM_UP": 0.05, "EMA": 0.99, "MASK_LOSS": "bce+dice"}
-FINETUNE = STRONG | {"AUGMENT": ("turns", "crops", "mixup")}  # for a start from ImageNet
+FINETUNE = STRONG | {"AUGMENT": ("flips", "rotations", "crops", "mixup")}  # for a start from ImageNet
 RECIPES = {"paper": {}, "strong": STRONG, "finetune": FINETUNE}
 # What --demo sets instead; flags still win.
 DEMO = {"DATA_DIR": "demo_data", "OUTPUT_DIR": "outputs_demo", "IMAGE_SIZE": 64, "SCHEDULE": "cosine"}

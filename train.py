@@ -80,7 +80,8 @@ class Recipe(NamedTuple):
 
     def losses(self, frequencies: Tensor | None = None) -> dict[str, Loss]:
         """The loss of each head; `frequencies` (K,) of the classes go to those that ask for them."""
-        chosen = {"label": LOSSES["label"][self.label_loss], "mask": LOSSES["mask"][self.mask_loss]}
+        names = {"label": self.label_loss, "mask": self.mask_loss}
+        chosen = {head: known[names.get(head, next(iter(known)))] for head, known in LOSSES.items()}
         return {
             head: partial(loss, frequencies=frequencies)
             if "frequencies" in inspect.signature(loss).parameters

@@ -151,7 +151,7 @@ class Ours:
         self.model = models.MODELS[task]().to(device, memory_format=torch.channels_last)
         some = rows.sample(min(len(rows), BATCH_SIZE[task] * (options.steps + 1)), random_state=0)
         pixels = data.to_device(pixels, device)
-        self.train = data.Batches(pixels, some, BATCH_SIZE[task], device=device, seed=0, augment="turns")
+        self.train = data.Batches(pixels, some, BATCH_SIZE[task], device=device, seed=0, augment=("flips", "rotations"))
         self.test = data.Batches(pixels, some, BATCH_SIZE[task], device=device)
         self.batch = next(self.train.epoch(1))
         recipe = train.Recipe(1, BATCH_SIZE[task], 1e-4)

@@ -72,6 +72,8 @@ class Average(nn.Module):
         if "mask" in self.heads:
             probabilities = [output["mask"].float().sigmoid() for output in outputs if "mask" in output]
             logits["mask"] = torch.stack(probabilities).mean(dim=0).logit(eps=1e-6)
+        for name in self.heads.keys() - {"label", "mask"}:
+            logits[name] = torch.stack([output[name].float() for output in outputs if name in output]).mean(dim=0)
         return logits
 
     def heat_map(self, image: Tensor, label: Tensor) -> Tensor:

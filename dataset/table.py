@@ -33,6 +33,7 @@ __all__ = ["SPLITS"]
 USED, LABEL_ONLY, MASK_ONLY, LEFT_OUT = "used", "classification only", "segmentation only", "left out"
 LESION_FILES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Training_LesionGroupings.csv")
 MANY = 1 / 3  # share of rows that are out for one reason from which on it is a caution
+NUMBERS: tuple[str, ...] = ()  # columns of numbers that a head may learn, such as "age"
 
 
 def read_table(
@@ -92,13 +93,19 @@ def has_mask(table: pd.DataFrame) -> np.ndarray:
 
 def has_label(table: pd.DataFrame) -> np.ndarray:
     """Which rows have a class that can be used: (N,) bool."""
-    is_used = (table["status"] != LEFT_OUT).to_numpy() if "status" in table else True
-    return is_used & (positions_of(table) >= 0)
+    return _is_used(table) & (positions_of(table) >= 0)
+
+
+def _is_used(table: pd.DataFrame) -> np.ndarray:
+    """Which rows are not left out: (N,) bool; all of them in a table that has no column ``status``."""
+    return (table["status"] != LEFT_OUT).to_numpy() if "status" in table else np.ones(len(table), bool)
 
 
 def targets(table: pd.DataFrame) -> pd.DataFrame:
-    """What each row can be learned from or compared with: columns ``label`` and ``mask`` of bool."""
-    return pd.DataFrame({"label": has_label(table), "mask": has_mask(table)}, index=table.index)
+    """The targets that each row has: columns ``label``, ``mask`` and each of `NUMBERS`, of bool."""
+    known = {"label": has_label(table), "mask": has_mask(table)}
+    known |= {name: _is_used(table) & table[name].notna() if name in table else False for name in NUMBERS}
+    return pd.DataFrame(known, index=table.index)
 
 
 def learnable(table: pd.DataFrame, heads: Sequence[str]) -> pd.DataFrame:

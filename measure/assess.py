@@ -7,12 +7,13 @@ import pandas as pd
 from torch import nn
 
 import data
+import evaluate
 from dataset.groups import groups_of
 from dataset.table import targets
 from measure import bootstrap
 from measure.collect import collect
 from measure.figures import Figures
-from measure.numbers import heat_numbers, label_numbers, mask_numbers, subgroup_numbers
+from measure.numbers import heat_numbers, label_numbers, mask_numbers, mean_numbers, subgroup_numbers
 from measure.tables import mask_table, prediction_table
 from visualize import Figure
 
@@ -58,7 +59,7 @@ def assess(
         return None
     rows, known = batches.table, targets(batches.table)
     labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
-    collected = collected._replace(**{head: None for head in known if not known[head].any()})
+    collected = collected._replace(**{head: None for head in ("label", "mask") if not known[head].any()})
     resamples = bootstrap.resample_lesions(groups_of(rows))
     numbers: dict = {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
     assessment = Assessment(numbers, {}, {})
@@ -81,5 +82,11 @@ def assess(
         assessment.tables["per_image"] = mask_table(rows[masked], of_masked.mask)[["image", "iou", "dice"]]
         assessment.tables["per_image_native"] = mask_table(rows[masked], of_masked.native, of_masked.surface)
         assessment.figures.update(figures_of(masked).of_masks())
+    for head, values in (collected.others or {}).items():
+        has_target = known[head].to_numpy()
+        of_images = dict(zip(evaluate.SCORES[head], values[has_target].T))
+        numbers[head], numbers["intervals"][head] = mean_numbers(of_images, resamples.of(has_target))
+        names = {"image": rows.loc[has_target, "image"].to_numpy()}
+        assessment.tables[f"per_image_{head}"] = pd.DataFrame(names | of_images)
     numbers["subgroups"] = subgroup_numbers(rows, collected, resamples)
     return assessment

@@ -27,8 +27,9 @@ class Collected(NamedTuple):
     heat : (N, 2) share of the heat map that lies inside the mask, and the mask's share of the picture.
     mask, native : (N, 4) `evaluate.mask_counts` at the network's size, and at each mask file's own.
     surface : (N, 2) 95 % Hausdorff and average surface distance in pixels of the mask file.
+    others : by the name of a further head, (N, n) each image's scores in the order of ``evaluate.SCORES[name]``.
 
-    All but `label` say something of images with a mask only, and are NaN elsewhere.
+    `heat`, `mask`, `native` and `surface` are of images with a mask only, and NaN elsewhere.
     """
 
     label: np.ndarray | None = None
@@ -36,36 +37,51 @@ class Collected(NamedTuple):
     mask: np.ndarray | None = None
     native: np.ndarray | None = None
     surface: np.ndarray | None = None
+    others: dict[str, np.ndarray] | None = None
 
     def of(self, chosen: np.ndarray) -> "Collected":
         """Some of the images, given by positions or as (N,) bool."""
-        return Collected(*(None if values is None else values[chosen] for values in self))
+        *arrays, others = self
+        some = (None if values is None else values[chosen] for values in arrays)
+        return Collected(*some, {name: values[chosen] for name, values in (others or {}).items()})
 
 
 def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collected | None:
     """Run the model over all images once.
 
-    Under torchrun every process calls this with the same images and measures its share; the first one gets all, the
+    Under torchrun every process calls this with the same images and runs over its share; the first one gets all, the
     others None.
     """
     rows = batches.table.iloc[machine.share()]
     heads = evaluate.heads_of(model, batches.subset([0])[0]["image"], batches.classes)
     forward = getattr(model, "explain", None) if "label" in heads else None
-    widths = {"label": {"label": len(batches.classes)}, "mask": {"mask": 4, "native": 4, "surface": 2}}
+    widths = {name: {name: len(scores)} for name, scores in evaluate.SCORES.items()}
+    widths |= {"label": {"label": len(batches.classes)}, "mask": {"mask": 4, "native": 4, "surface": 2}}
     widths["label"] |= {"heat": 2} if forward else {}
     kept = {name: np.full((len(rows), n), np.nan) for head in heads for name, n in widths[head].items()}
-    masked, start = has_mask(rows), 0
+    start = 0
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for batch, output in run_over_share(model, batches, precision, forward):
-            place = np.arange(start, start + len(batch["image"]))
-            start += len(place)
-            if "label" in output:
-                kept["label"][place] = output["label"].cpu()
-            if masked[place].any():
-                for name, values in _against_masks(batch, output, rows.iloc[place], pool).items():
-                    kept[name][place[masked[place]]] = values
+            place = slice(start, start + len(batch["image"]))
+            start = place.stop
+            for name, values in _of_batch(batch, output, rows.iloc[place], pool).items():
+                kept[name][place] = values
     whole = {name: gather_rows(values) for name, values in kept.items()}
-    return Collected(**whole) if machine.is_first() else None
+    others = {name: whole.pop(name) for name in heads if name not in ("label", "mask")}
+    return Collected(**whole, others=others) if machine.is_first() else None
+
+
+def _of_batch(batch: dict, output: dict, rows: pd.DataFrame, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
+    """The fields of `Collected` for a batch."""
+    values = {"label": output["label"].cpu().numpy()} if "label" in output else {}
+    for name in output.keys() - {"label", "mask", "heat"}:
+        scores = [score(output[name], batch[name]).cpu().numpy() for score in evaluate.SCORES[name].values()]
+        values[name] = np.stack(scores, axis=1)
+    masked = has_mask(rows)
+    for name, of_masked in _against_masks(batch, output, rows, pool).items() if masked.any() else ():
+        values[name] = np.full((len(rows), of_masked.shape[1]), np.nan)
+        values[name][masked] = of_masked
+    return values
 
 
 def run_over_share(

@@ -125,6 +125,16 @@ def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
     return numbers | {"n_images": len(rows)}, intervals
 
 
+def mean_numbers(of_images: evaluate.Scores, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
+    """The means of scores that each image has (N,), with intervals: ``mean_<name>``."""
+
+    def scores(weights: np.ndarray) -> evaluate.Scores:
+        return {f"mean_{name}": evaluate.weighted_mean(weights, values) for name, values in of_images.items()}
+
+    numbers, intervals = bootstrap.with_intervals(scores, resamples)
+    return numbers | {"n_images": len(resamples.lesion)}, intervals
+
+
 def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> list[dict]:
     """For each age band, sex and site that the table knows: images, lesions, and the heads' main scores.
 

@@ -120,6 +120,14 @@ SCORES = {  # by key in comparison.json
 }
 
 
+for _head in evaluate.SCORES.keys() - HEADS.keys():  # one number per image each
+    HEADS[_head] = _head.capitalize()
+    SCORES |= {
+        f"mean_{_head}_{_name}": Score(f"{_head}: mean {_name}", _head, (f"mean_{_name}",), MeanOf(_name), ("report",))
+        for _name in evaluate.SCORES[_head]
+    }
+
+
 def shown_in(place: str, head: str | None = None) -> dict[str, Score]:
     """The scores that are shown there, of one head or of both."""
     return {key: score for key, score in SCORES.items() if place in score.shown and head in (None, score.head)}

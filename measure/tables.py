@@ -45,6 +45,9 @@ def console_table(title: str, found: dict) -> str:
             f"  {score.title:18} {with_interval(found['mask'], found['intervals']['mask'], score.path[0])}"
             for score in shown_in("console", "mask").values()
         ]
+    for head in found["intervals"].keys() - {"label", "mask"}:
+        shown = [with_interval(found[head], found["intervals"][head], name) for name in found["intervals"][head]]
+        lines += [f"  {head}: {', '.join(shown)}"]
     return "\n".join(lines)
 
 

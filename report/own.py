@@ -23,6 +23,7 @@ from report import page, results
 from report.folder import RunFolder
 
 BATCH_SIZE = 16  # images; nothing depends on it
+PRECISION = "fp32"  # of the forward pass
 
 
 def report_model(
@@ -35,7 +36,6 @@ def report_model(
     history: list[dict] | None = None,
     settings: dict | None = None,
     note: str = "",
-    precision: str = "fp32",
 ) -> dict | None:
     """Calibrate a model on the validation set, measure it on the test set, report it, and return its numbers.
 
@@ -51,7 +51,6 @@ def report_model(
     settings : plain values that say how the model was trained, such as its seed and `Recipe`; runs that differ in
         their ``seed`` alone are repetitions of each other.
     note : stands in every picture and over the report, such as `synthetic.NOTE`.
-    precision : number format of the forward pass, "fp32" or "bf16".
 
     Raises
     ------
@@ -62,21 +61,21 @@ def report_model(
         raise ValueError(f"A model cannot be called {name!r}: use letters, digits, _ and -, and not external.")
     device = next((values.device for values in model.parameters()), torch.device("cpu"))
     parts = parts_for(model, table, pixels, device)
-    folder, environment = RunFolder(path, note), machine.describe(device, precision)
+    folder, environment = RunFolder(path, note), machine.describe(device, PRECISION)
     with machine.locked(folder.path):
         take_over(folder, name, environment["started"])
         folder.write_json("config.json", describe(model, table, parts["test"], settings or {}, note))
         folder.write_json("environment.json", environment)
         folder.write_data(table)
         identity = {"epochs": len(history)} if history else {}
-        identity |= (settings or {}) | {"precision": precision, "split_hash": split_hash(table)}
+        identity |= (settings or {}) | {"precision": PRECISION, "split_hash": split_hash(table)}
         folder.note_task(name, identity=identity, trained=True, measured=None)
         if history:
             folder.write_table(f"{name}/history.csv", pd.DataFrame(history))
             folder.draw(f"{name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), name))
 
-        calibration = calibrate(model, parts["val"], precision, positions_of(parts["train"].table))
-        assessment = assess(model, parts["test"], calibration, name, precision)
+        calibration = calibrate(model, parts["val"], PRECISION, positions_of(parts["train"].table))
+        assessment = assess(model, parts["test"], calibration, name, PRECISION)
         results.publish(folder.below(name), assessment, f"{name}, test set")
         folder.note_task(name, measured=results.evaluated_as("", tta=False))
         if assessment:

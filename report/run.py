@@ -194,6 +194,8 @@ def read_head(folder: Path, head: str) -> pd.DataFrame:
                 raise ValueError(f"predictions.csv has the class {strange[0]!r}; expected {', '.join(classes)}.")
         return table
     means = [score.of.column for score in compared(head).values() if isinstance(score.of, MeanOf)]
+    if head != "mask":
+        return _read(folder / f"per_image_{head}.csv", means)
     columns = list(dict.fromkeys(["iou", "dice", *(column.removesuffix("_native") for column in means)]))
     network = _read(folder / "per_image.csv", ["iou", "dice"])
     native = _read(folder / "per_image_native.csv", columns)[["image", *columns]]

@@ -5,20 +5,22 @@ import pytest
 import torch
 
 import augment
-from augment import AUGMENTS, crop, draw_crops, draw_mixing, mix, turn
+from augment import AUGMENTS, crop, draw_crops, draw_mixing, mix, rotate_and_flip
 
 
-def test_the_eight_turns_are_eight_different_pictures(device):
+def test_the_eight_codes_give_eight_different_images(device):
     image = torch.arange(36, dtype=torch.uint8, device=device).reshape(1, 3, 3, 4)
-    turned = turn(image.repeat(8, 1, 1, 1), torch.arange(8, device=device))
+    turned = rotate_and_flip(image.repeat(8, 1, 1, 1), torch.arange(8, device=device))
     assert len({tuple(one.flatten().tolist()) for one in turned}) == 8
     for code in range(8):
         expected = torch.rot90(image, code % 4, dims=(1, 2))
         assert torch.equal(turned[code], (expected.flip(2) if code > 3 else expected)[0])
 
 
-def test_each_of_the_eight_turns_is_drawn():
-    assert set(AUGMENTS["turns"].draw(np.random.default_rng(0), 1000)) == set(range(8))
+def test_half_of_the_images_are_flipped_and_each_rotation_is_drawn():
+    flips, rotations = (AUGMENTS[name].draw(np.random.default_rng(0), 10_000) for name in ("flips", "rotations"))
+    assert set(flips) == {0, 4} and np.mean(flips == 4) == pytest.approx(0.5, abs=0.02)
+    assert set(rotations) == set(range(4)) and np.mean(rotations) == pytest.approx(1.5, abs=0.04)
 
 
 # Crops

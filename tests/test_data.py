@@ -105,7 +105,7 @@ def test_a_subset_comes_in_the_order_that_is_asked_for(batches):
 
 def test_turns_move_image_and_mask_together(batches):
     plain = batches()
-    turned = batches(seed=3, augment="turns")
+    turned = batches(seed=3, augment="rotations")
     order = np.random.default_rng((3, 1)).permutation(10)  # what the documentation of randomness promises
     images, masks = plain.pictures()
     found = list(turned.epoch(1))
@@ -142,8 +142,8 @@ def test_augmentations_are_done_in_their_order_and_not_where_nothing_is_shuffled
 
 
 def test_an_unknown_augmentation_is_refused_with_those_there_are(batches):
-    with pytest.raises(ValueError, match="no augmentation 'warp': choose among none, turns, crops, mixup"):
-        batches(seed=1, augment=("turns", "warp"))
+    with pytest.raises(ValueError, match="no augmentation 'warp': choose among none, flips, rotations, crops, mixup"):
+        batches(seed=1, augment=("rotations", "warp"))
 
 
 def test_mixed_batches_have_probabilities_for_labels(batches):
@@ -170,8 +170,8 @@ def test_more_ranks_than_images_in_a_batch_are_refused(batches):
 
 
 def test_pixels_in_device_memory_give_the_same_batches(batches, device):
-    from_disk = batches(seed=2, augment="turns")
-    in_memory = batches(seed=2, augment="turns")
+    from_disk = batches(seed=2, augment="rotations")
+    in_memory = batches(seed=2, augment="rotations")
     in_memory.pixels = data.copied(in_memory.pixels, device)
     for a, b in zip(from_disk.epoch(3), in_memory.epoch(3), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
@@ -186,7 +186,7 @@ def assert_equal(found, expected):
 
 
 def test_iterated_they_are_those_of_the_first_epoch_every_time(batches):
-    one = batches(**CHANGED["turns"])
+    one = batches(**CHANGED["rotations"])
     assert_equal(one, one.epoch(1))
     assert_equal(one, one)
 
@@ -226,14 +226,14 @@ def test_a_rank_asked_for_a_position_gives_its_own_share(batches):
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_data_loader_reads_them(batches, n_workers):
     one = batches()
-    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["turns"])
+    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["rotations"])
     assert_equal(torch.utils.data.DataLoader(on_cpu, batch_size=None, num_workers=n_workers), on_cpu)
 
 
 def test_they_can_be_sent_to_a_worker_that_is_started_anew(batches):
     """As on macOS and Windows, and on Linux from Python 3.14."""
     one = batches()
-    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["turns"])
+    on_cpu = data.Batches(one.pixels, one.table, 4, **CHANGED["rotations"])
     assert_equal(pickle.loads(pickle.dumps(on_cpu)), on_cpu)
 
 

@@ -15,7 +15,7 @@ TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 DIFFS = re.findall(r"^## (.+?)$.*?```diff\n(.*?)```", TEXT, re.DOTALL | re.MULTILINE)
 FLAGS = [
     *("--label-smoothing", "0.1", "--label-loss", "weighted", "--mask-loss", "dice", "--schedule", "linear"),
-    *("--augment", "turns", "brightness", "--encoder", "mobilenet"),
+    *("--augment", "flips", "brightness", "--encoder", "mobilenet"),
 ]
 
 
@@ -46,15 +46,16 @@ def extended(tmp_path_factory, demo_folder):
 
 
 def test_every_section_shows_its_change_and_no_change_touches_more_files_than_it_says():
-    two = ("A hyperparameter of training", "An encoder", "A score of the test set", "A figure in the report")
-    assert len(DIFFS) == TEXT.count("\n## ") == 9
+    of_files = {"A hyperparameter of training": 2, "An encoder": 2, "A score of the test set": 2}
+    of_files |= {"A figure in the report": 2, "A number with words in the report": 2, "A third head": 5}
+    assert len(DIFFS) == TEXT.count("\n## ") == 11
     for title, diff in DIFFS:
-        assert len({file for file, _, _ in changes_in(diff)}) == 1 + (title in two), title
+        assert len({file for file, _, _ in changes_in(diff)}) == of_files.get(title, 1), title
 
 
 def test_all_of_them_train_an_epoch_and_stand_in_its_report(extended, demo_folder, tmp_path):
     places = ["--data-dir", str(demo_folder), "--output-dir", str(tmp_path / "run"), "--cache-dir", str(tmp_path)]
-    command = [sys.executable, "main.py", *places, *QUICK, "--tasks", "multitask", *FLAGS]
+    command = [sys.executable, "main.py", *places, *QUICK, "--tasks", "multitask", "age", *FLAGS, "--age-epochs", "1"]
     done = subprocess.run(command, cwd=extended, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     identity = json.loads((tmp_path / "run" / "record.json").read_text())["tasks"]["multitask"]["identity"]
@@ -63,6 +64,12 @@ def test_all_of_them_train_an_epoch_and_stand_in_its_report(extended, demo_folde
     assert (tmp_path / "run" / "multitask" / "confidences.png").exists()
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Confidences." in page and "MobileNetV3-Small" in page and "Mean precision, native size" in page
+    assert "Mean confidence: 0." in page and "age: mean error" in page
+    ages = pd.read_csv(tmp_path / "run" / "age" / "per_image_age.csv")
+    found = json.loads((tmp_path / "run" / "age" / "metrics.json").read_text())
+    low, high = found["intervals"]["age"]["mean_error"]
+    assert found["age"]["mean_error"] == pytest.approx(ages["error"].mean(), rel=1e-4) and low < high
+    assert found["label"]["n_images"] == len(pd.read_csv(tmp_path / "run" / "age" / "predictions.csv"))
     metrics = json.loads((tmp_path / "run" / "multitask" / "metrics.json").read_text())
     low, high = metrics["intervals"]["mask"]["native"]["mean_precision"]
     assert 0 <= low <= metrics["mask"]["native"]["mean_precision"] <= high <= 1
@@ -75,7 +82,7 @@ def test_all_of_them_train_an_epoch_and_stand_in_its_report(extended, demo_folde
     )
     assert "Mean precision, native size" in compared.stdout, compared.stderr
     checkpoint = torch.load(tmp_path / "run" / "best_multitask_model.pth", weights_only=True)
-    assert checkpoint["config"]["AUGMENT"] == ["turns", "brightness"]
+    assert checkpoint["config"]["AUGMENT"] == ["flips", "brightness"]
 
 
 def test_the_columns_further_spelling_is_read(extended, demo_folder, tmp_path):

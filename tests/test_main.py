@@ -972,7 +972,7 @@ def test_a_run_with_another_encoder_says_so_and_is_not_resumed_with_the_default(
 
 
 def test_a_fine_tuning_recipe_is_resumed_to_the_same_weights_and_named_in_checkpoint_and_report(demo_folder, tmp_path):
-    flags = ["--encoder", "efficientnet_lite0", "--tasks", "multitask", "--augment", "turns", "crops", "mixup"]
+    flags = ["--encoder", "efficientnet_lite0", "--tasks", "multitask", "--augment", "flips", "crops", "mixup"]
     flags += [
         "--multitask-epochs",
         "2",

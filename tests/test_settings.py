@@ -116,7 +116,7 @@ def test_the_defaults_are_the_specifications():
         "segmentation": train.Recipe(25, 16, 1e-4, **plain),
         "multitask": train.Recipe(10, 16, 1e-4, **plain),
     }
-    assert config.RECIPE == "paper" and config.AUGMENT == ("turns",)
+    assert config.RECIPE == "paper" and config.AUGMENT == ("flips", "rotations")
 
 
 def test_flags_win_over_the_demo_and_the_demo_over_the_constants():
@@ -146,7 +146,7 @@ def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
         (["--image-sise", "128"], "Did you mean --image-size?"),
         (["--recipe", "weak"], "not weak"),
         (["--augment", "warp"], "not warp"),
-        (["--augment", "turns", "turns"], "AUGMENT names one twice: turns turns"),
+        (["--augment", "flips", "flips"], "AUGMENT names one twice: flips flips"),
         (["--ema", "1"], "EMA must lie in [0, 1), not 1.0"),
         (["--warm-up", "-0.1"], "WARM_UP must lie in [0, 1)"),
         (["--dropout", "1"], "DROPOUT must lie in [0, 1)"),

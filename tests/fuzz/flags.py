@@ -11,7 +11,7 @@ import settings
 
 VALUES = [
     *("0", "1", "-1", "7", "0.5", "1e30", "1e-400", "inf", "nan", "-0.0", "99999999999999999999", "0x10", "1_000"),
-    *("yes", "cpu", "turns", "auto", "classification", "data/../data", "\u0661", "\udcff", "--", "-", "", " "),
+    *("yes", "cpu", "flips", "auto", "classification", "data/../data", "\u0661", "\udcff", "--", "-", "", " "),
 ]
 
 
