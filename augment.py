@@ -82,7 +82,8 @@ def mix(batch: dict[str, Tensor], weight: Tensor, n_classes: int) -> dict[str, T
     """
     for name in (name for name in batch if name.startswith("has_")):
         weight = torch.where(batch[name] & batch[name].flip(0), weight, 1.0)
-    mixed = batch | {"label": F.one_hot(batch["label"].clamp(min=0), n_classes).float()}  # (N, K)
+    label = batch["label"]
+    mixed = batch | {"label": label if label.ndim == 2 else F.one_hot(label.clamp(min=0), n_classes).float()}  # (N, K)
     for name in (name for name in batch if not name.startswith("has_")):
         own = weight.view(-1, *[1] * (mixed[name].ndim - 1))
         mixed[name] = torch.lerp(mixed[name].flip(0), mixed[name], own)

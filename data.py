@@ -6,7 +6,7 @@ A batch is a dict, here and everywhere else (N images, K classes, H x W pixels):
 key        shape         dtype, range
 =========  ============  ==================================================================
 image      (N, 3, H, W)  float, (pixel / 255 - MEAN) / STD by channel, channels_last memory
-label      (N,)          int64 in [0, K), position among the table's classes; -1 for none; mixed: (N, K) float
+label      (N,)          int64 in [0, K), position among the table's classes; -1 for none; mixed or soft: (N, K) float
 mask       (N, 1, H, W)  float in {0, 1}; 0 for none; mixed: in [0, 1]
 <number>   (N,)          float, of each of `dataset.table.NUMBERS`; 0 for none
 has_<any>  (N,)          bool; only where some of the data set's images have no such target
@@ -27,6 +27,7 @@ from augment import AUGMENTS
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.images import read_image
+from dataset.soft import soft_targets
 from dataset.table import NUMBERS, SPLITS, targets
 
 Pixels = PixelFile | np.ndarray | torch.Tensor  # (n_rows, H, W, 4) uint8: red, green, blue, mask
@@ -79,7 +80,7 @@ class Batches:
     pixels : (n_rows, H, W, 4) uint8, from `decode_table` (then read ahead by a thread) or `to_device`, or an array.
     table : the rows to draw from, with columns ``row`` and ``label``; `dataset.table.targets` tells what each row has.
     batch_size : images a batch at most, over all processes; an epoch's batches are equal to within one image.
-    seed : shuffle and augment by it; None keeps the table's order, as evaluation needs.
+    seed : shuffle and augment by it, and use soft labels; None keeps the table's order, as evaluation needs.
     augment : names in `augment.AUGMENTS`, done in this order where images are shuffled.
     rank, n_ranks : this process and their number; each batch is dealt out among them.
 
@@ -114,6 +115,8 @@ class Batches:
         self.shares = {name: float(values.mean()) for name, values in known.items()}
         values = {name: table[name].to_numpy(np.float32) for name in NUMBERS if name in table}
         self.numbers = {name: torch.tensor(np.nan_to_num(of_rows)).to(device) for name, of_rows in values.items()}
+        soft = soft_targets(table) if seed is not None else None
+        self.label_targets = self.labels if soft is None else torch.from_numpy(np.nan_to_num(soft)).to(device)
         counts = torch.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
         self.frequencies = counts / counts.sum()
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
@@ -170,7 +173,7 @@ class Batches:
                 pixels = change(pixels, part[name])
             batch = {
                 "image": normalise(pixels[..., :3]),
-                "label": self.labels[part["order"]],
+                "label": self.label_targets[part["order"]],
                 "mask": pixels[..., 3].gt(0).float().unsqueeze(1),
                 **{name: values[part["order"]] for name, values in self.numbers.items()},
                 **{name: values[part["order"]] for name, values in self.has.items()},

@@ -55,6 +55,8 @@ SCHEDULE: str = "constant"  # of the learning rate: constant, cosine (to 0)
 WARM_UP: float = 0.0  # share of the steps in which the learning rate rises from 0
 EMA: float = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
 LABEL_LOSS: str = "cross-entropy"  # of diagnoses: cross-entropy; docs/extending.md adds others
+SOFT_LABELS: str = ""  # table of image and a probability per class, learned beside the diagnoses; "" for none
+SOFT_WEIGHT: float = 0.7  # share of the label that is taken from SOFT_LABELS
 MASK_LOSS: str = "bce"  # of outlines: bce, bce+dice
 ENCODER_LR_SCALE: float = 1.0  # share of the learning rate that the encoder learns with
 WEIGHT_DECAY: float = 0.0  # AdamW's
@@ -75,6 +77,7 @@ DEMO |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-
 RANGES = {
     **dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)"),
     "IMAGE_SIZE": "[32, 4096]",
+    "SOFT_WEIGHT": "[0, 1]",
     "LIMIT": "[0, inf)",
     "WEIGHT_DECAY": "[0, inf)",
     **dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)"),
@@ -151,6 +154,7 @@ from checkpoints.trained import Trained
 from dataset import splits, synthetic
 from dataset import table as tables
 from dataset.prepare import Prepared, Reading, Splitting, prepare, prepare_other
+from dataset.soft import add_soft_labels, file_hash
 from encoders import ENCODERS, blueprint
 from encoders.start import Start, imagenet_start
 from report import results, resume
@@ -249,7 +253,10 @@ def prepare_data(config: Config) -> Prepared:
     fractions = config.VAL_FRACTION, config.TEST_FRACTION, config.SPLIT_SEED
     splitting = Splitting(*fractions, by_lesion=config.GROUP_BY_LESION, join_duplicates=config.GROUP_DUPLICATES)
     places = config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR
-    return prepare(*places, reading_of(config), splitting, limit=config.LIMIT, say=machine.say)
+    data_set = prepare(*places, reading_of(config), splitting, limit=config.LIMIT, say=machine.say)
+    if config.SOFT_LABELS:
+        machine.say(add_soft_labels(data_set.table, config.SOFT_LABELS, config.SOFT_WEIGHT))
+    return data_set
 
 
 def identity(config: Config, task: str, environment: dict, shared: dict) -> dict:
@@ -257,6 +264,7 @@ def identity(config: Config, task: str, environment: dict, shared: dict) -> dict
     own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "encoder": config.ENCODER}
     own |= {"augment": " ".join(config.AUGMENT), "dropout": config.DROPOUT, "drop_path": config.DROP_PATH}
     own |= {name: environment[name] for name in ("precision", "processes")}
+    own |= {"soft_labels": file_hash(config.SOFT_LABELS), "soft_weight": config.SOFT_WEIGHT}
     return own | recipe_of(config, task)._asdict() | shared
 
 

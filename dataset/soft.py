@@ -1,0 +1,79 @@
+"""Soft labels: a table of class probabilities per image, learned beside the diagnoses.
+
+They come from a teacher, which should not have learned from the images that it labels, or from several raters.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dataset.classes import classes_of, positions_of
+
+PREFIX = "target_"  # begins the name of the table's column for a class
+
+
+def add_soft_labels(table: pd.DataFrame, path: str | Path, weight: float) -> str:
+    """Give the training images of a split table their label targets, one column per class; returns a summary.
+
+    The target is (1 - weight) * one-hot + weight * soft label, so that the cross-entropy of it is (1 - weight) *
+    cross-entropy + weight * KL divergence from the soft label, but for a constant (Hinton et al. 2015,
+    arXiv:1503.02531, at temperature 1). Images without a row, or without a diagnosis, keep what they have.
+
+    Parameters
+    ----------
+    path : CSV with a column ``image``, or predict.py's ``file``, and a column of probabilities per class.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : no such table; it lacks a class, names an image twice, holds other values than
+        probabilities that sum to 1, or names no training image.
+    """
+    classes = list(classes_of(table))
+    soft = _read(Path(path), classes)
+    is_learned = ((table["split"] == "train") & (positions_of(table) >= 0)).to_numpy()
+    targets = np.full((len(table), len(classes)), np.nan, np.float32)
+    targets[is_learned] = np.eye(len(classes), dtype=np.float32)[positions_of(table)[is_learned]]
+    known = soft.reindex(table["image"]).to_numpy(np.float32)
+    chosen = is_learned & ~np.isnan(known).any(axis=1)
+    if not chosen.any():
+        raise ValueError(f"{path} names no training image. Its column image must hold the names of the data's images.")
+    targets[chosen] = (1 - weight) * targets[chosen] + weight * known[chosen]
+    table[[PREFIX + name for name in classes]] = targets
+    n_unused = len(soft) - int(chosen.sum())
+    unused = f" {n_unused:,} rows are of no training image and are not used." if n_unused else ""
+    return f"Soft labels: {chosen.sum():,} of {is_learned.sum():,} training images have one, in {path}.{unused}"
+
+
+def soft_targets(table: pd.DataFrame) -> np.ndarray | None:
+    """The label targets (N, K) that `add_soft_labels` gave a table; None if it has none."""
+    columns = [PREFIX + name for name in classes_of(table)]
+    return table[columns].to_numpy(np.float32) if columns and set(columns) <= set(table) else None
+
+
+def file_hash(path: str | Path) -> str:
+    """Identifies a table of soft labels; "" for none."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12] if path else ""
+
+
+def _read(path: Path, classes: list[str]) -> pd.DataFrame:
+    """Probabilities by image name, one column per class."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no table of soft labels at {path}.")
+    try:
+        table = pd.read_csv(path, dtype={"image": str, "file": str}, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path} is no table that can be read: {error}.") from None
+    if "image" not in table and "file" in table:  # as predict.py writes it
+        table["image"] = table["file"].map(lambda file: os.path.splitext(os.path.basename(str(file)))[0])
+    if missing := [name for name in ["image", *classes] if name not in table]:
+        raise ValueError(f"{path} lacks the column {missing[0]}. It needs image and {', '.join(classes)}.")
+    soft = table.set_index("image")[classes].apply(pd.to_numeric, errors="coerce").dropna(how="all")
+    if soft.index.has_duplicates:
+        raise ValueError(f"{path} has {soft.index[soft.index.duplicated()][0]} twice.")
+    wrong = ~((soft >= 0).all(axis=1) & (soft.sum(axis=1) - 1).abs().le(0.02))
+    if wrong.any():
+        raise ValueError(f"{path}: the values of {soft.index[wrong][0]} are not probabilities that sum to 1.")
+    return soft.div(soft.sum(axis=1), axis=0)
