@@ -39,7 +39,7 @@ def test_every_flag_that_is_mentioned_exists(flag):
     known |= {
         settings.flag_of(name) for name in re.findall(r"^\+([A-Z_]+): ", README, re.MULTILINE)
     }  # a diff adds them
-    for place in ("predict.py", "app.py", "export.py", "tests/fuzz/__main__.py"):
+    for place in ("predict.py", "app.py", "export.py", "benchmarks/out_of_fold.py", "tests/fuzz/__main__.py"):
         known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', (ROOT / place).read_text(encoding="utf-8")))
     assert flag in known or flag.replace("--no-", "--") in known
 
@@ -84,4 +84,4 @@ def test_the_notebook_snippet_runs_after_the_demo(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{snippet}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"[A-Z]+ lesion: \d+% of the picture\n", done.stdout)
+    assert re.fullmatch(r"[A-Z]+ lesion: \d+% of the image\n", done.stdout)
