@@ -155,7 +155,7 @@ def test_of_two_files_with_diagnoses_the_one_counts_whose_images_are_there(fill)
 
 def test_folders_that_each_hold_folders_of_classes_are_not_guessed_between(fill):
     folder = fill(*(f"{place}/{name}/1.jpg" for place in ("ours", "theirs") for name in ("benign", "malignant")))
-    with pytest.raises(ValueError, match=r"hold one folder per class each\. Name one of them: --data-dir .*ours"):
+    with pytest.raises(ValueError, match=r"hold one folder per class each\. Pass one of them: --data-dir .*ours"):
         read_table(folder)
     assert len(read_table(folder / "ours")) == 2
 

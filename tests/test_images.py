@@ -246,7 +246,7 @@ def test_a_picture_of_one_value_is_left_out_with_the_reason(folder, value):
     folder.add("a")
     table, _ = decoded(folder.write())
     assert state_of(table, "blank")[0] == LEFT_OUT and state_of(table, "a")[0] == USED
-    assert state_of(table, "blank")[1].startswith("image: one value everywhere")
+    assert state_of(table, "blank")[1].startswith("image: single value everywhere")
 
 
 def deep_png(values):
@@ -263,7 +263,7 @@ def deep_png(values):
 
 def test_twelve_bits_of_colour_in_sixteen_are_not_read_as_black():
     values = np.random.default_rng(0).integers(0, 4096, (20, 30, 3))
-    with pytest.raises(ValueError, match="nearly black, as if of 12 bits stored in 16: save it with 8 bits"):
+    with pytest.raises(ValueError, match="nearly black, as if 12 bits were stored in 16: save it with 8 bits"):
         images.read_image(deep_png(values), 16)
     assert np.asarray(images.read_image(deep_png(values * 16), 16)).mean() > 100
 

@@ -216,7 +216,7 @@ def test_a_run_trains_on_the_datas_own_split_and_its_report_says_so(tmp_path, ca
     assert [splits[f"i{k}"] for k in range(N)] == parts_by_hand()
     page = (outputs / "report.html").read_text()
     assert "the data&#39;s own, by column split of t.csv" in page
-    assert "1 pictures that no row of t.csv names are not used" in page
+    assert "1 images that no row of t.csv names are not used" in page
 
 
 def test_a_split_file_and_lesions_of_names_with_their_folder_go_to_the_right_one_of_two(tmp_path):

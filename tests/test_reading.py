@@ -158,7 +158,7 @@ def test_a_mask_of_another_part_is_not_taken(put):
 )
 def test_parts_numbers_and_patients_are_no_classes_and_it_is_said_what_to_name(put, names):
     folder = put({f"{name}/{name}{k}.jpg": "photo" for name in names.split() for k in range(3)})
-    with pytest.raises((ValueError, FileNotFoundError), match=r"no diagnoses|not taken for classes"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"no diagnoses|not treated as classes"):
         read_table(folder)
 
 
@@ -176,7 +176,7 @@ def test_folders_called_class_0_and_class_1_are_classes(put):
 def test_folders_of_unknown_words_that_hold_the_same_names_are_asked_about(put):
     folder = put({f"{name}/{k}.jpg": "photo" for name in ("acne", "eczema") for k in range(3)})
     with pytest.raises(
-        ValueError, match=r"hold files of the same names, as images and their masks do.*--classes acne eczema"
+        ValueError, match=r"hold the same file names, like images and their masks.*--classes acne eczema"
     ):
         read_table(folder)
     assert len(read_table(folder, ("acne", "eczema"))) == 6
@@ -316,7 +316,7 @@ def test_dataverse_as_unpacked_is_read_from_the_metadata_without_suffix(put):
     layout = find(put(photos))
     assert layout.csv.name == "HAM10000_metadata" and len(layout.rows) == 6
     assert "ISIC2018_Task3_Test_GroundTruth.csv is not used: it names 3 images that are there" in layout.describe()
-    assert "3 pictures that no row of HAM10000_metadata names are not used" in layout.describe()
+    assert "3 images that no row of HAM10000_metadata names are not used" in layout.describe()
     table = read_table(layout)
     assert (table["status"] == USED).all() and list(table["lesion_id"]) == ["L0", "L0", "L1", "L1", "L2", "L2"]
 
@@ -360,7 +360,7 @@ def test_pictures_of_other_formats_and_those_that_no_row_names_are_counted(put):
         {"images/a.jpg": "photo", "images/b.jpg": "photo", "images/c.jpg": "photo", "images/d.heic": b"x", "t.csv": TWO}
     )
     said = find(folder).describe()
-    assert "1 pictures that no row of t.csv names are not used, in images/" in said and "1 .heic pictures" in said
+    assert "1 images that no row of t.csv names are not used, in images/" in said and "1 .heic images" in said
 
 
 def test_a_loop_of_links_ends_and_gives_each_picture_once(put):
@@ -387,7 +387,7 @@ def test_a_file_whose_name_is_no_utf_8_is_passed_over_and_counted(put):
     with open(odd, "wb") as file:
         file.write((folder / "images" / "a.jpg").read_bytes())
     layout = find(folder)
-    assert "1 pictures whose names are not UTF-8 (rename them)" in layout.describe()
+    assert "1 images whose names are not UTF-8 (rename them)" in layout.describe()
     assert [file.stem for file in layout.images] == ["a", "b"]
 
 
@@ -481,7 +481,7 @@ def test_a_flag_beside_a_diagnosis_is_no_class(put, flag):
 
 
 def test_pictures_of_kinds_that_are_not_read_are_named_where_nothing_else_is_there(put):
-    with pytest.raises(FileNotFoundError, match=r"2 \.heic pictures, a kind that is not read"):
+    with pytest.raises(FileNotFoundError, match=r"2 \.heic images, an unsupported format"):
         read_table(put({"images/a.heic": b"x", "images/b.heic": b"x"}))
 
 
@@ -500,5 +500,5 @@ def test_a_mask_beside_its_image_is_no_photograph_however_it_is_called(put, name
 def test_thumbnails_and_overlays_beside_their_images_are_counted_and_not_used(put):
     names = ("x.jpg", "x_overlay.png", "x_thumb.jpg", "y.jpg", "z_thumb.jpg")
     layout = find(put({f"images/{name}": "photo" for name in names} | {"t.csv": ["image,label", "x,mel", "y,nv"]}))
-    assert "Passed over: 2 superpixels and other pictures beside the images" in layout.describe()
-    assert {file.stem for file in layout.found.images} == {"x", "y", "z_thumb"}
+    assert "Skipped: 2 superpixels and other files beside the images" in layout.describe()
+    assert {file.stem for file in layout.contents.images} == {"x", "y", "z_thumb"}

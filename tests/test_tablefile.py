@@ -205,7 +205,7 @@ def test_a_packed_table_is_refused_or_named_beside_another(tmp_path, kind):
     with pytest.raises(ValueError, match=r"truth.*names images.*Save its table as truth\.csv"):
         find(tmp_path)
     (tmp_path / "truth.csv").write_text("image,label\nimg_a,mel\nimg_b,nv\n")
-    assert f"Passed over: 1 .{kind.split('.')[-1]} files, a kind that is not read" in find(tmp_path).describe()
+    assert f"Skipped: 1 .{kind.split('.')[-1]} files, an unsupported format" in find(tmp_path).describe()
 
 
 def test_a_second_truth_that_says_otherwise_is_named_and_one_that_says_the_same_is_not(photos):
