@@ -8,7 +8,16 @@ import numpy as np
 from PIL import Image
 
 from dataset.masks import decode_mask, reduced
-from dataset.opening import FORMATS, content_of, damage_is_said, eight_bit, opened, orientation_of, reason_of, upright
+from dataset.opening import (
+    FORMATS,
+    content_of,
+    damage_reported,
+    eight_bit,
+    opened,
+    orientation_of,
+    reason_of,
+    upright,
+)
 
 THUMBNAIL = 96  # pixels; side of the thumbnails that dataset/leakage.py compares
 NEARLY_BLACK = 15  # of 255; maximum of 12-bit values stored in 16 bits if only the upper 8 are read
@@ -60,7 +69,7 @@ def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.I
         if reduced_size not in decoded:
             decoded[reduced_size] = _read(image)
         whole, orientation = decoded[reduced_size]
-        with damage_is_said():
+        with damage_reported():
             resized.append(whole.resize(size, Image.Resampling.BILINEAR))
     return resized, own_size[::-1] if orientation >= 5 else own_size, orientation
 
@@ -68,10 +77,10 @@ def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.I
 def _read(picture: Image.Image) -> tuple[Image.Image, int]:
     """Upright RGB, and the EXIF orientation of the stored pixels."""
     is_deep = any(";16" in str(tile[3]) for tile in picture.tile)
-    with damage_is_said():
+    with damage_reported():
         picture.load()
     orientation = orientation_of(picture)
-    with damage_is_said():
+    with damage_reported():
         if picture.mode[0] in "IF":  # 16 bits and floats, which Pillow would clip
             picture = eight_bit(np.asarray(picture))
         if "transparency" in picture.info:

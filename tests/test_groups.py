@@ -88,7 +88,7 @@ def test_images_of_a_patient_are_pairs_and_those_of_none_are_not():
         ["b", "c", "same patient"],
     ]
     text = leakage.describe_pairs(pairs.assign(crosses=True, crosses_by_image=False))
-    assert "2 pairs are the same patient: 2 lie across the split" in text
+    assert "2 pairs of the same patient: 2 cross the split" in text
     assert "patient" not in leakage.describe_pairs(pairs[:1].assign(crosses=True, crosses_by_image=False))
 
 

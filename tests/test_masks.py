@@ -198,7 +198,7 @@ def test_where_most_masks_are_inverted_the_run_asks_and_obeys(folder, tmp_path):
     path = fill(folder, lambda k: disc().point(lambda value: 255 - value) if k else disc())
     with pytest.raises(ValueError, match=r"6 of 8 masks are lesion along all four borders.*pass --invert-masks"):
         made(path, Reading(), tmp_path / "cache")
-    with pytest.raises(ValueError, match="leave out --invert-masks"):
+    with pytest.raises(ValueError, match="omit --invert-masks"):
         made(fill(folder, lambda k: disc()), Reading(invert_masks=True), tmp_path / "cache")
 
 
