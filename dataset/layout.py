@@ -140,7 +140,7 @@ def _why_folders_count(source: Source, contents: Contents, wanted: Choice) -> st
         return "--classes names theirs" if is_of_folders else ""
     if len(of_table) < 2:
         return "it gives every image the same label"
-    if not source.there(Index(in_folders)):
+    if not source.existing(Index(in_folders)):
         return "it names no image in them"
     raise ValueError(
         f"{source.name} and the folders both name classes: {', '.join(of_table[:4])}, and {', '.join(known[:4])}. "

@@ -264,7 +264,7 @@ def test_a_column_of_zeros_and_ones_beside_details_is_no_diagnosis(tmp_path):
     folder = folder_of(tmp_path, ["L1,1", "L2,0"], "image,lesion_id,is_left")
     with pytest.raises(
         FileNotFoundError,
-        match=r"t.csv names images and no diagnoses; if one of its columns is_left does, call it label",
+        match=r"t.csv names images but no diagnoses\. If one of its columns is_left does, rename it to label",
     ):
         read_table(folder)
 

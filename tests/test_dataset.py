@@ -327,7 +327,7 @@ def test_check_takes_the_flags_of_a_run_and_its_advice_can_be_followed_as_printe
     folder.rows = [row for row in folder.rows if row[0] not in ("DF_2", "DF_3")]
     code, _, error = checked(capsys, folder.write().path)
     assert code == 2 and "Class DF" in error
-    advice = shlex.split(error.split("learn the other classes alone: ")[1].strip())
+    advice = shlex.split(error.split("learn only the other classes: ")[1].strip())
     assert advice[0] == "--classes" and checked(capsys, folder.path, *advice)[0] == 0
     code, printed, _ = checked(capsys, folder.path, "--classes", "malignant=MEL,BCC,AKIEC", "benign=NV,BKL,DF,VASC")
     assert code == 0 and "malignant is MEL and BCC and AKIEC" in printed
@@ -335,7 +335,7 @@ def test_check_takes_the_flags_of_a_run_and_its_advice_can_be_followed_as_printe
         "image,split\n" + "".join(f"{row[0]},{'train' if i % 3 else 'test'}\n" for i, row in enumerate(folder.rows))
     )
     code, printed, _ = checked(capsys, folder.path, "--classes", "NV", "MEL", "--split-file", tmp_path / "s.csv")
-    assert "Split: the data's own, by" in printed and "s.csv; val is cut from train" in printed
+    assert "Split: the data's own, by" in printed and "s.csv; val cut from train" in printed
 
 
 def test_check_follows_its_own_advice_on_masks_and_zeros(folder, capsys):

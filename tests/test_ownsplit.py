@@ -135,7 +135,7 @@ def test_what_a_split_lacks_is_cut_from_train_and_no_lesion_with_it(tmp_path, la
     assert (parts[[f"i{k}" for k in range(18, N)]] == own).all()
     assert set(parts[[f"i{k}" for k in range(18)]]) == {"train", lacking}
     assert prepared.table.groupby("lesion_id")["split"].nunique().max() == 1
-    assert f"{lacking} is cut from train" in said
+    assert f"{lacking} cut from train" in said
     assert (parts == lacking).sum() == 4  # a lesion of each of two classes, 0.15 of all images being 0.18 of these
 
 
@@ -195,8 +195,8 @@ def test_lesions_and_patients_across_a_given_split_are_counted(tmp_path):
     rows[0] = ("i0", "nv", "train", "L22", "P0")
     write(place / "t.csv", "image,label,split,lesion_id,patient_id", rows)
     _, said, prepared = made(place, tmp_path)
-    assert "1 of 22 lesions lie in several parts of it" in said and "5 of 5 patients lie in several parts of it" in said
-    assert "1 of 22 lesions lie in several parts of it: its scores are too good." in prepared.remarks
+    assert "1 of 22 lesions are in several parts of it" in said and "5 of 5 patients are in several parts of it" in said
+    assert "1 of 22 lesions are in several parts of it: scores are inflated." in prepared.remarks
     assert describe_own(prepared.table.assign(split="train"), prepared.table["split"], "x") == [
         "Split: the data's own, by x."
     ]

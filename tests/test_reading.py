@@ -313,7 +313,7 @@ def test_dataverse_as_unpacked_is_read_from_the_metadata_without_suffix(put):
     ]
     layout = find(put(photos))
     assert layout.csv.name == "HAM10000_metadata" and len(layout.rows) == 6
-    assert "ISIC2018_Task3_Test_GroundTruth.csv is not used: it names 3 images that are there" in layout.describe()
+    assert "ISIC2018_Task3_Test_GroundTruth.csv is not used: it names 3 images here that" in layout.describe()
     assert "3 images that no row of HAM10000_metadata names are not used" in layout.describe()
     table = read_table(layout)
     assert (table["status"] == USED).all() and list(table["lesion_id"]) == ["L0", "L0", "L1", "L1", "L2", "L2"]
@@ -371,7 +371,7 @@ def test_a_third_of_the_rows_out_for_one_reason_is_a_caution(put, tmp_path):
     rows = ["image,label", *(f"i{k},{'mel' if k % 2 else 'nv'}" for k in range(12))]
     folder = put({f"images/i{k}.jpg": "photo" for k in range(8)} | {"t.csv": rows})
     remarks = decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str).remarks
-    assert remarks == ["4 of 12 rows are not used, or not whole: image is missing."]
+    assert remarks == ["4 of 12 rows are not used, or only in part: image is missing."]
     (folder / "images" / "i8.jpg").write_bytes((folder / "images" / "i6.jpg").read_bytes())
     assert decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str).remarks == []
 

@@ -84,8 +84,8 @@ def test_the_same_file_with_two_diagnoses_is_counted(put, tmp_path, table):
     folder = put(files | ({"GroundTruth.csv": table} if table else {}))
     found = decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str)
     assert not (found.table["status"] == LEFT_OUT).any()
-    (said,) = [remark for remark in found.remarks if "byte by byte" in remark]
-    assert said.startswith("2 images are the same file") and "(e.g. b2, m0)" in said
+    (said,) = [remark for remark in found.remarks if "identical" in remark]
+    assert said.startswith("2 images are identical") and "(e.g. b2, m0)" in said
 
 
 # Names of masks
