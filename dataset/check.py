@@ -102,9 +102,9 @@ def _lesions(used: pd.DataFrame, folder: Path) -> str:
         f" Patient ids: {patients.nunique()}; images of one patient stay in one part." if len(patients) else ""
     )
     if len(known):
-        some = f" of {len(known)} of the {len(used)} images" if len(known) < len(used) else ""
+        part = f" of {len(known)} of the {len(used)} images" if len(known) < len(used) else ""
         return (
-            f"Lesion ids: yes{some}, {known.nunique()} lesions; images of one lesion stay in one part of the split."
+            f"Lesion ids: yes{part}, {known.nunique()} lesions; images of one lesion stay in one part of the split."
             f"{of_patients}"
         )
     if len(patients):

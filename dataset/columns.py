@@ -117,10 +117,10 @@ def with_image_column(rows: pd.DataFrame, images: Index | None = None) -> pd.Dat
     candidates = sorted((name for name in rows if squashed(name) in _IMAGE), key=lambda name: _IMAGE[squashed(name)])
     column = next(iter(candidates), "image")
     if images is not None:
-        some = rows.head(2000)
-        naming = [name for name in candidates if _n_named(some[name], images)]
-        naming.sort(key=lambda name: -len({named(cell).stem for cell in some[name]} & images.by_stem.keys()))
-        naming = naming or [name for name in rows if 2 * _n_named(some[name], images, name) >= max(1, len(some))]
+        head = rows.head(2000)
+        naming = [name for name in candidates if _n_named(head[name], images)]
+        naming.sort(key=lambda name: -len({named(cell).stem for cell in head[name]} & images.by_stem.keys()))
+        naming = naming or [name for name in rows if 2 * _n_named(head[name], images, name) >= max(1, len(head))]
         column = next(iter(naming), column)
     return rows.drop(columns="image" if column != "image" else [], errors="ignore").rename(columns={column: "image"})
 

@@ -93,7 +93,7 @@ def walk(folder: str | Path, skipped: Counter) -> Iterator[tuple[str, list[str]]
             continue
         if place != str(folder) and (mark := written_mark(place, names)):
             shown = Path(place).relative_to(folder).as_posix()
-            if n := sum(is_picture(name) for _, _, some in os.walk(place) for name in some):
+            if n := sum(is_picture(name) for _, _, inner in os.walk(place) for name in inner):
                 reason = f"images in {shown}/, which main.py or predict.py wrote (if not, rename {shown}/{mark})"
                 skipped[reason] += n
             folders.clear()
@@ -186,8 +186,8 @@ def _tables_in(place: str, names: list[str]) -> list[Path]:
 def _resolve_doubt(files: dict[str, list[File]]) -> None:
     """Tell images from masks by content: in folders with ambiguous names, and if there are only masks."""
     by_folder = itertools.groupby(files[DOUBT], lambda file: file.place)
-    for _, some in [(place, list(group)) for place, group in by_folder]:
-        files[MASK if are_drawn(some) else IMAGE] += some
+    for _, group in [(place, list(group)) for place, group in by_folder]:
+        files[MASK if are_drawn(group) else IMAGE] += group
     files[DOUBT] = []
     if files[IMAGE] or files[""]:
         return
@@ -224,13 +224,13 @@ def _sort_by_name(files: dict[str, list[File]]) -> tuple[list[File], list[File],
     stems = cache(lambda: {spell(file.stem) for role in (IMAGE, "") for file in files[role] for spell in spellings})
     masks, orphans, n_other = [as_mask(file) for file in files[MASK]], [], 0
     kept: dict[str, list[File]] = {IMAGE: [], "": []}
-    for role, some in kept.items():
+    for role, images_of_role in kept.items():
         weak: dict[tuple[str, str], list[File]] = {}
         for file in files[role]:
             images, word = mask_of(file.stem)
             is_there = bool(word) and any(spell(image) in stems() for image in images for spell in spellings)
             if not word or (word in WEAK_ENDINGS and not is_there):
-                some.append(file)
+                images_of_role.append(file)
             elif word.startswith("superpixel") or word in OTHER_ENDINGS:
                 n_other += 1
             elif word in WEAK_ENDINGS:
@@ -243,10 +243,10 @@ def _sort_by_name(files: dict[str, list[File]]) -> tuple[list[File], list[File],
             if are_drawn(doubtful):
                 masks += map(as_mask, doubtful)
             elif word in PHOTOGRAPH_ENDINGS:
-                some += doubtful
+                images_of_role += doubtful
             else:
                 n_other += len(doubtful)
-        some[:], more = _split_by_content(some)
+        images_of_role[:], more = _split_by_content(images_of_role)
         masks += more
     return kept[IMAGE], kept[""], masks, orphans, n_other
 

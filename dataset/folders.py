@@ -48,7 +48,7 @@ def class_folders(
     _refuse_several_sets(folder, named)
     remarks = _refuse_two_depths(named, codes, wanted)
     files, copies = _once(list(named), named)
-    _refuse_same_pictures(folder, files, named)
+    _refuse_same_images(folder, files, named)
     remarks += copies
     rows = pd.DataFrame({"image": unique_names(files)}, dtype=str)
     code = pd.Series([codes[named[file]] for file in files], dtype=object)
@@ -166,9 +166,9 @@ def refuse_pairs(folder: Path, contents: Contents) -> Contents:
         why = "hold the same file names, like images and their masks"
     else:
         why = "are numbered"
-    some = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     raise ValueError(
-        f"{folder} has no table of diagnoses, and its folders {some} {why}, so they are not treated as classes. "
+        f"{folder} has no table of diagnoses, and its folders {shown} {why}, so they are not treated as classes. "
         f"Expected GroundTruth.csv, or one folder per class. If they are classes, pass {as_flag(names[:6])}"
     )
 
@@ -189,7 +189,7 @@ def _refuse_several_sets(folder: Path, named: dict[File, str]) -> None:
         )
 
 
-def _refuse_same_pictures(folder: Path, files: Sequence[File], named: dict[File, str]) -> None:
+def _refuse_same_images(folder: Path, files: Sequence[File], named: dict[File, str]) -> None:
     """Raises ValueError if two folder trees hold the same images of one part, or images and their masks."""
     trees: dict[tuple[str, ...], int] = Counter()
     first: dict[tuple[str, str], File] = {}

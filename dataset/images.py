@@ -74,18 +74,18 @@ def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.I
     return resized, own_size[::-1] if orientation >= 5 else own_size, orientation
 
 
-def _read(picture: Image.Image) -> tuple[Image.Image, int]:
+def _read(image: Image.Image) -> tuple[Image.Image, int]:
     """Upright RGB, and the EXIF orientation of the stored pixels."""
-    is_deep = any(";16" in str(tile[3]) for tile in picture.tile)
+    is_deep = any(";16" in str(tile[3]) for tile in image.tile)
     with damage_reported():
-        picture.load()
-    orientation = orientation_of(picture)
+        image.load()
+    orientation = orientation_of(image)
     with damage_reported():
-        if picture.mode[0] in "IF":  # 16 bits and floats, which Pillow would clip
-            picture = eight_bit(np.asarray(picture))
-        if "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-        rgb = picture.convert("RGB")
+        if image.mode[0] in "IF":  # 16 bits and floats, which Pillow would clip
+            image = eight_bit(np.asarray(image))
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        rgb = image.convert("RGB")
     _refuse_blank(rgb, is_deep)
     return upright(rgb, orientation), orientation
 

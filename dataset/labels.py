@@ -68,9 +68,9 @@ def read_labels(rows: pd.DataFrame, path: Path, zeros: str = "") -> list[Labels]
     return plausible or distinct
 
 
-def _adds_nothing(reading: Labels, known: Labels) -> bool:
-    """Whether a reading repeats a known one: the same classes, or numbers for them."""
-    return reading.code.equals(known.code) or (_is_coded(reading) and _same_groups(reading, known))
+def _adds_nothing(reading: Labels, other: Labels) -> bool:
+    """Whether a reading repeats another one: the same classes, or numbers for them."""
+    return reading.code.equals(other.code) or (_is_coded(reading) and _same_groups(reading, other))
 
 
 def _is_coded(reading: Labels) -> bool:
@@ -252,6 +252,6 @@ def from_known_words(values: pd.Series, name: str) -> Labels | None:
     """The diagnoses in a column of any name if the vocabulary knows most of its cells."""
     filled = values[values != ""]
     is_word: Callable[[str], bool] = lambda text: is_no_diagnosis(text) or is_known(code_of(text))  # noqa: E731
-    known = filled.map({text: is_word(text) for text in filled.unique()})
-    reading = from_column(values, name) if len(filled) and known.mean() >= 0.8 else None
+    is_known_word = filled.map({text: is_word(text) for text in filled.unique()})
+    reading = from_column(values, name) if len(filled) and is_known_word.mean() >= 0.8 else None
     return reading if reading and any(map(is_known, reading.classes)) else None

@@ -216,20 +216,20 @@ def _files_of(folder: Path, source: Source, contents: Contents) -> tuple[list[Fi
     if not all(candidates):  # a file named as a mask is an image if the table says so
         beside = [mask.file for mask in contents.masks if role_of(mask.file.place) != MASK]
         mask_named = {file.stem: [file] for file in [*contents.orphans, *beside]}
-        candidates = [some or mask_named.get(image_name(cell), []) for some, cell in zip(candidates, cells)]
+        candidates = [files or mask_named.get(image_name(cell), []) for files, cell in zip(candidates, cells)]
     parts = source.parts if source.parts is not None else [source.part] * len(cells)
     files, doubtful, elsewhere = [], {}, []
-    for cell, some, part in zip(cells, candidates, parts):
-        if len(some) == 1 and part and some[0].part not in ("", part):  # if numbering restarts, it is another image
-            elsewhere.append(some[0].shown)
-            some = []
-        if len(some) > 1:
+    for cell, matches, part in zip(cells, candidates, parts):
+        if len(matches) == 1 and part and matches[0].part not in ("", part):  # another image if numbering restarts
+            elsewhere.append(matches[0].shown)
+            matches = []
+        if len(matches) > 1:
             if source.parts is not None:
-                some = [file for file in some if file.part == part] or some
-            some = nearest(some, source.path.relative_to(folder).parts[:-1])
-            if one_of(some) is None:
-                doubtful[cell] = some
-        files.append(some[0] if some else None)
+                matches = [file for file in matches if file.part == part] or matches
+            matches = nearest(matches, source.path.relative_to(folder).parts[:-1])
+            if one_of(matches) is None:
+                doubtful[cell] = matches
+        files.append(matches[0] if matches else None)
     remedy = "Add the folder to the names in the table, as in train/000.jpg, or keep only one."
     refuse_two_places(doubtful, "name", remedy, f" of {len(set(cells)):,} in {source.path.name}")
     if not elsewhere:

@@ -111,26 +111,29 @@ def merge_lesions(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
     return pd.Series(first[code], index=table.index)
 
 
-def overlap(other: pd.DataFrame, other_thumbnails, known: pd.DataFrame, known_thumbnails) -> pd.Series:
+def overlap(other: pd.DataFrame, other_thumbnails, training: pd.DataFrame, training_thumbnails) -> pd.Series:
     """Which images of another data set overlap with the training data.
 
     Parameters
     ----------
-    other, known : rows with the columns image, lesion_id, lesion_known, digest and row.
+    other, training : rows with the columns image, lesion_id, lesion_known, digest and row.
 
     Returns
     -------
     By the index of `other`: the first of "same lesion", "same file" and "same picture" that applies, or "". A lesion id
     counts only if it is more than a number, which any data set may use.
     """
-    lesions = known.loc[known["lesion_known"], "lesion_id"]
+    lesions = training.loc[training["lesion_known"], "lesion_id"]
     is_specific = other["lesion_id"].astype(str).str.contains(r"[^\W\d_][^/]*$")
     reason = pd.Series("", index=other.index)
-    with Fingerprints(other_thumbnails, other["row"]) as theirs, Fingerprints(known_thumbnails, known["row"]) as ours:
-        pictures = {a for a, _, _ in _near(theirs, ours, NEAR)}
+    with (
+        Fingerprints(other_thumbnails, other["row"]) as theirs,
+        Fingerprints(training_thumbnails, training["row"]) as ours,
+    ):
+        near = {a for a, _, _ in _near(theirs, ours, NEAR)}
     matches = {
-        "same picture": [position in pictures for position in range(len(other))],
-        "same file": other["digest"].isin(known["digest"]),
+        "same picture": [position in near for position in range(len(other))],
+        "same file": other["digest"].isin(training["digest"]),
         "same lesion": other["lesion_known"] & is_specific & other["lesion_id"].isin(lesions),
     }
     for name, members in matches.items():

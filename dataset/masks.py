@@ -38,13 +38,13 @@ def decode_mask(
     ------
     ValueError : not an image, a photograph, or another aspect ratio than its image.
     """
-    picture, _ = opened(content)
+    image, _ = opened(content)
     with damage_reported():
-        picture.load()
-    own_orientation = orientation_of(picture)
+        image.load()
+    own_orientation = orientation_of(image)
     with damage_reported():
-        gray = upright(_gray(picture), own_orientation)
-    if _is_photograph(picture):
+        gray = upright(_gray(image), own_orientation)
+    if _is_photograph(image):
         raise ValueError("mask is a photograph")
     notes = []
     if orientation != 1 and own_orientation == 1:
@@ -134,41 +134,41 @@ def _fills_borders(mask: Image.Image) -> bool:
     return all(np.asarray(mask.crop(line)).mean() >= BORDERED * 255 for line in lines)
 
 
-def _is_photograph(picture: Image.Image) -> bool:
+def _is_photograph(image: Image.Image) -> bool:
     """Whether most of an image is coloured, in hundreds of colours."""
-    if picture.mode not in ("RGB", "CMYK", "YCbCr", "LAB", "HSV"):
+    if image.mode not in ("RGB", "CMYK", "YCbCr", "LAB", "HSV"):
         return False
-    small = np.asarray(picture.convert("RGB").resize((64, 64), Image.Resampling.NEAREST)).reshape(-1, 3).astype(int)
+    small = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.NEAREST)).reshape(-1, 3).astype(int)
     is_coloured = np.ptp(small, axis=1) > 16
     return is_coloured.mean() > 0.6 and (small.max(axis=1) < 16).mean() < 0.2 and len(np.unique(small, axis=0)) > 100
 
 
-def _gray(picture: Image.Image) -> Image.Image:
+def _gray(image: Image.Image) -> Image.Image:
     """A mask as 8-bit gray, from its alpha channel, palette indices or colours, whichever holds the shape."""
-    if picture.mode[0] in "IF":
-        return _gray_of_any_range(np.asarray(picture))
-    if picture.mode == "P" and _has_void(_values(picture)):
-        return Image.fromarray(np.asarray(picture))
-    if ("A" in picture.mode or "transparency" in picture.info) and (alpha := _telling_alpha(picture)):
+    if image.mode[0] in "IF":
+        return _gray_of_any_range(np.asarray(image))
+    if image.mode == "P" and _has_void(_values(image)):
+        return Image.fromarray(np.asarray(image))
+    if ("A" in image.mode or "transparency" in image.info) and (alpha := _telling_alpha(image)):
         return alpha
-    if picture.mode == "L":
-        return picture
-    colours = picture.convert("RGB")
+    if image.mode == "L":
+        return image
+    colours = image.convert("RGB")
     gray = colours.convert("L")
-    if picture.mode == "P" and _hides_numbers(picture, gray):
-        return Image.fromarray(np.asarray(picture))
+    if image.mode == "P" and _hides_numbers(image, gray):
+        return Image.fromarray(np.asarray(image))
     return gray if _varies(gray) or not _varies(colours) else _by_colour(np.asarray(colours))
 
 
-def _telling_alpha(picture: Image.Image) -> Image.Image | None:
+def _telling_alpha(image: Image.Image) -> Image.Image | None:
     """The alpha channel if nothing else varies, or if it cuts a drawing out of a uniform background."""
-    picture = picture.convert("RGBA")
-    alpha = picture.getchannel("A")
+    image = image.convert("RGBA")
+    alpha = image.getchannel("A")
     low, high = alpha.getextrema()
     if low == high:
         return None
-    colours, opacity = np.asarray(picture.convert("RGB")), np.asarray(alpha)
-    if not _varies(picture.convert("RGB")):
+    colours, opacity = np.asarray(image.convert("RGB")), np.asarray(alpha)
+    if not _varies(image.convert("RGB")):
         return alpha
     ground, drawn = colours[opacity == 0], colours[opacity == high]
     if not len(ground) or (ground != ground[0]).any():
@@ -178,12 +178,12 @@ def _telling_alpha(picture: Image.Image) -> Image.Image | None:
     return None if is_ground.any() or is_whole else alpha
 
 
-def _hides_numbers(picture: Image.Image, gray: Image.Image) -> bool:
+def _hides_numbers(image: Image.Image, gray: Image.Image) -> bool:
     """Whether a palette shows several indices of an index mask as one gray, and the lowest index is darkest."""
-    numbers = _values(picture)
+    numbers = _values(image)
     if not len(_values(gray)) < len(numbers) <= FEW:
         return False
-    return int(np.asarray(gray)[np.asarray(picture) == numbers[0]][0]) == gray.getextrema()[0]
+    return int(np.asarray(gray)[np.asarray(image) == numbers[0]][0]) == gray.getextrema()[0]
 
 
 def _by_colour(colours: np.ndarray) -> Image.Image:
@@ -193,8 +193,8 @@ def _by_colour(colours: np.ndarray) -> Image.Image:
     return Image.fromarray(brightest if np.ptp(brightest) else 255 * differs.astype(np.uint8))
 
 
-def _varies(picture: Image.Image) -> bool:
-    return any(low < high for low, high in np.reshape(picture.getextrema(), (-1, 2)))
+def _varies(image: Image.Image) -> bool:
+    return any(low < high for low, high in np.reshape(image.getextrema(), (-1, 2)))
 
 
 def _gray_of_any_range(values: np.ndarray) -> Image.Image:
@@ -218,12 +218,12 @@ def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
 def is_drawn(path: str | Path) -> bool:
     """Whether a file looks like a mask: few gray values, or mostly black and white; False if unreadable."""
     try:
-        picture = Image.open(path, formats=FORMATS)
-        if picture.width * picture.height > MAX_PIXELS:
+        image = Image.open(path, formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
             return False
-        if picture.mode[0] in "IF":
-            picture = eight_bit(np.asarray(picture))
-        small = picture.convert("RGB").resize((64, 64), Image.Resampling.NEAREST)
+        if image.mode[0] in "IF":
+            image = eight_bit(np.asarray(image))
+        small = image.convert("RGB").resize((64, 64), Image.Resampling.NEAREST)
     except Exception:  # a damaged file can raise almost anything
         return False
     values = np.asarray(small).reshape(-1, 3).astype(int)

@@ -156,8 +156,8 @@ def _code_of(folders: tuple[str, ...]) -> str:
 def _shared(a: Sequence[str], b: Sequence[str]) -> int:
     """Number of leading entries that two lists share."""
     n = 0
-    for one, other in zip(a, b):
-        if one.casefold() != other.casefold():
+    for entry, other in zip(a, b):
+        if entry.casefold() != other.casefold():
             break
         n += 1
     return n

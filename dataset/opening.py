@@ -61,29 +61,29 @@ def opened(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.I
     if not content:
         raise ValueError("file is empty")
     with damage_reported():
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
-        own_size = picture.size
-        if picture.width * picture.height > MAX_PIXELS:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        own_size = image.size
+        if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
-    if picture.info.get("compression") in FAX:
+    if image.info.get("compression") in FAX:
         raise ValueError("fax compression is not supported: a damaged file decodes differently each time")
     if size:
         with damage_reported():
-            picture.draft(None, size)  # JPEG decoding at a fraction of the size, at least as large as requested
-    return picture, own_size
+            image.draft(None, size)  # JPEG decoding at a fraction of the size, at least as large as requested
+    return image, own_size
 
 
-def orientation_of(picture: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """EXIF orientation of the stored pixels, 1 to 8; 1 (upright) if it is missing or damaged."""
     try:
-        orientation = picture.getexif().get(ORIENTATION, 1)
+        orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged block can raise almost anything; the pixels may be intact
         return 1
     return orientation if isinstance(orientation, int) and orientation in TURNS else 1
 
 
-def upright(picture: Image.Image, orientation: int) -> Image.Image:
-    return picture if orientation == 1 else picture.transpose(TURNS[orientation])
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(TURNS[orientation])
 
 
 def eight_bit(values: np.ndarray) -> Image.Image:

@@ -151,9 +151,9 @@ def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool, p
 
 def heads_in_all_parts(table: pd.DataFrame) -> pd.Series:
     """Whether each part of the split has targets for label and mask; labels need two classes."""
-    known = targets(table).groupby(table["split"]).any().reindex(SPLITS, fill_value=False).all()
-    known["label"] &= len(classes_of(table)) > 1
-    return known
+    is_complete = targets(table).groupby(table["split"]).any().reindex(SPLITS, fill_value=False).all()
+    is_complete["label"] &= len(classes_of(table)) > 1
+    return is_complete
 
 
 def n_leaked(table: pd.DataFrame, split: pd.Series) -> int:

@@ -526,8 +526,8 @@ WRONG = {
             "an unknown lesion is its image's name",
         ),
         (
-            'known.loc[known["lesion_known"], "lesion_id"]',
-            'known["lesion_id"]',
+            'training.loc[training["lesion_known"], "lesion_id"]',
+            'training["lesion_id"]',
             "unknown lesions learned from are known",
         ),
         ("chosen = similarity >= threshold", "chosen = similarity <= threshold", "what is unlike is near"),
@@ -545,10 +545,10 @@ WRONG = {
     "dataset/opening.py": (
         ("6: Image.Transpose.ROTATE_270", "6: Image.Transpose.ROTATE_90", "EXIF 6 turned the other way"),
         ("5: Image.Transpose.TRANSPOSE", "5: Image.Transpose.TRANSVERSE", "EXIF 5 flipped along the other diagonal"),
-        ("if picture.width * picture.height > MAX_PIXELS:", "if picture.width > MAX_PIXELS:", "bombs are tall"),
+        ("if image.width * image.height > MAX_PIXELS:", "if image.width > MAX_PIXELS:", "bombs are tall"),
         (
-            "return picture if orientation == 1 else picture.transpose(TURNS[orientation])",
-            "return picture",
+            "return image if orientation == 1 else image.transpose(TURNS[orientation])",
+            "return image",
             "EXIF is ignored",
         ),
     ),
