@@ -23,7 +23,7 @@ from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 from machine import map_ahead, write_file
 
 CACHE_VERSION = 8  # raise when decoding changes
-DECODED_AHEAD = 128  # images that may wait to be written
+DECODED_AHEAD = 128  # maximum number of decoded images waiting to be written
 CHECKED_WHOLE = 100_000_000  # bytes; smaller pixel files are checked against their CRCs whenever they are opened
 N_CHECKED = 200  # images of a larger file that are checked instead
 VERDICT = {"row": int, "image_error": str, "mask_error": str, "note": str, "crc": int, "thumbnail_crc": int}

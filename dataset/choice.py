@@ -33,13 +33,13 @@ class Choice(NamedTuple):
         """
         members: dict[str, tuple[str, ...]] = {}
         for text in texts:
-            name, of = _parsed(text)
-            if not name or not all(of):
+            name, codes = _parsed(text)
+            if not name or not all(codes):
                 raise ValueError(f"--classes {shlex.quote(text)}: expected a class, or NAME=CLASS,CLASS.")
             if name in members:
                 raise ValueError(f"A class is named twice: {name}.")
-            members[name] = of
-        keys = [key_of(member) for of in members.values() for member in of]
+            members[name] = codes
+        keys = [key_of(code) for codes in members.values() for code in codes]
         if twice := {key for key in keys if keys.count(key) > 1}:
             raise ValueError(f"A class is named twice: {', '.join(sorted(twice))} is part of several classes.")
         return cls(members)
@@ -66,13 +66,15 @@ class Choice(NamedTuple):
         own = {key_of(code): code for code in labels.classes}
         # A class that exists already needs no mapping: another data set often uses the model's class names.
         new = {own[key_of(name)]: name for name in self.members if key_of(name) in own and not complete}
-        new |= {own[key_of(code)]: name for name, of in self.members.items() for code in of if key_of(code) in own}
+        new |= {
+            own[key_of(code)]: name for name, codes in self.members.items() for code in codes if key_of(code) in own
+        }
         available = ", ".join(map(quoted, labels.classes)) or "none"
         if complete and (missing := [name for name in self.members if name not in new.values()]):
             raise ValueError(f"{where} has no class {', '.join(missing)}; its classes are {available}.")
         lost = [code for code in self.wanted() if key_of(code) not in own]
         remarks = [f"--classes names {', '.join(lost)}, which {where} does not have."] if lost and complete else []
-        merged = [f"{name} is {' and '.join(of)}" for name, of in self.members.items() if of != (name,)]
+        merged = [f"{name} is {' and '.join(codes)}" for name, codes in self.members.items() if codes != (name,)]
         remarks += [f"--classes: {'; '.join(merged)}."] if merged else []
         # A class of the data with the same name as a class made of others does not belong to it.
         shadowed = labels.code.isin(self.names) & ~labels.code.isin(new)
@@ -110,5 +112,5 @@ def as_flag(texts: Sequence[str]) -> str:
 
 
 def _is_map(text: str) -> bool:
-    name, of = _parsed(text)
-    return len(of) > 1 and name == of[0]
+    name, codes = _parsed(text)
+    return len(codes) > 1 and name == codes[0]

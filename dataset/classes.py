@@ -55,7 +55,7 @@ VOCABULARY = (
 )  # fmt: skip
 NAMES = {code: name for code, name, _, _ in VOCABULARY}
 _KINDS = {code: kind for code, _, kind, _ in VOCABULARY}
-NOTHING_KNOWN = frozenset(  # cells that mean no diagnosis
+NO_DIAGNOSIS = frozenset(  # cells that mean no diagnosis
     [
         "unk",
         "unknown",
@@ -97,14 +97,14 @@ NOTHING_KNOWN = frozenset(  # cells that mean no diagnosis
     "no diagnosis",
     "no label",
 }
-_SIGNS = re.compile(r"melanoma|carcinoma|malignan|maligna\b|sarcoma|lymphoma|metasta|cancer|bowen")
-_ILL = r"(?:malignant )?(?:melanoma|carcinoma|maligna|sarcoma|lymphoma|metasta|cancer|bowen)\w*"
+_MALIGNANT = re.compile(r"melanoma|carcinoma|malignan|maligna\b|sarcoma|lymphoma|metasta|cancer|bowen")
+_DISEASE = r"(?:malignant )?(?:melanoma|carcinoma|maligna|sarcoma|lymphoma|metasta|cancer|bowen)\w*"
 _ANY = r"(?:(?:invasive|residual|recurrent|basal cell|squamous cell|skin) )*"
 _DENIED = re.compile(
-    rf"\b(?:non|not|pre)\s*(?:melanoma|maligna|cancer|carcinoma)\w*|\b(?:no|without)\s*{_ANY}{_ILL}"
+    rf"\b(?:non|not|pre)\s*(?:melanoma|maligna|cancer|carcinoma)\w*|\b(?:no|without)\s*{_ANY}{_DISEASE}"
     r"|\b(?:(?:no|without) (?:evidence|signs?) of|(?:negative|no evidence) for|free of|ruled? out|r o|excludes?) "
-    rf"{_ANY}{_ILL}"
-    rf"|\b{_ANY}{_ILL}(?: in situ)? (?:excluded|ruled out|absent|negative|no)$"
+    rf"{_ANY}{_DISEASE}"
+    rf"|\b{_ANY}{_DISEASE}(?: in situ)? (?:excluded|ruled out|absent|negative|no)$"
 )
 _SIGN = re.compile(r"(?<=\w)[\s_(\[]*([+\-\u2212\u2013])[\s)\]]*$")  # after a word: positive, negative
 _OPPOSITES = {"malignant": "benign", "benign": "malignant"}
@@ -142,7 +142,7 @@ def is_no_diagnosis(text: str) -> bool:
     (True, True, False, False)
     """
     text = text.strip().lower()
-    return text in NOTHING_KNOWN or re.sub(r"[\s_]+", " ", text) in NOTHING_KNOWN
+    return text in NO_DIAGNOSIS or re.sub(r"[\s_]+", " ", text) in NO_DIAGNOSIS
 
 
 def code_of(spelling: str) -> str:
@@ -192,7 +192,7 @@ def name_of(code: str) -> str:
 
 def is_known(code: str) -> bool:
     """Whether the malignancy of a class is known."""
-    return code in NAMES or is_malignant(code) or _said(code) != key_of(code)
+    return code in NAMES or is_malignant(code) or _asserted(code) != key_of(code)
 
 
 def is_diagnosis(code: str) -> bool:
@@ -202,15 +202,15 @@ def is_diagnosis(code: str) -> bool:
 
 def is_melanoma(code: str) -> bool:
     """Whether a class is melanoma of any stage: "MEL", "melanoma in situ", "Melanoma (less than 0_76 mm)"."""
-    return _KINDS.get(code) == MELANOMA or ("melanoma" in _said(code) and code not in NAMES)
+    return _KINDS.get(code) == MELANOMA or ("melanoma" in _asserted(code) and code not in NAMES)
 
 
 def is_malignant(code: str) -> bool:
     """Whether a class is malignant, by the vocabulary or by a word in its name."""
-    return _KINDS[code] in (MELANOMA, MALIGNANT) if code in NAMES else bool(_SIGNS.search(_said(code)))
+    return _KINDS[code] in (MELANOMA, MALIGNANT) if code in NAMES else bool(_MALIGNANT.search(_asserted(code)))
 
 
-def _said(code: str) -> str:
+def _asserted(code: str) -> str:
     """The key of a class without its negated words; "" for a benign or negated class."""
     key = _DENIED.sub("", key_of(code))
     return "" if key.startswith(("benign", "not ")) or key.endswith("-") else key
@@ -248,10 +248,11 @@ def describe_unknown(classes: Sequence[str]) -> str:
     if not unknown:
         return ""
     some = ", ".join(map(quoted, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-    ill = [code for code in classes if is_malignant(code) or code == unknown[-1]]
-    parts = {"malignant": ill, "benign": [code for code in classes if code not in ill]}
+    malignant = [code for code in classes if is_malignant(code) or code == unknown[-1]]
+    parts = {"malignant": malignant, "benign": [code for code in classes if code not in malignant]}
     if not parts["benign"]:  # a single class cannot be learned
-        parts = {f"malignant {ill.pop(ill.index(unknown[-1]))}": [unknown[-1]]} | {code: [code] for code in ill}
+        malignant.remove(unknown[-1])
+        parts = {f"malignant {unknown[-1]}": [unknown[-1]]} | {code: [code] for code in malignant}
     example = shlex.join(f"{quoted(name)}={','.join(map(quoted, codes))}" for name, codes in parts.items())
     return (
         f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold; map it, as "

@@ -53,7 +53,7 @@ def class_folders(
     rows = pd.DataFrame({"image": unique_names(files)}, dtype=str)
     code = pd.Series([codes[named[file]] for file in files], dtype=object)
     code, reason = code.mask(code.map(is_no_diagnosis), ""), pd.Series("", index=code.index)
-    reason = reason.mask(code == "", "labelled by its folder as no diagnosis")
+    reason = reason.mask(code == "", "labelled by its folder, which is not a diagnosis")
     classes = in_order(set(code) - {""})
     if strays:
         remarks.append(f"Folders not treated as classes: {', '.join(sorted(strays)[:6])}.")

@@ -245,7 +245,7 @@ def from_column(values: pd.Series, name: str) -> Labels | None:
 
 
 def _no_diagnosis(word: str) -> str:
-    return f"labelled {word}, which is no diagnosis"
+    return f"labelled {word}, which is not a diagnosis"
 
 
 def from_known_words(values: pd.Series, name: str) -> Labels | None:

@@ -137,7 +137,7 @@ def _why_folders_count(source: Source, contents: Contents, wanted: Choice) -> st
         return ""
     if chosen := set(map(key_of, wanted.wanted())):
         is_of_folders = chosen & set(map(key_of, known)) and not chosen & set(map(key_of, of_table))
-        return "--classes names theirs" if is_of_folders else ""
+        return "--classes selects them" if is_of_folders else ""
     if len(of_table) < 2:
         return "it gives every image the same label"
     if not source.existing(Index(in_folders)):

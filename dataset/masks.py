@@ -51,7 +51,7 @@ def decode_mask(
         if orientation >= 5 and not same_aspect(gray.size, image_size):
             gray = upright(gray, orientation)
         elif orientation < 5 or same_aspect(gray.size, gray.size[::-1]):
-            notes.append("image is turned by EXIF, and its mask may have been drawn before")
+            notes.append("image is rotated by EXIF, and its mask may not be")
     if STRETCHED not in how and not same_aspect(gray.size, image_size):
         raise ValueError(f"mask is {gray.width}x{gray.height}, image {image_size[0]}x{image_size[1]}")
     if _is_noisy(gray):

@@ -173,8 +173,8 @@ def _of_file(path: Path, layout: Layout) -> Own:
         raise ValueError(f"--split-file {path} has different splits, in {columns}. Remove one of these columns.")
     own = _by_name(valid[0]._replace(where=str(path)), rows["image"], layout)
     if not _is_split(own):
-        counts = ", ".join(f"{(own.parts == part).sum()} of {part}" for part in SPLITS)
+        counts = ", ".join(f"{part} {(own.parts == part).sum()}" for part in SPLITS)
         raise ValueError(
-            f"--split-file {path} assigns {counts} of the images. Expected some in train and in another part."
+            f"--split-file {path} gives the image counts {counts}. Expected some in train and in another part."
         )
     return own

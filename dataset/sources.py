@@ -67,7 +67,7 @@ def choose_source(
     ------
     ValueError : a table that seems to hold diagnoses is unreadable, or several tables remain. Names them.
     """
-    tables, broken, strangers = _read_all(folder, paths, images, zeros)
+    tables, broken, unrelated = _read_all(folder, paths, images, zeros)
     at_top = [path for path in (*broken, *(table.path for table in tables)) if _is_top_truth(path, folder)]
     if at_top:
         if at_top[0] in broken:
@@ -76,14 +76,14 @@ def choose_source(
         others = [table for table in tables if table is not source]
         differing = [table for table in others if table.has_diagnoses() and not _agree(table, source)]
         unused = [_describe_unused(table, source, images) for table in differing]
-        return source, others, _describe_unread(broken, strangers) + unused
+        return source, others, _describe_unread(broken, unrelated) + unused
     if serious := [error for error, is_serious in broken.values() if is_serious]:
         raise serious[0]
     candidates = [table for table in tables if "image" in table.rows and table.has_diagnoses()]
     if not candidates:
         _refuse_lists(folder, tables)
     others = [table for table in tables if table not in candidates]
-    remarks = _describe_unread(broken, strangers)
+    remarks = _describe_unread(broken, unrelated)
     useful = [
         table
         for table in others
@@ -109,12 +109,12 @@ def _read_all(
     folder: Path, paths: Sequence[Path], images: Index, zeros: str
 ) -> tuple[list[Source], dict[Path, tuple[ValueError, bool]], list[str]]:
     """Tables that name images; unreadable tables, and whether they seem to hold diagnoses; other tables."""
-    tables, broken, strangers = [], {}, []
+    tables, broken, unrelated = [], {}, []
     for path in paths:
         lines, is_sure = peek(path), path.name.lower().endswith(SURE)
         is_truth = path.stem.lower().endswith(TRUTH) and is_sure
         if not (is_truth or is_of_images(lines, images) or (is_sure and not lines)):
-            strangers += [path.relative_to(folder).as_posix()] * is_sure
+            unrelated += [path.relative_to(folder).as_posix()] * is_sure
             continue
         try:
             tables.append(Source(folder, path, read_rows(path, images), zeros))
@@ -123,8 +123,8 @@ def _read_all(
             is_serious = is_truth or not lines or _names_diagnoses(header)
             broken[path] = error, is_serious and (bool(path.stat().st_size) or is_truth)
     nameless = [table for table in tables if "image" not in table.rows and not table.is_truth]
-    strangers += [table.name for table in nameless]
-    return [table for table in tables if table not in nameless], broken, strangers
+    unrelated += [table.name for table in nameless]
+    return [table for table in tables if table not in nameless], broken, unrelated
 
 
 def _names_diagnoses(header: Sequence[str]) -> bool:
@@ -132,11 +132,11 @@ def _names_diagnoses(header: Sequence[str]) -> bool:
     return bool(find_column(header, LABEL_COLUMNS)) or any(code_of(name) in NAMES for name in header)
 
 
-def _describe_unread(broken: dict[Path, tuple[ValueError, bool]], strangers: list[str]) -> list[str]:
+def _describe_unread(broken: dict[Path, tuple[ValueError, bool]], unrelated: list[str]) -> list[str]:
     remarks = [f"Not used, because it is unreadable: {error}" for error, _ in broken.values()]
-    if strangers:
-        more = f" and {len(strangers) - 4} more" if len(strangers) > 4 else ""
-        remarks.append(f"Tables that name no images are not used: {', '.join(strangers[:4])}{more}.")
+    if unrelated:
+        more = f" and {len(unrelated) - 4} more" if len(unrelated) > 4 else ""
+        remarks.append(f"Tables that name no images are not used: {', '.join(unrelated[:4])}{more}.")
     return remarks
 
 

@@ -105,7 +105,7 @@ def complete_split(
     parts = given.where(table.index.isin(usable(table).index), "")
     if not (parts == "train").any():
         raise ValueError("The data's own split has no usable training image. Pass --split-file none for a new split.")
-    _refuse_strangers(table, parts)
+    _refuse_disjoint_classes(table, parts)
     fractions = {"val": val_fraction, "test": test_fraction}
     shares = {part: share for part, share in fractions.items() if not (parts == part).any()}
     if not shares:
@@ -117,7 +117,7 @@ def complete_split(
     return parts.mask(parts == "train", _deal(of_train, shares, seed, group_by_lesion).reindex(table.index))
 
 
-def _refuse_strangers(table: pd.DataFrame, parts: pd.Series) -> None:
+def _refuse_disjoint_classes(table: pd.DataFrame, parts: pd.Series) -> None:
     """Raises ValueError if a part shares no class with train, e.g. because each table uses other names."""
     labels = {part: table.loc[parts == part, "label"].dropna().unique().tolist() for part in SPLITS}
     for part in SPLITS[1:]:

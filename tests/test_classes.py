@@ -54,7 +54,7 @@ def folder_of(place, values, header="image,diagnosis", **others):
 def test_a_word_for_no_diagnosis_is_no_class(tmp_path, word):
     table = read_table(folder_of(tmp_path, ["melanoma", "nevus", word]))
     assert classes_of(table) == ("MEL", "NV")
-    assert table["reason"].iloc[2] == f"labelled {word}, which is no diagnosis"
+    assert table["reason"].iloc[2] == f"labelled {word}, which is not a diagnosis"
 
 
 def test_spellings_of_a_word_that_is_not_known_are_one_class_by_the_commonest(tmp_path):

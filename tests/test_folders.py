@@ -50,7 +50,7 @@ def test_isic_2019_has_the_classes_of_its_file_and_no_unknown(fill):
     table = read_table(folder)
     assert classes_of(table) == ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "SCC")
     assert list(table["label"].dropna()) == ["NV", "SCC", "AKIEC"]
-    assert list(table["reason"])[2] == "labelled UNK, which is no diagnosis" and table["status"][2] == LEFT_OUT
+    assert list(table["reason"])[2] == "labelled UNK, which is not a diagnosis" and table["status"][2] == LEFT_OUT
     assert list(table["lesion_id"]) == ["L1", "L1", "c", "d"]
 
 

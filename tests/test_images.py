@@ -61,7 +61,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     assert np.unique(images.read_image(tmp_path / "a.png", 32)).tolist() == [128, 255]
 
 
-# A mask drawn on the stored pixels is told by its size, so only from orientation 5 on, which exchange width and height.
+# A mask drawn on the stored pixels is recognized by its size, which only orientations from 5 on exchange.
 @pytest.mark.parametrize(
     "orientation, mask_is", [*((n, "upright") for n in range(1, 9)), *((n, "as stored") for n in (5, 6, 7, 8))]
 )
@@ -77,7 +77,7 @@ def test_a_turned_photograph_stands_upright_and_its_mask_stays_on_the_lesion(fol
     exif[0x0112] = orientation
     folder.add("a", image=stored, mask=mask, exif=exif, quality=95)
     table, pixels = decoded(folder.write(), 32)
-    unknown = "image is turned by EXIF, and its mask may have been drawn before"
+    unknown = "image is rotated by EXIF, and its mask may not be"
     assert state_of(table, "a") == (USED, unknown if orientation in (2, 3, 4) else "")
     dark = pixels[0, ..., 0] < 128
     assert dark[:, :16].sum() > 0.9 * dark.sum()  # upright: the disc is on the left
@@ -133,7 +133,7 @@ def test_a_square_turned_photograph_leaves_open_what_its_mask_was_drawn_on(folde
     exif[0x0112] = 6
     folder.add("a", image=picture(size=(40, 40)), mask=disc((40, 40)), exif=exif)
     table, _ = decoded(folder.write())
-    assert "may have been drawn before" in state_of(table, "a")[1]
+    assert "its mask may not be" in state_of(table, "a")[1]
 
 
 @pytest.mark.parametrize("inside", [1, 255, 256, 65535])

@@ -165,7 +165,7 @@ def test_a_split_file_comes_before_all_else_and_none_before_the_datas_own(tmp_pa
         ("image,split,set", [("i0", "train", "test"), ("i1", "test", "test")], "different splits, in column split"),
         ("image,is_train", [("i0", "0"), ("i1", "7")], "names the parts 0, 7. Expected train, val, test"),
         ("image,is_test", [("i0", "1"), ("i1", "maybe")], "names the parts 1, maybe. Expected train, val, test"),
-        ("image,split", [("x", "train"), ("y", "test")], "assigns 0 of train, 0 of val, 0 of test of the images"),
+        ("image,split", [("x", "train"), ("y", "test")], "gives the image counts train 0, val 0, test 0"),
     ],
 )
 def test_a_split_file_that_cannot_be_meant_is_refused(tmp_path, header, rows, message):

@@ -208,7 +208,7 @@ def test_folders_of_one_class_under_two_spellings_are_one(put):
 
 def test_a_folder_of_unknown_diagnosis_is_no_class(put):
     table = read_table(put({f"{name}/{name}.jpg": "photo" for name in ("benign", "malignant", "unknown")}))
-    assert classes_of(table) == ("benign", "malignant") and "no diagnosis" in table["reason"].iloc[-1]
+    assert classes_of(table) == ("benign", "malignant") and "not a diagnosis" in table["reason"].iloc[-1]
 
 
 # One name in two places
