@@ -72,7 +72,7 @@ class Contents(NamedTuple):
 
 
 def walk(folder: str | Path, skipped: Counter) -> Iterator[tuple[str, list[str]]]:
-    """Yield the subfolders of a data folder with their files, except those that main.py and predict.py wrote.
+    """Yield a data folder and its subfolders with their files, except those that main.py and predict.py wrote.
 
     A folder reached through several links is visited once.
 
