@@ -1,1 +1,1 @@
-"""What lies on disk: a data folder becomes a checked table, a cache of decoded pixels, and splits."""
+"""Data on disk: turn a data folder into a checked table, a cache of decoded pixels, and splits."""

@@ -1,4 +1,4 @@
-"""Get HAM10000, see what main.py would make of a data folder, or draw one.
+"""Download HAM10000, check how main.py would read a data folder, or draw a synthetic one.
 
 python -m dataset download FOLDER
 python -m dataset check FOLDER
@@ -15,27 +15,27 @@ from dataset.synthetic import write_dataset
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Download, check or draw; a user's mistake ends in one message."""
+    """Download, check or draw; report a user's mistake in one message."""
     parser = settings.Parser(prog="python -m dataset", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("download", help="get HAM10000 (2.8 GB) from Harvard Dataverse")
+    command = commands.add_parser("download", help="download HAM10000 (2.8 GB) from Harvard Dataverse")
     command.add_argument("folder", type=Path, metavar="DIR")
-    command = commands.add_parser("check", help="say what main.py would find; nothing is changed")
+    command = commands.add_parser("check", help="report how main.py would read a folder; change nothing")
     command.add_argument("folder", type=Path, metavar="DIR")
-    command.add_argument("--image-size", type=int, default=224, help="pixels, for memory and disk [224]")
-    command.add_argument("--classes", nargs="+", default=(), help="as main.py's: NAME or NAME=ONE,ANOTHER")
-    command.add_argument("--zeros", default="", help="as main.py's: the class of rows with a 0 for every class")
-    command.add_argument("--split-file", default="", help="as main.py's: a table of image,split, or none")
-    command.add_argument("--invert-masks", action="store_true", help="as main.py's: lesion is black in the masks")
-    command.add_argument("--stretch-masks", action="store_true", help="as main.py's: masks were stretched")
-    command = commands.add_parser("draw", help="write synthetic lesions into a new folder")
+    command.add_argument("--image-size", type=int, default=224, help="pixels, to estimate memory and disk [224]")
+    command.add_argument("--classes", nargs="+", default=(), help="as in main.py: NAME or NAME=ONE,ANOTHER")
+    command.add_argument("--zeros", default="", help="as in main.py: class of rows with a 0 for every class")
+    command.add_argument("--split-file", default="", help="as in main.py: a table of image,split, or none")
+    command.add_argument("--invert-masks", action="store_true", help="as in main.py: the lesion is black in the masks")
+    command.add_argument("--stretch-masks", action="store_true", help="as in main.py: masks were stretched")
+    command = commands.add_parser("draw", help="draw synthetic lesions into a new folder")
     command.add_argument("folder", type=Path, metavar="DIR")
     options = parser.parse_args(argv)
     try:
         if options.command == "check":
-            how = (options.classes, options.zeros, options.split_file, options.invert_masks, options.stretch_masks)
-            found, problem = check(options.folder, options.image_size, Reading(*how))
-            print(found, flush=True)
+            choices = (options.classes, options.zeros, options.split_file, options.invert_masks, options.stretch_masks)
+            report, problem = check(options.folder, options.image_size, Reading(*choices))
+            print(report, flush=True)
             if problem:
                 parser.exit(2, f"{problem}\n")
         elif options.command == "draw":
@@ -45,14 +45,14 @@ def main(argv: list[str] | None = None) -> None:
             download(options.folder)
             print(f"{options.folder} is complete. Next: python main.py --data-dir {options.folder}")
     except KeyboardInterrupt:
-        parser.exit(130, "Stopped. The same command goes on from here.\n")
+        parser.exit(130, "Stopped. The same command resumes from here.\n")
     except ConnectionError as error:
         parser.exit(1, f"{error}\n")
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         parser.exit(2, f"{error}\n")
     except OSError as error:
-        where = error.filename or options.folder
-        parser.exit(1, f"Cannot write {where}: {error.strerror}. Make room; the same command goes on from here.\n")
+        path = error.filename or options.folder
+        parser.exit(1, f"Cannot write {path}: {error.strerror}. Free some space; the same command resumes from here.\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every image and mask decoded once, into one file of pixels on disk that later runs share."""
+"""Decode every image and mask once, into one pixel file on disk that later runs share."""
 
 import hashlib
 import json
@@ -23,20 +23,20 @@ from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 from machine import map_ahead, write_file
 
 CACHE_VERSION = 8  # raise when decoding changes
-DECODED_AHEAD = 128  # images that may wait to be written
-CHECKED_WHOLE = 100_000_000  # bytes of pixels that are compared with their sums whenever the file is opened
-N_CHECKED = 200  # images of a larger file that are compared then
+DECODED_AHEAD = 128  # maximum number of decoded images waiting to be written
+CHECKED_WHOLE = 100_000_000  # bytes; smaller pixel files are checked against their CRCs whenever they are opened
+N_CHECKED = 200  # images of a larger file that are checked instead
 VERDICT = {"row": int, "image_error": str, "mask_error": str, "note": str, "crc": int, "thumbnail_crc": int}
 VERDICT |= {"digest": str}
 
 
 class PixelFile:
-    """Images (n_rows, H, W, 4) uint8 in a file: `pixels[rows]` reads them, for a position, a slice or an array of them.
+    """Images (n_rows, H, W, 4) uint8 in a file; `pixels[rows]` takes a position, a slice or an array of positions.
 
-    Each is followed by its thumbnail, which does not depend on H and W: `pixels.thumbnails[rows]`.
+    Each image is followed by its thumbnail, whose size does not depend on H and W: `pixels.thumbnails[rows]`.
 
-    Reading, unlike mapping, leaves other processes' memory alone, and a file cut short while it is used is an error and
-    not the end of the process. Threads may read at once.
+    The file is read, not mapped: it does not compete for memory, and truncation while in use raises an error instead of
+    killing the process. Threads may read concurrently.
     """
 
     dtype = np.dtype(np.uint8)
@@ -48,11 +48,11 @@ class PixelFile:
         self._closing = weakref.finalize(self, self._file.close)
 
     def __reduce__(self) -> tuple:
-        """An open file cannot go to a DataLoader's workers, but its name can."""
+        """Pickle the path: an open file cannot be sent to DataLoader workers."""
         return PixelFile, (self.path, *self.shape[:2])
 
     def close(self) -> None:
-        """Close the file, which Windows would not delete before."""
+        """Close the file; Windows cannot delete it while it is open."""
         self._closing()
 
     @property
@@ -70,26 +70,26 @@ class PixelFile:
         return Thumbnails(self)
 
     def read(self, rows: int | slice | np.ndarray, shape: tuple[int, ...], start: int) -> np.ndarray:
-        """What lies `start` bytes into each of these rows' records, (*shape) uint8 of each."""
-        chosen, step = np.arange(len(self))[rows], record_bytes(self.shape[1])
-        found = np.empty((np.size(chosen), *shape), np.uint8)
-        for place, row in zip(found, np.ravel(chosen)):
-            self._read(place, int(row) * step + start)
-        return found if np.ndim(chosen) else found[0]
+        """Array of `shape`, uint8, for each row, read from `start` bytes into its record."""
+        positions, step = np.arange(len(self))[rows], record_bytes(self.shape[1])
+        values = np.empty((np.size(positions), *shape), np.uint8)
+        for target, row in zip(values, np.ravel(positions)):
+            self._read(target, int(row) * step + start)
+        return values if np.ndim(positions) else values[0]
 
-    def _read(self, place: np.ndarray, start: int) -> None:
+    def _read(self, target: np.ndarray, start: int) -> None:
         if hasattr(os, "preadv"):
-            n_read = os.preadv(self._file.fileno(), [place], start)
+            n_read = os.preadv(self._file.fileno(), [target], start)
         else:
             with self._lock:
                 self._file.seek(start)
-                n_read = self._file.readinto(place)
-        if n_read != place.nbytes:
-            raise ValueError(f"{self.path} was cut short while it was used. The same command decodes what is missing.")
+                n_read = self._file.readinto(target)
+        if n_read != target.nbytes:
+            raise ValueError(f"{self.path} was truncated while in use. Run the command again to decode the rest.")
 
 
 class Thumbnails:
-    """The thumbnails (n_rows, THUMBNAIL, THUMBNAIL, 3) uint8 of a file of pixels, read as these are."""
+    """Thumbnails (n_rows, THUMBNAIL, THUMBNAIL, 3) uint8 of a pixel file, indexed in the same way."""
 
     def __init__(self, pixels: PixelFile) -> None:
         self._pixels, self.shape = pixels, (len(pixels), THUMBNAIL, THUMBNAIL, 3)
@@ -102,16 +102,16 @@ class Thumbnails:
 
 
 def record_bytes(size: int) -> int:
-    """That an image takes on disk at this size: its pixels and mask, and its thumbnail."""
+    """Bytes per image in the cache: pixels, mask and thumbnail."""
     return size**2 * 4 + THUMBNAIL**2 * 3
 
 
 class Index(NamedTuple):
-    """What index.json says of a file of pixels."""
+    """Content of index.json, which describes a pixel file."""
 
-    file: str  # name; "" for none
-    changed: int  # when it was written or found to be whole, ns since the epoch
-    rows: dict[str, dict]  # verdict by signature of the image's and the mask's file
+    file: str  # name; "" if there is none
+    changed: int  # time of writing or of the last full check, ns since the epoch
+    rows: dict[str, dict]  # verdict by signature of the image and mask files
 
 
 NOTHING = Index("", 0, {})
@@ -122,34 +122,34 @@ def decode_table(
 ) -> tuple[pd.DataFrame, PixelFile]:
     """Decode every usable row once, in parallel, into a cache on disk that later runs share.
 
-    A file is decoded again only if its size or times have changed, or its pixels in the cache are damaged. Of several
-    processes that need the same cache, one makes it and the others wait. A new one takes the place of the old when it
-    is whole.
+    A file is decoded again only if its size or times have changed, or its pixels in the cache are damaged. If several
+    processes need the same cache, one writes it and the others wait. A new cache replaces the old one only once it is
+    complete.
 
     Parameters
     ----------
-    how : masks are read, as in `decode_row`.
+    how : how masks are read, as in `decode_row`.
 
     Returns
     -------
     table : with new columns ``row`` (in the cache, -1 for none), ``crc`` (of the pixels) and ``digest`` (of the image
-        file), and ``mask_how`` if `how` is given, and the verdicts in status and reason.
-    pixels : (n_rows, image_size, image_size, 4): RGB, then the mask in {0, 255}; with `thumbnails` of their own size.
+        file), and ``mask_how`` if `how` is given; status and reason hold the verdicts.
+    pixels : (n_rows, image_size, image_size, 4): RGB, then the mask in {0, 255}; `thumbnails` have their own size.
 
     Raises
     ------
     OSError : the cache cannot be written; `filename` is its folder.
     """
     used = usable(table)
-    read_so = f"|{how}" if how else ""
+    mode = f"|{how}" if how else ""
     paths = zip(used["image_path"], used["mask_path"])
-    keys = [f"{_signature(image)}|{_signature(mask)}{read_so}" for image, mask in paths]
+    keys = [f"{_signature(image)}|{_signature(mask)}{mode}" for image, mask in paths]
     place = hashlib.sha256(os.path.realpath(data_dir).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     folder = Path(cache_dir) / f"{Path(data_dir).resolve().name}-{image_size}px-v{CACHE_VERSION}-{place}"
     cache = _open_cache(folder, keys, image_size)
     if cache is None:
         with _locked(folder):
-            cache = _open_cache(folder, keys, image_size)  # another process may have made it meanwhile
+            cache = _open_cache(folder, keys, image_size)  # another process may have written it meanwhile
             if cache is None:
                 _write_cache(folder, used, keys, image_size, how)
                 index = _read_index(folder, image_size)
@@ -162,20 +162,20 @@ def decode_table(
 
 
 def _judge(table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Turn what decoding found into status and reason."""
+    """Write the verdicts of decoding into status and reason."""
     table.loc[verdicts.index, ["row", "crc"]] = verdicts[["row", "crc"]].astype("int64")
     table.loc[verdicts.index, "digest"] = verdicts["digest"]
     for column in ("note", "mask_error", "image_error"):
-        found = verdicts.index[verdicts[column] != ""]
-        table.loc[found, "reason"] = verdicts.loc[found, column]
+        affected = verdicts.index[verdicts[column] != ""]
+        table.loc[affected, "reason"] = verdicts.loc[affected, column]
         if column != "note":
-            without = np.where(table.loc[found, "status"] == MASK_ONLY, LEFT_OUT, LABEL_ONLY)
-            table.loc[found, "status"] = LEFT_OUT if column == "image_error" else without
+            without = np.where(table.loc[affected, "status"] == MASK_ONLY, LEFT_OUT, LABEL_ONLY)
+            table.loc[affected, "status"] = LEFT_OUT if column == "image_error" else without
     return table
 
 
 def _signature(path: str) -> str:
-    """Changes when the file does; "" for no file."""
+    """Path, size and times of a file, which change when the file does; "" for no file."""
     if not path:
         return ""
     try:
@@ -187,14 +187,14 @@ def _signature(path: str) -> str:
 
 @contextmanager
 def _locked(folder: Path):
-    """One process at a time; a failure to write names the folder."""
+    """Admit one process at a time; a write error names the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            tqdm.write(f"Another process decodes into {folder}: waiting for it.")
+            tqdm.write(f"Another process is decoding into {folder}; waiting.")
             lock.acquire()
         try:
             yield
@@ -205,7 +205,7 @@ def _locked(folder: Path):
 
 
 def _open_cache(folder: Path, keys: Iterable[str], size: int) -> tuple[Index, PixelFile] | None:
-    """The cache, if it holds all that is wanted and is sound as far as a look at it shows; None otherwise."""
+    """The cache, or None if rows are missing or the check finds damage."""
     index = _read_index(folder, size)
     if not index.file or not index.rows.keys() >= set(keys):
         return None
@@ -219,7 +219,7 @@ def _open_cache(folder: Path, keys: Iterable[str], size: int) -> tuple[Index, Pi
             return None
     except (OSError, ValueError):
         return None
-    if changed != index.changed:  # it was copied, for example; now it has been compared whole
+    if changed != index.changed:  # e.g. the file was copied; it has now been checked completely
         with suppress(OSError):
             _write_index(folder, index._replace(changed=changed))
     return index, pixels
@@ -231,7 +231,7 @@ def _is_sound(pixels: PixelFile, verdict: dict) -> bool:
 
 
 def _read_index(folder: Path, size: int) -> Index:
-    """A cache's index; `NOTHING` if there is none, or it is damaged, or its file is missing or too small."""
+    """The index of a cache; `NOTHING` if it is missing or damaged, or its pixel file is missing or too small."""
     try:
         index = Index(**json.loads((folder / "index.json").read_text(encoding="utf-8")))
         n_bytes = (folder / os.path.basename(index.file)).stat().st_size
@@ -248,7 +248,7 @@ def _write_index(folder: Path, index: Index) -> None:
 
 
 def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int, how: str) -> None:
-    """Write a whole new pixel file, taking over the rows that are still right, and then its index."""
+    """Write a new pixel file, copying the rows that are still valid, and then its index."""
     old = _read_index(folder, size)
     paths = dict(zip(keys, zip(used["image_path"], used["mask_path"])))
     path, rows = folder / f"pixels-{os.getpid()}-{os.urandom(4).hex()}.u8", {}
@@ -274,22 +274,22 @@ def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int, h
 
 
 def _decode(files: list[tuple[str, str]], size: int, how: str) -> Iterable[tuple[np.ndarray, np.ndarray, dict]]:
-    """Pixels, thumbnails and verdicts of images and their masks, in order, decoded on all cores."""
+    """Yield pixels, thumbnails and verdicts of images and their masks, in order, decoded on all cores."""
     progress = tqdm(total=len(files), desc="Checking and decoding images", unit="image", disable=None)
     with progress, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of odd metadata
-        for found in map_ahead(pool, lambda pair: decode_row(*pair, size, how), files, DECODED_AHEAD):
-            yield found
+        warnings.simplefilter("ignore")  # from Pillow, about odd metadata
+        for decoded in map_ahead(pool, lambda pair: decode_row(*pair, size, how), files, DECODED_AHEAD):
+            yield decoded
             progress.update()
 
 
 def _sweep(folder: Path) -> None:
-    """Delete the files of pixels that no index names: of a process that was killed, or of an older cache."""
+    """Delete pixel files that the index does not name, left by a killed process or an older cache."""
     try:
         named = json.loads((folder / "index.json").read_text(encoding="utf-8"))["file"]
     except (OSError, ValueError):
         return
     for path in folder.glob("pixels-*"):
         if path.name != named:
-            with suppress(OSError):  # Windows does not delete what is in use
+            with suppress(OSError):  # Windows does not delete a file in use
                 path.unlink()

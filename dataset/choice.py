@@ -1,4 +1,4 @@
-"""--classes: which diagnoses are learned, in which order, and which of them as one."""
+"""--classes: which diagnoses to learn, in which order, and which to merge."""
 
 import re
 import shlex
@@ -14,13 +14,13 @@ MAP = re.compile(rf"({QUOTED}|[^=]*?)\s*=(.*)", re.DOTALL)
 
 
 class Choice(NamedTuple):
-    """Classes to learn, each of one or several of the data's own."""
+    """Classes to learn, each made of one or several classes of the data."""
 
-    members: dict[str, tuple[str, ...]]  # the data's classes by the name of the one that they make, in order
+    members: dict[str, tuple[str, ...]]  # classes of the data by the name of the class to learn, in order
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Choice":
-        """What the words of --classes say: a class each, or NAME=one,"two, of a comma".
+        """Parse the words of --classes: each is a class, or NAME=one,"two, with a comma".
 
         Raises
         ------
@@ -33,14 +33,14 @@ class Choice(NamedTuple):
         """
         members: dict[str, tuple[str, ...]] = {}
         for text in texts:
-            name, of = _parsed(text)
-            if not name or not all(of):
+            name, codes = _parsed(text)
+            if not name or not all(codes):
                 raise ValueError(f"--classes {shlex.quote(text)}: expected a class, or NAME=CLASS,CLASS.")
             if name in members:
                 raise ValueError(f"A class is named twice: {name}.")
-            members[name] = of
-        of_all = [key_of(one) for of in members.values() for one in of]
-        if twice := {one for one in of_all if of_all.count(one) > 1}:
+            members[name] = codes
+        keys = [key_of(code) for codes in members.values() for code in codes]
+        if twice := {key for key in keys if keys.count(key) > 1}:
             raise ValueError(f"A class is named twice: {', '.join(sorted(twice))} is part of several classes.")
         return cls(members)
 
@@ -49,32 +49,34 @@ class Choice(NamedTuple):
         return tuple(self.members)
 
     def wanted(self) -> list[str]:
-        """The data's classes that are chosen."""
-        return [one for of in self.members.values() for one in of]
+        """The chosen classes of the data."""
+        return [member for members in self.members.values() for member in members]
 
     def apply(self, labels: Labels, complete: bool, where: object) -> tuple[Labels, list[str]]:
-        """The labels with these classes in place of the data's, and remarks.
+        """Map the data's labels to these classes; returns the labels, and remarks.
 
         Parameters
         ----------
-        complete : whether each class must have one of its members in the data.
+        complete : whether each class must have at least one of its members in the data.
 
         Raises
         ------
-        ValueError : a class has none; names it and those of the data.
+        ValueError : a class has no member in the data; names it and the classes of the data.
         """
         own = {key_of(code): code for code in labels.classes}
-        # A class that is there already needs no mapping: the words of another data set are often the model's own.
+        # A class that exists already needs no mapping: another data set often uses the model's class names.
         new = {own[key_of(name)]: name for name in self.members if key_of(name) in own and not complete}
-        new |= {own[key_of(one)]: name for name, of in self.members.items() for one in of if key_of(one) in own}
-        known = ", ".join(map(quoted, labels.classes)) or "none"
+        new |= {
+            own[key_of(code)]: name for name, codes in self.members.items() for code in codes if key_of(code) in own
+        }
+        available = ", ".join(map(quoted, labels.classes)) or "none"
         if complete and (missing := [name for name in self.members if name not in new.values()]):
-            raise ValueError(f"{where} has no class {', '.join(missing)}; its classes are {known}.")
-        lost = [one for one in self.wanted() if key_of(one) not in own]
+            raise ValueError(f"{where} has no class {', '.join(missing)}; its classes are {available}.")
+        lost = [code for code in self.wanted() if key_of(code) not in own]
         remarks = [f"--classes names {', '.join(lost)}, which {where} does not have."] if lost and complete else []
-        merged = [f"{name} is {' and '.join(of)}" for name, of in self.members.items() if of != (name,)]
+        merged = [f"{name} is {' and '.join(codes)}" for name, codes in self.members.items() if codes != (name,)]
         remarks += [f"--classes: {'; '.join(merged)}."] if merged else []
-        # The data's class of the same name as one that is made of others is none of these.
+        # A class of the data with the same name as a class made of others does not belong to it.
         shadowed = labels.code.isin(self.names) & ~labels.code.isin(new)
         out = "labelled " + labels.code.astype(str) + ", which is not among the classes"
         code = labels.code.map(lambda code: new.get(code, code)).mask(shadowed, "")
@@ -84,31 +86,31 @@ class Choice(NamedTuple):
 def _parsed(text: str) -> tuple[str, tuple[str, ...]]:
     """The class that a word of --classes names, and its members."""
     text = text.strip()
-    found = None if re.fullmatch(QUOTED, text) else MAP.fullmatch(text)
-    if not found:
+    match = None if re.fullmatch(QUOTED, text) else MAP.fullmatch(text)
+    if not match:
         return code_of(_unquoted(text)), (code_of(_unquoted(text)),)
-    return code_of(_unquoted(found[1])), tuple(code_of(cell) for cell in _cells(found[2]))
+    return code_of(_unquoted(match[1])), tuple(code_of(cell) for cell in _cells(match[2]))
 
 
 def _cells(text: str) -> list[str]:
-    """What stands between commas, of which those in quotation marks separate nothing."""
+    """Split a string at its commas, except those in quotation marks."""
     cells, more, end = [], ",", 0
-    while more and (found := CELL.match(text, end)):
-        cells.append(_unquoted(found[1]))
-        more, end = found[2], found.end()
+    while more and (match := CELL.match(text, end)):
+        cells.append(_unquoted(match[1]))
+        more, end = match[2], match.end()
     return cells
 
 
 def _unquoted(text: str) -> str:
-    """Text less the quotation marks that enclose it; an apostrophe is none."""
+    """Remove enclosing quotation marks; an apostrophe is not one."""
     return text[1:-1].replace(text[0] * 2, text[0]) if re.fullmatch(QUOTED, text) else text
 
 
 def as_flag(texts: Sequence[str]) -> str:
-    """--classes with these classes, or maps NAME=NAME,OTHER that keep a name, to be pasted into a shell."""
+    """--classes with these classes, or maps NAME=NAME,OTHER, to paste into a shell."""
     return f"--classes {shlex.join(text if _is_map(text) else quoted(text) for text in texts)}"
 
 
 def _is_map(text: str) -> bool:
-    name, of = _parsed(text)
-    return len(of) > 1 and name == of[0]
+    name, codes = _parsed(text)
+    return len(codes) > 1 and name == codes[0]

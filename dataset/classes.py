@@ -1,4 +1,4 @@
-"""What diagnoses are called: one vocabulary for every data set, blind to case, hyphens and plurals' usual spellings."""
+"""Names of diagnoses: one vocabulary for every data set, insensitive to case, hyphens and common plurals."""
 
 import re
 import shlex
@@ -11,8 +11,8 @@ from dataset.csvfile import CONTROL, TEXT
 
 HAM10000 = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 MELANOMA, MALIGNANT, BENIGN, NEITHER = "melanoma", "malignant", "benign", ""
-# Code, full name, kind, and further spellings that mean the very same: words of HAM10000, Kaggle, the ISIC Archive's
-# diagnosis_1 to _5, ISIC 2016 to 2024, PAD-UFES-20, Derm7pt and PH2. What only includes another is a class of its own.
+# Code, full name, kind, and synonyms from HAM10000, Kaggle, the ISIC Archive's diagnosis_1 to _5, ISIC 2016 to 2024,
+# PAD-UFES-20, Derm7pt and PH2. A subtype or supertype is a separate class.
 VOCABULARY = (
     ("MEL", "Melanoma", MELANOMA, "melanomas; malignant melanoma; melanoma nos"),
     ("NV", "Nevus", BENIGN, "nevi; naevus; naevi; nev; mole; moles; nevus nos; melanocytic nevus; melanocytic nevi; "
@@ -55,7 +55,7 @@ VOCABULARY = (
 )  # fmt: skip
 NAMES = {code: name for code, name, _, _ in VOCABULARY}
 _KINDS = {code: kind for code, _, kind, _ in VOCABULARY}
-NOTHING_KNOWN = frozenset(  # what stands where there is no diagnosis
+NO_DIAGNOSIS = frozenset(  # cells that mean no diagnosis
     [
         "unk",
         "unknown",
@@ -97,32 +97,32 @@ NOTHING_KNOWN = frozenset(  # what stands where there is no diagnosis
     "no diagnosis",
     "no label",
 }
-_SIGNS = re.compile(r"melanoma|carcinoma|malignan|maligna\b|sarcoma|lymphoma|metasta|cancer|bowen")
-_ILL = r"(?:malignant )?(?:melanoma|carcinoma|maligna|sarcoma|lymphoma|metasta|cancer|bowen)\w*"
+_MALIGNANT = re.compile(r"melanoma|carcinoma|malignan|maligna\b|sarcoma|lymphoma|metasta|cancer|bowen")
+_DISEASE = r"(?:malignant )?(?:melanoma|carcinoma|maligna|sarcoma|lymphoma|metasta|cancer|bowen)\w*"
 _ANY = r"(?:(?:invasive|residual|recurrent|basal cell|squamous cell|skin) )*"
 _DENIED = re.compile(
-    rf"\b(?:non|not|pre)\s*(?:melanoma|maligna|cancer|carcinoma)\w*|\b(?:no|without)\s*{_ANY}{_ILL}"
+    rf"\b(?:non|not|pre)\s*(?:melanoma|maligna|cancer|carcinoma)\w*|\b(?:no|without)\s*{_ANY}{_DISEASE}"
     r"|\b(?:(?:no|without) (?:evidence|signs?) of|(?:negative|no evidence) for|free of|ruled? out|r o|excludes?) "
-    rf"{_ANY}{_ILL}"
-    rf"|\b{_ANY}{_ILL}(?: in situ)? (?:excluded|ruled out|absent|negative|no)$"
+    rf"{_ANY}{_DISEASE}"
+    rf"|\b{_ANY}{_DISEASE}(?: in situ)? (?:excluded|ruled out|absent|negative|no)$"
 )
-_SIGN = re.compile(r"(?<=\w)[\s_(\[]*([+\-\u2212\u2013])[\s)\]]*$")  # behind a word: positive, negative
+_SIGN = re.compile(r"(?<=\w)[\s_(\[]*([+\-\u2212\u2013])[\s)\]]*$")  # after a word: positive, negative
 _OPPOSITES = {"malignant": "benign", "benign": "malignant"}
 
 
 def key_of(text: str) -> str:
-    """What spellings of the same words share: lower case, with one blank for hyphens, underscores and the like.
+    """Key shared by spellings of the same words: lower case, one space for hyphens, underscores and the like.
 
-    A sign at the end stays: what is negative is not what is positive.
+    A sign at the end stays, because it separates positive from negative.
     """
     words, sign = _signed(text.lower())
     return re.sub(r"[\s_\-/,;:()\[\].]+", " ", re.sub("['`\u2019]", "", words)).strip() + sign
 
 
 def _signed(text: str) -> tuple[str, str]:
-    """Words and the + or - that ends them, "" for none."""
-    found = _SIGN.search(text)
-    return (text[: found.start()], "+" if found[1] == "+" else "-") if found else (text, "")
+    """Split off the final + or -, "" for none."""
+    match = _SIGN.search(text)
+    return (text[: match.start()], "+" if match[1] == "+" else "-") if match else (text, "")
 
 
 SPELLINGS = {
@@ -134,7 +134,7 @@ SPELLINGS = {
 
 
 def is_no_diagnosis(text: str) -> bool:
-    """Whether a word stands for a diagnosis that is not known.
+    """Whether a cell means that the diagnosis is unknown.
 
     Examples
     --------
@@ -142,14 +142,14 @@ def is_no_diagnosis(text: str) -> bool:
     (True, True, False, False)
     """
     text = text.strip().lower()
-    return text in NOTHING_KNOWN or re.sub(r"[\s_]+", " ", text) in NOTHING_KNOWN
+    return text in NO_DIAGNOSIS or re.sub(r"[\s_]+", " ", text) in NO_DIAGNOSIS
 
 
 def code_of(spelling: str) -> str:
-    """The code of a class that the vocabulary knows; the text itself for any other.
+    """The code of a class in the vocabulary; any other string is its own code.
 
-    Dots, which separate names in the scores, and control characters become _, but 1.0 is 1; what a column of this
-    project's tables is called gets a _ behind it. A known class with a + is that class, and with a - its opposite.
+    Dots, which separate names in the scores, and control characters become _, but 1.0 is 1. A column name of this
+    project's tables gets a trailing _. A known class with a + is that class, and with a - its opposite.
 
     Examples
     --------
@@ -167,7 +167,7 @@ def code_of(spelling: str) -> str:
 
 
 def codes_of(values: Iterable[str]) -> dict[str, str]:
-    """The code of each of these words; unknown ones that differ in case or hyphens alone share the commonest spelling.
+    """The code of each string; unknown ones that differ only in case or hyphens share the most frequent spelling.
 
     Examples
     --------
@@ -186,56 +186,56 @@ def codes_of(values: Iterable[str]) -> dict[str, str]:
 
 
 def name_of(code: str) -> str:
-    """The full name of a class that is known; the code itself for any other."""
+    """The full name of a known class; the code of any other."""
     return NAMES.get(code, code)
 
 
 def is_known(code: str) -> bool:
-    """Whether it is known of a class if it is malignant."""
-    return code in NAMES or is_malignant(code) or _said(code) != key_of(code)
+    """Whether the malignancy of a class is known."""
+    return code in NAMES or is_malignant(code) or _asserted(code) != key_of(code)
 
 
 def is_diagnosis(code: str) -> bool:
-    """Whether a class is a diagnosis that the vocabulary knows, "benign" or "malignant" among them."""
+    """Whether a class is a diagnosis in the vocabulary, including "benign" and "malignant"."""
     return code in NAMES or is_malignant(code) or key_of(code) == "benign"
 
 
 def is_melanoma(code: str) -> bool:
-    """Whether a class is melanoma, of any stage: "MEL", "melanoma in situ", "Melanoma (less than 0_76 mm)"."""
-    return _KINDS.get(code) == MELANOMA or ("melanoma" in _said(code) and code not in NAMES)
+    """Whether a class is melanoma of any stage: "MEL", "melanoma in situ", "Melanoma (less than 0_76 mm)"."""
+    return _KINDS.get(code) == MELANOMA or ("melanoma" in _asserted(code) and code not in NAMES)
 
 
 def is_malignant(code: str) -> bool:
     """Whether a class is malignant, by the vocabulary or by a word in its name."""
-    return _KINDS[code] in (MELANOMA, MALIGNANT) if code in NAMES else bool(_SIGNS.search(_said(code)))
+    return _KINDS[code] in (MELANOMA, MALIGNANT) if code in NAMES else bool(_MALIGNANT.search(_asserted(code)))
 
 
-def _said(code: str) -> str:
-    """What a class's name says of it, less what it denies."""
+def _asserted(code: str) -> str:
+    """The key of a class without its negated words; "" for a benign or negated class."""
     key = _DENIED.sub("", key_of(code))
     return "" if key.startswith(("benign", "not ")) or key.endswith("-") else key
 
 
 class Quoted(str):
-    """A class's name that is in quotation marks already."""
+    """A class name that is already quoted."""
 
 
 def quoted(name: str) -> str:
-    """A class's name as one of several between commas, and as a word of --classes."""
+    """Quote a class name for a comma-separated list or a word of --classes, if necessary."""
     if isinstance(name, Quoted) or not ("," in name or "=" in name or name.startswith(("'", '"'))):
         return name
     return Quoted('"' + name.replace('"', '""') + '"')
 
 
 def in_words(codes: Iterable[str]) -> str:
-    """Codes in a list, with the names of those that have one."""
+    """A list of codes, each with its full name if it has one."""
     return ", ".join(
         code if NAMES.get(code, code).lower() == code.lower() else f"{code} ({NAMES[code]})" for code in codes
     )
 
 
 def in_order(codes: Iterable[str], of_file: Sequence[str] = ()) -> tuple[str, ...]:
-    """Classes in the file's order, where it has one, else by name; HAM10000's seven in their own."""
+    """Classes in the order of the file, or else by name; HAM10000's seven in their own order."""
     codes = set(codes)
     if codes == set(HAM10000) or (codes <= set(HAM10000) and not of_file):
         return tuple(code for code in HAM10000 if code in codes)
@@ -243,32 +243,33 @@ def in_order(codes: Iterable[str], of_file: Sequence[str] = ()) -> tuple[str, ..
 
 
 def describe_unknown(classes: Sequence[str]) -> str:
-    """That it is not known which of these classes are malignant, and what to do; "" where all are known."""
+    """Warn about classes whose malignancy is unknown, and say what to do; "" if all are known."""
     unknown = [code for code in classes if not is_known(code)]
     if not unknown:
         return ""
     some = ", ".join(map(quoted, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-    ill = [code for code in classes if is_malignant(code) or code == unknown[-1]]
-    parts = {"malignant": ill, "benign": [code for code in classes if code not in ill]}
-    if not parts["benign"]:  # one class of all is none to learn
-        parts = {f"malignant {ill.pop(ill.index(unknown[-1]))}": [unknown[-1]]} | {code: [code] for code in ill}
+    malignant = [code for code in classes if is_malignant(code) or code == unknown[-1]]
+    parts = {"malignant": malignant, "benign": [code for code in classes if code not in malignant]}
+    if not parts["benign"]:  # a single class cannot be learned
+        malignant.remove(unknown[-1])
+        parts = {f"malignant {unknown[-1]}": [unknown[-1]]} | {code: [code] for code in malignant}
     example = shlex.join(f"{quoted(name)}={','.join(map(quoted, codes))}" for name, codes in parts.items())
     return (
-        f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold: name it, as "
+        f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold; map it, as "
         f"in --classes {example}"
     )
 
 
 def classes_of(table: pd.DataFrame) -> tuple[str, ...]:
-    """The classes of a table, in order; none for images without diagnoses, HAM10000's where labels are positions."""
+    """The classes of a table, in order; () without diagnoses, HAM10000's if labels are positions."""
     label = table["label"]
     return tuple(label.cat.categories) if isinstance(label.dtype, pd.CategoricalDtype) else HAM10000
 
 
 def positions_of(table: pd.DataFrame) -> np.ndarray:
-    """Position of each row's label among the classes, -1 for none: (N,) int64.
+    """Class index of each row's label, -1 for none: (N,) int64.
 
-    A table made by hand may hold the positions themselves.
+    A table made by hand may hold the indices directly.
     """
     label = table["label"]
     return (label.cat.codes if isinstance(label.dtype, pd.CategoricalDtype) else label).to_numpy(np.int64)

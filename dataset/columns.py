@@ -1,4 +1,4 @@
-"""What the columns of a table of the user's are called."""
+"""Column names in tables that users bring."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import pandas as pd
 from dataset.names import Index, named
 from dataset.roles import PART_WORDS
 
-# Columns by what they hold, in any case, with or without _ and blanks; the first of the names that is there counts.
+# Column names by content, in any case, with or without _ and spaces; the first name that exists counts.
 IMAGE_COLUMNS = (
     *("image", "image_id", "isic_id", "image_name", "img_id", "filename", "file_name", "derm", "img", "img_name"),
     *(
@@ -28,9 +28,9 @@ IMAGE_COLUMNS = (
 LABEL_COLUMNS = ("label", "labels", "class", "dx", "diagnosis", "diagnostic", "target", "benign_malignant", "iddx_full")
 LABEL_COLUMNS += ("label_name", "class_name", "diagnosis_name")
 LABEL_COLUMNS += tuple(f"{name}_{level}" for name in ("diagnosis", "iddx") for level in range(1, 6))
-GUESS = "clinical_diagnosis"  # made before the biopsy: it is the diagnosis where there is no other
+GUESS = "clinical_diagnosis"  # made before the biopsy; used only if there is no other diagnosis
 LABEL_COLUMNS += (GUESS,)
-DETAILS = {  # column of the table, and its names in files
+DETAILS = {  # our column, and its names in files
     "lesion_id": ("lesion_id", "lesion_number", "lesion_no", "lesion_nr"),
     "patient_id": (
         *("patient_id", "patient", "subject_id", "subject", "pat_id", "pid"),
@@ -44,13 +44,13 @@ MASK_COLUMNS = tuple(
     f"{name}{end}" for name in ("mask", "segmentation", "seg") for end in ("", "_path", "_file", "_image")
 )
 MASK_COLUMNS += ("masks", "mask_filename", "mask_name", "mask_id")
-NUMBERS = {"id", "name", "no", "nr", "num", "number", "index", "case", "caseid", "key", "nameid"}  # of images, perhaps
-FLAGS = ("validated", "duplicate")  # are no classes, as is_test and train are none
+NUMBERS = {"id", "name", "no", "nr", "num", "number", "index", "case", "caseid", "key", "nameid"}  # may name images
+FLAGS = ("validated", "duplicate")  # not classes, nor are is_test and train
 SPLIT_COLUMNS = ("split", "set", "subset", "part", "partition", "fold", "kfold", "phase", "usage", "data_split")
 
 
 def squashed(name: str) -> str:
-    """What spellings of a column's name share: "Image Name", "image_name", "imageName"."""
+    """Key shared by the spellings of a column name: "Image Name", "image_name", "imageName"."""
     return re.sub(r"[\W_]+", "", name.lower())
 
 
@@ -61,76 +61,75 @@ _RESERVED = _IMAGE.keys() | {
 
 
 def is_known(name: str) -> bool:
-    """Whether a column is one of images, labels, details or parts."""
+    """Whether a column holds images, labels, details or parts, by its name."""
     return squashed(name) in _RESERVED or bool(part_flags([name]))
 
 
 def names_images(names: Iterable[str]) -> bool:
-    """Whether one of these columns is called as one of images."""
+    """Whether one of these column names is a name for images."""
     return any(squashed(name) in _IMAGE for name in names)
 
 
 def names_details(names: Iterable[str]) -> bool:
-    """Whether one of these columns is called as a detail, or as the part of a split."""
+    """Whether one of these column names is a name for a detail or for the part of a split."""
     wanted = {squashed(name) for names in (*DETAILS.values(), SPLIT_COLUMNS, ["lesion"]) for name in names}
     return any(squashed(name) in wanted for name in names)
 
 
 def are_parts(cells: pd.Series) -> bool:
-    """Whether a column, whatever it is called, holds the words train and test, or train and val, and no others."""
+    """Whether a column of any name holds only part names: train, and val or test or both."""
     words = {cell.lower() for cell in cells.unique() if cell}
     return words <= PART_WORDS.keys() and {"train"} < {PART_WORDS[word] for word in words}
 
 
 def part_flags(names: Iterable[str]) -> dict[str, str]:
-    """The part of a split that each column called as a flag stands for: is_test, train."""
+    """The part that each flag column stands for: is_test, train."""
     parts = {name: PART_WORDS.get(squashed(name).removeprefix("is"), "") for name in names}
     return {name: part for name, part in parts.items() if part}
 
 
 def find_column(columns: Iterable[str], spellings: Iterable[str]) -> str | None:
-    """The first of the columns called by one of these names, in the names' order."""
+    """The first column that has one of these names, in the order of the names."""
     by_key = {squashed(name): name for name in reversed(list(columns))}
     return next((by_key[key] for key in map(squashed, spellings) if key in by_key), None)
 
 
 def detail_columns(rows: pd.DataFrame) -> dict[str, str]:
-    """The column of each detail that a table has; one called lesion is of ids if most of its cells have digits."""
-    found = {name: find_column(rows, spellings) for name, spellings in DETAILS.items()}
+    """The column of each detail that a table has; a column lesion holds ids if most of its cells have digits."""
+    by_detail = {name: find_column(rows, spellings) for name, spellings in DETAILS.items()}
     lesion = find_column(rows, ["lesion"])
     if (
-        not found["lesion_id"]
+        not by_detail["lesion_id"]
         and lesion
         and rows[lesion].nunique() > 2
         and rows[lesion].str.contains(r"\d").mean() > 0.5
     ):
-        found["lesion_id"] = lesion
-    return {name: column for name, column in found.items() if column}
+        by_detail["lesion_id"] = lesion
+    return {name: column for name, column in by_detail.items() if column}
 
 
 def with_image_column(rows: pd.DataFrame, images: Index | None = None) -> pd.DataFrame:
-    """The same with the column that names the images called image.
+    """Rename the column that names the images to image.
 
-    Of several the one counts whose cells name most of `images` as they are spelled, else the first of `IMAGE_COLUMNS`
-    that names one; where none does, any column half of whose
-    cells do, each another.
+    Among several, take the column whose cells match most of `images` exactly, else the first of `IMAGE_COLUMNS` that
+    names one. If none does, take any column of which at least half of the cells name distinct images.
     """
-    called_so = sorted((name for name in rows if squashed(name) in _IMAGE), key=lambda name: _IMAGE[squashed(name)])
-    column = next(iter(called_so), "image")
+    candidates = sorted((name for name in rows if squashed(name) in _IMAGE), key=lambda name: _IMAGE[squashed(name)])
+    column = next(iter(candidates), "image")
     if images is not None:
-        some = rows.head(2000)
-        naming = [name for name in called_so if _n_named(some[name], images)]
-        naming.sort(key=lambda name: -len({named(cell).stem for cell in some[name]} & images.by_stem.keys()))
-        naming = naming or [name for name in rows if 2 * _n_named(some[name], images, name) >= max(1, len(some))]
+        head = rows.head(2000)
+        naming = [name for name in candidates if _n_named(head[name], images)]
+        naming.sort(key=lambda name: -len({named(cell).stem for cell in head[name]} & images.by_stem.keys()))
+        naming = naming or [name for name in rows if 2 * _n_named(head[name], images, name) >= max(1, len(head))]
         column = next(iter(naming), column)
     return rows.drop(columns="image" if column != "image" else [], errors="ignore").rename(columns={column: "image"})
 
 
 def may_name(cell: str, column: str) -> bool:
-    """Whether a cell may be an image's name: a bare number is one only in a column that is called so."""
+    """Whether a cell may name an image: a plain number does so only in a column named for images or numbers."""
     return bool(cell) and (not cell.isdigit() or squashed(column) in _IMAGE or squashed(column) in NUMBERS)
 
 
 def _n_named(cells: pd.Series, images: Index, column: str = "image") -> int:
-    """How many of the images these cells name."""
+    """Number of images that these cells name."""
     return len({named(cell).stem for cell in cells if may_name(cell, column) and cell in images})

@@ -1,4 +1,4 @@
-"""HAM10000 from Harvard Dataverse into the layout that main.py reads: fetched, verified, unpacked."""
+"""Download HAM10000 from Harvard Dataverse, verify it and unpack it into the layout that main.py reads."""
 
 import hashlib
 import re
@@ -26,22 +26,22 @@ LICENCE = """HAM10000 is under CC BY-NC 4.0: use it for non-commercial purposes,
   Tschandl, Rosendahl, Kittler: The HAM10000 dataset. Sci Data 5:180161 (2018). doi:10.7910/DVN/DBW86T
   and for the masks: Tschandl et al. Nat Med 26:1229-1234 (2020). doi:10.1038/s41591-020-0942-0"""
 SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
-TIMEOUT = 30  # seconds of silence after which a connection is given up
-TRIES = 5  # connections to a file before the program gives up; each goes on where the last one broke
+TIMEOUT = 30  # seconds without data before a connection is dropped
+TRIES = 5  # connections per file; each resumes where the last one broke
 BLOCK = 1 << 20  # bytes read at a time
-WINDOW, LEAST = 60, 60_000  # seconds in which at least so many bytes must come
-MAX_ARCHIVE, MAX_METADATA = 3_000_000_000, 10_000_000  # bytes of a file that is fetched
-MAX_MEMBER = 50_000_000  # bytes unpacked; a larger one is no photograph of this set
+WINDOW, LEAST = 60, 60_000  # at least LEAST bytes must arrive in WINDOW seconds
+MAX_ARCHIVE, MAX_METADATA = 3_000_000_000, 10_000_000  # bytes; larger downloads are refused
+MAX_MEMBER = 50_000_000  # bytes unpacked; no file of this data set is larger
 
 
 class Archive(NamedTuple):
-    """A zip file to get, and where its files go."""
+    """A zip file to download, and where to unpack it."""
 
     name: str
     url: str
     md5: str
     folder: str  # below the data folder
-    pattern: str  # of the names of the files to unpack, without their folders
+    pattern: str  # for names of files to unpack, without their folders
     n_files: int
 
 
@@ -56,20 +56,20 @@ METADATA_COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "loc
 
 
 def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url: str = METADATA_URL) -> None:
-    """Fetch, verify and unpack the data set into the layout that main.py reads; what is there is not fetched again.
+    """Fetch, verify and unpack the data set into the layout that main.py reads, skipping completed files.
 
     Raises
     ------
-    ConnectionError : the server cannot be reached or breaks off again and again; what came is kept.
-    ValueError : a file is not what it should be; names it. It is removed.
-    FileExistsError : a GroundTruth.csv of the user's own is there.
+    ConnectionError : the server cannot be reached or keeps disconnecting; partial downloads are kept.
+    ValueError : a file has unexpected content; names it. It is removed.
+    FileExistsError : the folder holds another GroundTruth.csv.
     OSError : the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metadata = folder / LESION_FILES[0]
     if not metadata.exists():
         partial = metadata.with_name(metadata.name + ".partial")
-        partial.unlink(missing_ok=True)  # small, and of no known checksum: never continued
+        partial.unlink(missing_ok=True)  # small, without a known checksum: never resumed
         fetch(metadata_url, partial, "metadata", MAX_METADATA)
         try:
             read_diagnoses(partial)
@@ -80,7 +80,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
     diagnoses = read_diagnoses(metadata)
     truth, content = folder / "GroundTruth.csv", _one_hot(diagnoses)
     if truth.exists() and truth.read_bytes() != content:
-        raise FileExistsError(f"{truth} is there already and is not HAM10000's. Name another folder, or move it away.")
+        raise FileExistsError(f"{truth} already exists and is not from HAM10000. Name another folder, or move it away.")
     for archive in archives:
         done = folder / f".{archive.md5}.unpacked"
         if not done.exists():
@@ -93,13 +93,13 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
 
 
 def _one_hot(diagnoses: pd.Series) -> bytes:
-    """GroundTruth.csv."""
+    """Content of GroundTruth.csv."""
     one_hot = pd.get_dummies(pd.Categorical(diagnoses, HAM10000)).set_axis(diagnoses.index).astype(float)
     return one_hot.rename_axis("image").to_csv(lineterminator="\n").encode()
 
 
 def read_diagnoses(path: Path) -> pd.Series:
-    """Class code by image, from HAM10000_metadata.csv. Raises ValueError if it is something else."""
+    """Class code by image, from HAM10000_metadata.csv. Raises ValueError for another file."""
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         missing = [name for name in METADATA_COLUMNS if name not in rows]
@@ -121,11 +121,11 @@ def get_archive(archive: Archive, folder: Path) -> None:
     """Fetch one archive, verify it, unpack it and delete it."""
     partial = folder / f".{archive.md5}.zip.partial"
     fetch(archive.url, partial, archive.name, MAX_ARCHIVE)
-    found = md5_of(partial)
-    if found != archive.md5:
+    digest = md5_of(partial)
+    if digest != archive.md5:
         partial.unlink()
         raise ValueError(
-            f"{archive.name} from {archive.url} has the MD5 {found}, expected {archive.md5}: it is damaged or has been "
+            f"{archive.name} from {archive.url} has the MD5 {digest}, expected {archive.md5}: it is damaged or was "
             "replaced, and was removed. Try again."
         )
     unpack(partial, folder / archive.folder, archive)
@@ -133,7 +133,7 @@ def get_archive(archive: Archive, folder: Path) -> None:
 
 
 def fetch(url: str, path: Path, name: str, limit: int) -> None:
-    """Download at most `limit` bytes to `path`, going on after those that are there already."""
+    """Download at most `limit` bytes to `path`, resuming after the bytes already there."""
     for attempt in range(1, TRIES + 1):
         try:
             return _fetch_rest(url, path, name, limit)
@@ -144,9 +144,9 @@ def fetch(url: str, path: Path, name: str, limit: int) -> None:
         except (urllib.error.URLError, HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
             problem = error
         if attempt < TRIES:
-            tqdm.write(f"{name}: {problem}; trying again, {attempt + 1} of {TRIES}")
+            tqdm.write(f"{name}: {problem}; retrying ({attempt + 1} of {TRIES})")
             time.sleep(attempt - 1)
-    raise ConnectionError(f"{name}: {url} cannot be had ({problem}). The same command goes on from what came.")
+    raise ConnectionError(f"{name}: {url} could not be downloaded ({problem}). The same command resumes the download.")
 
 
 def _fetch_rest(url: str, path: Path, name: str, limit: int) -> None:
@@ -155,36 +155,36 @@ def _fetch_rest(url: str, path: Path, name: str, limit: int) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if start and error.code == 416:  # nothing is left to send: the checksum decides
+        if start and error.code == 416:  # nothing left to send: the checksum decides
             return
         raise
     with response:
-        if start and response.status != 206:  # the server begins anew
+        if start and response.status != 206:  # the server starts over
             start = 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         bar = tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, disable=None)
         with path.open("ab" if start else "wb") as file, bar:
-            since, came = time.monotonic(), 0
-            while block := response.read1(BLOCK):  # what there is, without waiting for a whole block
+            since, n_bytes = time.monotonic(), 0
+            while block := response.read1(BLOCK):  # returns available bytes without waiting for a full block
                 file.write(block)
                 bar.update(len(block))
-                came += len(block)
+                n_bytes += len(block)
                 if file.tell() > limit:
                     break
                 if time.monotonic() - since > WINDOW:
-                    if came < LEAST:
-                        raise TimeoutError(f"only {came:,} bytes came in {WINDOW} seconds")
-                    since, came = time.monotonic(), 0
+                    if n_bytes < LEAST:
+                        raise TimeoutError(f"received only {n_bytes:,} bytes in {WINDOW} seconds")
+                    since, n_bytes = time.monotonic(), 0
     if path.stat().st_size > limit:
         path.unlink()
-        raise ValueError(f"{name}: {url} sends more than {limit:,} bytes, which this is not. It was removed.")
+        raise ValueError(f"{name}: {url} sends more than {limit:,} bytes, so it is another file. It was removed.")
     if total and path.stat().st_size < total:
-        raise ConnectionError(f"{path.stat().st_size:,} of {total:,} bytes came")
+        raise ConnectionError(f"received {path.stat().st_size:,} of {total:,} bytes")
 
 
 def md5_of(path: Path) -> str:
-    """MD5 of a file, as hexadecimal digits."""
+    """MD5 of a file, in hexadecimal."""
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -193,11 +193,11 @@ def md5_of(path: Path) -> str:
 
 
 def unpack(path: Path, folder: Path, archive: Archive) -> None:
-    """Write the archive's files into `folder`, whatever folders they have inside.
+    """Unpack the archive's files into `folder`, dropping the folders inside the archive.
 
     Raises
     ------
-    ValueError : not a zip file; one with a path that leads outside, a link, or a giant; one with more or fewer files
+    ValueError : not a zip file; it has a path that leads outside, a link, an oversized file, or another number of files
         than `archive.n_files`.
     """
     try:
@@ -216,11 +216,11 @@ def unpack(path: Path, folder: Path, archive: Archive) -> None:
                     with zipped.open(member) as source, target.open("wb") as file:
                         shutil.copyfileobj(source, file)
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:  # also if encrypted
-        raise ValueError(f"{archive.name} is not a whole zip file: {error}.") from error
+        raise ValueError(f"{archive.name} is not a complete zip file: {error}.") from error
 
 
 def refuse_unsafe(member: zipfile.ZipInfo, archive: Archive) -> None:
-    """Raises ValueError for a member of a zip file that no honest copy of this data set has."""
+    """Raises ValueError for an unsafe member of a zip file."""
     parts = re.split(r"[/\\]", member.filename)
     if ".." in parts or parts[0] == "" or ":" in parts[0]:
         problem = "leads outside the folder"
@@ -234,11 +234,11 @@ def refuse_unsafe(member: zipfile.ZipInfo, archive: Archive) -> None:
 
 
 def check_names(folder: Path, diagnoses: pd.Series) -> None:
-    """Raises ValueError if images and metadata do not belong together."""
+    """Raises ValueError if images and metadata do not match."""
     images, _ = find_files(folder)
     odd = sorted(set(images) ^ set(diagnoses.index))
     if odd:
         raise ValueError(
             f"{len(images)} images and {len(diagnoses)} rows of {LESION_FILES[0]} do not match, for example "
-            f"{', '.join(odd[:3])}. Delete what is wrong in {folder}, and run this again."
+            f"{', '.join(odd[:3])}. Delete the wrong files in {folder}, and run this again."
         )

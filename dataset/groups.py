@@ -1,4 +1,4 @@
-"""Which images must stay in one part of a split: those of a lesion, and those of a patient."""
+"""Groups of images that must stay in one part of a split: those of one lesion or one patient."""
 
 import numpy as np
 import pandas as pd
@@ -7,13 +7,13 @@ from scipy.sparse.csgraph import connected_components
 
 
 def join_groups(table: pd.DataFrame) -> pd.Series:
-    """A name for each image that two share if they share the lesion or the patient, themselves or through others.
+    """Group name of each image: images that share a lesion or patient, directly or through others, share a group.
 
-    It is the lesion's where no patient is known.
+    It is the lesion id if no patient is known.
 
     Parameters
     ----------
-    table : with columns lesion_id, and patient_id that is missing where it is not known.
+    table : with the columns lesion_id and patient_id, which is missing if unknown.
     """
     lesion = table["lesion_id"]
     if table["patient_id"].isna().all():
@@ -30,9 +30,9 @@ def join_groups(table: pd.DataFrame) -> pd.Series:
 
 
 def name_within_patients(lesion: pd.Series, patient: pd.Series) -> tuple[pd.Series, bool]:
-    """Lesion ids as patient/lesion where they are numbers that begin anew with each patient, and whether they are.
+    """Lesion ids as patient/lesion if numbering restarts with each patient, and whether it does.
 
-    They are where most images have a number that several patients have. Without its patient such a number says nothing.
+    It does if most images have a lesion number that several patients share.
 
     Examples
     --------
@@ -47,5 +47,5 @@ def name_within_patients(lesion: pd.Series, patient: pd.Series) -> tuple[pd.Seri
 
 
 def groups_of(table: pd.DataFrame) -> pd.Series:
-    """What a table's images are drawn and split by: its column group, or lesion_id where it has none."""
+    """The column by which images are resampled and split: group, or lesion_id if there is none."""
     return table["group"] if "group" in table else table["lesion_id"]

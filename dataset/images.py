@@ -1,4 +1,4 @@
-"""Image and mask files -> upright pixels."""
+"""Decode image and mask files to upright pixels."""
 
 import hashlib
 import zlib
@@ -8,14 +8,23 @@ import numpy as np
 from PIL import Image
 
 from dataset.masks import decode_mask, reduced
-from dataset.opening import FORMATS, content_of, damage_is_said, eight_bit, opened, orientation_of, reason_of, upright
+from dataset.opening import (
+    FORMATS,
+    content_of,
+    damage_reported,
+    eight_bit,
+    opened,
+    orientation_of,
+    reason_of,
+    upright,
+)
 
-THUMBNAIL = 96  # pixels; side of the picture that dataset/leakage.py compares
-NEARLY_BLACK = 15  # of 255: what 12 bits in 16 become where only the upper 8 are read
+THUMBNAIL = 96  # pixels; side of the thumbnails that dataset/leakage.py compares
+NEARLY_BLACK = 15  # of 255; maximum of 12-bit values stored in 16 bits if only the upper 8 are read
 
 
 def read_image(source: str | Path | bytes, size: int | tuple[int, int]) -> Image.Image:
-    """Decode a file, or its content, to upright RGB (bilinear, antialiased, aspect not kept).
+    """Decode a file, or its content, to upright RGB (bilinear, antialiased, aspect ratio not kept).
 
     Parameters
     ----------
@@ -24,73 +33,73 @@ def read_image(source: str | Path | bytes, size: int | tuple[int, int]) -> Image
     Raises
     ------
     OSError : the file cannot be read.
-    ValueError : not an image, truncated, or of more than `MAX_PIXELS`; says which.
+    ValueError : not an image, truncated, or more than `MAX_PIXELS`; says which.
     """
     return read_image_and_size(source, size)[0]
 
 
 def read_image_and_size(source: str | Path | bytes, size: int | tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """As `read_image`, and the upright picture's own (width, height)."""
-    (picture,), own_size, _ = _decode(content_of(source), size)
-    return picture, own_size
+    """As `read_image`, and the (width, height) of the upright original."""
+    (image,), own_size, _ = _decode(content_of(source), size)
+    return image, own_size
 
 
 def read_native_mask(image_path: str | Path, mask_path: str | Path, how: str = "") -> np.ndarray:
-    """A lesion mask (H, W) bool at the mask file's own size, upright as its image.
+    """A lesion mask (H, W) bool at the size of the mask file, upright like its image.
 
     `how` is as in `decode_row`. Raises as `read_image`.
     """
-    with Image.open(image_path, formats=FORMATS) as image:  # reads no more than the header
+    with Image.open(image_path, formats=FORMATS) as image:  # reads only the header
         orientation = orientation_of(image)
         image_size = image.size[::-1] if orientation >= 5 else image.size
     return np.asarray(decode_mask(content_of(mask_path), image_size, orientation, how)[0]) > 0
 
 
 def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.Image], tuple[int, int], int]:
-    """Upright RGB at each size, the upright picture's own size, and the file's EXIF orientation.
+    """Upright RGB at each size, the size of the upright original, and the EXIF orientation of the file.
 
-    What is returned at a size does not depend on the others; sizes for which the file is opened equally reduced share
-    one reading.
+    The result at one size does not depend on the others. Sizes at which the decoder reduces the file equally share one
+    decoding.
     """
-    pictures, read = [], {}
+    resized, decoded = [], {}
     for size in sizes:
         size = (size, size) if isinstance(size, int) else size
-        picture, own_size = opened(content, (max(size), max(size)))  # not yet upright: either side may be the longer
-        halved = picture.size
-        if halved not in read:
-            read[halved] = _read(picture)
-        whole, orientation = read[halved]
-        with damage_is_said():
-            pictures.append(whole.resize(size, Image.Resampling.BILINEAR))
-    return pictures, own_size[::-1] if orientation >= 5 else own_size, orientation
+        image, own_size = opened(content, (max(size), max(size)))  # not yet upright: either side may be the longer
+        reduced_size = image.size
+        if reduced_size not in decoded:
+            decoded[reduced_size] = _read(image)
+        whole, orientation = decoded[reduced_size]
+        with damage_reported():
+            resized.append(whole.resize(size, Image.Resampling.BILINEAR))
+    return resized, own_size[::-1] if orientation >= 5 else own_size, orientation
 
 
-def _read(picture: Image.Image) -> tuple[Image.Image, int]:
-    """Upright RGB, and how EXIF says that the stored pixels are turned."""
-    is_deep = any(";16" in str(tile[3]) for tile in picture.tile)
-    with damage_is_said():
-        picture.load()
-    orientation = orientation_of(picture)
-    with damage_is_said():
-        if picture.mode[0] in "IF":  # 16 bits and floats, which Pillow would clip
-            picture = eight_bit(np.asarray(picture))
-        if "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-        rgb = picture.convert("RGB")
+def _read(image: Image.Image) -> tuple[Image.Image, int]:
+    """Upright RGB, and the EXIF orientation of the stored pixels."""
+    is_deep = any(";16" in str(tile[3]) for tile in image.tile)
+    with damage_reported():
+        image.load()
+    orientation = orientation_of(image)
+    with damage_reported():
+        if image.mode[0] in "IF":  # 16 bits and floats, which Pillow would clip
+            image = eight_bit(np.asarray(image))
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        rgb = image.convert("RGB")
     _refuse_blank(rgb, is_deep)
     return upright(rgb, orientation), orientation
 
 
 def _refuse_blank(rgb: Image.Image, is_deep: bool) -> None:
-    """Raises ValueError for a picture of one value, or one that is read as black for its range is not known."""
+    """Raises ValueError for an image of a single value, or one that is nearly black because its range is unknown."""
     middle, corner = rgb.getpixel((rgb.width // 2, rgb.height // 2)), rgb.getpixel((0, 0))
-    if middle != corner and max(*middle, *corner) > NEARLY_BLACK:  # as nearly all are
+    if middle != corner and max(*middle, *corner) > NEARLY_BLACK:  # the usual case
         return
     extrema = rgb.getextrema()
     if all(low == high for low, high in extrema):
-        raise ValueError(f"one value everywhere ({', '.join(str(low) for low, _ in extrema)}): nothing can be seen")
+        raise ValueError(f"single value everywhere ({', '.join(str(low) for low, _ in extrema)})")
     if max(high for _, high in extrema) <= NEARLY_BLACK and is_deep:
-        raise ValueError("nearly black, as if of 12 bits stored in 16: save it with 8 bits per colour")
+        raise ValueError("nearly black, as if 12 bits were stored in 16: save it with 8 bits per channel")
 
 
 def decode_row(image_path: str, mask_path: str, size: int, how: str = "") -> tuple[np.ndarray, np.ndarray, dict]:
@@ -98,26 +107,26 @@ def decode_row(image_path: str, mask_path: str, size: int, how: str = "") -> tup
 
     Parameters
     ----------
-    how : words that say how the mask is read: "inverted" (lesion is black), "stretched" (whatever its aspect).
+    how : how the mask is read: "inverted" (lesion is black), "stretched" (any aspect ratio), both or "".
     """
-    picture, lesion = Image.new("RGB", (size, size)), Image.new("L", (size, size))
+    image, lesion = Image.new("RGB", (size, size)), Image.new("L", (size, size))
     thumbnail = Image.new("RGB", (THUMBNAIL, THUMBNAIL))
     verdict = {"image_error": "", "mask_error": "", "note": "", "digest": ""}
     try:
         content = content_of(image_path)
         verdict["digest"] = hashlib.blake2b(content, digest_size=8).hexdigest()
-        (picture, thumbnail), picture_size, orientation = _decode(content, size, THUMBNAIL)
+        (image, thumbnail), image_size, orientation = _decode(content, size, THUMBNAIL)
     except (ValueError, OSError, MemoryError) as error:
         verdict["image_error"] = f"image: {reason_of(error)}"
     if mask_path and not verdict["image_error"]:
         try:
-            of_mask = content_of(mask_path)
-            if of_mask == content:
+            mask_content = content_of(mask_path)
+            if mask_content == content:
                 raise ValueError("mask is the image itself")
-            whole, verdict["note"] = decode_mask(of_mask, picture_size, orientation, how)
+            whole, verdict["note"] = decode_mask(mask_content, image_size, orientation, how)
             lesion = reduced(whole, size)
         except (ValueError, OSError, MemoryError) as error:
             verdict["mask_error"] = f"mask: {reason_of(error)}"
-    picture.putalpha(lesion)
-    pixels, small = np.asarray(picture), np.asarray(thumbnail)
+    image.putalpha(lesion)
+    pixels, small = np.asarray(image), np.asarray(thumbnail)
     return pixels, small, verdict | {"crc": zlib.crc32(pixels), "thumbnail_crc": zlib.crc32(small)}

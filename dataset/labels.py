@@ -1,4 +1,4 @@
-"""The rows of a table -> the diagnoses that they name."""
+"""Read the diagnoses in the rows of a table."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -14,19 +14,19 @@ from dataset.columns import is_known as is_reserved
 
 TRUTH = {"true": 1.0, "false": 0.0}
 ANSWERS = ({"true": 1.0, "false": 0.0}, {"yes": 1.0, "no": 0.0}, {"y": 1.0, "n": 0.0}, {"t": 1.0, "f": 0.0})
-OPPOSITES = {"malignant": "benign", "benign": "malignant"}  # what a 0 says in a column of this name alone
-MOST_CLASSES = 100  # a column of more values, most of which stand once, is rather no column of diagnoses
-LEAST_ZEROS = 0.05  # share of rows without a 1 that are asked about
+OPPOSITES = {"malignant": "benign", "benign": "malignant"}  # meaning of 0 in a single column of this name
+MOST_CLASSES = 100  # a column of more values, mostly unique, probably does not hold diagnoses
+LEAST_ZEROS = 0.05  # share of rows without a 1 from which --zeros is required
 
 
 class Labels(NamedTuple):
     """One reading of a folder's diagnoses."""
 
-    where: str  # they stand, in words
+    where: str  # description of the place
     classes: tuple[str, ...]
-    code: pd.Series  # of each row's class, "" for none
-    reason: pd.Series  # why it has none, else ""
-    has_zeros: bool = False  # whether --zeros can name the class of rows of 0
+    code: pd.Series  # class of each row, "" for none
+    reason: pd.Series  # why a row has none, else ""
+    has_zeros: bool = False  # whether --zeros can name the class of all-zero rows
 
 
 def no_labels(rows: pd.DataFrame) -> Labels:
@@ -36,103 +36,103 @@ def no_labels(rows: pd.DataFrame) -> Labels:
 
 
 def read_labels(rows: pd.DataFrame, path: Path, zeros: str = "") -> list[Labels]:
-    """All readings of the diagnoses in a table's rows that differ.
+    """All distinct readings of the diagnoses in the rows of a table.
 
     Parameters
     ----------
-    zeros : the class of rows that have a 0 for every class; "" to ask about these.
+    zeros : the class of rows with a 0 for every class; "" to raise for these.
 
     Raises
     ------
-    ValueError : two columns mean the same class; many rows have no 1, and `zeros` is not given.
+    ValueError : two columns mean the same class; many rows have no 1 and `zeros` is not given.
     """
     columns = [column for name in LABEL_COLUMNS if name != GUESS and (column := find_column(rows, [name]))]
     readings = [from_column(rows[column], column) for column in columns if not are_parts(rows[column])]
-    of_columns = from_columns(rows, path, zeros)
-    of_known = bool(of_columns) and not NAMES.keys().isdisjoint(of_columns.classes)
-    if not of_known and not any(readings) and (guess := find_column(rows, [GUESS])):
+    one_hot = from_columns(rows, path, zeros)
+    has_known_class = bool(one_hot) and not NAMES.keys().isdisjoint(one_hot.classes)
+    if not has_known_class and not any(readings) and (guess := find_column(rows, [GUESS])):
         readings = [from_column(rows[guess], guess)]
-    if not of_known and any(readings):
-        of_columns = None  # beside a diagnosis, columns of other zeros and ones are rather of the patient
-    readings = [of_columns, *readings]
+    if not has_known_class and any(readings):
+        one_hot = None  # beside a diagnosis, other binary columns probably describe the patient
+    readings = [one_hot, *readings]
     if is_single := not any(readings):
         readings = [from_single_column(rows, zeros)]
     if is_single or all(_is_coded(reading) for reading in filter(None, readings)):
         readings += [from_known_words(rows[name], name) for name in _unreserved(rows)]
-    found: list[Labels] = []
+    distinct: list[Labels] = []
     for reading in filter(None, readings):
-        if not any(_say_the_same(reading, other) for other in found):
-            found = [other for other in found if not (_is_coded(other) and _same_groups(reading, other))]
-            found.append(reading)
-    few = [reading for reading in found if len(reading.classes) <= max(MOST_CLASSES, len(rows) / 2)]
-    return few or found
+        if not any(_adds_nothing(reading, other) for other in distinct):
+            distinct = [other for other in distinct if not (_is_coded(other) and _same_groups(reading, other))]
+            distinct.append(reading)
+    plausible = [reading for reading in distinct if len(reading.classes) <= max(MOST_CLASSES, len(rows) / 2)]
+    return plausible or distinct
 
 
-def _say_the_same(reading: Labels, known: Labels) -> bool:
-    """Whether a reading adds nothing to a known one: the same classes, or numbers for them."""
-    return reading.code.equals(known.code) or (_is_coded(reading) and _same_groups(reading, known))
+def _adds_nothing(reading: Labels, other: Labels) -> bool:
+    """Whether a reading repeats another one: the same classes, or numbers for them."""
+    return reading.code.equals(other.code) or (_is_coded(reading) and _same_groups(reading, other))
 
 
 def _is_coded(reading: Labels) -> bool:
-    """Whether the classes are numbers, which say less than words."""
+    """Whether the classes are numbers, which are less informative than words."""
     return all(code.isdigit() for code in reading.classes)
 
 
 def _same_groups(a: Labels, b: Labels) -> bool:
-    """Whether two readings tell the same rows apart, whatever they call them."""
+    """Whether two readings group the rows equally, under any class names."""
     pairs = pd.DataFrame({"a": a.code, "b": b.code}).drop_duplicates()
     return pairs["a"].is_unique and pairs["b"].is_unique
 
 
 def choose(readings: list[Labels], path: Path, wanted: Sequence[str], zeros: str = "") -> Labels:
-    """The reading that knows the wanted classes, all or else some.
+    """The reading that has the wanted classes, all of them or else some.
 
     Raises
     ------
-    ValueError : several do, or the only one is doubtful; `zeros` is given, and it has no rows of zeros to name.
+    ValueError : several readings have them, or the only one is doubtful; `zeros` is given but does not apply.
     """
-    readings = _that_know(readings, wanted)
+    readings = _with_classes(readings, wanted)
     if len(readings) > 1:
         raise ValueError(_ask_which(readings, path, wanted))
     (reading,) = readings
     if len(reading.classes) == 2 and reading.has_zeros and not any(map(is_known, reading.classes)) and not wanted:
         names = " and ".join(reading.classes)
         raise ValueError(
-            f"{path} has columns of 0 and 1, {names}, and nothing says that these are diagnoses. If they are, pass "
-            f"{_as_flag(reading.classes)}\nElse remove these columns."
+            f"{path} has columns of 0 and 1, {names}, which may not be diagnoses. If they are, pass "
+            f"{_as_flag(reading.classes)}\nOtherwise remove these columns."
         )
     refuse_zeros(zeros if not reading.has_zeros else "", reading.where)
     return reading
 
 
 def refuse_zeros(zeros: str, where: str) -> None:
-    """Raises ValueError for a --zeros that can name nothing."""
+    """Raises ValueError for a --zeros that does not apply."""
     if zeros:
         raise ValueError(
-            f"--zeros {zeros} names rows of 0, but the diagnoses are read from: {where}. Leave --zeros out."
+            f"--zeros {zeros} needs columns of 0 and 1, but the diagnoses are read from {where}. Omit --zeros."
         )
 
 
-def _that_know(readings: list[Labels], wanted: Sequence[str]) -> list[Labels]:
-    """The readings that have all the wanted classes, or else some, or else all readings."""
+def _with_classes(readings: list[Labels], wanted: Sequence[str]) -> list[Labels]:
+    """The readings that have all wanted classes, or else some of them, or else all readings."""
     keys = set(map(key_of, wanted))
-    for knows in (keys.issubset, lambda classes: not keys.isdisjoint(classes)):
-        readings = [reading for reading in readings if knows(set(map(key_of, reading.classes)))] or readings
+    for matches in (keys.issubset, lambda classes: not keys.isdisjoint(classes)):
+        readings = [reading for reading in readings if matches(set(map(key_of, reading.classes)))] or readings
     return readings
 
 
 def _ask_which(readings: list[Labels], path: Path, wanted: Sequence[str]) -> str:
-    """That there are several readings, and how to choose: by classes that one of them has alone, if any has."""
+    """Message about several readings and how to choose: by classes that only one reading has, if there are any."""
     ways = " or ".join(f"{reading.where} ({', '.join(reading.classes[:4])})" for reading in readings)
-    known = {key_of(code) for reading in readings for code in reading.classes}
-    lacking = [word for word in wanted if key_of(word) not in known]
+    available = {key_of(code) for reading in readings for code in reading.classes}
+    lacking = [word for word in wanted if key_of(word) not in available]
     problem = f"{path} has no class {', '.join(lacking)}. It" if lacking else str(path)
-    told = [reading for reading in readings if len(_that_know(readings, reading.classes)) == 1]
-    if told:
-        remedy = f"Choose with CLASSES, such as {_as_flag(told[-1].classes)}, or remove the other columns."
+    unique = [reading for reading in readings if len(_with_classes(readings, reading.classes)) == 1]
+    if unique:
+        remedy = f"Choose classes, e.g. {_as_flag(unique[-1].classes)}, or remove the other columns."
     else:
         n = pd.concat([reading.code != readings[0].code for reading in readings[1:]], axis=1).any(axis=1).sum()
-        remedy = f"They differ in {n:,} rows. Correct these, or remove all of these columns but one."
+        remedy = f"They differ in {n:,} rows. Correct these rows, or keep only one of these columns."
     return f"{problem} can be read in {len(readings)} ways: {ways}. {remedy}"
 
 
@@ -145,7 +145,7 @@ def _unreserved(rows: pd.DataFrame) -> list[str]:
 
 
 def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | None:
-    """The diagnoses of columns with a 1 where the class holds: those of known classes, and others of zeros and ones.
+    """The diagnoses in one-hot columns: those of known classes, and other columns of 0 and 1.
 
     True is 1; False and a blank are 0.
     """
@@ -155,7 +155,7 @@ def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | No
     of_zeros = [name for name in columns if name not in known and (numbers[name] == 0).all()]
     is_known_class = (numbers[known] == 1).any(axis=1)
     others = [name for name in columns if name not in known and _is_binary(numbers[name], blank[name])]
-    others = [name for name in others if not (is_known_class & (numbers[name] == 1)).any()]  # a class excludes others
+    others = [name for name in others if not (is_known_class & (numbers[name] == 1)).any()]  # they are exclusive
     columns = [name for name in columns if name in {*known, *others}]
     if len(columns) < 2:
         return None
@@ -181,23 +181,22 @@ def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | No
     reason = reason.mask(numbers.isna().any(axis=1), "labels are not numbers")
     unknown = [name for name in codes if is_no_diagnosis(name)]
     for name in unknown:
-        code, reason = code.mask(code == name, ""), reason.mask(code == name, _says_nothing(name))
+        code, reason = code.mask(code == name, ""), reason.mask(code == name, _no_diagnosis(name))
     classes = [name for name in codes if name not in unknown]
     where = f"{len(classes)} columns of classes"
-    where += f", without {', '.join(of_zeros[:4])}, 0 in each row" if of_zeros else ""
+    where += f", without {', '.join(of_zeros[:4])} (0 in each row)" if of_zeros else ""
     return Labels(where, in_order(classes, classes), code, reason, has_zeros=True)
 
 
 def _ask_about_zeros(path: Path, n_empty: int, n_rows: int, columns: list[str]) -> str:
     return (
-        f"{n_empty:,} of {n_rows:,} rows of {path} have a 0 for each of {', '.join(columns[:8])}. Say which class they "
-        "are of, as in --zeros NV (ISIC 2017: nevus), or give them a column of their own; --zeros unknown leaves them "
-        "out."
+        f"{n_empty:,} of {n_rows:,} rows of {path} have a 0 for each of {', '.join(columns[:8])}. Name their class, "
+        "as in --zeros NV (ISIC 2017: nevus), or add a column for it; --zeros unknown leaves these rows out."
     )
 
 
 def as_numbers(cells: pd.Series) -> pd.Series:
-    """Numbers, with 1 and 0 for true and false, or for a whole column of other such answers; NaN for other text."""
+    """Cells as numbers: 1 and 0 for true and false, or for a whole column of yes/no, y/n or t/f; NaN for the rest."""
     lower = cells.str.lower()
     for answers in ANSWERS[1:]:
         if lower.isin([*answers, ""]).all() and lower.isin(list(answers)).any():
@@ -207,17 +206,17 @@ def as_numbers(cells: pd.Series) -> pd.Series:
 
 
 def _is_binary(numbers: pd.Series, blank: pd.Series) -> bool:
-    """Whether a column holds 1, and else nothing but 0 and blanks for 0."""
+    """Whether a column holds 1, and otherwise only 0, or blanks for 0."""
     return bool((numbers.isin([0, 1]) | blank).all() and (numbers == 1).any())
 
 
 def from_single_column(rows: pd.DataFrame, zeros: str = "") -> Labels | None:
-    """The diagnoses of one column of zeros and ones: what it is called, and the rest, of the class `zeros`."""
+    """The diagnoses in one column of 0 and 1: 1 means its name, 0 the class `zeros` or the opposite."""
     columns = _unreserved(rows)
     numbers, blank = rows[columns].apply(as_numbers), rows[columns] == ""
     binary = [name for name in columns if _is_binary(numbers[name], blank[name])]
     known = [name for name in binary if code_of(name) in NAMES]
-    if names_details(rows):  # then a column of any name is rather a detail
+    if names_details(rows):  # then an unknown column is probably a detail
         binary = known
     if len(binary) != 1 and len(known) != 1:
         return None
@@ -225,15 +224,15 @@ def from_single_column(rows: pd.DataFrame, zeros: str = "") -> Labels | None:
     positive = code_of(name)
     negative = code_of(zeros) if zeros else OPPOSITES.get(positive, f"not {positive}")
     words = pd.Series(np.where(numbers[name] == 1, positive, negative), index=rows.index, dtype=object)
-    is_told = words.map(lambda word: word == positive or not is_no_diagnosis(word))
-    reason = pd.Series("", index=rows.index).mask(~is_told, _says_nothing(negative))
-    classes = (negative, positive) if is_told.all() else (positive,)
-    where = f"column {name} of zeros and ones"
-    return Labels(where, classes, words.where(is_told, ""), reason, has_zeros=True)
+    is_known_label = words.map(lambda word: word == positive or not is_no_diagnosis(word))
+    reason = pd.Series("", index=rows.index).mask(~is_known_label, _no_diagnosis(negative))
+    classes = (negative, positive) if is_known_label.all() else (positive,)
+    where = f"column {name} of 0 and 1"
+    return Labels(where, classes, words.where(is_known_label, ""), reason, has_zeros=True)
 
 
 def from_column(values: pd.Series, name: str) -> Labels | None:
-    """The diagnoses of one column that names them, by code or by name."""
+    """The diagnoses in one column of codes or names."""
     if values.str.lower().isin([*TRUTH, ""]).all():
         values = values.str.lower().map({"true": "1", "false": "0", "": ""})
     codes = {text: "" if is_no_diagnosis(text) else code for text, code in codes_of(values[values != ""]).items()}
@@ -241,18 +240,18 @@ def from_column(values: pd.Series, name: str) -> Labels | None:
     classes = set(code) - {""}
     if not classes:
         return None
-    reason = values.map(lambda text: "" if codes.get(text) else _says_nothing(text) if text else "label is empty")
+    reason = values.map(lambda text: "" if codes.get(text) else _no_diagnosis(text) if text else "label is empty")
     return Labels(f"column {name}", in_order(classes), code, reason)
 
 
-def _says_nothing(word: str) -> str:
-    return f"labelled {word}, which is no diagnosis"
+def _no_diagnosis(word: str) -> str:
+    return f"labelled {word}, which is not a diagnosis"
 
 
 def from_known_words(values: pd.Series, name: str) -> Labels | None:
-    """The diagnoses of a column of any name, most of whose words the vocabulary knows."""
-    some = values[values != ""]
+    """The diagnoses in a column of any name if the vocabulary knows most of its cells."""
+    filled = values[values != ""]
     is_word: Callable[[str], bool] = lambda text: is_no_diagnosis(text) or is_known(code_of(text))  # noqa: E731
-    known = some.map({text: is_word(text) for text in some.unique()})
-    reading = from_column(values, name) if len(some) and known.mean() >= 0.8 else None
+    is_known_word = filled.map({text: is_word(text) for text in filled.unique()})
+    reading = from_column(values, name) if len(filled) and is_known_word.mean() >= 0.8 else None
     return reading if reading and any(map(is_known, reading.classes)) else None

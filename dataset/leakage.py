@@ -1,7 +1,7 @@
-"""Which images show the same thing, and whether such a pair lies across the split.
+"""Find pairs of images that show the same lesion, and whether such a pair crosses the split.
 
-Three kinds of pair: the same file (equal bytes), the same picture (a near duplicate by its fingerprint, also if cropped
-a little differently, recompressed or recoloured), and the same lesion (by the data set's own lesion ids).
+The kinds of pairs: the same file (equal bytes), the same picture (a near duplicate by its fingerprint, also if slightly
+cropped, recompressed or recoloured), and the same lesion or patient (by the ids of the data set).
 """
 
 import itertools
@@ -16,25 +16,25 @@ from scipy.sparse.csgraph import connected_components
 
 from dataset.images import THUMBNAIL as SIDE
 
-NEAR = 0.44  # correlation of fingerprints from which two images are near duplicates; see docs/near-duplicates.md
-N_CANDIDATES = 20  # most similar images by colour layout that each image is compared with
-N_DISTANCES = 10_000_000  # between layouts, at a time
-MAX_GROUP = 100  # images of one file or lesion of which all pairs are listed
+NEAR = 0.44  # minimum correlation of the fingerprints of near duplicates; see docs/near-duplicates.md
+N_CANDIDATES = 20  # images with the most similar colour layout that each image is compared with
+N_DISTANCES = 10_000_000  # between layouts, computed at once
+MAX_GROUP = 100  # images; larger groups of one file or lesion are not listed pair by pair
 KINDS = ("same file", "same picture", "same lesion", "same patient")
 
 
 def find_pairs(table: pd.DataFrame, thumbnails) -> pd.DataFrame:
-    """All pairs of images that are the same file, picture, lesion or, where patients are known, patient.
+    """All pairs of images of the same file, picture, lesion or, if known, patient.
 
     Parameters
     ----------
     table : rows to compare, with columns image, lesion_id, digest and row.
-    thumbnails : (n_rows, SIDE, SIDE, 3) uint8, those of the pixels that `decode_table` returns.
+    thumbnails : (n_rows, SIDE, SIDE, 3) uint8, from the pixels that `decode_table` returns.
 
     Returns
     -------
-    Columns image_a, image_b, kind (the closest of `KINDS`), similarity (of the fingerprints, in [-1, 1]; NaN if not
-    compared), lesion_a, lesion_b; one row a pair.
+    One row per pair, with the columns image_a, image_b, kind (the closest of `KINDS`), similarity (of the fingerprints,
+    in [-1, 1]; NaN if not compared), lesion_a, lesion_b.
     """
     near = near_duplicates(thumbnails, table["row"].to_numpy())
     kinds = {
@@ -45,23 +45,23 @@ def find_pairs(table: pd.DataFrame, thumbnails) -> pd.DataFrame:
     }
     similarity = {(a, b): value for a, b, value in near}
     names, lesions = table["image"].to_numpy(), table["lesion_id"].to_numpy()
-    found: dict[tuple[int, int], str] = {}
+    closest: dict[tuple[int, int], str] = {}
     for kind in reversed(KINDS):
-        found |= dict.fromkeys(kinds[kind], kind)
+        closest |= dict.fromkeys(kinds[kind], kind)
     rows = [
         (names[a], names[b], kind, similarity.get((a, b), np.nan), lesions[a], lesions[b])
-        for (a, b), kind in sorted(found.items())
+        for (a, b), kind in sorted(closest.items())
     ]
     return pd.DataFrame(rows, columns=["image_a", "image_b", "kind", "similarity", "lesion_a", "lesion_b"])
 
 
 def audit(table: pd.DataFrame, thumbnails, by_image: pd.Series | None) -> pd.DataFrame:
-    """`find_pairs` with the parts that they lie in, and whether those differ, in this split and in one by image.
+    """`find_pairs`, and whether each pair crosses this split, and a split by image.
 
     Parameters
     ----------
-    table : as `find_pairs`, and with the column split.
-    by_image : the parts of a split by image, by the table's index; None if that is not possible.
+    table : as for `find_pairs`, with the column split.
+    by_image : the parts of a split by image, with the table's index; None if that is impossible.
     """
     pairs = crossing(find_pairs(table, thumbnails), table.set_index("image")["split"])
     pairs["crosses_by_image"] = False
@@ -72,7 +72,7 @@ def audit(table: pd.DataFrame, thumbnails, by_image: pd.Series | None) -> pd.Dat
 
 
 def crossing(pairs: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
-    """The pairs with the parts they lie in, and whether those differ.
+    """Add the parts of both images, and whether they differ.
 
     Parameters
     ----------
@@ -83,75 +83,78 @@ def crossing(pairs: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
 
 
 def describe_pairs(pairs: pd.DataFrame) -> str:
-    """How many pairs of each kind there are, and lie across this split and one by image, as lines for the console."""
+    """Console lines: the number of pairs of each kind, and how many cross this split and a split by image."""
     lines = []
     for kind in kinds_in(pairs):
-        some = pairs[pairs["kind"] == kind]
+        of_kind = pairs[pairs["kind"] == kind]
         lines.append(
-            f"{len(some):6} pairs are the {kind}: {some['crosses'].sum()} lie across the split; "
-            f"split by image, {some['crosses_by_image'].sum()} would"
+            f"{len(of_kind):6} pairs of the {kind}: {of_kind['crosses'].sum()} cross the split; "
+            f"{of_kind['crosses_by_image'].sum()} would cross a split by image"
         )
     return "\n".join(lines)
 
 
 def kinds_in(pairs: pd.DataFrame) -> tuple[str, ...]:
-    """The kinds that are told of: patients only where there are such pairs."""
+    """The kinds to report: patients only if there are such pairs."""
     return KINDS if (pairs["kind"] == KINDS[-1]).any() else KINDS[:-1]
 
 
 def merge_lesions(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
-    """Lesion ids in which images of the same file or picture share one id, for splitting."""
+    """Lesion ids for splitting: images of the same file or picture share one."""
     lesions, code = np.unique(table["lesion_id"].to_numpy(), return_inverse=True)
     by_image = dict(zip(table["image"], code))
-    same = pairs[pairs["kind"].isin(["same file", "same picture"])]
-    a, b = same["image_a"].map(by_image).to_numpy(int), same["image_b"].map(by_image).to_numpy(int)
+    duplicates = pairs[pairs["kind"].isin(["same file", "same picture"])]
+    a, b = duplicates["image_a"].map(by_image).to_numpy(int), duplicates["image_b"].map(by_image).to_numpy(int)
     graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(lesions), len(lesions)))
     _, component = connected_components(graph, directed=False)
     first = pd.Series(lesions).groupby(component).transform("first").to_numpy()
     return pd.Series(first[code], index=table.index)
 
 
-def overlap(other: pd.DataFrame, other_thumbnails, known: pd.DataFrame, known_thumbnails) -> pd.Series:
-    """Which images of another data set show what a model knows already.
+def overlap(other: pd.DataFrame, other_thumbnails, training: pd.DataFrame, training_thumbnails) -> pd.Series:
+    """Which images of another data set overlap with the training data.
 
     Parameters
     ----------
-    other, known : rows with the columns image, lesion_id, lesion_known, digest and row.
+    other, training : rows with the columns image, lesion_id, lesion_known, digest and row.
 
     Returns
     -------
-    By the index of `other`: the first that holds of "same lesion", "same file", "same picture"; or "". A lesion's id
-    counts if it is told apart from a mere number, which any data set may use.
+    By the index of `other`: the first of "same lesion", "same file" and "same picture" that applies, or "". A lesion id
+    counts only if it is more than a number, which any data set may use.
     """
-    lesions = known.loc[known["lesion_known"], "lesion_id"]
-    is_told = other["lesion_id"].astype(str).str.contains(r"[^\W\d_][^/]*$")
+    lesions = training.loc[training["lesion_known"], "lesion_id"]
+    is_specific = other["lesion_id"].astype(str).str.contains(r"[^\W\d_][^/]*$")
     reason = pd.Series("", index=other.index)
-    with Fingerprints(other_thumbnails, other["row"]) as theirs, Fingerprints(known_thumbnails, known["row"]) as ours:
-        pictures = {a for a, _, _ in _near(theirs, ours, NEAR)}
-    holds = {
-        "same picture": [position in pictures for position in range(len(other))],
-        "same file": other["digest"].isin(known["digest"]),
-        "same lesion": other["lesion_known"] & is_told & other["lesion_id"].isin(lesions),
+    with (
+        Fingerprints(other_thumbnails, other["row"]) as theirs,
+        Fingerprints(training_thumbnails, training["row"]) as ours,
+    ):
+        near = {a for a, _, _ in _near(theirs, ours, NEAR)}
+    matches = {
+        "same picture": [position in near for position in range(len(other))],
+        "same file": other["digest"].isin(training["digest"]),
+        "same lesion": other["lesion_known"] & is_specific & other["lesion_id"].isin(lesions),
     }
-    for name, members in holds.items():
+    for name, members in matches.items():
         reason[members] = name
     return reason
 
 
 def describe_overlap(reason: pd.Series, name: str) -> str:
-    """What `overlap` found, in words."""
+    """Summarize the result of `overlap`."""
     counts = reason[reason != ""].value_counts()
     if counts.empty:
-        return f"None of the {len(reason):,} images of {name} shows what the models learned from."
+        return f"None of the {len(reason):,} images of {name} overlaps with the training data."
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
-    what = f"{counts.sum():,} of {len(reason):,} images of {name}"
-    return f"{what} show what the models learned from and are left out ({kinds})."
+    subject = f"{counts.sum():,} of {len(reason):,} images of {name}"
+    return f"{subject} overlap with the training data and are left out ({kinds})."
 
 
 def near_duplicates(thumbnails, rows: np.ndarray, threshold: float = NEAR) -> list[tuple[int, int, float]]:
     """Pairs (a, b, similarity) of positions in `rows`, a < b, whose fingerprints correlate at `threshold` or more.
 
-    The similarity is the highest correlation over all shifts of one against the other. Only the `N_CANDIDATES` most
+    The similarity is the maximum correlation over all relative shifts. Only the `N_CANDIDATES` most
     similar images by colour layout are compared.
     """
     with Fingerprints(thumbnails, rows) as prints:
@@ -159,11 +162,11 @@ def near_duplicates(thumbnails, rows: np.ndarray, threshold: float = NEAR) -> li
 
 
 class Fingerprints:
-    """Of each image a colour layout, in memory, and the spectrum of a fingerprint, in a temporary file (37 KB each).
+    """Colour layouts of images, in memory, and the spectra of their fingerprints, in a temporary file (37 KB each).
 
-    A fingerprint is the thumbnail's fine structure: the gray image less its local mean, under a window that fades the
-    corners out, with its spectrum divided by the square root of its magnitude, so that edges count and the shared round
-    outline of lesion and lens does not.
+    A fingerprint is the fine structure of a thumbnail: the gray image minus its local mean, under a window that fades
+    out the corners. Its spectrum is divided by the square root of its magnitude, so that edges count and the common
+    round shape of lesions and lenses does not.
     """
 
     shape = (SIDE, SIDE // 2 + 1)
@@ -185,11 +188,11 @@ class Fingerprints:
 
     def spectra(self, positions: torch.Tensor) -> torch.Tensor:
         """(M, SIDE, SIDE / 2 + 1) complex."""
-        found = np.empty((len(positions), *self.shape), np.complex64)
-        for place, position in zip(found, positions.tolist()):
-            self._file.seek(position * place.nbytes)
-            self._file.readinto(place)
-        return torch.from_numpy(found)
+        spectra = np.empty((len(positions), *self.shape), np.complex64)
+        for target, position in zip(spectra, positions.tolist()):
+            self._file.seek(position * target.nbytes)
+            self._file.readinto(target)
+        return torch.from_numpy(spectra)
 
 
 def _fingerprint(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -205,7 +208,7 @@ def _fingerprint(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _near(a: Fingerprints, b: Fingerprints, threshold: float) -> list[tuple[int, int, float]]:
-    """Pairs of positions in `a` and `b` (each once, and in order, if they are the same) and their similarities."""
+    """Pairs of positions in `a` and `b` and their similarities; if `a` is `b`, each pair once, in order."""
     near = []
     candidates = _candidates(a.layout, b.layout, a is b)
     for pairs in candidates.split(1000, dim=1) if candidates.numel() else ():
@@ -219,7 +222,7 @@ def _near(a: Fingerprints, b: Fingerprints, threshold: float) -> list[tuple[int,
 
 
 def _candidates(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Tensor:
-    """Pairs (2, M) of each of `a` with its nearest of `b`; if they are the same images, each pair once, ordered."""
+    """Pairs (2, M) of each image of `a` with its nearest of `b`; for the same images, each pair once, in order."""
     k = max(0, min(N_CANDIDATES, len(b) - same))
     step, nearest = max(1, N_DISTANCES // max(len(b), 1)), []
     for start in range(0, len(a), step):
@@ -232,10 +235,10 @@ def _candidates(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Tensor:
 
 
 def _groups_to_pairs(groups: pd.Series) -> set[tuple[int, int]]:
-    """All pairs of positions with the same value; of a group of more than `MAX_GROUP`, each one with the first."""
-    found: set[tuple[int, int]] = set()
+    """All pairs of positions with the same value; in groups above `MAX_GROUP`, each member with the first."""
+    pairs: set[tuple[int, int]] = set()
     positions = pd.Series(range(len(groups)))[groups.notna().to_numpy()]
     for members in positions.groupby(groups.dropna().to_numpy()).agg(list):
         small = len(members) <= MAX_GROUP
-        found.update(itertools.combinations(members, 2) if small else ((members[0], m) for m in members[1:]))
-    return found
+        pairs.update(itertools.combinations(members, 2) if small else ((members[0], m) for m in members[1:]))
+    return pairs

@@ -1,4 +1,4 @@
-"""Names of images, as tables and files give them: which file is meant."""
+"""Match image names in tables to files."""
 
 import filecmp
 import os
@@ -15,13 +15,13 @@ MAX_EXAMPLES = 3
 
 
 class File(NamedTuple):
-    """A picture in a data folder."""
+    """An image file in a data folder."""
 
     path: str
-    place: tuple[str, ...]  # the folders that it lies in, from the data folder down
-    stem: str  # name without extension, in the Unicode form that names are compared in
+    place: tuple[str, ...]  # its folders, from the data folder down
+    stem: str  # name without extension, Unicode-normalized for comparison
     suffix: str
-    part: str = ""  # train, val or test, where one of its folders says so
+    part: str = ""  # train, val or test, if one of its folders says so
 
     @property
     def shown(self) -> str:
@@ -30,7 +30,7 @@ class File(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What a table's cell says of an image's file."""
+    """A cell that names an image, split into its parts."""
 
     folders: tuple[str, ...]
     stem: str
@@ -39,7 +39,7 @@ class Named(NamedTuple):
 
 @lru_cache(maxsize=1 << 16)
 def named(text: str) -> Named:
-    r"""The folders, name and extension in a cell; of a drive, . and .. nothing is kept.
+    r"""The folders, name and extension in a cell; drives, . and .. are dropped.
 
     Examples
     --------
@@ -51,23 +51,24 @@ def named(text: str) -> Named:
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in (*READABLE, *UNREADABLE):
         stem, suffix = name, ""
-    return Named(tuple(one for one in folders if one not in ("", ".", "..") and one[1:] != ":"), stem, suffix)
+    folders = [folder for folder in folders if folder not in ("", ".", "..") and folder[1:] != ":"]
+    return Named(tuple(folders), stem, suffix)
 
 
 def image_name(text: str) -> str:
-    """A name as a cell gives it, without folders and extension, in the Unicode form that names are compared in."""
+    """The name in a cell, without folders and extension, Unicode-normalized."""
     return named(text).stem
 
 
 def unfound_name(cell: str) -> str:
-    """What an image is called whose file is not there: as `image_name`, but whole where it would lead elsewhere."""
+    """Name of an image whose file is missing: as `image_name`, but the whole cell if it leads outside."""
     parts = cell.replace("\\", "/").split("/")
-    leads_elsewhere = ".." in parts or parts[0] == "" or ":" in parts[0]
-    return cell if leads_elsewhere else image_name(cell)
+    leads_outside = ".." in parts or parts[0] == "" or ":" in parts[0]
+    return cell if leads_outside else image_name(cell)
 
 
 def loose(stem: str) -> str:
-    """What spellings of a name share: case, zeros before numbers, .0 behind one and a suffix make no difference."""
+    """Key shared by spellings of a name: ignores case, leading zeros, a final .0 and a suffix."""
     stem = os.path.splitext(stem)[0] if stem.lower().endswith(READABLE) else stem
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0$", r"\1", stem)).casefold()
 
@@ -80,15 +81,15 @@ _BARE = re.compile(
 
 
 def bare(stem: str) -> str:
-    """As `loose`, less words for image and a suffix within: what the names of an image and its mask share.
+    """Key shared by the names of an image and its mask: `loose`, without words for image and an inner suffix.
 
     Examples
     --------
     >>> bare("img_03"), bare("3_image"), bare("photo3"), bare("3.jpg"), bare("image")
     ('3', '3', '3', '3', 'image')
     """
-    found = _BARE.fullmatch(stem)
-    return loose(found[1] if found else stem)
+    match = _BARE.fullmatch(stem)
+    return loose(match[1] if match else stem)
 
 
 class Index:
@@ -101,13 +102,13 @@ class Index:
         self._loose: dict[str, list[str]] | None = None
 
     def __contains__(self, text: str) -> bool:
-        """Whether a cell names one of the files, in whatever spelling."""
+        """Whether a cell names one of the files, in any spelling."""
         stem = named(text).stem
         return stem in self.by_stem or (loose(stem) in self.loose)
 
     @property
     def loose(self) -> dict[str, list[str]]:
-        """The stems that share a loose spelling."""
+        """The stems that share each loose spelling."""
         if self._loose is None:
             self._loose = {}
             for stem in self.by_stem:
@@ -115,25 +116,25 @@ class Index:
         return self._loose
 
     def files_of(self, texts: Sequence[str]) -> list[list[File]]:
-        """All files that each of these cells may mean; a loose spelling counts where it is unique on both sides."""
-        wanted = [named(text) for text in texts]
-        exact = {one.stem for one in wanted} & self.by_stem.keys()
+        """The files that each cell may mean; a loose spelling counts only if it is unique on both sides."""
+        cells = [named(text) for text in texts]
+        exact = {cell.stem for cell in cells} & self.by_stem.keys()
         spelled: dict[str, set[str]] = {}
-        for one in wanted:
-            if one.stem not in exact:
-                spelled.setdefault(loose(one.stem), set()).add(one.stem)
-        found = []
-        for one in wanted:
-            files = self.by_stem.get(one.stem)
-            if files is None and len(spelled[key := loose(one.stem)]) == 1:
+        for cell in cells:
+            if cell.stem not in exact:
+                spelled.setdefault(loose(cell.stem), set()).add(cell.stem)
+        matches = []
+        for cell in cells:
+            files = self.by_stem.get(cell.stem)
+            if files is None and len(spelled[key := loose(cell.stem)]) == 1:
                 stems = [stem for stem in self.loose.get(key, ()) if stem not in exact]
                 files = self.by_stem[stems[0]] if len(stems) == 1 else None
-            found.append(_of_cell(files or [], one))
-        return found
+            matches.append(_fitting(files or [], cell))
+        return matches
 
 
-def _of_cell(files: list[File], cell: Named) -> list[File]:
-    """Those of the files that fit the cell's folders and extension best; none of another part or diagnosis."""
+def _fitting(files: list[File], cell: Named) -> list[File]:
+    """The files that best fit the cell's folders and extension; none of another part or diagnosis."""
     if part := part_of(cell.folders):
         files = [file for file in files if file.part in ("", part)]
     if code := _code_of(cell.folders):
@@ -147,34 +148,34 @@ def _of_cell(files: list[File], cell: Named) -> list[File]:
 
 @lru_cache(maxsize=4096)
 def _code_of(folders: tuple[str, ...]) -> str:
-    """The diagnosis that the last of some folders names, if it is a known one."""
+    """The known diagnosis that the last folder names; "" for none."""
     code = code_of(folders[-1]) if folders else ""
     return code if is_diagnosis(code) else ""
 
 
 def _shared(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many entries two lists share from the start."""
+    """Number of leading entries that two lists share."""
     n = 0
-    for one, other in zip(a, b):
-        if one.casefold() != other.casefold():
+    for entry, other in zip(a, b):
+        if entry.casefold() != other.casefold():
             break
         n += 1
     return n
 
 
 def best(files: list[File], score: Callable[[File], int]) -> list[File]:
-    """The files of the highest score."""
+    """The files with the highest score."""
     scores = [score(file) for file in files]
     return [file for file, value in zip(files, scores) if value == max(scores)]
 
 
 def nearest(files: list[File], place: Sequence[str]) -> list[File]:
-    """The files that lie nearest to a folder."""
+    """The files nearest to a folder."""
     return best(files, lambda file: _shared(file.place, place)) if len(files) > 1 else files
 
 
 def one_of(files: list[File]) -> File | None:
-    """The first of files that are the same, byte by byte; None for none, or for files that differ."""
+    """The first of several identical files; None if there are none, or if they differ."""
     first, *others = files or [None]
     try:
         return first if all(filecmp.cmp(first.path, other.path, shallow=False) for other in others) else None
@@ -183,16 +184,16 @@ def one_of(files: list[File]) -> File | None:
 
 
 def rows_of(cells: Sequence[str], files: Sequence[File | None], names: Sequence[str]) -> list[int]:
-    """Which row of a table whose cells name images is that of each file, or of its name among ours; -1 for none.
+    """The table row of each file, by the cells that name images, or by the file's name here; -1 for none.
 
-    The first counts of several rows; a cell that may mean several of the files is that of none.
+    The first of several rows counts; a cell that matches several files counts for none.
     """
     index = Index({file.path: file for file in files if file}.values())
     by_path: dict[str, int] = {}
     by_name: dict[str, int] = {}
-    for row, (cell, some) in enumerate(zip(cells, index.files_of(cells))):
-        if len(some) == 1:
-            by_path.setdefault(some[0].path, row)
+    for row, (cell, matches) in enumerate(zip(cells, index.files_of(cells))):
+        if len(matches) == 1:
+            by_path.setdefault(matches[0].path, row)
         by_name.setdefault(image_name(cell), row)
     return [
         by_path.get(file.path, by_name.get(name, -1) if name != file.stem else -1) if file else by_name.get(name, -1)
@@ -201,19 +202,19 @@ def rows_of(cells: Sequence[str], files: Sequence[File | None], names: Sequence[
 
 
 def refuse_two_places(doubtful: dict[str, list[File]], what: str, remedy: str, where: str = "") -> None:
-    """Raises ValueError if a name stands for several files that differ."""
+    """Raises ValueError if a name matches several different files."""
     if doubtful:
         examples = "; ".join(
             f"{name}: {' and '.join(file.shown for file in files[:2])}"
             for name, files in list(doubtful.items())[:MAX_EXAMPLES]
         )
         many = len(doubtful) > 1
-        n = f"{len(doubtful):,} {what}{'s' * many}{where} {'have' if many else 'has'}"
-        raise ValueError(f"{n} several files that differ ({examples}). {remedy}")
+        subject = f"{len(doubtful):,} {what}{'s' * many}{where} {'have' if many else 'has'}"
+        raise ValueError(f"{subject} several different files ({examples}). {remedy}")
 
 
 def unique_names(files: Sequence[File]) -> list[str]:
-    """A name for each file, no two alike: its own, with its folders before it where others are called the same."""
+    """A unique name for each file: its own, prefixed with its folders if other files share it."""
     names = [file.stem for file in files]
     for longer in (
         lambda file: "_".join((*file.place[-1:], file.stem)),

@@ -1,4 +1,4 @@
-"""A picture's file -> the picture, opened with care: size and kind are checked before its pixels are read."""
+"""Open image files safely: size and format are checked before the pixels are read."""
 
 import io
 import os
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 ORIENTATION = 0x0112  # the EXIF tag
-TURNS = {  # what undoes each orientation; those from 5 on exchange width and height
+TURNS = {  # inverse of each orientation; from 5 on they exchange width and height
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -21,13 +21,13 @@ TURNS = {  # what undoes each orientation; those from 5 on exchange width and he
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-MAX_BYTES = 1_000_000_000  # a larger file is no photograph
-FAX = ("group3", "group4", "tiff_ccitt", "ccitt")  # compressions of TIFF
+MAX_BYTES = 1_000_000_000  # a larger file is not a photograph
+FAX = ("group3", "group4", "tiff_ccitt", "ccitt")  # TIFF compressions
 MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # decoders that a file may reach, whatever its name
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # allowed decoders, for any file name
 TOPS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits
 
-Image.init()  # register the decoders now: Pillow does it at the first use, which threads would race for
+Image.init()  # register the decoders now: Pillow does so at first use, where threads would race
 
 
 def content_of(source: str | Path | bytes) -> bytes:
@@ -42,8 +42,8 @@ def content_of(source: str | Path | bytes) -> bytes:
 
 
 @contextmanager
-def damage_is_said() -> Iterator[None]:
-    """Codecs fail in many ways on damaged files: OSError, SyntaxError, zlib.error, ...; all become a ValueError."""
+def damage_reported() -> Iterator[None]:
+    """Turn every error of a codec on a damaged file (OSError, SyntaxError, zlib.error, ...) into a ValueError."""
     try:
         yield
     except ValueError as error:
@@ -51,43 +51,43 @@ def damage_is_said() -> Iterator[None]:
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise ValueError(f"not an image of a known kind ({', '.join(FORMATS)})") from None
+        raise ValueError(f"not an image in a known format ({', '.join(FORMATS)})") from None
     except Exception as error:
         raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
 
 
 def opened(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture, its pixels not yet read, and its own size. A JPEG of at least twice `size` is opened reduced."""
+    """The image, with its pixels not yet read, and its original size. A JPEG of at least twice `size` opens reduced."""
     if not content:
         raise ValueError("file is empty")
-    with damage_is_said():
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
-        own_size = picture.size
-        if picture.width * picture.height > MAX_PIXELS:
+    with damage_reported():
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        own_size = image.size
+        if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
-    if picture.info.get("compression") in FAX:
-        raise ValueError("a fax, of which a damaged one looks different each time")
+    if image.info.get("compression") in FAX:
+        raise ValueError("fax compression is not supported: a damaged file decodes differently each time")
     if size:
-        with damage_is_said():
-            picture.draft(None, size)  # a JPEG's own way of halving, while both sides stay at least as long
-    return picture, own_size
+        with damage_reported():
+            image.draft(None, size)  # JPEG decoding at a fraction of the size, at least as large as requested
+    return image, own_size
 
 
-def orientation_of(picture: Image.Image) -> int:
-    """How EXIF says that the stored pixels are turned, 1 to 8; 1 (upright) where it is missing or damaged."""
+def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation of the stored pixels, 1 to 8; 1 (upright) if it is missing or damaged."""
     try:
-        orientation = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # a damaged block fails in many ways, and says nothing of the pixels
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged block can raise almost anything; the pixels may be intact
         return 1
     return orientation if isinstance(orientation, int) and orientation in TURNS else 1
 
 
-def upright(picture: Image.Image, orientation: int) -> Image.Image:
-    return picture if orientation == 1 else picture.transpose(TURNS[orientation])
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(TURNS[orientation])
 
 
 def eight_bit(values: np.ndarray) -> Image.Image:
-    """Gray values scaled to 8 bits, from the range that they have: 0 to 1, or 8, 10, 12, 14 or 16 bits."""
+    """Scale gray values to 8 bits from their apparent range: 0 to 1, or 8, 10, 12, 14 or 16 bits."""
     tops = ((1.0,) if values.dtype.kind == "f" else ()) + TOPS
     values = np.nan_to_num(values.astype(np.float32), nan=0, posinf=0, neginf=0)
     low, high = float(values.min()), float(values.max())
@@ -98,7 +98,7 @@ def eight_bit(values: np.ndarray) -> Image.Image:
 
 
 def reason_of(error: Exception) -> str:
-    """What is wrong with a file, in words."""
+    """The reason why a file cannot be used."""
     if isinstance(error, MemoryError):
         return "too large for this machine's memory"
     return (error.strerror if isinstance(error, OSError) else "") or str(error)

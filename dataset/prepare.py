@@ -1,4 +1,4 @@
-"""A data folder -> its table, decoded and split, and what is to be said of it: the same for a run and for a check."""
+"""Read, decode and split a data folder, with remarks: the same for a run and for a check."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from dataset.table import cautions, describe_table, has_mask, leave_out, read_la
 
 
 class Reading(NamedTuple):
-    """How a data folder is read; each is a setting of main.py."""
+    """How to read a data folder; each field is a setting of main.py."""
 
     classes: Sequence[str] = ()
     zeros: str = ""
@@ -28,7 +28,7 @@ class Reading(NamedTuple):
 
     @property
     def masks(self) -> str:
-        """How masks are decoded, as `decode_row` has it."""
+        """How to decode masks, as `how` of `decode_row`."""
         return " ".join([INVERTED] * self.invert_masks + [STRETCHED] * self.stretch_masks)
 
 
@@ -50,27 +50,27 @@ class Decoded(NamedTuple):
 
     table: pd.DataFrame
     pixels: PixelFile
-    given: pd.Series | None  # the parts of the data's own split; None if they have none
-    where: str  # that split stands
-    remarks: list[str]  # what a reader of the numbers must know of the reading
+    given: pd.Series | None  # the parts of the data's own split; None if there is none
+    where: str  # description of where that split is
+    remarks: list[str]  # caveats for the report
 
 
 class Prepared(NamedTuple):
-    """The same, split."""
+    """Decoded data with a split."""
 
     table: pd.DataFrame
     pixels: PixelFile
-    by_image: pd.Series | None  # the parts of a split by image; None if that is not possible
+    by_image: pd.Series | None  # the parts of a split by image; None if that is impossible
     remarks: list[str]
 
 
 class OtherSet(NamedTuple):
-    """Another data set, to be measured whole."""
+    """Another data set, evaluated as a whole."""
 
     name: str
     table: pd.DataFrame
     pixels: PixelFile
-    left_out: str  # how many images show what was learned from, in words
+    left_out: str  # message about the overlap with the training data
 
     @property
     def n_images(self) -> int:
@@ -114,34 +114,34 @@ def decode(
     seed: int = 42,
     say: Callable[[str], None] = print,
 ) -> Decoded:
-    """Read, check and decode a data folder; `say` what was found.
+    """Read, check and decode a data folder; report through `say`.
 
     Raises
     ------
-    FileNotFoundError, ValueError : nothing can be learned from the folder as it is read; says why, and what to do.
+    FileNotFoundError, ValueError : the folder cannot be used for training; says why, and what to do.
     """
     choice = Choice.of(reading.classes)
     layout = find(data_dir, choice, reading.zeros)
-    table, of_classes = read_layout(layout, choice)
-    say("\n".join([f"\n{data_dir}: {layout.describe()}", *of_classes]))
+    table, class_remarks = read_layout(layout, choice)
+    say("\n".join([f"\n{data_dir}: {layout.describe()}", *class_remarks]))
     own = own_split(layout, reading.split_file)
     if own.parts is not None:
         leave_out(table, own.parts == "", splits.NO_PART)
     table = splits.limit_table(table, limit, seed)
     table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
-    remarks = [*own.remarks, *cautions(table)]
-    say("\n".join([describe_table(table), *remarks]))
-    return Decoded(table, pixels, own.parts, own.where, [*layout.remarks, *of_classes, *remarks])
+    warnings = [*own.remarks, *cautions(table)]
+    say("\n".join([describe_table(table), *warnings]))
+    return Decoded(table, pixels, own.parts, own.where, [*layout.remarks, *class_remarks, *warnings])
 
 
 def split(
     decoded: Decoded, reading: Reading, splitting: Splitting = USUAL, say: Callable[[str], None] = print
 ) -> Prepared:
-    """Split what was decoded, or take over the data's own split; `say` the counts.
+    """Split the decoded data, or adopt the data's own split; report the counts through `say`.
 
     Raises
     ------
-    ValueError : the masks seem inverted; a class is too small; says what to do.
+    ValueError : the masks seem inverted, or a class is too small; says what to do.
     """
     table, pixels = decoded.table, decoded.pixels
     refuse_implausible_masks(table, reading)
@@ -171,17 +171,17 @@ def prepare_other(
     reading: Reading = AS_FOUND,
     say: Callable[[str], None] = print,
 ) -> OtherSet:
-    """As `decode_other`, for models that learn from `data_set`; images that show the same are left out."""
+    """As `decode_other`, with the classes of the training data; images that overlap with it are left out."""
     options = {"image_size": data_set.pixels.shape[1], "cache_dir": cache_dir, "say": say}
     table, pixels = decode_other(data_dir, reading, classes_of(data_set.table), **options)
     learned = data_set.table[data_set.table["split"].isin(["train", "val"])]
     overlap = leakage.overlap(usable(table), pixels.thumbnails, learned, data_set.pixels.thumbnails)
     left_out = leakage.describe_overlap(overlap, data_dir)
     for reason, members in overlap[overlap != ""].groupby(overlap):
-        leave_out(table, table.index.isin(members.index), f"{reason} as an image learned from")
+        leave_out(table, table.index.isin(members.index), f"{reason} as a training image")
     say(left_out)
     if usable(table).empty:
-        raise ValueError(f"--external-dir {data_dir} has no image that can be measured. {left_out}")
+        raise ValueError(f"--external-dir {data_dir} has no image to evaluate. {left_out}")
     return OtherSet(str(data_dir), table, pixels, left_out)
 
 
@@ -194,46 +194,45 @@ def decode_other(
     cache_dir: str | Path,
     say: Callable[[str], None] = print,
 ) -> tuple[pd.DataFrame, PixelFile]:
-    """Read, check and decode a data set on which a model of these classes is measured whole; `say` what was found.
+    """Read, check and decode a data set to evaluate a model of these classes; report through `say`.
 
-    Its own words become the model's classes as `reading.classes` maps them.
+    `reading.classes` maps its labels to the model's classes.
 
     Raises
     ------
-    FileNotFoundError, ValueError : as `prepare`; none of its images can be used.
+    FileNotFoundError, ValueError : as `decode`; none of its images can be used.
     """
     choice = Choice.of(reading.classes) if reading.classes else Choice({code: (code,) for code in classes})
     layout = find(data_dir, choice, reading.zeros)
     table, _ = read_layout(layout, choice, complete=False)
     if usable(table).empty:
         raise ValueError(
-            f"--external-dir {data_dir} has no image that can be measured: {describe_table(table)}\n"
+            f"--external-dir {data_dir} has no image to evaluate: {describe_table(table)}\n"
             f"Its classes are {', '.join(layout.labels.classes)}; the model's are {', '.join(classes) or 'none'}. "
-            "--classes maps words of both to classes, as in --classes malignant=MEL,BCC benign=NV."
+            "Map both to common classes, as in --classes malignant=MEL,BCC benign=NV."
         )
     table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
     say("\n".join([f"\n{data_dir}: {layout.describe()}", describe_table(table), *cautions(table)]))
     if usable(table).empty:
-        raise ValueError(f"--external-dir {data_dir} has no image that can be measured, for the reasons above.")
+        raise ValueError(f"--external-dir {data_dir} has no image to evaluate, for the reasons above.")
     refuse_implausible_masks(table, reading)
     return table, pixels
 
 
 def refuse_implausible_masks(table: pd.DataFrame, reading: Reading) -> None:
-    """Raises ValueError if most masks are empty, full, or lesion along all four borders, as inverted ones are."""
+    """Raises ValueError if most masks are empty, full, or lesion along all four borders (like inverted masks)."""
     masked = table[has_mask(table)]
-    invert = "leave out --invert-masks" if reading.invert_masks else "pass --invert-masks"
-    again = "Get them again, or move them out of the data folder: images without a mask train the classifier alone."
-    for note, what, remedy in (
-        (EMPTY, "empty. Expected something drawn in most", again),
-        (FULL, "full. Expected some skin in most", again),
+    invert = "omit --invert-masks" if reading.invert_masks else "pass --invert-masks"
+    again = "Download them again, or move them out of the data folder: without masks, only the classifier is trained."
+    for note, problem, remedy in (
+        (EMPTY, "empty. Expected a lesion in most of them", again),
+        (FULL, "full. Expected some skin in most of them", again),
         (
             ALONG_BORDERS,
-            "lesion along all four borders, as if black and white were exchanged. Expected the lesion to be white, or "
-            "above 0",
-            f"If it is black in them, {invert}; else remove these masks.",
+            "lesion along all four borders, as if inverted. Expected the lesion to be white, or above 0",
+            f"If lesions are black, {invert}; otherwise remove these masks.",
         ),
     ):
         n = int(masked["reason"].str.contains(note, regex=False).sum())
         if 2 * n > len(masked):
-            raise ValueError(f"{n:,} of {len(masked):,} masks are {what}. {remedy}")
+            raise ValueError(f"{n:,} of {len(masked):,} masks are {problem}. {remedy}")

@@ -1,11 +1,11 @@
-"""What the names of folders and files say of the pictures in them: image, mask, part of a split, or nothing."""
+"""Infer from the names of folders and files whether they hold images, masks, or a part of a split."""
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
 READABLE = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")
-UNREADABLE = (  # pictures of kinds that are not decoded
+UNREADABLE = (  # unsupported image formats
     *(".heic", ".heif", ".avif", ".gif", ".jp2", ".j2k", ".jxl", ".dcm", ".dicom", ".svg", ".psd", ".raw", ".cr2"),
     *(".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".ppm", ".pgm", ".pbm", ".eps"),
 )
@@ -69,7 +69,7 @@ MASK_WORDS = frozenset(
         "delineations",
     ]
 )
-EITHER_WORDS = frozenset(["binary", "binaries", "binarized", "binarised", "bw"])  # masks, or of two classes
+EITHER_WORDS = frozenset(["binary", "binaries", "binarized", "binarised", "bw"])  # masks, or images of two classes
 OTHER_WORDS = frozenset(
     [
         "superpixels",
@@ -103,7 +103,7 @@ PART_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "valset", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tests", "testset", "tst", "holdout", "heldout"), "test"),
 }
-# What sets a folder aside, or numbers it, rather than naming a diagnosis, alone or with digits.
+# Words that set a folder aside or number it, alone or with digits, rather than name a diagnosis.
 SPARE_WORDS = frozenset(
     ["backup", "backups", "old", "new", "copy", "copies", "tmp", "temp", "unused", "extra", "extras"]
 )
@@ -158,9 +158,9 @@ NEUTRAL_WORDS = SPARE_WORDS | frozenset(
     ]
 )
 CLASS_WORDS = frozenset(["class", "label", "diagnosis", "dx", "category", "type", "grade", "stage"])
-# A mask beside its image is called as the image with one of these words; the weak ones count where there is such an
-# image, and what they end is drawn. The first of them may end a photograph's own name; the last are neither.
-GLUED = "glued"  # a word that is none of its own: amask, a (mask), mask3
+# A mask beside its image has the image's name with one of these words. A weak word counts only if that image exists and
+# the file looks like a mask. `PHOTOGRAPH_ENDINGS` may also end an image's name; `OTHER_ENDINGS` are neither.
+GLUED = "glued"  # a word without a separator: amask, a (mask), mask3
 PHOTOGRAPH_ENDINGS = ("lesion", "m")
 OTHER_ENDINGS = ("overlay", "overlays", "thumb", "thumbnail", "preview", "heatmap", "roi")
 _WEAK = (*PHOTOGRAPH_ENDINGS, "label", "labels", "contour", "binary", "bw", "annotation", "msk", *OTHER_ENDINGS)
@@ -189,28 +189,28 @@ def is_unreadable(name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def words_of(name: str) -> tuple[str, ...]:
-    """The words of a name, in lower case, with its numbers.
+    """The words and numbers of a name, in lower case.
 
     Examples
     --------
     >>> words_of("ISIC2018_Task1-2_TrainingInput")
     ('isic', '2018', 'task', '1', '2', 'training', 'input')
-    >>> words_of("trainannot"), words_of("trainx")  # x is what is shown, and y what is to be learned
+    >>> words_of("trainannot"), words_of("trainx")  # x is the input, y the target
     (('train', 'annot'), ('train', 'images'))
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    found = []
+    words = []
     for word in re.findall(r"[^\W\d_]+|\d+", spaced.lower()):
         glued = _GLUED_PART.fullmatch(word)
-        found += [glued[1], {"x": "images", "y": "masks"}.get(glued[2], glued[2])] if glued else [word]
+        words += [glued[1], {"x": "images", "y": "masks"}.get(glued[2], glued[2])] if glued else [word]
     return tuple(
-        "groundtruth" if one == "truth" and i and found[i - 1] == "ground" else one for i, one in enumerate(found)
+        "groundtruth" if word == "truth" and i and words[i - 1] == "ground" else word for i, word in enumerate(words)
     )
 
 
 @lru_cache(maxsize=4096)
 def role_of_name(name: str) -> str:
-    """What a folder's own name says of its pictures: "" for nothing, `DOUBT` for two things."""
+    """The role that a folder's own name gives its files: "" for none, `DOUBT` if it is ambiguous."""
     words = set(words_of(name))
     if words & OTHER_WORDS:
         return OTHER
@@ -222,37 +222,37 @@ def role_of_name(name: str) -> str:
 
 
 def role_of(place: Sequence[str]) -> str:
-    """What the nearest telling one of a picture's folders says of it."""
+    """The role from the nearest folder whose name gives one."""
     return next(filter(None, map(role_of_name, reversed(place))), "")
 
 
 @lru_cache(maxsize=4096)
 def part_of_name(name: str) -> str:
-    """The part of a split that a folder's or table's name, or a cell, stands for; "" for none, or for several."""
+    """The part of a split in the name of a folder or table, or in a cell; "" for none or several."""
     parts = {PART_WORDS[word] for word in words_of(name) if word in PART_WORDS}
     return parts.pop() if len(parts) == 1 else ""
 
 
 def part_of(place: Sequence[str]) -> str:
-    """The part of the nearest of a picture's folders that names one."""
+    """The part from the nearest folder that names one."""
     return next(filter(None, map(part_of_name, reversed(place))), "")
 
 
 @lru_cache(maxsize=4096)
 def is_neutral(name: str) -> bool:
-    """Whether a folder's name can be no diagnosis: it tells a role or a part, or numbers something."""
+    """Whether a folder's name cannot be a diagnosis, because it gives a role, a part or a number."""
     words = words_of(name)
-    counts = all(word.isdigit() or word in NEUTRAL_WORDS for word in words)
-    return counts or bool(role_of_name(name)) or bool(part_of_name(name))
+    is_numbering = all(word.isdigit() or word in NEUTRAL_WORDS for word in words)
+    return is_numbering or bool(role_of_name(name)) or bool(part_of_name(name))
 
 
 def is_numbered(name: str) -> bool:
-    """Whether a folder's name is rather a number's than a diagnosis: it holds digits, and no word for class."""
-    return any(one.isdigit() for one in name) and words_of(name)[0] not in CLASS_WORDS
+    """Whether a folder's name is probably a number, not a diagnosis: it has digits, and no word for class."""
+    return any(character.isdigit() for character in name) and words_of(name)[0] not in CLASS_WORDS
 
 
 def mask_of(stem: str) -> tuple[tuple[str, ...], str]:
-    """The image that a file's name says that it is a mask of, likeliest first, and the word that says so; () for none.
+    """Possible images of a mask, by its file name, most likely first, and the word for mask; () for no mask.
 
     Examples
     --------
@@ -261,14 +261,14 @@ def mask_of(stem: str) -> tuple[tuple[str, ...], str]:
     >>> mask_of("a_mask_1"), mask_of("a_mask1"), mask_of("mask1")
     ((('a_1', 'a'), 'mask'), (('a1', 'a_1', 'a'), 'mask'), (('1',), 'glued'))
     """
-    if stem[-1:].isdigit() and not _WORD.search(stem):  # as nearly all names of photographs
+    if stem[-1:].isdigit() and not _WORD.search(stem):  # the usual name of an image
         return (), ""
-    if found := _ENDING.fullmatch(stem):
-        image, between, word, behind, number = found.groups()
-        numbered = (image + behind, image + between + number) if number else ()
+    if match := _ENDING.fullmatch(stem):
+        image, between, word, after, number = match.groups()
+        numbered = (image + after, image + between + number) if number else ()
         return tuple(dict.fromkeys((*numbered, image))), word.lower()
-    if found := _BEGINNING.fullmatch(stem):
-        return (found[3],), found[1].lower() if found[2] else GLUED
-    if found := _GLUED.fullmatch(stem):
-        return (found[1],), GLUED
+    if match := _BEGINNING.fullmatch(stem):
+        return (match[3],), match[1].lower() if match[2] else GLUED
+    if match := _GLUED.fullmatch(stem):
+        return (match[1],), GLUED
     return (), ""

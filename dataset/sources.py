@@ -1,4 +1,4 @@
-"""Of the tables in a data folder, the one that names the images and their diagnoses."""
+"""Choose the table that names the images and their diagnoses among those in a data folder."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from dataset.roles import SPLITS, part_of
 from dataset.tablefile import is_of_images, peek, read_rows
 
 TRUTH = "groundtruth"
-SURE = (".csv", ".tsv", ".tab")  # files so called are tables, whatever they hold
+SURE = (".csv", ".tsv", ".tab")  # always treated as tables
 
 
 class Source:
@@ -23,8 +23,8 @@ class Source:
 
     Attributes
     ----------
-    rows : text, with a column image if one names them.
-    parts : of a split, by row, where the table was joined from one for each; else None.
+    rows : strings, with a column image if one names the images.
+    parts : part of a split by row, if the table was joined from one table per part; else None.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Source:
     ) -> None:
         self.path, self.rows, self.parts, self._zeros = path, rows, parts, zeros
         self.name = path.relative_to(folder).as_posix()
-        self.part = part_of(path.relative_to(folder).with_suffix("").parts)  # of a split, if its name or folder says so
+        self.part = part_of(path.relative_to(folder).with_suffix("").parts)  # of a split, by its name or folder
 
     @cached_property
     def readings(self) -> list[Labels]:
@@ -44,58 +44,60 @@ class Source:
         return self.path.stem.lower().replace("_", "").endswith(TRUTH)
 
     def has_diagnoses(self) -> bool:
-        """Whether it has some that can be read, or that only its owner can explain."""
+        """Whether it has diagnoses that are readable, or that need a user's choice."""
         try:
             return bool(self.readings)
         except ValueError:
             return True
 
-    def there(self, images: Index) -> set[str]:
-        """The images of the folder that it names."""
+    def existing(self, images: Index) -> set[str]:
+        """The images in the folder that it names."""
         return {named(cell).stem for cell in self.rows["image"] if cell in images}
 
 
 def choose_source(
     folder: Path, paths: Sequence[Path], images: Index, zeros: str
 ) -> tuple[Source | None, list[Source], list[str]]:
-    """The table with the diagnoses, the others that name images, and what is to be said of them.
+    """The table with the diagnoses, the other tables that name images, and remarks.
 
-    GroundTruth.csv at the top comes first. Else tables that are called as the parts of a split are one, and of several
-    others the one counts whose images are most of those that are there.
+    GroundTruth.csv at the top comes first. Otherwise tables named after the parts of a split are joined, and among
+    several others the table that names most of the existing images is chosen.
 
     Raises
     ------
-    ValueError : a table that seems to hold diagnoses cannot be read; that leaves several. Names them.
+    ValueError : a table that seems to hold diagnoses is unreadable, or several tables remain. Names them.
     """
-    tables, broken, strangers = _read_all(folder, paths, images, zeros)
-    at_top = [path for path in (*broken, *(one.path for one in tables)) if _is_top_truth(path, folder)]
+    tables, broken, unrelated = _read_all(folder, paths, images, zeros)
+    at_top = [path for path in (*broken, *(table.path for table in tables)) if _is_top_truth(path, folder)]
     if at_top:
         if at_top[0] in broken:
             raise broken[at_top[0]][0]
-        source = next(one for one in tables if one.path == at_top[0])
-        others = [one for one in tables if one is not source]
-        said = [_say_left(one, source, images) for one in others if one.has_diagnoses() and not _agree(one, source)]
-        return source, others, _say_broken(broken, strangers, folder) + said
+        source = next(table for table in tables if table.path == at_top[0])
+        others = [table for table in tables if table is not source]
+        differing = [table for table in others if table.has_diagnoses() and not _agree(table, source)]
+        unused = [_describe_unused(table, source, images) for table in differing]
+        return source, others, _describe_unread(broken, unrelated) + unused
     if serious := [error for error, is_serious in broken.values() if is_serious]:
         raise serious[0]
-    able = [one for one in tables if "image" in one.rows and one.has_diagnoses()]
-    if not able:
+    candidates = [table for table in tables if "image" in table.rows and table.has_diagnoses()]
+    if not candidates:
         _refuse_lists(folder, tables)
-    others = [one for one in tables if one not in able]
-    remarks = _say_broken(broken, strangers, folder)
+    others = [table for table in tables if table not in candidates]
+    remarks = _describe_unread(broken, unrelated)
     useful = [
-        one
-        for one in others
-        if able and (names_details(one.rows) or any(are_parts(one.rows[name]) for name in one.rows))
+        table
+        for table in others
+        if candidates and (names_details(table.rows) or any(are_parts(table.rows[name]) for name in table.rows))
     ]
-    remarks += [_say_without(one) for one in others if one not in useful]
-    if not able:
-        truths = [one for one in tables if one.is_truth]
-        return (truths[0] if truths else None), [one for one in tables if one not in truths[:1]], remarks
-    counts = {one.path: len(one.there(images)) for one in able}
-    source = _joined(folder, able, counts) or _most(folder, able, counts)
-    left = [one for one in able if one is not source and (source.parts is None or one.path not in source.joined)]
-    remarks += [_say_left(one, source, images) for one in left]
+    remarks += [_describe_without_diagnoses(table) for table in others if table not in useful]
+    if not candidates:
+        truths = [table for table in tables if table.is_truth]
+        return (truths[0] if truths else None), [table for table in tables if table not in truths[:1]], remarks
+    counts = {table.path: len(table.existing(images)) for table in candidates}
+    source = _joined(folder, candidates, counts) or _largest(folder, candidates, counts)
+    left = [table for table in candidates if table is not source]
+    left = [table for table in left if source.parts is None or table.path not in source.joined]
+    remarks += [_describe_unused(table, source, images) for table in left]
     return source, [*others, *left], remarks
 
 
@@ -106,13 +108,13 @@ def _is_top_truth(path: Path, folder: Path) -> bool:
 def _read_all(
     folder: Path, paths: Sequence[Path], images: Index, zeros: str
 ) -> tuple[list[Source], dict[Path, tuple[ValueError, bool]], list[str]]:
-    """The tables that name images; those that cannot be read, and whether they seem to hold diagnoses; and the rest."""
-    tables, broken, strangers = [], {}, []
+    """Tables that name images; unreadable tables, and whether they seem to hold diagnoses; other tables."""
+    tables, broken, unrelated = [], {}, []
     for path in paths:
         lines, is_sure = peek(path), path.name.lower().endswith(SURE)
         is_truth = path.stem.lower().endswith(TRUTH) and is_sure
         if not (is_truth or is_of_images(lines, images) or (is_sure and not lines)):
-            strangers += [path.relative_to(folder).as_posix()] * is_sure
+            unrelated += [path.relative_to(folder).as_posix()] * is_sure
             continue
         try:
             tables.append(Source(folder, path, read_rows(path, images), zeros))
@@ -120,118 +122,114 @@ def _read_all(
             header = lines[0] if lines else []
             is_serious = is_truth or not lines or _names_diagnoses(header)
             broken[path] = error, is_serious and (bool(path.stat().st_size) or is_truth)
-    without = [one for one in tables if "image" not in one.rows and not one.is_truth]
-    strangers += [one.name for one in without]
-    return [one for one in tables if one not in without], broken, strangers
+    nameless = [table for table in tables if "image" not in table.rows and not table.is_truth]
+    unrelated += [table.name for table in nameless]
+    return [table for table in tables if table not in nameless], broken, unrelated
 
 
 def _names_diagnoses(header: Sequence[str]) -> bool:
-    """Whether a first line names columns of diagnoses, or a diagnosis itself where there is no header."""
+    """Whether a first line names columns of diagnoses, or a diagnosis if there is no header."""
     return bool(find_column(header, LABEL_COLUMNS)) or any(code_of(name) in NAMES for name in header)
 
 
-def _say_broken(broken: dict[Path, tuple[ValueError, bool]], strangers: list[str], folder: Path) -> list[str]:
-    remarks = [f"Not used, because it cannot be read: {error}" for error, _ in broken.values()]
-    if strangers:
-        more = f" and {len(strangers) - 4} more" if len(strangers) > 4 else ""
-        remarks.append(f"Tables that name no images are not used: {', '.join(strangers[:4])}{more}.")
+def _describe_unread(broken: dict[Path, tuple[ValueError, bool]], unrelated: list[str]) -> list[str]:
+    remarks = [f"Not used, because it is unreadable: {error}" for error, _ in broken.values()]
+    if unrelated:
+        more = f" and {len(unrelated) - 4} more" if len(unrelated) > 4 else ""
+        remarks.append(f"Tables that name no images are not used: {', '.join(unrelated[:4])}{more}.")
     return remarks
 
 
-def _say_without(one: Source) -> str:
-    if one.rows.empty:
-        return f"{one.name} has no rows and is not used."
-    if column := find_column(one.rows, LABEL_COLUMNS):
-        return f"{one.name} is not used: its column {column} names no diagnosis in any row."
-    columns = ", ".join(name for name in one.rows if name != "image" and not is_known(name))[:200]
+def _describe_without_diagnoses(table: Source) -> str:
+    if table.rows.empty:
+        return f"{table.name} has no rows and is not used."
+    if column := find_column(table.rows, LABEL_COLUMNS):
+        return f"{table.name} is not used: its column {column} names no diagnosis in any row."
+    columns = ", ".join(name for name in table.rows if name != "image" and not is_known(name))[:200]
     if not columns:
-        return f"{one.name} names images and no diagnoses."
-    return f"{one.name} names images and no diagnoses; if one of its columns {columns} does, call it label."
+        return f"{table.name} names images but no diagnoses."
+    return f"{table.name} names images but no diagnoses. If one of its columns {columns} does, rename it to label."
 
 
 def _refuse_lists(folder: Path, tables: list[Source]) -> None:
-    """Raises ValueError if tables of nothing but names are called as diagnoses."""
-    lists = [one for one in tables if list(one.rows) == ["image"] and is_diagnosis(code_of(one.path.stem))]
+    """Raises ValueError if tables of only image names are named after diagnoses."""
+    lists = [table for table in tables if list(table.rows) == ["image"] and is_diagnosis(code_of(table.path.stem))]
     if len(lists) > 1:
-        names = ", ".join(one.name for one in lists)
+        names = ", ".join(table.name for table in lists)
         raise ValueError(
-            f"{os.path.abspath(folder)} has lists of images that are called as diagnoses: {names}. Expected one table: "
-            f"write {lists[0].path.stem} behind each name of {lists[0].name}, and so on, join them into labels.csv "
-            "with the columns image and label, and remove the lists."
+            f"{os.path.abspath(folder)} has lists of images named after diagnoses: {names}. Expected one table: join "
+            f"them into labels.csv with the columns image and label, e.g. label {lists[0].path.stem} for each name in "
+            f"{lists[0].name}, and remove the lists."
         )
 
 
 class _Joined(Source):
-    """Tables of the parts of a split, as one."""
+    """One table joined from the tables of the parts of a split."""
 
     def __init__(self, folder: Path, by_part: dict[str, Source]) -> None:
         tables = [by_part[part] for part in SPLITS if part in by_part]
-        rows = pd.concat([one.rows for one in tables], ignore_index=True).fillna("")
+        rows = pd.concat([table.rows for table in tables], ignore_index=True).fillna("")
         parts = [part for part in SPLITS if part in by_part for _ in by_part[part].rows.index]
         super().__init__(
             folder, tables[0].path, rows, tables[0]._zeros, pd.Series(parts, index=rows.index, dtype=object)
         )
-        self.joined = [one.path for one in tables]
-        self.name = " and ".join(one.name for one in tables)
+        self.joined = [table.path for table in tables]
+        self.name = " and ".join(table.name for table in tables)
 
 
-def _joined(folder: Path, able: list[Source], counts: dict[Path, int]) -> Source | None:
-    """The tables that are called as parts of a split, one for each and train among them, as one; None otherwise."""
+def _joined(folder: Path, candidates: list[Source], counts: dict[Path, int]) -> Source | None:
+    """Join the tables named after parts of a split, if there is one per part, including train; None otherwise."""
     by_part: dict[str, list[Source]] = {}
-    for one in able:
-        if one.part and counts[one.path]:
-            by_part.setdefault(one.part, []).append(one)
-    if "train" not in by_part or len(by_part) < 2 or any(len(some) > 1 for some in by_part.values()):
+    for table in candidates:
+        if table.part and counts[table.path]:
+            by_part.setdefault(table.part, []).append(table)
+    if "train" not in by_part or len(by_part) < 2 or any(len(tables) > 1 for tables in by_part.values()):
         return None
-    n_joined = sum(counts[some[0].path] for some in by_part.values())
-    parts = [some[0] for some in by_part.values()]
-    if n_joined < max((counts[one.path] for one in able if one not in parts), default=0):
+    n_joined = sum(counts[tables[0].path] for tables in by_part.values())
+    parts = [tables[0] for tables in by_part.values()]
+    if n_joined < max((counts[table.path] for table in candidates if table not in parts), default=0):
         return None
-    return _Joined(folder, {part: some[0] for part, some in by_part.items()})
+    return _Joined(folder, {part: tables[0] for part, tables in by_part.items()})
 
 
-def _most(folder: Path, able: list[Source], counts: dict[Path, int]) -> Source:
-    """The table of most images that are there. Raises ValueError where several remain that differ."""
-    found = [one for one in able if counts[one.path] == max(counts.values())]
+def _largest(folder: Path, candidates: list[Source], counts: dict[Path, int]) -> Source:
+    """The table that names most of the existing images. Raises ValueError if several different ones remain."""
+    tables = [table for table in candidates if counts[table.path] == max(counts.values())]
     rules: tuple[Callable[[Source], bool], ...] = (
-        lambda one: one.is_truth and one.path.parent == folder,
-        lambda one: one.is_truth,
+        lambda table: table.is_truth and table.path.parent == folder,
+        lambda table: table.is_truth,
     )
     for rule in rules:
-        found = [one for one in found if rule(one)] or found
-    if len(found) > 1 and not all(_agree(one, found[0]) for one in found[1:]):
-        names = ", ".join(one.name for one in found)
+        tables = [table for table in tables if rule(table)] or tables
+    if len(tables) > 1 and not all(_agree(table, tables[0]) for table in tables[1:]):
+        names = ", ".join(table.name for table in tables)
         raise ValueError(
-            f"{os.path.abspath(folder)} has {len(found)} files with diagnoses: {names}. Rename the one to learn from "
-            "to GroundTruth.csv, at the top of the folder, or call them train.csv and test.csv if they are parts."
+            f"{os.path.abspath(folder)} has {len(tables)} files with diagnoses: {names}. Rename the one to use to "
+            "GroundTruth.csv, at the top of the folder, or name them train.csv and test.csv if they are parts."
         )
-    return found[0]
+    return tables[0]
 
 
 def _agree(a: Source, b: Source) -> bool:
-    """Whether one table gives the same images, or some of them, the same diagnoses as another."""
-    codes = [_codes(one) for one in (a, b)]
+    """Whether table `a` gives a subset of the images of `b` the same diagnoses as `b`."""
+    codes = [_codes(table) for table in (a, b)]
     return None not in codes and codes[0].items() <= codes[1].items()
 
 
-def _codes(one: Source) -> dict[str, str] | None:
-    """The diagnosis of each image by name; None where there are several readings, or none."""
+def _codes(table: Source) -> dict[str, str] | None:
+    """The diagnosis of each image by name; None if there is not exactly one reading."""
     try:
-        (reading,) = one.readings
+        (reading,) = table.readings
     except ValueError:
         return None
-    return dict(zip(one.rows["image"].map(image_name), reading.code))
+    return dict(zip(table.rows["image"].map(image_name), reading.code))
 
 
-def _say_left(one: Source, source: Source, images: Index) -> str:
-    """What a table of diagnoses says that is not used."""
-    further = len(one.there(images) - source.there(images))
-    ours, theirs = _codes(source) or {}, _codes(one) or {}
+def _describe_unused(table: Source, source: Source, images: Index) -> str:
+    """Describe the contents of an unused table of diagnoses."""
+    further = len(table.existing(images) - source.existing(images))
+    ours, theirs = _codes(source) or {}, _codes(table) or {}
     n_other = sum(ours.get(name, code) != code for name, code in theirs.items())
-    other = f", and other diagnoses for {n_other:,} that it names" if n_other else ""
-    what = (
-        f"{further:,} images that are there and {source.name} does not name"
-        if further
-        else "no further image that is there"
-    )
-    return f"{one.name} is not used: it names {what}{other}."
+    other = f", and different diagnoses for {n_other:,}" if n_other else ""
+    extra = f"{further:,} images here that {source.name} does not" if further else "no further image in the folder"
+    return f"{table.name} is not used: it names {extra}{other}."

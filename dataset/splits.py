@@ -1,4 +1,4 @@
-"""A checked table -> training, validation and test set."""
+"""Split a checked table into training, validation and test set."""
 
 import hashlib
 from itertools import zip_longest
@@ -16,9 +16,9 @@ NO_PART = "in no part of the data's own split"
 
 
 def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
-    """Leave out all but `limit` usable rows, stratified by class, whole lesions first; 0 keeps all.
+    """Keep only `limit` usable rows, stratified by class, whole lesions first; 0 keeps all.
 
-    Each class keeps at least ten images (or all it has), so that it can still be split in three.
+    Each class keeps at least ten images (or all it has), so that it can still be split into three parts.
 
     Raises
     ------
@@ -46,27 +46,26 @@ def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
 def split_table(
     table: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int, group_by_lesion: bool = True
 ) -> pd.Series:
-    """Deal the usable rows to train, val and test; "" for rows left out.
+    """Assign the usable rows to train, val and test; "" for rows left out.
 
-    Within each class, lesions (with their patients' others, where these are known) are shuffled, sorted by their number
-    of images and dealt one by one to the part that is furthest behind its share. So each part gets its share of the
-    lesions of each class, to within one lesion, and its share of the harder lesions that were photographed several
-    times.
+    Within each class, lesions (together with other lesions of the same patient, if known) are shuffled, sorted by
+    number of images and assigned one by one to the part furthest behind its share. Each part thus gets its share of the
+    lesions of each class, to within one lesion, and its share of the harder lesions with several images.
 
     Raises
     ------
-    ValueError : a class has fewer than three lesions (or images, if not grouped); names it and the choices.
+    ValueError : a class has fewer than three lesions (or images, if not grouped); names it and the options.
     """
     shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
     return _deal(table, shares, seed, group_by_lesion)
 
 
 def _deal(table: pd.DataFrame, shares: dict[str, float], seed: int, group_by_lesion: bool) -> pd.Series:
-    """`split_table` for parts of any shares."""
+    """`split_table` for any parts and shares."""
     used = usable(table).sort_values("image")
     if used.empty:
         raise ValueError(
-            "No image can be used, for the reasons above; `python -m dataset check FOLDER` says what to do about each."
+            "No image can be used, for the reasons above; `python -m dataset check FOLDER` gives advice on each."
         )
     lesion = groups_of(used) if group_by_lesion else used["image"]
     label = pd.Series(positions_of(used), index=used.index)
@@ -78,7 +77,7 @@ def _deal(table: pd.DataFrame, shares: dict[str, float], seed: int, group_by_les
             raise ValueError(_too_few(used, position, len(members), group_by_lesion, list(shares)))
         dealt = dict.fromkeys(shares, 0)
         for i, name in enumerate(members.index, start=1):
-            # An empty part goes first, so that the smallest classes reach all.
+            # Fill empty parts first, so that the smallest classes reach every part.
             behind = max(shares, key=lambda split: (dealt[split] == 0, shares[split] * i - dealt[split]))
             dealt[behind] += 1
             part[name] = behind
@@ -93,35 +92,33 @@ def complete_split(
     seed: int,
     group_by_lesion: bool = True,
 ) -> pd.Series:
-    """The data's own split as it is; a part that it lacks is cut from train as `split_table` would.
+    """The data's own split, unchanged; missing parts are cut from train as in `split_table`.
 
     Parameters
     ----------
-    given : the part of each row, "" for none: such rows must have been left out.
+    given : the part of each row; rows with "" must have been left out.
 
     Raises
     ------
-    ValueError : train has no image that can be used, or a class too few to cut a part from.
+    ValueError : train has no usable image, or a class has too few to cut a part from.
     """
     parts = given.where(table.index.isin(usable(table).index), "")
     if not (parts == "train").any():
-        raise ValueError(
-            "The data's own split has no image of train that can be used. Pass --split-file none for ours."
-        )
-    _refuse_strangers(table, parts)
+        raise ValueError("The data's own split has no usable training image. Pass --split-file none for a new split.")
+    _refuse_disjoint_classes(table, parts)
     fractions = {"val": val_fraction, "test": test_fraction}
     shares = {part: share for part, share in fractions.items() if not (parts == part).any()}
     if not shares:
         return parts
-    # Each gets its share of all images, as far as the parts that are there have theirs.
+    # A missing part gets its share of all images, given the shares of the existing parts.
     whole = 1 - sum(share for part, share in fractions.items() if part not in shares)
     shares = {"train": 1 - sum(shares.values()) / whole} | {part: share / whole for part, share in shares.items()}
     of_train = table[parts == "train"]
     return parts.mask(parts == "train", _deal(of_train, shares, seed, group_by_lesion).reindex(table.index))
 
 
-def _refuse_strangers(table: pd.DataFrame, parts: pd.Series) -> None:
-    """Raises ValueError if a part has none of the classes of train, as where each table has words of its own."""
+def _refuse_disjoint_classes(table: pd.DataFrame, parts: pd.Series) -> None:
+    """Raises ValueError if a part shares no class with train, e.g. because each table uses other names."""
     labels = {part: table.loc[parts == part, "label"].dropna().unique().tolist() for part in SPLITS}
     for part in SPLITS[1:]:
         if labels["train"] and labels[part] and not set(labels["train"]) & set(labels[part]):
@@ -131,48 +128,48 @@ def _refuse_strangers(table: pd.DataFrame, parts: pd.Series) -> None:
             example = [f"{quoted(a)}={','.join(map(quoted, (a, *b)))}" if b else a for a, *b in pairs]
             raise ValueError(
                 f"The data's own split has the classes {theirs} in {part} and {ours} in train, with none in common. "
-                f"Say which are the same, as in {as_flag(example)}\nOr pass --split-file none."
+                f"Map them, as in {as_flag(example)}\nOr pass --split-file none."
             )
 
 
 def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool, parts: list[str]) -> str:
     n_images, classes = int((positions_of(used) == position).sum()), classes_of(used)
-    what = f"{n_lesions} lesion(s), {n_images} image(s)" if grouped else f"{n_images} image(s)"
+    size = f"{n_lesions} lesion(s), {n_images} image(s)" if grouped else f"{n_images} image(s)"
     names = "train, validation and test" if len(parts) == len(SPLITS) else " and ".join(parts)
-    problem = f"{what}: too few for {names}, which need one each. "
+    problem = f"{size}: too few for {names}, which need one each. "
     enough = n_images >= len(parts)
     ungroup = ", pass --no-group-by-lesion (its images then leak between the parts)" if grouped and enough else ""
     if not classes:
         return f"There is {problem}Add images{ungroup}."
     others = [quoted(code) for code in classes if code != classes[position]]
-    choice = f", or learn the other classes alone: {as_flag(others)}" if 1 < len(others) <= 20 else ""
+    choice = f", or learn only the other classes: {as_flag(others)}" if 1 < len(others) <= 20 else ""
     return (
         f"Class {in_words([classes[position]])} has {problem}Add images, raise --limit if it is set{ungroup}"
-        f"{choice or ', or join classes: --classes name=one,other'}"
+        f"{choice or ', or merge classes: --classes name=one,other'}"
     )
 
 
 def heads_in_all_parts(table: pd.DataFrame) -> pd.Series:
-    """Of label and mask, whether each part of the split has some to learn or measure; labels need two classes."""
-    known = targets(table).groupby(table["split"]).any().reindex(SPLITS, fill_value=False).all()
-    known["label"] &= len(classes_of(table)) > 1
-    return known
+    """Whether each part of the split has targets for label and mask; labels need two classes."""
+    is_complete = targets(table).groupby(table["split"]).any().reindex(SPLITS, fill_value=False).all()
+    is_complete["label"] &= len(classes_of(table)) > 1
+    return is_complete
 
 
 def n_leaked(table: pd.DataFrame, split: pd.Series) -> int:
-    """How many test images share a lesion or a patient with a training image."""
+    """Number of test images that share a lesion or a patient with a training image."""
     group = groups_of(table)
     return int(group[split == "test"].isin(set(group[split == "train"])).sum())
 
 
 def split_hash(table: pd.DataFrame) -> str:
-    """Identifies what was learned from: names, labels, parts and decoded pixels, whatever folder they lie in."""
+    """Hash of names, labels, parts and decoded pixels, independent of the folder."""
     rows = table.assign(label=positions_of(table)).sort_values("image")[["image", "label", "split", "status", "crc"]]
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def split_by_image(table: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int) -> pd.Series | None:
-    """As `split_table` without lesions, for comparison; None where a class has too few images for it."""
+    """`split_table` without lesions, for comparison; None if a class has too few images."""
     try:
         return split_table(table, val_fraction, test_fraction, seed, group_by_lesion=False)
     except ValueError:
@@ -180,63 +177,63 @@ def split_by_image(table: pd.DataFrame, val_fraction: float, test_fraction: floa
 
 
 def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
-    """Absent classes, what is known of lesions, and what a split by image leaks, as lines for the console."""
+    """Console lines: absent classes, unknown lesions, and the leakage of a split by image."""
     used = usable(table)
     lines = [
-        f"Class {in_words([code])} has no image: nothing is learned or measured for it."
+        f"Class {in_words([code])} has no image: it is neither learned nor evaluated."
         for code in classes_of(used)
         if not (used["label"] == code).any()
     ]
-    lines += _what_is_known(used)
+    lines += _warn_of_unknown_ids(used)
     is_known = used["lesion_known"].any() or ("patient_id" in used and used["patient_id"].notna().any())
     if is_known and by_image is None:
-        lines.append("A split by image is not possible: a class has fewer than three.")
+        lines.append("A split by image is impossible: a class has fewer than three images.")
     elif is_known:
         leaked, n_test = n_leaked(table, by_image), (by_image == "test").sum()
         lines.append(
-            f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would have had a sibling of "
-            f"the same {_what_joins(used)} in train; in this split, {n_leaked(table, table['split'])} have."
+            f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would share a "
+            f"{_group_name(used)} with train; in this split, {n_leaked(table, table['split'])} do."
         )
     return "\n".join(lines)
 
 
-def _what_joins(used: pd.DataFrame) -> str:
+def _group_name(used: pd.DataFrame) -> str:
     has_patients = "patient_id" in used and used["patient_id"].notna().any()
     return (
         "lesion or patient" if has_patients and used["lesion_known"].any() else "patient" if has_patients else "lesion"
     )
 
 
-def _what_is_known(used: pd.DataFrame) -> list[str]:
-    """What is not known of lesions and patients, and what that may do to the scores."""
+def _warn_of_unknown_ids(used: pd.DataFrame) -> list[str]:
+    """Warn that images without lesion and patient ids may leak and inflate the scores."""
     has_patient = used["patient_id"].notna() if "patient_id" in used else pd.Series(False, index=used.index)
     n_known = int((used["lesion_known"] | has_patient).sum())
     if n_known == len(used):
         return []
     n_patients = int(has_patient.sum())
-    of_patients = f", patients' for {n_patients}" if n_patients else ""
+    of_patients = f", patient ids for {n_patients}" if n_patients else ""
     n_lesions = int(used["lesion_known"].sum())
     return [
-        f"Lesion ids are known for {n_lesions} of {len(used)} images{of_patients}: photographs of one lesion or "
-        "patient may lie in several parts, which cannot be known, and the scores be too good."
+        f"Lesion ids are known for {n_lesions} of {len(used)} images{of_patients}: images of one lesion or "
+        "patient may be in several parts, which cannot be checked and may inflate the scores."
     ]
 
 
 def describe_own(table: pd.DataFrame, given: pd.Series, where: str) -> list[str]:
-    """Where the data's own split stands, what was cut for it, and which lesions and patients lie in several parts."""
+    """Describe the data's own split, the parts cut from train, and lesions and patients in several parts."""
     used = usable(table)
     cut = [part for part in SPLITS if part != "train" and not (given[used.index] == part).any()]
-    lines = [f"Split: the data's own, by {where}" + (f"; {' and '.join(cut)} is cut from train." if cut else ".")]
-    for column, what in (("lesion_id", "lesions"), ("patient_id", "patients")):
+    lines = [f"Split: the data's own, by {where}" + (f"; {' and '.join(cut)} cut from train." if cut else ".")]
+    for column, name in (("lesion_id", "lesions"), ("patient_id", "patients")):
         known = used[used["lesion_known"]] if column == "lesion_id" else used[used["patient_id"].notna()]
         n_parts = known.groupby(known[column])["split"].nunique()
         if n := int((n_parts > 1).sum()):
-            lines.append(f"{n:,} of {len(n_parts):,} {what} lie in several parts of it: its scores are too good.")
+            lines.append(f"{n:,} of {len(n_parts):,} {name} are in several parts of it: scores are inflated.")
     return lines
 
 
 def class_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Images per class (rows) and part (columns); in one row "no diagnosis", where there are no classes."""
+    """Images per class (rows) and part (columns); one row "no diagnosis" if there are no classes."""
     used, classes = table[table["split"] != ""], classes_of(table)
     label = used["label"].astype(object).fillna("no diagnosis")
     counts = pd.crosstab(label, used["split"])
@@ -245,7 +242,7 @@ def class_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_totals(counts: pd.DataFrame) -> pd.DataFrame:
-    """The same with a row and a column "all"."""
+    """Add a row and a column "all"."""
     counts = counts.assign(all=counts.sum(axis=1))
     counts.loc["all"] = counts.sum()
     return counts

@@ -1,6 +1,6 @@
-"""Demo lesions in the folder layout of HAM10000: drawn by rules, told apart by colour, shape, border and texture.
+"""Synthetic demo lesions in the folder layout of HAM10000; classes differ in colour, shape, border and texture.
 
-They let the whole program run where there is no data. Numbers measured on them say nothing about real lesions.
+They let the whole program run without real data. Scores on them say nothing about real lesions.
 """
 
 import csv
@@ -12,23 +12,23 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-NOTE = "synthetic demo data"  # stands wherever a number or a picture comes from it
+NOTE = "synthetic demo data"  # shown with every number and figure that comes from it
 WIDTH, HEIGHT = 160, 120  # pixels
-LESIONS = {"MEL": 60, "NV": 150, "BCC": 50, "AKIEC": 45, "BKL": 60, "DF": 40, "VASC": 40}  # lesions drawn per class
+LESIONS = {"MEL": 60, "NV": 150, "BCC": 50, "AKIEC": 45, "BKL": 60, "DF": 40, "VASC": 40}  # lesions per class
 IMAGES_PER_LESION = (0.7, 0.2, 0.1)  # share of lesions with 1, 2, 3 images
 SKIN_TONES = ((241, 205, 184), (232, 188, 160), (222, 170, 140), (198, 142, 110), (160, 110, 82))  # RGB
 SITES = ("abdomen", "back", "chest", "face", "lower extremity", "trunk", "upper extremity")
 
 
 class Look(NamedTuple):
-    """What tells a class apart, beside its texture."""
+    """Visual properties of a class, apart from its texture."""
 
     centre: tuple[int, int, int]  # RGB
     rim: tuple[int, int, int]  # RGB
-    border: float  # amplitude of the outline's waves, in radii
+    border: float  # amplitude of the contour's waves, in radii
     soft: float  # width of the border in pixels
-    squeeze: float  # short by long axis, at least
-    radius: tuple[float, float]  # pixels, from and to
+    squeeze: float  # minimum ratio of short to long axis
+    radius: tuple[float, float]  # pixels, minimum and maximum
 
 
 LOOKS = {
@@ -51,7 +51,7 @@ def write_missing(folder: str | Path, seed: int) -> None:
 def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = LESIONS) -> None:
     """Write ``GroundTruth.csv``, ``HAM10000_metadata.csv``, ``images/`` and ``masks/`` into a new folder.
 
-    The same seed gives the same files. The folder appears when it is whole.
+    The same seed gives the same files. The folder appears once it is complete.
 
     Parameters
     ----------
@@ -59,11 +59,11 @@ def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = 
 
     Raises
     ------
-    FileExistsError : `folder` is there already.
+    FileExistsError : `folder` already exists.
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"{folder} is there already; synthetic data goes into a new folder.")
+        raise FileExistsError(f"{folder} already exists. Name a new folder for the synthetic data.")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name in ("images", "masks"):
@@ -77,8 +77,8 @@ def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = 
         shape = draw_shape(code, rng)
         for _ in range(1 + rng.choice(len(IMAGES_PER_LESION), p=IMAGES_PER_LESION)):
             name = f"synthetic_{len(truth):05}"
-            picture, mask = draw_lesion(code, shape, tone, rng)
-            Image.fromarray(picture).save(partial / "images" / f"{name}.jpg", quality=92)
+            image, mask = draw_lesion(code, shape, tone, rng)
+            Image.fromarray(image).save(partial / "images" / f"{name}.jpg", quality=92)
             Image.fromarray(mask).save(partial / "masks" / f"{name}_segmentation.png")
             truth.append([name, *(f"{float(code == other)}" for other in LOOKS)])
             metadata.append([f"LESION_{number:05}", name, code.lower(), "synthetic", *person])
@@ -90,7 +90,7 @@ def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = 
 
 
 def draw_shape(code: str, rng: np.random.Generator) -> dict:
-    """What stays the same in all images of a lesion: size, outline, and the seed of its texture."""
+    """Draw the constant properties of a lesion: size, contour, and the seed of its texture."""
     waves = np.arange(2, 9)
     return {
         "radius": rng.uniform(*LOOKS[code].radius),
@@ -103,25 +103,26 @@ def draw_shape(code: str, rng: np.random.Generator) -> dict:
 
 
 def draw_lesion(code: str, shape: dict, tone: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One photograph: picture (HEIGHT, WIDTH, 3) uint8 and its exact mask (HEIGHT, WIDTH) in {0, 255}."""
+    """Draw one image (HEIGHT, WIDTH, 3) uint8 and its exact mask (HEIGHT, WIDTH) in {0, 255}."""
     distance, x, y = _lesion_coordinates(shape, rng)
     cover = 1 / (1 + np.exp(np.clip(2 * distance / LOOKS[code].soft, -30, 30)))[..., None]  # 1 inside, 0 outside
     skin = tone + 9 * _noise(rng, 5)[..., None] + 5 * _noise(rng, 40)[..., None]
     lesion = _texture(code, shape, x, y)
-    picture = skin * (1 - cover) + lesion * cover
-    picture = _light(picture, rng)
-    picture = _hairs(picture, rng)
-    picture += rng.normal(0, 2.5, picture.shape)
-    return picture.clip(0, 255).astype(np.uint8), (distance <= 0).astype(np.uint8) * 255
+    image = skin * (1 - cover) + lesion * cover
+    image = _light(image, rng)
+    image = _hairs(image, rng)
+    image += rng.normal(0, 2.5, image.shape)
+    return image.clip(0, 255).astype(np.uint8), (distance <= 0).astype(np.uint8) * 255
 
 
 def _lesion_coordinates(shape: dict, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Signed distance to the outline (negative inside, about pixels), and the lesion's own x and y in radii."""
-    turn, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
+    """Signed distance to the contour (negative inside, in about pixels), and the lesion's own x and y in radii."""
+    rotation, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
     shift = rng.uniform(-10, 10, 2)
     v, u = np.mgrid[:HEIGHT, :WIDTH]
     u, v = u - WIDTH / 2 - shift[0], v - HEIGHT / 2 - shift[1]
-    x, y = u * np.cos(turn) + v * np.sin(turn), (v * np.cos(turn) - u * np.sin(turn)) / shape["squeeze"]
+    x, y = u * np.cos(rotation) + v * np.sin(rotation), v * np.cos(rotation) - u * np.sin(rotation)
+    y = y / shape["squeeze"]
     angle, length = np.arctan2(y, x), np.hypot(x, y)
     waves = np.arange(2, 2 + len(shape["amplitudes"]))[:, None, None]
     wobble = (shape["amplitudes"][:, None, None] * np.cos(waves * angle + shape["phases"][:, None, None])).sum(axis=0)
@@ -130,7 +131,7 @@ def _lesion_coordinates(shape: dict, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def _texture(code: str, shape: dict, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The lesion's own colours (HEIGHT, WIDTH, 3), fixed to the lesion and so turned with it."""
+    """The lesion's own colours (HEIGHT, WIDTH, 3), which rotate with it."""
     rng = np.random.default_rng(shape["texture"])
     centre, rim = (np.array(colour, float) + shape["shade"] for colour in (LOOKS[code].centre, LOOKS[code].rim))
     depth = np.clip(np.hypot(x, y), 0, 1.3)[..., None]
@@ -172,21 +173,21 @@ def _spots(colour, x, y, rng, n: int, radii: tuple[float, float], paint, opacity
 
 
 def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Smooth noise of unit size with about `cells` bumps across."""
+    """Smooth noise of unit variance with about `cells` bumps across."""
     grid = Image.fromarray(rng.normal(size=(max(cells * HEIGHT // WIDTH, 2), cells)).astype(np.float32))
     return np.asarray(grid.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
 
 
-def _light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, white balance, and the dark corners of a dermatoscope."""
+def _light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Apply exposure, white balance, and the dark corners of a dermatoscope."""
     v, u = np.mgrid[:HEIGHT, :WIDTH]
     from_centre = np.hypot(u - WIDTH / 2, v - HEIGHT / 2) / np.hypot(WIDTH / 2, HEIGHT / 2)
     vignette = 1 - rng.uniform(0.05, 0.45) * from_centre**3
-    return picture * vignette[..., None] * rng.uniform(0.9, 1.08) * rng.normal(1, 0.02, 3)
+    return image * vignette[..., None] * rng.uniform(0.9, 1.08) * rng.normal(1, 0.02, 3)
 
 
-def _hairs(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Some thin dark curves across the picture, in two images of five."""
+def _hairs(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw thin dark curves across two images in five."""
     n_hairs = int(rng.integers(2, 9)) if rng.random() < 0.4 else 0
     layer = Image.new("L", (2 * WIDTH, 2 * HEIGHT))
     for _ in range(n_hairs):
@@ -196,7 +197,7 @@ def _hairs(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * pull + t**2 * end
         ImageDraw.Draw(layer).line([tuple(point) for point in curve], fill=200, width=int(rng.integers(1, 4)))
     cover = np.asarray(layer.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))[..., None] / 255
-    return picture * (1 - cover) + np.array((46, 34, 28)) * cover
+    return image * (1 - cover) + np.array((46, 34, 28)) * cover
 
 
 def _write_csv(path: Path, columns: list[str], rows: list[list]) -> None:

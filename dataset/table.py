@@ -1,15 +1,15 @@
-"""CSV and folders -> a checked table.
+"""Turn CSV files and folders into a checked table.
 
-The table is a DataFrame with one row for each image that the data folder names, usable or not:
+The table is a DataFrame with one row per image that the data folder names, usable or not:
 
 =================================  =======================================================================
 image                              name without extension; repeated or empty only where left out
-label                              categorical, of the classes in their order; missing where there is none
-status, reason                     `USED`, `LABEL_ONLY` (no mask), `MASK_ONLY` (no diagnosis) or `LEFT_OUT`, and why
-image_path, mask_path              of the files, "" for none
-lesion_id, lesion_known            an image of no known lesion is a lesion of its own, named as the image
-patient_id, group                  missing where not known; what joins the images of a lesion or a patient
-age, sex, localization             in years, and as text; missing where not known
+label                              categorical, with the classes in order; missing without a diagnosis
+status, reason                     `USED`, `LABEL_ONLY` (no mask), `MASK_ONLY` (no diagnosis) or `LEFT_OUT`; reason
+image_path, mask_path              "" if there is no file
+lesion_id, lesion_known            an image without a lesion id is its own lesion, named like the image
+patient_id, group                  missing if unknown; common to all images of a lesion or patient
+age, sex, localization             years, string, string; missing if unknown
 =================================  =======================================================================
 """
 
@@ -32,25 +32,25 @@ from dataset.sources import TRUTH, Source
 __all__ = ["SPLITS"]
 USED, LABEL_ONLY, MASK_ONLY, LEFT_OUT = "used", "classification only", "segmentation only", "left out"
 LESION_FILES = ("HAM10000_metadata.csv", "ISIC2018_Task3_Training_LesionGroupings.csv")
-MANY = 1 / 3  # share of rows that are out for one reason from which on it is a caution
+MANY = 1 / 3  # minimum share of unused rows with one reason for a warning
 NUMBERS: tuple[str, ...] = ()  # columns of numbers that a head may learn, such as "age"
 
 
 def read_table(
     place: str | Path | Layout, classes: Sequence[str] | Choice = (), complete: bool = True, zeros: str = ""
 ) -> pd.DataFrame:
-    """Find each row's image, mask, class and lesion in a data folder; no image is opened unless names leave a doubt.
+    """Find each row's image, mask, class and lesion in a data folder; opens images only if names are ambiguous.
 
     Parameters
     ----------
-    place : the folder, or what `find` found it to be.
-    classes : to learn, as --classes names them; rows of others are left out. () for those of the data.
-    complete : whether the data must have all of `classes`.
+    place : the folder, or its layout from `find`.
+    classes : classes to learn, as for --classes; rows of others are left out. () for all classes of the data.
+    complete : whether the data must contain all of `classes`.
     zeros : the class of rows without a 1.
 
     Raises
     ------
-    FileNotFoundError, ValueError : as `find`; none of the images is there; a class is not.
+    FileNotFoundError, ValueError : as `find`; all images, or a class, are missing.
     """
     choice = classes if isinstance(classes, Choice) else Choice.of(classes)
     layout = place if isinstance(place, Layout) else find(place, choice, zeros)
@@ -58,15 +58,15 @@ def read_table(
 
 
 def read_layout(layout: Layout, choice: Choice, complete: bool = True) -> tuple[pd.DataFrame, list[str]]:
-    """As `read_table`, with remarks on the classes."""
+    """`read_table`, with remarks on the classes."""
     labels, remarks = layout.labels, []
     if choice.members:
         labels, remarks = choice.apply(labels, complete, layout.folder)
     if complete and (unknown := describe_unknown(labels.classes)):
         remarks.append(unknown)
     table = pd.DataFrame({"image": layout.names}, dtype=object).astype({"image": str})
-    known = list(labels.classes)
-    table["label"] = pd.Categorical(labels.code.where(labels.code.isin(known)), categories=known)
+    codes = list(labels.classes)
+    table["label"] = pd.Categorical(labels.code.where(labels.code.isin(codes)), categories=codes)
     table["status"], table["reason"] = USED, ""
     _check_names(table)
     _check_labels(table, labels.code, labels.reason)
@@ -76,23 +76,23 @@ def read_layout(layout: Layout, choice: Choice, complete: bool = True) -> tuple[
     no_mask = (table["status"] != LEFT_OUT) & (table["mask_path"] == "")
     leave_out(table, no_mask & table["label"].isna(), "mask is missing")
     table.loc[no_mask & table["label"].notna(), ["status", "reason"]] = LABEL_ONLY, "mask is missing"
-    details, anew = _read_details(layout, table["image"])
-    table, remarks = table.join(details), remarks + anew
+    details, detail_remarks = _read_details(layout, table["image"])
+    table, remarks = table.join(details), remarks + detail_remarks
     return table.assign(group=join_groups(table)), remarks
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that are not left out; each of their images is named once."""
+    """The rows that are not left out; their image names are unique."""
     return table[table["status"] != LEFT_OUT]
 
 
 def has_mask(table: pd.DataFrame) -> np.ndarray:
-    """Which rows have a mask that can be used: (N,) bool; all of them in a table that has no column ``status``."""
+    """Which rows have a usable mask: (N,) bool; all rows if the table has no column ``status``."""
     return table["status"].isin([USED, MASK_ONLY]).to_numpy() if "status" in table else np.ones(len(table), bool)
 
 
 def has_label(table: pd.DataFrame) -> np.ndarray:
-    """Which rows have a class that can be used: (N,) bool."""
+    """Which rows have a usable class: (N,) bool."""
     return _is_used(table) & (positions_of(table) >= 0)
 
 
@@ -109,7 +109,7 @@ def targets(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def learnable(table: pd.DataFrame, heads: Sequence[str]) -> pd.DataFrame:
-    """The rows that a model can learn from, and is measured on: with a target for any of its heads."""
+    """The rows for training and evaluating a model: those with a target for any of its heads."""
     return table[targets(table)[list(heads)].any(axis=1)]
 
 
@@ -117,12 +117,12 @@ def _check_names(table: pd.DataFrame) -> None:
     """Leave out rows that name no file."""
     name = table["image"]
     leave_out(table, name == "", "empty name")
-    # What would lead elsewhere, or what a console or a spreadsheet would obey.
+    # Names that lead outside the folder, or that control a console or a spreadsheet.
     leave_out(table, name.str.contains(r"[/\\:]") | name.str.contains(CONTROL) | name.isin([".", ".."]), "unsafe name")
 
 
 def _check_labels(table: pd.DataFrame, code: pd.Series, reason: pd.Series) -> None:
-    """Leave out rows that name no class, and repeated names; where no row has a diagnosis, none needs one."""
+    """Leave out rows without a class, and repeated names; if no row has a diagnosis, none is required."""
     if not len(table["label"].cat.categories):
         leave_out(table, table.duplicated("image"), "duplicate row")
         table.loc[table["status"] == USED, ["status", "reason"]] = MASK_ONLY, "no diagnosis"
@@ -138,24 +138,24 @@ def _check_labels(table: pd.DataFrame, code: pd.Series, reason: pd.Series) -> No
 
 
 def conflicting(table: pd.DataFrame, same: str) -> pd.Series:
-    """Which rows are the same by this column, where it is not "", as one that has another label."""
+    """Which rows share the value of column `same`, unless "", with a row of another label."""
     valid = table[has_label(table) & (table[same] != "")]
     conflict = pd.Series(positions_of(valid), valid.index).groupby(valid[same]).transform("nunique") > 1
     return conflict.reindex(table.index, fill_value=False)
 
 
 def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
-    """Mark these rows as left out, and why; a row that is left out already keeps its first reason."""
+    """Mark the chosen rows as left out, with the reason; rows already left out keep their first reason."""
     table.loc[chosen & (table["status"] != LEFT_OUT), ["status", "reason"]] = LEFT_OUT, reason
 
 
 def _read_details(layout: Layout, images: pd.Series) -> tuple[pd.DataFrame, list[str]]:
-    """Lesion, patient, age, sex and site of each row, each from the first table that knows it, the truth last.
+    """Lesion, patient, age, sex and site of each row, and remarks.
 
-    With remarks.
+    Each value comes from the first table that has it; the table with the diagnoses comes last.
     """
     files, remarks = Index({file.path: file for file in layout.images if file}.values()), []
-    found: dict[str, pd.Series] = {}
+    merged: dict[str, pd.Series] = {}
     for source in [*_detail_sources(layout), *filter(None, [layout.source])]:
         rows = source.rows
         columns = detail_columns(rows)
@@ -163,29 +163,29 @@ def _read_details(layout: Layout, images: pd.Series) -> tuple[pd.DataFrame, list
             by_row = {name: rows[column] for name, column in columns.items()}
         else:
             place = np.array(rows_of(list(rows["image"]), layout.images, layout.names), int)
-            remarks += _say_ambiguous(source, files)
-            of_rows = rows.reset_index(drop=True).reindex(place).set_index(images.index)
-            by_row = {name: of_rows[column] for name, column in columns.items()}
+            remarks += _describe_ambiguous(source, files)
+            matched = rows.reset_index(drop=True).reindex(place).set_index(images.index)
+            by_row = {name: matched[column] for name, column in columns.items()}
         for name, values in by_row.items():
-            values = values.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # as pandas writes numbers beside blanks
+            values = values.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # as pandas writes integers beside blanks
             values = values.where(~values.isin(["", *(text for text in values.unique() if _says_nothing(text))]))
-            found[name] = found[name].fillna(values) if name in found else values
-    details = pd.DataFrame(found, index=images.index).reindex(columns=list(DETAILS))
+            merged[name] = merged[name].fillna(values) if name in merged else values
+    details = pd.DataFrame(merged, index=images.index).reindex(columns=list(DETAILS))
     details["age"] = pd.to_numeric(details["age"], errors="coerce")
-    lesion, is_anew = name_within_patients(*(details[name].astype(object) for name in ("lesion_id", "patient_id")))
+    lesion, restarts = name_within_patients(*(details[name].astype(object) for name in ("lesion_id", "patient_id")))
     details["lesion_known"] = lesion.notna()
     details["lesion_id"] = lesion.astype(object).where(details["lesion_known"], images)
-    remarks += ["Lesion numbers begin anew with each patient: a lesion is patient/number."] * is_anew
+    remarks += ["Lesion numbers restart with each patient: a lesion is named patient/number."] * restarts
     return details, remarks
 
 
-def _say_ambiguous(source: Source, images: Index) -> list[str]:
-    """That names in a table stand for several images, if any do."""
+def _describe_ambiguous(source: Source, images: Index) -> list[str]:
+    """Remark on names in a table that match several images."""
     cells = list(source.rows["image"])
-    several = {cell: some[0].shown for cell, some in zip(cells, images.files_of(cells)) if len(some) > 1}
+    several = {cell: files[0].shown for cell, files in zip(cells, images.files_of(cells)) if len(files) > 1}
     return [
-        f"{len(several):,} names in {source.name}, such as {cell}, stand for several images. Their rows are not used: "
-        f"write the folder into them, as in {shown}."
+        f"{len(several):,} names in {source.name} (e.g. {cell}) match several images. Their rows are not used: "
+        f"add the folder, as in {shown}."
         for cell, shown in list(several.items())[:1]
     ]
 
@@ -195,34 +195,35 @@ def _says_nothing(text: object) -> bool:
 
 
 def _detail_sources(layout: Layout) -> list[Source]:
-    """The other tables that name images, with their lesions or more: known names come first."""
-    useful = [one for one in layout.others if names_details(one.rows) and not one.path.stem.lower().endswith(TRUTH)]
+    """The other tables with details of images, those of `LESION_FILES` first."""
+    useful = [table for table in layout.others if names_details(table.rows)]
+    useful = [table for table in useful if not table.path.stem.lower().endswith(TRUTH)]
     order = [Path(name).stem for name in LESION_FILES]
-    return sorted(useful, key=lambda one: order.index(one.path.stem) if one.path.stem in order else len(order))
+    return sorted(useful, key=lambda table: order.index(table.path.stem) if table.path.stem in order else len(order))
 
 
 def cautions(table: pd.DataFrame) -> list[str]:
-    """The reasons for which a third of the rows or more are not used, or not whole; and files with two diagnoses."""
+    """Warnings: reasons that affect at least a third of the rows, and files with two diagnoses."""
     reasons = table["reason"].str.split("(", n=1).str[0].str.strip()
     reasons = reasons[(table["status"] != USED) & (reasons != "no diagnosis")]
     counts = reasons[reasons != ""].value_counts()
-    is_usual = {"mask is missing"} if not (table["mask_path"] != "").any() else set()
-    found = [
-        f"{n:,} of {len(table):,} rows are not used, or not whole: {reason}."
+    expected = {"mask is missing"} if not (table["mask_path"] != "").any() else set()
+    warnings = [
+        f"{n:,} of {len(table):,} rows are not used, or only in part: {reason}."
         for reason, n in counts.items()
-        if n >= MANY * len(table) and reason not in is_usual and not reason.startswith("beyond --limit")
+        if n >= MANY * len(table) and reason not in expected and not reason.startswith("beyond --limit")
     ]
     twice = table.loc[conflicting(table, "digest"), "image"] if "digest" in table else []
     if len(twice):
-        found.append(
-            f"{len(twice):,} images are the same file, byte by byte, as one of another class (e.g. "
-            f"{printable(', '.join(twice[:3]))}). They are used as they are: check their diagnoses."
+        warnings.append(
+            f"{len(twice):,} images are identical to one of another class (e.g. {printable(', '.join(twice[:3]))}). "
+            "They are used unchanged: check their diagnoses."
         )
-    return found
+    return warnings
 
 
 def describe_table(table: pd.DataFrame) -> str:
-    """How many rows are used and how, and why not, as lines for the console."""
+    """Console lines: the number of rows by status and reason."""
     lines = [
         f"{len(table)} rows: " + ", ".join(f"{n} {status}" for status, n in table["status"].value_counts().items())
     ]

@@ -1,4 +1,4 @@
-"""A table of the user's: any delimiter and encoding, decimal commas, with or without a header."""
+"""Read a user's table: any delimiter and encoding, decimal commas, with or without a header."""
 
 import codecs
 import csv
@@ -12,28 +12,28 @@ from dataset.columns import is_known, may_name, names_images, with_image_column
 from dataset.names import Index, named
 from dataset.roles import part_of_name
 
-MAX_BYTES = 1_000_000_000  # of a file that is read
-PEEKED = 1 << 16  # bytes that show what a file is
+MAX_BYTES = 1_000_000_000  # maximum size of a table
+PEEKED = 1 << 16  # bytes read to identify a file
 MAX_HEADER = 100_000  # characters
-ZIP = b"PK\x03\x04"  # how a workbook begins
+ZIP = b"PK\x03\x04"  # first bytes of a workbook
 DELIMITERS = ",;\t|"
 SAVE_AS = "Save it as CSV UTF-8, with commas"
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 
 
 def read_rows(path: Path, images: Index | None = None) -> pd.DataFrame:
-    """All rows of a table as stripped text, blank lines left out, with the column that names the images called image.
+    """All rows of a table as stripped strings, without blank lines; the column that names the images is called image.
 
-    Empty cells behind the header's last column are dropped, as some programs end each row with a comma. A table without
-    header has the columns image and label, or image and numbers.
+    Empty cells after the last column of the header are dropped, because some programs end each row with a comma. A
+    table without a header has the columns image and label, or image and numbered columns.
 
     Parameters
     ----------
-    images : tell which column names them, and whether the first line is a header.
+    images : show which column names them, and whether the first line is a header.
 
     Raises
     ------
-    ValueError : not such a file, or one that is no table; says in which line, and what to do.
+    ValueError : not a file, or not a table; says in which line, and what to do.
     """
     lines = _parse(path)
     if not lines or not _trimmed(lines[0][1]):
@@ -50,7 +50,7 @@ def read_rows(path: Path, images: Index | None = None) -> pd.DataFrame:
         if len(cells) != len(names):
             raise ValueError(
                 f"{path}, line {line}: {len(cells)} cells, but the header has {len(names)}: {', '.join(names[:12])}. "
-                "Put cells that hold a comma into quotation marks, or remove what is too much."
+                "Put cells with a comma in quotation marks, or remove the extra cells."
             )
     table = pd.DataFrame([[cell.strip() for cell in cells] for _, cells in rows], columns=names, dtype=str)
     table = table.loc[:, [bool(name) for name in names]]
@@ -58,14 +58,14 @@ def read_rows(path: Path, images: Index | None = None) -> pd.DataFrame:
 
 
 def header_of(path: Path) -> list[str]:
-    """The cells of a table's first line; [] if it is none."""
+    """The cells of the first line of a table; [] for another file."""
     lines = peek(path)
     return [name.strip() for name in lines[0]] if lines else []
 
 
 def peek(path: Path) -> list[list[str]]:
-    """The cells of the first lines of a table; [] for a file that holds no text, or none that can be read."""
-    if not path.is_file():  # to open a pipe would wait for its other end
+    """The cells of the first lines of a table; [] for an unreadable or binary file."""
+    if not path.is_file():  # opening a pipe would block
         return []
     try:
         with path.open("rb") as file:
@@ -81,7 +81,7 @@ def peek(path: Path) -> list[list[str]]:
 
 
 def is_of_images(lines: list[list[str]], images: Index) -> bool:
-    """Whether a table with these first lines names images, by a column's name or by its cells."""
+    """Whether a table with these first lines names images, by a column name or by its cells."""
     if not lines:
         return False
     columns = [name.strip() for name in lines[0]]
@@ -90,30 +90,30 @@ def is_of_images(lines: list[list[str]], images: Index) -> bool:
 
 
 def _parse(path: Path) -> list[tuple[int, list[str]]]:
-    """The cells of each line that is not blank, with its number."""
+    """The number and cells of each line that is not blank."""
     if not path.is_file():
-        raise ValueError(f"{path} is not a file. Expected a CSV file there.")
+        raise ValueError(f"{path} is not a file. Expected a CSV file.")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} has more than {MAX_BYTES:,} bytes. Expected a CSV file with one row per image.")
     text = _decoded(path.read_bytes(), path)
     body, delimiter = _opened(text)
     reader = csv.reader(io.StringIO(body, newline=""), strict=True, delimiter=delimiter)
     skipped = text.count("\n") - body.count("\n")
-    found, line = [], 1 + skipped
+    lines, line = [], 1 + skipped
     try:
         for cells in reader:
             if any("\n" in cell or "\0" in cell for cell in cells):
-                raise csv.Error("a quotation mark without its partner, or binary data")
+                raise csv.Error("unmatched quotation mark, or binary data")
             if cells and any(map(str.strip, cells)):
-                found.append((line, cells))
+                lines.append((line, cells))
             line = reader.line_num + 1 + skipped
     except csv.Error as error:
-        raise ValueError(f"{path}, line {line}: {error}. Expected a table as text. {SAVE_AS}.") from None
-    return found
+        raise ValueError(f"{path}, line {line}: {error}. Expected a text table. {SAVE_AS}.") from None
+    return lines
 
 
 def _decoded(content: bytes, path: Path) -> str:
-    """A file's text. Raises ValueError for one that is none."""
+    """Decode a text file. Raises ValueError for a binary file."""
     if content.startswith(ZIP):
         raise ValueError(f"{path} is an Excel workbook or another zip archive. {SAVE_AS}.")
     try:
@@ -125,7 +125,7 @@ def _decoded(content: bytes, path: Path) -> str:
 
 
 def _encoding_of(content: bytes) -> str:
-    """How a text is encoded: by its mark; by its NULs; UTF-8; or else as Windows does in the West."""
+    """The encoding of a file: by its byte order mark, by its NULs, UTF-8, or else Western Windows (cp1252)."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     nulls = [content[start:PEEKED:2].count(0) for start in (0, 1)]
@@ -135,18 +135,18 @@ def _encoding_of(content: bytes) -> str:
     try:
         decoder.decode(content)
     except UnicodeDecodeError:
-        # What is UTF-8 elsewhere is damaged here, not written by Windows.
+        # With UTF-8 sequences elsewhere, this is damaged UTF-8, not cp1252.
         return "utf-8-sig" if re.search(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", content) else "cp1252"
     return "utf-8-sig"
 
 
 def _opened(text: str) -> tuple[str, str]:
-    """The text less what stands above its header, and its delimiter: a line "sep=;" of Excel's, comments, a title."""
-    if found := re.match(r'"?sep=(.)"?[ ,;\t]*\r?\n', text, re.IGNORECASE):
-        return text[found.end() :], found[1]
+    """Drop the lines above the header (Excel's "sep=;", comments, a title); returns the rest and the delimiter."""
+    if match := re.match(r'"?sep=(.)"?[ ,;\t]*\r?\n', text, re.IGNORECASE):
+        return text[match.end() :], match[1]
     while text.lstrip().startswith("#"):
         first, _, text = text.lstrip().partition("\n")
-        if names_images(_cells(first.strip("# \r"))):  # as NumPy writes a header
+        if names_images(_cells(first.strip("# \r"))):  # NumPy writes headers as comments
             text = first.strip("# \r") + "\n" + text
     lines = [line for line in text[:PEEKED].split("\n") if line.strip()][:20]
     if len(lines) > 1 and " " in lines[0].strip() and len(_cells(lines[0])) == 1 < len(_cells(lines[1])):
@@ -157,7 +157,7 @@ def _opened(text: str) -> tuple[str, str]:
 
 
 def _cells(line: str) -> list[str]:
-    """The cells of a line by the delimiter that fits it best."""
+    """Split a line by the delimiter that fits it best."""
     try:
         return _trimmed(next(csv.reader([line], delimiter=_delimiter_of(line)), []))
     except csv.Error:
@@ -165,7 +165,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _n_between_blanks(lines: list[str]) -> int:
-    """How many cells the first lines of a table have that blanks separate, the last with its own; 0 for another."""
+    """Number of columns of a table separated by spaces (the last cell may hold some); 0 for another table."""
     if len(lines) < 2 or any(delimiter in line for line in lines for delimiter in DELIMITERS):
         return 0
     counts = {len(line.split()) for line in lines}
@@ -176,7 +176,7 @@ def _n_between_blanks(lines: list[str]) -> int:
 
 
 def _delimiter_of(line: str) -> str:
-    """What separates the cells of a first line: with it the column of images is told, or else most cells are."""
+    """The delimiter of a first line: the one that yields an image column, or else the most cells."""
 
     def score(delimiter: str) -> tuple[bool, bool, int]:
         try:
@@ -191,7 +191,7 @@ def _delimiter_of(line: str) -> str:
 
 
 def _has_header(lines: list[list[str]], images: Index | None) -> bool:
-    """Whether the first of these lines names columns: it names no image, and looks unlike the next."""
+    """Whether the first line is a header: it names no image, and looks unlike the next."""
     first, *others = [[cell.strip() for cell in cells] for cells in lines]
     if any(is_known(cell) and not part_of_name(cell) for cell in first):
         return True
@@ -199,12 +199,12 @@ def _has_header(lines: list[list[str]], images: Index | None) -> bool:
         cell in images for cell in first if images is not None and cell
     ):
         return False
-    same = [_shape(cell) for cell in first if _shape(cell) != cell and any(c.isalpha() for c in cell)]
-    return not any(_shape(cell) in same for cells in others[:1] for cell in cells)
+    shapes = [_shape(cell) for cell in first if _shape(cell) != cell and any(c.isalpha() for c in cell)]
+    return not any(_shape(cell) in shapes for cells in others[:1] for cell in cells)
 
 
 def _without_legend(rows: list[tuple[int, list[str]]], images: Index | None) -> list[tuple[int, list[str]]]:
-    """The rows less those of one cell that end the table behind a blank line and name no image."""
+    """Drop final rows of one cell that follow a blank line and name no image."""
     n = len(rows)
     while n > 1 and len(_trimmed(rows[n - 1][1])) == 1 and not (images is not None and rows[n - 1][1][0] in images):
         n -= 1
@@ -213,12 +213,12 @@ def _without_legend(rows: list[tuple[int, list[str]]], images: Index | None) -> 
 
 
 def _shape(name: str) -> str:
-    """A name with # for each number in it."""
+    """A name with each number replaced by #."""
     return re.sub(r"\d+", "#", name)
 
 
 def _made_header(cells: list[str], images: Index | None) -> list[str]:
-    """Names for the columns of a table without header."""
+    """Column names for a table without a header."""
     n = len(_trimmed(cells))
     is_image = [bool(named(cell).suffix) or (images is not None and cell.strip() in images) for cell in cells[:n]]
     place = is_image.index(True) if any(is_image) else 0
@@ -227,7 +227,7 @@ def _made_header(cells: list[str], images: Index | None) -> list[str]:
 
 
 def _with_points(cells: pd.Series) -> pd.Series:
-    """A column of numbers with points for decimal commas; any other as it is."""
+    """Replace decimal commas in a column of numbers; leave other columns unchanged."""
     with_comma = cells.str.contains(",", regex=False)
     if not with_comma.any() or not cells[cells != ""].map(lambda cell: bool(_NUMBER.fullmatch(cell))).all():
         return cells
@@ -235,7 +235,7 @@ def _with_points(cells: pd.Series) -> pd.Series:
 
 
 def _trimmed(cells: list[str]) -> list[str]:
-    """Without the empty cells at the end."""
+    """Drop the empty cells at the end."""
     n = len(cells)
     while n and not cells[n - 1].strip():
         n -= 1

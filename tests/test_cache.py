@@ -128,7 +128,7 @@ def test_a_file_cut_short_while_it_is_read_is_one_message(folder):
     folder.add("a")
     _, pixels = cache.decode_table(read_table(folder.write().path), folder.path, 16, folder.path.parent / "cache")
     os.truncate(pixels.path, 100)
-    with pytest.raises(ValueError, match="was cut short while it was used"):
+    with pytest.raises(ValueError, match="was truncated while in use"):
         pixels[0]
 
 

@@ -54,7 +54,7 @@ def folder_of(place, values, header="image,diagnosis", **others):
 def test_a_word_for_no_diagnosis_is_no_class(tmp_path, word):
     table = read_table(folder_of(tmp_path, ["melanoma", "nevus", word]))
     assert classes_of(table) == ("MEL", "NV")
-    assert table["reason"].iloc[2] == f"labelled {word}, which is no diagnosis"
+    assert table["reason"].iloc[2] == f"labelled {word}, which is not a diagnosis"
 
 
 def test_spellings_of_a_word_that_is_not_known_are_one_class_by_the_commonest(tmp_path):
@@ -264,7 +264,7 @@ def test_a_column_of_zeros_and_ones_beside_details_is_no_diagnosis(tmp_path):
     folder = folder_of(tmp_path, ["L1,1", "L2,0"], "image,lesion_id,is_left")
     with pytest.raises(
         FileNotFoundError,
-        match=r"t.csv names images and no diagnoses; if one of its columns is_left does, call it label",
+        match=r"t.csv names images but no diagnoses\. If one of its columns is_left does, rename it to label",
     ):
         read_table(folder)
 
@@ -445,25 +445,25 @@ def test_zeros_name_the_class_of_the_rest_of_a_single_column(tmp_path):
 
 
 def test_zeros_that_can_name_nothing_are_refused(tmp_path):
-    assert "diagnoses are read from: column diagnosis. Leave --zeros out." in refusal(
+    assert "diagnoses are read from column diagnosis. Omit --zeros." in refusal(
         folder_of(tmp_path / "a", ["nevus", "melanoma"]), zeros="NV"
     )
     for code in ("nevus", "melanoma"):
         (tmp_path / "b" / code).mkdir(parents=True)
         picture(len(code)).save(tmp_path / "b" / code / f"{code}.jpg")
-    assert "read from: 2 folders, one per class." in refusal(tmp_path / "b", zeros="NV")
+    assert "read from 2 folders, one per class." in refusal(tmp_path / "b", zeros="NV")
 
 
 def test_a_column_of_zeros_alone_is_no_class_and_is_named(tmp_path):
     folder = folder_of(tmp_path, ["1,0,0,0", "0,1,0,0"], "image,mel,nv,bcc,gel")
     layout = find(folder)
-    assert layout.labels.classes == ("MEL", "NV", "BCC") and "without gel, 0 in each row" in layout.describe()
+    assert layout.labels.classes == ("MEL", "NV", "BCC") and "without gel (0 in each row)" in layout.describe()
 
 
 def test_two_columns_of_zeros_and_ones_of_no_known_name_are_asked_about(tmp_path):
     folder = folder_of(tmp_path, [f"{k % 2},{1 - k % 2}" for k in range(4)], "image,hair,ruler")
     said = refusal(folder)
-    assert "nothing says that these are diagnoses" in said
+    assert "which may not be diagnoses" in said
     assert classes_of(read_table(folder, flagged(said))) == ("hair", "ruler")
 
 

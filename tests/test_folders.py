@@ -50,7 +50,7 @@ def test_isic_2019_has_the_classes_of_its_file_and_no_unknown(fill):
     table = read_table(folder)
     assert classes_of(table) == ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "SCC")
     assert list(table["label"].dropna()) == ["NV", "SCC", "AKIEC"]
-    assert list(table["reason"])[2] == "labelled UNK, which is no diagnosis" and table["status"][2] == LEFT_OUT
+    assert list(table["reason"])[2] == "labelled UNK, which is not a diagnosis" and table["status"][2] == LEFT_OUT
     assert list(table["lesion_id"]) == ["L1", "L1", "c", "d"]
 
 
@@ -155,7 +155,7 @@ def test_of_two_files_with_diagnoses_the_one_counts_whose_images_are_there(fill)
 
 def test_folders_that_each_hold_folders_of_classes_are_not_guessed_between(fill):
     folder = fill(*(f"{place}/{name}/1.jpg" for place in ("ours", "theirs") for name in ("benign", "malignant")))
-    with pytest.raises(ValueError, match=r"hold one folder per class each\. Name one of them: --data-dir .*ours"):
+    with pytest.raises(ValueError, match=r"hold one folder per class each\. Pass one of them: --data-dir .*ours"):
         read_table(folder)
     assert len(read_table(folder / "ours")) == 2
 

@@ -53,7 +53,7 @@ def test_no_patient_is_in_two_parts(tmp_path):
     prepared = split(decode(place, reading, image_size=32, cache_dir=tmp_path / "c", say=str), reading, say=said.append)
     assert prepared.table.groupby("patient_id")["split"].nunique().max() == 1
     assert prepared.table["lesion_id"].nunique() == 36
-    assert "of the same lesion or patient in train; in this split, 0 have" in said[0]
+    assert "would share a lesion or patient with train; in this split, 0 do" in said[0]
 
 
 @pytest.mark.parametrize("name", ["patient_id", "Patient ID", "patient", "PID", "Patient Number", "patient_no"])
@@ -61,7 +61,7 @@ def test_patients_alone_are_enough(tmp_path, name):
     place = patients_folder(tmp_path / "data", f"image,label,number,{name}")
     table = read_table(place)
     assert table["group"].nunique() == 12 and not table["lesion_known"].any()
-    assert splits.describe_split(table.assign(split="train"), None).startswith("A split by image is not possible")
+    assert splits.describe_split(table.assign(split="train"), None).startswith("A split by image is impossible")
 
 
 def test_unknown_patients_are_not_one_patient(tmp_path):
@@ -75,7 +75,7 @@ def test_unknown_patients_are_not_one_patient(tmp_path):
 def test_without_either_the_run_says_that_it_cannot_know():
     table = pd.DataFrame({"image": list("ab"), "lesion_id": list("ab"), "label": 0, "status": USED})
     table = table.assign(lesion_known=False, patient_id=np.nan, split="train")
-    assert "may lie in several parts, which cannot be known" in splits.describe_split(table, None)
+    assert "may be in several parts, which cannot be checked" in splits.describe_split(table, None)
 
 
 def test_images_of_a_patient_are_pairs_and_those_of_none_are_not():
@@ -89,7 +89,7 @@ def test_images_of_a_patient_are_pairs_and_those_of_none_are_not():
         ["b", "c", "same patient"],
     ]
     text = leakage.describe_pairs(pairs.assign(crosses=True, crosses_by_image=False))
-    assert "2 pairs are the same patient: 2 lie across the split" in text
+    assert "2 pairs of the same patient: 2 cross the split" in text
     assert "patient" not in leakage.describe_pairs(pairs[:1].assign(crosses=True, crosses_by_image=False))
 
 
@@ -162,10 +162,10 @@ def test_lesion_numbers_that_begin_anew_with_each_patient_are_of_the_patient(tmp
     table, remarks = read_layout(layout, Choice({}))
     assert table["group"].nunique() == 12 and table["lesion_id"].nunique() == 36
     assert table["lesion_id"][0] == f"P0/{number.format(1).removesuffix('.0')}"
-    assert "Lesion numbers begin anew with each patient: a lesion is patient/number." in remarks
+    assert "Lesion numbers restart with each patient: a lesion is named patient/number." in remarks
 
 
-HALF = ["7", "7", "8", "7", "9", "10"]  # of the images have a number that several patients have: that is not most
+HALF = ["7", "7", "8", "7", "9", "10"]  # only half of the images have a number that several patients share
 
 
 @pytest.mark.parametrize("lesions", [["7", "7", "8", "9", "10", "11"], HALF, ["HAM_0000118"] * 4 + ["HAM_0000119"] * 2])
@@ -197,8 +197,6 @@ def test_patients_by_names_of_several_images_are_named_with_what_to_write(tmp_pa
     (tmp_path / "t.csv").write_text("image,label\n" + "".join(f"{cell},{cell[0]}\n" for cell in cells))
     (tmp_path / "patients.csv").write_text("image,patient_id\n" + "".join(f"{k}.png,P\n" for k in range(3)))
     _, said = read_layout(find(tmp_path), Choice({}))
-    assert (
-        "3 names in patients.csv, such as 0.png, stand for several images" in said[-1] and "as in a/0.png." in said[-1]
-    )
+    assert "3 names in patients.csv (e.g. 0.png) match several images" in said[-1] and "as in a/0.png." in said[-1]
     (tmp_path / "patients.csv").write_text("image,patient_id\n" + "".join(f"{cell},P\n" for cell in cells))
     assert read_table(tmp_path)["group"].nunique() == 1

@@ -78,8 +78,8 @@ def test_merged_lesions_join_what_is_the_same_picture_and_nothing_else():
 def test_the_description_counts_each_kind():
     pairs = pairs_of(("a", "b", "same file"), ("a", "c", "same lesion"), ("b", "c", "same lesion"))
     text = leakage.describe_pairs(pairs.assign(crosses=[True, False, False], crosses_by_image=[False, True, True]))
-    assert "1 pairs are the same file: 1 lie across the split; split by image, 0 would" in text
-    assert "2 pairs are the same lesion: 0 lie across the split; split by image, 2 would" in text
+    assert "1 pairs of the same file: 1 cross the split; 0 would cross a split by image" in text
+    assert "2 pairs of the same lesion: 0 cross the split; 2 would cross a split by image" in text
 
 
 def test_a_single_image_has_no_pairs(scene):
@@ -107,7 +107,7 @@ def test_a_copy_of_the_training_images_is_found_by_file_and_by_picture(demo_fold
     other = altered(demo_folder, tmp_path, lambda picture: ImageEnhance.Color(picture).enhance(1.15), suffix=".png")
     reason = overlap_of(demo_folder, other, tmp_path)
     assert set(reason) == {"same picture"}
-    assert "12 of 12 images of X show what" in leakage.describe_overlap(reason, "X")
+    assert "12 of 12 images of X overlap" in leakage.describe_overlap(reason, "X")
     for path, source in zip(sorted((other / "images").iterdir()), sorted((demo_folder / "images").iterdir())):
         path.unlink()
         path.with_suffix(".jpg").write_bytes(source.read_bytes())

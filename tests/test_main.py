@@ -446,7 +446,7 @@ def test_what_another_data_set_shares_with_the_training_images_is_left_out_and_s
     tested = learned.loc[learned["split"] == "test", "image"]
     report = pd.read_csv(tmp_path / "outputs" / "external" / "data_report.csv", keep_default_na=False)
     assert set(report.loc[report["status"] == "used", "image"]) <= set(tested)
-    assert "show what the models learned from and are left out" in (tmp_path / "outputs" / "report.html").read_text()
+    assert "overlap with the training data and are left out" in (tmp_path / "outputs" / "report.html").read_text()
 
 
 def test_a_wrong_external_folder_is_refused_before_training_and_writes_nothing(demo_folder, tmp_path, capsys):

@@ -29,7 +29,7 @@ def test_a_column_of_masks_pairs_them_with_the_images(tmp_path, folder, column, 
 def test_masks_that_are_named_and_not_there_are_counted(tmp_path):
     picture().save(tmp_path / "a.jpg")
     (tmp_path / "t.csv").write_text("image,mask,label\na.jpg,gone.png,mel\n")
-    assert "Passed over: 1 masks that t.csv names are not there." in find(tmp_path).describe()
+    assert "Skipped: 1 masks named in t.csv are missing." in find(tmp_path).describe()
 
 
 def test_a_column_that_says_whether_there_is_a_mask_names_none(tmp_path):
@@ -38,4 +38,4 @@ def test_a_column_that_says_whether_there_is_a_mask_names_none(tmp_path):
     rows = [f"{k:03d}.jpg,{k % 2},{('mel', 'nv')[k // 2]}" for k in range(4)]
     (tmp_path / "t.csv").write_text("\n".join(["image,mask,label", *rows]))
     layout = find(tmp_path)
-    assert layout.masks == [None] * 4 and len(layout.found.pictures) == 4
+    assert layout.masks == [None] * 4 and len(layout.contents.image_files) == 4

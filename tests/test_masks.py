@@ -198,7 +198,7 @@ def test_where_most_masks_are_inverted_the_run_asks_and_obeys(folder, tmp_path):
     path = fill(folder, lambda k: disc().point(lambda value: 255 - value) if k else disc())
     with pytest.raises(ValueError, match=r"6 of 8 masks are lesion along all four borders.*pass --invert-masks"):
         made(path, Reading(), tmp_path / "cache")
-    with pytest.raises(ValueError, match="leave out --invert-masks"):
+    with pytest.raises(ValueError, match="omit --invert-masks"):
         made(fill(folder, lambda k: disc()), Reading(invert_masks=True), tmp_path / "cache")
 
 
@@ -216,7 +216,7 @@ def test_square_masks_are_stretched_where_asked_and_else_named(folder, tmp_path)
     path = fill(folder, lambda k: disc((40, 30)).resize((32, 32), 0))
     decoded = decode(path, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str)
     assert set(decoded.table["reason"]) == {"mask: mask is 32x32, image 40x30"}
-    assert "8 of 8 rows are not used, or not whole: mask: mask is 32x32, image 40x30." in decoded.remarks
+    assert "8 of 8 rows are not used, or only in part: mask: mask is 32x32, image 40x30." in decoded.remarks
     table, pixels, *_ = made(path, Reading(stretch_masks=True), tmp_path / "cache")
     assert set(table["reason"]) == {""}
     np.testing.assert_array_equal(pixels[table["row"].iloc[0]][..., 3], np.asarray(disc((40, 30)).resize((32, 32), 0)))

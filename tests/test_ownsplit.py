@@ -67,7 +67,7 @@ def test_a_column_of_other_words_is_no_split(tmp_path):
     write(place / "t.csv", "image,label,set", [(f"i{k}", labelled(k), "train" if k else "ours") for k in range(N)])
     own = own_split(find(place))
     assert own.parts is None
-    assert own.remarks == ("No split: column set of t.csv names no images of train and of another part.",)
+    assert own.remarks == ("Not a split: column set of t.csv does not name images of train and of another part.",)
 
 
 def test_the_column_of_another_table_counts(tmp_path):
@@ -84,7 +84,7 @@ def test_folders_of_parts_with_classes_are_a_split(tmp_path):
         for code in ("benign", "malignant"):
             images(place, [f"{k}" for k in range(4)], f"{part}/{code}")
     parts, said, prepared = made(place, tmp_path)
-    assert parts.value_counts().to_dict() == {"train": 8, "val": 8, "test": 8} and "by the folders' names" in said
+    assert parts.value_counts().to_dict() == {"train": 8, "val": 8, "test": 8} and "by the folder names" in said
     assert parts[prepared.table.set_index("image")["image_path"].str.contains("TEST")].unique().tolist() == ["test"]
 
 
@@ -135,7 +135,7 @@ def test_what_a_split_lacks_is_cut_from_train_and_no_lesion_with_it(tmp_path, la
     assert (parts[[f"i{k}" for k in range(18, N)]] == own).all()
     assert set(parts[[f"i{k}" for k in range(18)]]) == {"train", lacking}
     assert prepared.table.groupby("lesion_id")["split"].nunique().max() == 1
-    assert f"{lacking} is cut from train" in said
+    assert f"{lacking} cut from train" in said
     assert (parts == lacking).sum() == 4  # a lesion of each of two classes, 0.15 of all images being 0.18 of these
 
 
@@ -160,12 +160,12 @@ def test_a_split_file_comes_before_all_else_and_none_before_the_datas_own(tmp_pa
     [
         ("image,group", [("i0", "train")], "has the columns image, group. Expected image,split"),
         ("image,split", [("i0", "train"), ("i1", "ours")], "names the parts ours, train. Expected train, val, test"),
-        ("image,split", [("i0", "train"), ("i0", "test")], "'i0' is in several parts by .*mine"),
-        ("image,split", [("i0.png", "train"), ("images/I0", "test")], "'i0' is in several parts by .*mine"),
-        ("image,split,set", [("i0", "train", "test"), ("i1", "test", "test")], "parts that differ, in column split"),
+        ("image,split", [("i0", "train"), ("i0", "test")], "'i0' is assigned to several parts by .*mine"),
+        ("image,split", [("i0.png", "train"), ("images/I0", "test")], "'i0' is assigned to several parts by .*mine"),
+        ("image,split,set", [("i0", "train", "test"), ("i1", "test", "test")], "different splits, in column split"),
         ("image,is_train", [("i0", "0"), ("i1", "7")], "names the parts 0, 7. Expected train, val, test"),
         ("image,is_test", [("i0", "1"), ("i1", "maybe")], "names the parts 1, maybe. Expected train, val, test"),
-        ("image,split", [("x", "train"), ("y", "test")], "names 0 of train, 0 of val, 0 of test among the images"),
+        ("image,split", [("x", "train"), ("y", "test")], "gives the image counts train 0, val 0, test 0"),
     ],
 )
 def test_a_split_file_that_cannot_be_meant_is_refused(tmp_path, header, rows, message):
@@ -195,8 +195,8 @@ def test_lesions_and_patients_across_a_given_split_are_counted(tmp_path):
     rows[0] = ("i0", "nv", "train", "L22", "P0")
     write(place / "t.csv", "image,label,split,lesion_id,patient_id", rows)
     _, said, prepared = made(place, tmp_path)
-    assert "1 of 22 lesions lie in several parts of it" in said and "5 of 5 patients lie in several parts of it" in said
-    assert "1 of 22 lesions lie in several parts of it: its scores are too good." in prepared.remarks
+    assert "1 of 22 lesions are in several parts of it" in said and "5 of 5 patients are in several parts of it" in said
+    assert "1 of 22 lesions are in several parts of it: scores are inflated." in prepared.remarks
     assert describe_own(prepared.table.assign(split="train"), prepared.table["split"], "x") == [
         "Split: the data's own, by x."
     ]
@@ -216,7 +216,7 @@ def test_a_run_trains_on_the_datas_own_split_and_its_report_says_so(tmp_path, ca
     assert [splits[f"i{k}"] for k in range(N)] == parts_by_hand()
     page = (outputs / "report.html").read_text()
     assert "the data&#39;s own, by column split of t.csv" in page
-    assert "1 pictures that no row of t.csv names are not used" in page
+    assert "1 images that no row of t.csv names are not used" in page
 
 
 def test_a_split_file_and_lesions_of_names_with_their_folder_go_to_the_right_one_of_two(tmp_path):
@@ -256,9 +256,7 @@ def test_what_is_cut_has_its_share_of_all_images(lacking, own):
 
 def test_a_column_of_parts_and_another_word_is_asked_about():
     cells = pd.Series(["train", "test", "extra"], name="split")
-    with pytest.raises(
-        ValueError, match=r"Column split puts images into 'extra' beside train and test.*--split-file none"
-    ):
+    with pytest.raises(ValueError, match=r"Column split holds 'extra' beside train and test.*--split-file none"):
         ownsplit._parts(cells)
     assert ownsplit._parts(pd.Series(["0", "1", "2"], name="fold")) is None
 
@@ -271,7 +269,7 @@ def test_a_split_file_of_any_header_or_none_is_read_and_rows_of_no_image_are_cou
     (tmp_path / "s.csv").write_text("\n".join([*head, *rows]))
     parts, said, prepared = made(place, tmp_path, split_file=str(tmp_path / "s.csv"))
     assert [parts[f"i{k}"] for k in range(N)] == parts_by_hand()
-    remark = f"1 of {N + 1} rows of {tmp_path / 's.csv'} name no image that is there, or several (e.g. elsewhere)."
+    remark = f"1 of {N + 1} rows of {tmp_path / 's.csv'} match no image, or several (e.g. elsewhere)."
     assert remark in said and remark in prepared.remarks
 
 
@@ -297,14 +295,14 @@ def test_a_column_called_as_a_split_of_other_words_is_named(tmp_path, header, ce
     place = images(tmp_path / "data")
     write(place / "t.csv", f"image,label,{header}", [(f"i{k}", labelled(k), cell.format(k // 3 % 2)) for k in range(N)])
     _, said, _ = made(place, tmp_path)
-    assert "Split: ours" in said and f"{header} of t.csv names no images of train and of another part." in said
+    assert "Split: ours" in said and f"{header} of t.csv does not name images of train and of another part." in said
 
 
 def test_an_image_in_two_parts_is_refused_in_the_table_too(tmp_path):
     place = images(tmp_path / "data")
     rows = [(f"i{k}", labelled(k), part) for k, part in enumerate(parts_by_hand())]
     write(place / "t.csv", "image,label,split", [*rows, ("images/i0.png", "nv", "test")])
-    with pytest.raises(ValueError, match=r"'i0' is in several parts by column split of t\.csv"):
+    with pytest.raises(ValueError, match=r"'i0' is assigned to several parts by column split of t\.csv"):
         own_split(find(place))
     assert own_split(find(place), "none").parts is None
 
@@ -315,7 +313,7 @@ def test_splits_that_differ_are_asked_about_and_each_answer_works(tmp_path):
         write(place / f"{part}.csv", "image,label", [(f"i{k}", labelled(k)) for k in some])
     write(place / "meta.csv", "image,split", [(f"i{k}", part) for k, part in enumerate(parts_by_hand())])
     with pytest.raises(
-        ValueError, match=r"2 splits that differ, by train\.csv and test\.csv and by column split"
+        ValueError, match=r"2 different splits, in train\.csv and test\.csv and in column split"
     ) as refused:
         own_split(find(place))
     asked = shlex.split(str(refused.value))
@@ -331,7 +329,7 @@ def test_a_split_of_few_images_is_asked_about(tmp_path):
     write(place / "t.csv", "image,label", [(f"i{k}", labelled(k)) for k in range(N)])
     write(place / "demo.csv", "image,split", [("i0", "train"), ("i1", "test")])
     with pytest.raises(
-        ValueError, match=r"a split of 2 of its 24 images, by column split of demo.csv.*--split-file none"
+        ValueError, match=r"a split of only 2 of its 24 images, in column split of demo.csv.*--split-file none"
     ):
         own_split(find(place))
     assert sorted(own_split(find(place), str(place / "demo.csv")).parts)[-2:] == ["test", "train"]

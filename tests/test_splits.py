@@ -101,7 +101,7 @@ def test_a_class_too_small_for_a_split_by_image_does_not_stop_a_split_by_lesion(
     table["split"] = splits.split_table(table, 0.15, 0.15, seed=0)
     by_image = splits.split_by_image(table, 0.15, 0.15, seed=0)
     assert by_image is None
-    assert "A split by image is not possible" in splits.describe_split(table, by_image)
+    assert "A split by image is impossible" in splits.describe_split(table, by_image)
 
 
 def test_lesions_that_are_not_known_are_not_called_separate():
@@ -109,7 +109,7 @@ def test_lesions_that_are_not_known_are_not_called_separate():
     table["lesion_id"] = table["image"]
     table["split"] = splits.split_table(table, 0.15, 0.15, seed=0)
     text = splits.describe_split(table, splits.split_by_image(table, 0.15, 0.15, seed=0))
-    assert f"Lesion ids are known for 0 of {len(table)} images" in text and "sibling" not in text
+    assert f"Lesion ids are known for 0 of {len(table)} images" in text and "would share a" not in text
 
 
 def test_each_part_gets_its_own_share_of_the_lesions():

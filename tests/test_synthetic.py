@@ -51,5 +51,5 @@ def test_an_existing_folder_is_not_touched(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "dataset", "draw", tmp_path / "mine"], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 2 and "there already" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "already exists" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "mine").iterdir())

@@ -185,7 +185,7 @@ def test_a_line_that_is_no_row_is_refused_by_its_number(folder, row):
 
 def test_two_stray_quotes_do_not_swallow_the_rows_between(folder):
     lines = [HEADER, '"a,0,1,0,0,0,0,0', "b,0,1,0,0,0,0,0", 'c,0,1,0,0,0,0,0"', "d,0,1,0,0,0,0,0"]
-    with pytest.raises(ValueError, match="line 2: a quotation mark without its partner"):
+    with pytest.raises(ValueError, match="line 2: unmatched quotation mark"):
         read_table(write_csv(folder, *lines))
 
 

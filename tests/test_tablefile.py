@@ -146,7 +146,7 @@ def test_a_table_that_names_no_images_is_named_as_not_used(photos):
 def test_a_broken_table_beside_ground_truth_is_named_and_stops_nothing(photos):
     (photos / "GroundTruth.csv").write_text("\n".join(LINES), encoding="utf-8")
     (photos / "old.csv").write_text("image,label\na,mel,x\n")
-    assert "Not used, because it cannot be read" in find(photos).describe()
+    assert "Not used, because it is unreadable" in find(photos).describe()
 
 
 @pytest.mark.parametrize("header", [[], ["image label"]])
@@ -205,7 +205,7 @@ def test_a_packed_table_is_refused_or_named_beside_another(tmp_path, kind):
     with pytest.raises(ValueError, match=r"truth.*names images.*Save its table as truth\.csv"):
         find(tmp_path)
     (tmp_path / "truth.csv").write_text("image,label\nimg_a,mel\nimg_b,nv\n")
-    assert f"Passed over: 1 .{kind.split('.')[-1]} files, a kind that is not read" in find(tmp_path).describe()
+    assert f"Skipped: 1 .{kind.split('.')[-1]} files, an unsupported format" in find(tmp_path).describe()
 
 
 def test_a_second_truth_that_says_otherwise_is_named_and_one_that_says_the_same_is_not(photos):
@@ -215,7 +215,7 @@ def test_a_second_truth_that_says_otherwise_is_named_and_one_that_says_the_same_
     (photos / "GroundTruth_corrected.csv").write_text("image,label\na,nv\nb,nv\n")
     said = find(photos).describe()
     assert (
-        "GroundTruth_corrected.csv is not used: it names no further image that is there, and other diagnoses for 1"
+        "GroundTruth_corrected.csv is not used: it names no further image in the folder, and different diagnoses for 1"
         in said
     )
 
@@ -231,7 +231,7 @@ def test_a_table_without_any_diagnosis_is_named_with_the_reason(photos, rows, wh
 def test_lists_that_are_called_as_diagnoses_are_refused_and_what_to_do_works(photos, suffix):
     for name, cells in (("melanoma", "a.jpg\n"), ("nevus", "b.jpg\né.jpg\n")):
         (photos / f"{name}{suffix}").write_text("image\n" * (suffix == ".csv") + cells, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"lists of images that are called as diagnoses: melanoma.*labels\.csv"):
+    with pytest.raises(ValueError, match=r"lists of images named after diagnoses: melanoma.*labels\.csv"):
         find(photos)
     (photos / "labels.csv").write_text("image,label\na.jpg,melanoma\nb.jpg,nevus\n")
     assert labels_of(photos) == {"a": "MEL", "b": "NV"}

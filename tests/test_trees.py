@@ -53,7 +53,7 @@ def test_images_and_masks_of_a_class_lie_in_folders_called_as_it_and_their_role(
 
 def test_of_unknown_words_beside_words_for_pictures_it_is_said_what_to_name(put):
     folder = put(some("acne_images/a{}.jpg") | some("rosy rash photos/r{}.jpg"))
-    with pytest.raises(FileNotFoundError, match=r"name no diagnoses.*are classes, say so: ") as refused:
+    with pytest.raises(FileNotFoundError, match=r"are not diagnoses.*are classes, pass ") as refused:
         read_table(folder)
     assert sorted(set(read_table(folder, flag_in(str(refused.value)))["label"])) == ["acne_images", "rosy rash photos"]
 
@@ -84,8 +84,8 @@ def test_the_same_file_with_two_diagnoses_is_counted(put, tmp_path, table):
     folder = put(files | ({"GroundTruth.csv": table} if table else {}))
     found = decode(folder, Reading(), image_size=32, cache_dir=tmp_path / "cache", say=str)
     assert not (found.table["status"] == LEFT_OUT).any()
-    (said,) = [remark for remark in found.remarks if "byte by byte" in remark]
-    assert said.startswith("2 images are the same file") and "(e.g. b2, m0)" in said
+    (said,) = [remark for remark in found.remarks if "identical" in remark]
+    assert said.startswith("2 images are identical") and "(e.g. b2, m0)" in said
 
 
 # Names of masks
@@ -99,7 +99,7 @@ def test_photographs_whose_own_names_end_in_lesion_are_none_of_another_ones_mask
 
 def test_photographs_with_something_drawn_on_them_are_counted_and_are_neither(put):
     layout = find(put(some("nevus/x{}.jpg") | some("nevus/x{}_contour.jpg") | some("melanoma/b{}.jpg")))
-    assert len(layout.rows) == 6 and "Passed over: 3 superpixels and other pictures" in layout.describe()
+    assert len(layout.rows) == 6 and "Skipped: 3 superpixels and other files" in layout.describe()
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,10 @@ def test_a_number_behind_a_masks_name_is_its_images_where_there_is_one(put):
 
 def test_masks_that_are_called_as_no_image_are_refused_or_named_with_an_example(put):
     files = some("images/scan_{}.jpg") | some("masks/outline_{}.png", "mask")
-    with pytest.raises(
-        ValueError, match=r"None of the 3 masks .* such as masks/outline_0\.png beside images/scan_0\.jpg"
-    ):
+    with pytest.raises(ValueError, match=r"None of the 3 masks .* e\.g\. masks/outline_0\.png and images/scan_0\.jpg"):
         read_table(put(files))
     layout = find(put({"t.csv": ["image,label", "scan_0,mel", "scan_1,nv", "scan_2,nv"]}))
-    assert "3 files called masks, such as masks/outline_0.png, are not used" in layout.describe()
+    assert "3 masks (e.g. masks/outline_0.png) are not used" in layout.describe()
 
 
 # Trees of folders
@@ -174,7 +172,7 @@ def test_two_trees_of_the_same_pictures_are_asked_about(put, other, what):
         path = folder / name.replace("train", other, 1)
         path.parent.mkdir(parents=True, exist_ok=True)
         (Image.open(folder / name).resize((30, 22), Image.Resampling.BOX) if what == "resized" else disc()).save(path)
-    with pytest.raises(ValueError, match=r"Two trees of folders|hold one folder per class each"):
+    with pytest.raises(ValueError, match=r"Two folder trees in|hold one folder per class each"):
         read_table(folder)
 
 
@@ -208,7 +206,7 @@ def test_pictures_of_two_sets_are_asked_about_with_a_path_that_can_be_pasted(put
 def test_pictures_at_two_depths_of_classes_are_asked_about_and_each_answer_works(put):
     folder = put(some("malignant/melanoma/m{}.jpg") | some("malignant/x{}.jpg") | some("benign/b{}.jpg"))
     with pytest.raises(
-        ValueError, match="Pictures lie in the folder malignant and, of another class, in melanoma"
+        ValueError, match="The folder malignant and its subfolder melanoma both hold images, of different classes"
     ) as refused:
         read_table(folder)
     outer, every = (line.split("--classes ")[1].split() for line in str(refused.value).splitlines())
@@ -233,13 +231,13 @@ FOLDERS = some("train/melanoma/m{}.jpg") | some("train/nevus/n{}.jpg") | some("t
     "rows, why",
     [
         (["t0,0", "t1,1", "t2,0"], "it names no image in them"),
-        (["t0,0.5", "m0,0.5", "n1,0.5"], "it says the same of every image"),
+        (["t0,0.5", "m0,0.5", "n1,0.5"], "it gives every image the same label"),
     ],
 )
 def test_a_submissions_sample_beside_folders_of_classes_is_not_used_and_named(put, rows, why):
     folder = put(FOLDERS | {"sample_submission.csv": ["image_name,target", *rows]})
     assert classes_of(read_table(folder)) == ("MEL", "NV")
-    assert f"sample_submission.csv is not used, for the folders name the classes: {why}." in find(folder).remarks
+    assert f"sample_submission.csv is not used because the folders name the classes: {why}." in find(folder).remarks
 
 
 def test_each_answer_to_what_names_the_classes_works(put):
@@ -254,7 +252,7 @@ def test_each_answer_to_what_names_the_classes_works(put):
 def test_of_a_table_none_of_whose_images_is_there_a_name_as_it_gives_it_and_a_file_are_shown(put):
     folder = put({"images/x.jpg": "photo", "t.csv": ["image,label", "fold1/000.jpg,mel", "fold1/001.jpg,nv"]})
     with pytest.raises(
-        FileNotFoundError, match=r"such as images/x\.jpg, and 'fold1/000\.jpg' is the first name looked for"
+        FileNotFoundError, match=r"\(e\.g\. images/x\.jpg\); the first name looked for is 'fold1/000\.jpg'"
     ):
         read_table(folder)
 
@@ -266,7 +264,7 @@ def test_images_of_another_part_than_a_table_is_called_as_are_named_with_what_re
         | {"train_labels.csv": ["image,label", "a0,mel", "a1,nv", "b0,mel", "b1,nv"]}
     )
     assert (
-        "2 images that train_labels.csv names are there in folders of another part only, such as test/b0.jpg"
+        "2 images in train_labels.csv exist only in folders of another part (e.g. test/b0.jpg)"
         in find(folder).describe()
     )
     (folder / "train_labels.csv").rename(folder / "labels.csv")
@@ -281,7 +279,7 @@ def test_pictures_in_a_folder_taken_for_a_runs_are_counted_with_what_reads_them(
         some("nevus/n{}.jpg") | some("melanoma/m{}.jpg") | some("bcc/deep/b{}.jpg") | {"bcc/record.json": ["{}"]}
     )
     said = find(folder).describe()
-    assert "3 pictures in bcc/, which main.py or predict.py wrote (if not, rename bcc/record.json)" in said
+    assert "3 images in bcc/, which main.py or predict.py wrote (if not, rename bcc/record.json)" in said
     (folder / "bcc" / "record.json").rename(folder / "bcc" / "notes.json")
     assert classes_of(read_table(folder)) == ("MEL", "NV", "BCC")
 
@@ -308,7 +306,7 @@ def test_pictures_without_a_suffix_are_counted(put):
     folder = put(some("nevus/n{}.jpg") | some("melanoma/m{}.jpg"))
     for k in range(2):
         (folder / "nevus" / f"n{k}.jpg").rename(folder / "nevus" / f"n{k}")
-    assert "2 pictures without a suffix (name them .jpg, or as what they are)" in find(folder).describe()
+    assert "2 images without a suffix (add .jpg or the actual one)" in find(folder).describe()
 
 
 # Masks that say nothing

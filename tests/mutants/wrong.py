@@ -528,13 +528,13 @@ WRONG = {
         ('isin(["same file", "same picture"])', 'isin(["same file"])', "near duplicates are not joined"),
         ("graph, directed=False)", 'graph, directed=True, connection="strong")', "only what is joined both ways"),
         (
-            'other["lesion_known"] & is_told & other["lesion_id"].isin(lesions)',
-            'is_told & other["lesion_id"].isin(lesions)',
+            'other["lesion_known"] & is_specific & other["lesion_id"].isin(lesions)',
+            'is_specific & other["lesion_id"].isin(lesions)',
             "an unknown lesion is its image's name",
         ),
         (
-            'known.loc[known["lesion_known"], "lesion_id"]',
-            'known["lesion_id"]',
+            'training.loc[training["lesion_known"], "lesion_id"]',
+            'training["lesion_id"]',
             "unknown lesions learned from are known",
         ),
         ("chosen = similarity >= threshold", "chosen = similarity <= threshold", "what is unlike is near"),
@@ -560,10 +560,10 @@ WRONG = {
     "dataset/opening.py": (
         ("6: Image.Transpose.ROTATE_270", "6: Image.Transpose.ROTATE_90", "EXIF 6 turned the other way"),
         ("5: Image.Transpose.TRANSPOSE", "5: Image.Transpose.TRANSVERSE", "EXIF 5 flipped along the other diagonal"),
-        ("if picture.width * picture.height > MAX_PIXELS:", "if picture.width > MAX_PIXELS:", "bombs are tall"),
+        ("if image.width * image.height > MAX_PIXELS:", "if image.width > MAX_PIXELS:", "bombs are tall"),
         (
-            "return picture if orientation == 1 else picture.transpose(TURNS[orientation])",
-            "return picture",
+            "return image if orientation == 1 else image.transpose(TURNS[orientation])",
+            "return image",
             "EXIF is ignored",
         ),
     ),
