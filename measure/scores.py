@@ -11,7 +11,7 @@ import pandas as pd
 
 import evaluate
 
-HEADS = {"label": "Diagnoses", "mask": "Outlines"}
+HEADS = {"label": "Diagnoses", "mask": "Masks"}
 CALLS = ("true", "predicted", "balanced")  # columns of predictions.csv that hold a class
 
 

@@ -4,10 +4,11 @@ A text must stand exactly once in its file, so that an edit there is noticed her
 """
 
 TESTS = {  # by file, those that are run, quick ones first
+    "dataset/soft.py": ("soft",),
     "evaluate.py": ("evaluate", "train"),
     "train.py": ("train",),
     "data.py": ("data",),
-    "augment.py": ("augment", "data"),
+    "augment.py": ("augment", "data", "soft"),
     "models.py": ("models",),
     "settings.py": ("settings",),
     "checkpoints/networks.py": ("trained",),
@@ -37,6 +38,17 @@ TESTS = {  # by file, those that are run, quick ones first
 }
 
 WRONG = {
+    "dataset/soft.py": (
+        (
+            "(1 - weight) * targets[chosen] + weight * known[chosen]",
+            "weight * targets[chosen] + (1 - weight) * known[chosen]",
+            "the weights of diagnosis and soft label are exchanged",
+        ),
+        ('(table["split"] == "train") & ', "", "validation and test images are blended"),
+        (" & (positions_of(table) >= 0)", "", "an image without a diagnosis has a target"),
+        (".le(0.02)", ".le(2)", "any values are probabilities"),
+        ("if soft.index.has_duplicates:", "if False:", "an image twice"),
+    ),
     "evaluate.py": (
         ("return (logits.argmax(dim=1) == label).float()", "return (logits.argmin(dim=1) == label).float()", "argmin"),
         (
@@ -291,8 +303,8 @@ WRONG = {
         ("mine = slice(self.rank, None, self.n_ranks)", "mine = slice(None)", "every rank gets all images"),
         ("pixels[..., 3].gt(0).float().unsqueeze(1)", "pixels[..., 3].float().unsqueeze(1)", "masks of 255"),
         (
-            '"label": self.labels[part["order"]]',
-            '"label": self.labels[part["order"].sort().values]',
+            '"label": self.label_targets[part["order"]]',
+            '"label": self.label_targets[part["order"].sort().values]',
             "labels out of order",
         ),
         (
@@ -322,13 +334,15 @@ WRONG = {
         ),
     ),
     "augment.py": (
-        ("rng.integers(8, size=n)", "rng.integers(7, size=n)", "one of eight turns never comes"),
+        ("4 * rng.integers(2, size=n)", "rng.integers(2, size=n)", "flips are rotations"),
+        ("label if label.ndim == 2 else", "", "soft labels are taken for positions"),
+        ("rng.integers(4, size=n)", "rng.integers(3, size=n)", "one rotation never comes"),
         (
-            "turns = [torch.rot90(places, k) for k in range(4)]",
-            "turns = [torch.rot90(places, -k) for k in range(4)]",
+            "rotated = [torch.rot90(places, k) for k in range(4)]",
+            "rotated = [torch.rot90(places, -k) for k in range(4)]",
             "turned the other way",
         ),
-        ("(turned.flip(1) for turned in turns)", "(turned.flip(0) for turned in turns)", "flipped upside down"),
+        ("(one.flip(1) for one in rotated)", "(one.flip(0) for one in rotated)", "flipped upside down"),
         (
             "area, ratio = rng.uniform(SMALLEST_CROP, 1, n)",
             "area, ratio = rng.uniform(SMALLEST_CROP**2, 1, n)",
@@ -353,8 +367,8 @@ WRONG = {
             "mixed with an image without a target",
         ),
         (
-            "torch.lerp(values.flip(0), values, own)",
-            "torch.lerp(values, values.flip(0), own)",
+            "torch.lerp(mixed[name].flip(0), mixed[name], own)",
+            "torch.lerp(mixed[name], mixed[name].flip(0), own)",
             "weights of a mixture swapped",
         ),
     ),
@@ -712,8 +726,8 @@ WRONG = {
         ),
         ("full[0, 0].numpy() > 0, true)", "full[0, 0].numpy() > 0.5, true)", "surfaces at 0.5 of the logits"),
         (
-            "kept[name][place[masked[place]]] = values",
-            "kept[name][place[: len(values)]] = values",
+            "values[name][masked] = of_masked",
+            "values[name][: len(of_masked)] = of_masked",
             "values of images with a mask to the first",
         ),
     ),
@@ -824,8 +838,8 @@ WRONG = {
         ),
         ('if others := folder.record["tasks"].keys() - {name}:', "if others := set():", "another run is overwritten"),
         (
-            'calibrate(model, parts["val"], precision',
-            'calibrate(model, parts["test"], precision',
+            'calibrate(model, parts["val"], PRECISION',
+            'calibrate(model, parts["test"], PRECISION',
             "calibrated on the test set",
         ),
         (
