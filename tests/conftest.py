@@ -1,34 +1,47 @@
-"""Small data sets that tests may spoil, and the program run on them."""
+"""Small data sets that tests may spoil, the program run on them, and a model measured on one."""
 
 import csv
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+import data
+import main
+import models
+import predict
 from dataset import cache, synthetic
 from dataset.classes import HAM10000 as CLASSES
 from dataset.table import read_table
+from inference import run as running
+from measure import bootstrap, tables
+from measure import numbers as scoring
+from measure.assess import assess
+from measure.calibrate import calibrate, fit_calibration
+from report.folder import RunFolder
+from report.results import publish
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = [
     *("--image-size", "32", "--pretrained", "no", "--device", "cpu", "--no-keep-freed-memory"),
     *("--classification-epochs", "1", "--segmentation-epochs", "1", "--multitask-epochs", "1"),
 ]
-
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own: more threads would wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 else:
     torch.set_num_threads(min(torch.get_num_threads(), 2))
-
 # Files and names of what trains, or runs the program, another process, a browser or a notebook; other tests are quick.
 SLOW_FILES = {f"test_{name}.py" for name in ("app", "benchmarks", "distributed", "export", "fuzz", "notebook")}
 SLOW_NAMES = {"QUICK", "fit", "measured", "program", "quick", "run", "subprocess", "whole_run"}
@@ -131,6 +144,9 @@ def fill(tmp_path):
     return write
 
 
+TWO = ["image,label", "a,mel", "b,nv"]  # the lines of a table that names images a and b
+
+
 @pytest.fixture
 def put(tmp_path):
     """Saves pictures, or text, into tmp_path/data and returns that folder."""
@@ -197,3 +213,154 @@ def whole_run(demo_folder, tmp_path_factory):
     done = program("--data-dir", demo_folder, *QUICK, cwd=place)
     assert done.returncode == 0, done.stderr
     return place / "outputs", done
+
+
+def edit(path, change):
+    """Change the content of a JSON file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="session")
+def outputs(whole_run):
+    """The folder of a whole run; not to be changed."""
+    return whole_run[0]
+
+
+@pytest.fixture
+def copy(outputs, tmp_path):
+    """The folder of a whole run, to be changed."""
+    return shutil.copytree(outputs, tmp_path / "outputs")
+
+
+def quick(folder, place, *flags):
+    """The exit code of main in this process, one epoch of classification unless flags say otherwise.
+
+    Its figures are made and not drawn, which would take more than half of the time; `whole_run` draws them.
+    """
+    places = ["--data-dir", str(folder), "--output-dir", str(place / "outputs"), "--cache-dir", str(place / "cache")]
+    with mock.patch("visualize.png", return_value=b"not drawn"):
+        return main.main([*places, *QUICK, "--tasks", "classification", *flags])
+
+
+def contents(folder):
+    """Every file and its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def metrics_in(place, name="average"):
+    """The numbers that `quick` has written of a model."""
+    return json.loads((place / "outputs" / name / "metrics.json").read_text())
+
+
+LEARNED = np.repeat(np.arange(7), (11, 67, 5, 3, 11, 1, 2))  # labels of 100 training images
+
+
+@pytest.fixture(scope="session")
+def measured(demo_folder, tmp_path_factory, device):
+    """An untrained multi-task model on all demo images, with what `assess` returned and wrote."""
+    model, batches = untrained(demo_folder, tmp_path_factory.mktemp("cache"), device)
+    calibration = calibrate(model, batches, "fp32", LEARNED)
+    folder = RunFolder(tmp_path_factory.mktemp("run"), "synthetic demo data")
+    assessment = assess(model, batches, calibration, "multitask")
+    publish(folder, assessment, "multitask, test set")
+    return model, batches, calibration, assessment.numbers, folder.path
+
+
+def untrained(folder, place, device="cpu"):
+    """A multi-task model that has learned nothing, and a folder's images with every kind of subgroup."""
+    table, pixels = cache.decode_table(read_table(folder), folder, 64, place)
+    table["age"] = np.resize([35.0, 40.0, 85.0, np.nan], len(table))
+    table["sex"] = np.resize(["female", "male"], len(table))
+    table["localization"] = np.resize(["back", None, "face"], len(table))
+    torch.manual_seed(0)
+    return models.MultiTask().to(device).eval(), data.Batches(pixels, table, 16, device=device)
+
+
+def probabilities_in(written):
+    """True classes (N,) and probabilities (N, K) of a table of predictions."""
+    table = pd.read_csv(written / "predictions.csv")
+    return table["true"].map(CLASSES.index).to_numpy(), table[list(CLASSES)].to_numpy()
+
+
+def labels_and_logits(n=300):
+    """Labels as frequent as in `LEARNED`, and logits that lean towards them and towards the frequent ones."""
+    rng = np.random.default_rng(0)
+    true = rng.choice(LEARNED, n)
+    return true, rng.normal(size=(n, 7)) + 2 * np.eye(7)[true] + np.log(np.bincount(LEARNED) / 100)
+
+
+@pytest.fixture(scope="session")
+def both_rules():
+    """The table of labels and what is written of them, with a tau at which the rules differ."""
+    true, logits = labels_and_logits()
+    rows = pd.DataFrame({"image": [f"i{i}" for i in range(len(true))], "label": true})
+    calibration = fit_calibration(true, logits, LEARNED, CLASSES) | {"tau": 0.5}
+    resamples = bootstrap.resample_lesions(np.arange(len(true)) // 2, 200)
+    numbers, intervals = scoring.label_numbers(rows, logits, resamples, calibration)
+    return tables.prediction_table(rows, logits, calibration), calibration, resamples, numbers, intervals
+
+
+def assess_rows(measured, rows, calibration=None):
+    """The numbers of some rows of the table, as the model of `measured` was calibrated or otherwise."""
+    model, batches, known, _, written = measured
+    some = data.Batches(batches.pixels, rows, 16, device=batches.device)
+    assessment = assess(model, some, calibration or known, "multitask")
+    publish(RunFolder(written.with_name("some")), assessment, "multitask, some")
+    return assessment.numbers
+
+
+@pytest.fixture(scope="session")
+def checkpoints(whole_run):
+    """The checkpoint of each task of a whole run; not to be changed."""
+    return {task: whole_run[0] / f"best_{task}_model.pth" for task in models.MODELS}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five pictures of three sizes in two folders."""
+    for i, name in enumerate(["a/one.jpg", "a/two.png", "a/three.JPG", "b/one.jpg", "four.v2.jpeg"]):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(i, (60 + 20 * (i % 3), 45)).save(path)
+    return tmp_path / "photos"
+
+
+def run(*arguments):
+    """Exit code of predict.py."""
+    try:
+        return predict.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def rows_of(folder):
+    """The rows that predict.py has written."""
+    return list(csv.DictReader((folder / "predictions.csv").open(encoding="utf-8")))
+
+
+def saved(model, task, path):
+    """What a checkpoint must hold, and no more."""
+    facts = {"task": task, "arguments": model.arguments, "classes": list(CLASSES), "image_size": 32}
+    torch.save(facts | {"weights": model.state_dict()}, path)
+
+
+def dies_after(n, monkeypatch):
+    """Have predict.py stop, as by a kill, after so many rows."""
+    rows = running.process_all
+
+    def cut(*arguments):
+        yield from itertools.islice(rows(*arguments), n)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "process_all", cut)
+
+
+def folder_of(place, values, header="image,diagnosis", **others):
+    """Images i0, i1, ... with these cells behind their names."""
+    for k in range(len(values)):
+        (place / "images").mkdir(parents=True, exist_ok=True)
+        picture(k).save(place / "images" / f"i{k}.jpg")
+    (place / "t.csv").write_text("\n".join([header, *(f"i{k},{value}" for k, value in enumerate(values))]) + "\n")
+    return place

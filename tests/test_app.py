@@ -10,17 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT, picture
 from PIL import Image
-from test_report import CHROMIUM
+from test_cards import knows
+from test_page import CHROMIUM
 
 import predict
-from checkpoints.thresholds import NO_TAU, Finding, Point
-from dataset.classes import HAM10000
 
 gradio = pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
@@ -297,28 +295,6 @@ def test_the_page_of_a_model_with_one_head_leaves_out_the_other(task, parts, who
         assert (('class="bars"' in page), ("Mask (PNG)" in page)) == parts and "Overlay (JPEG)" in page
 
 
-def knows(**more):
-    """As much of a predictor with labels as the page asks."""
-    trained = SimpleNamespace(heads=["label"], has_rule=True, is_calibrated=True)
-    return SimpleNamespace(trained=trained, classes=list(HAM10000), points=[], **more)
-
-
-def words_of(found, outline=""):
-    """What the page says of a prediction."""
-    from browser import cards
-
-    html = cards.render([cards.Card("a.png", found, "", outline, "", "", "", ["a.png"])], [], knows())
-    return " ".join(re.sub("<[^>]*>", " ", html).split())
-
-
-@pytest.mark.parametrize(("n_pixels", "words"), [(0, "0 %"), (1, "under 1 %"), (399, "over 99 %"), (400, "100 %")])
-def test_an_outline_fills_nothing_or_all_only_if_it_does(n_pixels, words):
-    logits = np.where(np.arange(400) < n_pixels, 1.0, -1.0).reshape(20, 20)
-    found = predict.Prediction((20, 20), np.eye(7)[0], logits, None)
-    assert f"The lesion fills {words} of the picture" in words_of(found, outline="data:,")
-    assert predict.caption(found, HAM10000) == f"Melanoma over 99 %, lesion: {words} of the picture"
-
-
 def test_whatever_fails_nothing_is_shown_but_that_it_failed():
     import app
 
@@ -338,28 +314,6 @@ def test_of_very_many_pictures_the_first_are_looked_at_and_this_is_said(monkeypa
     monkeypatch.setattr(app.cards, "render", lambda found, problems, _: problems)
     (problem,) = app.answer([(str(i), b"") for i in range(5)], None)
     assert seen == ["0", "1"] and problem.startswith("These are the first 2 of 5 pictures")
-
-
-def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_missed():
-    point = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
-    unmeasured = Point("malignant", (0, 2, 3), 0.4, None, None, None)
-    found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=(Finding(point, 0.25),))
-    assert (
-        "⚠ Melanoma: above the threshold Probability 0.2500, threshold 0.2000. In 1,499 test images this threshold "
-        "found 93 % of the melanomas (sensitivity) and passed over 66 % of the rest (specificity); 34 % of the rest "
-        "were above it, too. Likeliest class: Nevus, over 99 % . Balanced rule: Melanoma ."
-    ) in words_of(found)
-    below = words_of(found._replace(findings=(Finding(point, 0.15), Finding(unmeasured, 0.3))))
-    assert "passed over 66 % of the rest (specificity); 7 % of the melanomas were missed." in below
-    assert "⚠" not in below and "Malignant: below the threshold Probability 0.3000, threshold 0.4000." in below
-    assert "its sensitivity and specificity elsewhere are not known" in below
-
-
-def test_decisions_of_an_older_checkpoint_leave_out_what_it_lacks():
-    findings = (Finding(Point("melanoma", (0,), None, None, None, None), 0.25),)
-    shown = words_of(predict.Prediction((8, 8), np.eye(7)[1], None, None, findings=findings))
-    assert "Nevus, over 99 %" in shown and NO_TAU in shown and "Balanced rule:" not in shown
-    assert "Melanoma: no threshold is known Probability 0.2500." in shown and "sensitivity" not in shown
 
 
 def test_a_file_that_is_no_picture_is_no_example(tmp_path):

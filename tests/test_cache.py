@@ -198,3 +198,13 @@ def test_thumbnails_are_read_as_an_array_is_indexed_also_by_another_process(fold
     assert copy.thumbnails.shape == expected.shape and len(copy.thumbnails) == 3
     for rows in (1, -1, slice(1, None), np.array([2, 0, 0]), [True, False, True]):
         np.testing.assert_array_equal(copy.thumbnails[rows], expected[rows])
+
+
+def test_a_closed_file_of_pixels_cannot_be_read(folder):
+    table, _ = decoded(folder.fill(1))
+    _, pixels = cache.decode_table(
+        table[["image", "status", "reason", "image_path", "mask_path"]], folder.path, 16, folder.path.parent / "cache"
+    )
+    pixels.close()
+    with pytest.raises((OSError, ValueError)):
+        pixels[0]

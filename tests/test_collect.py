@@ -4,7 +4,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from measure.collect import gather_rows, heat_inside, native_overlap
+import data
+import evaluate
+from dataset import images
+from measure.collect import collect, gather_rows, heat_inside, native_overlap
 
 
 def test_logits_are_resized_to_a_masks_own_size_as_areas_not_from_corner_to_corner(tmp_path):
@@ -35,3 +38,28 @@ def test_rows_that_were_dealt_out_one_by_one_come_back_in_their_order(monkeypatc
     whole = np.arange(10).reshape(5, 2)
     monkeypatch.setattr("machine.gather", lambda _: [whole[0::3], whole[1::3], whole[2::3]])
     np.testing.assert_array_equal(gather_rows(whole[0::3]), whole)
+
+
+def test_native_overlap_is_measured_at_the_mask_files_size(measured):
+    model, batches, *_ = measured
+    collected = collect(model, batches, "fp32")
+    assert (collected.native.sum(axis=1) == 160 * 120).all()
+    assert (collected.mask.sum(axis=1) == 64 * 64).all()
+
+
+def test_a_perfect_outline_has_distance_zero_and_overlap_one(tmp_path, demo_folder):
+    paths = [demo_folder / "images" / "synthetic_00000.jpg", demo_folder / "masks" / "synthetic_00000_segmentation.png"]
+    true = torch.from_numpy(images.read_native_mask(*paths)).float()
+    counts, distances = native_overlap((true * 2 - 1)[None], *paths)
+    assert evaluate.dice(counts) == 1 and distances == (0, 0)
+
+
+def test_numbers_do_not_depend_on_the_batch_size(measured):
+    model, batches, *_ = measured
+    one, many = (
+        collect(model, data.Batches(batches.pixels, batches.table, size, device=batches.device), "fp32")
+        for size in (1, 16)
+    )
+    assert one._fields == ("label", "heat", "mask", "native", "surface")
+    for name, a, b in zip(one._fields, one, many):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2 if name in ("label", "heat") else 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, edit
 from test_difference import labels, outlines
 
 from checkpoints.thresholds import SCALE
@@ -148,12 +148,6 @@ def test_a_score_that_is_not_defined_is_a_dash_and_has_no_mean(place, capsys):
     assert found["models"][0]["scores"]["accuracy"] == {"value": None, "interval": None}
     assert found["seeds"][0]["scores"]["accuracy"] == {"mean": None, "std": None}
     assert re.search(r"a classification \(4 images\) +- ", capsys.readouterr().out)
-
-
-def edit(path, change):
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def rewrite(path, change):

@@ -8,8 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import QUICK, ROOT, picture
-from test_predict import saved
+from conftest import QUICK, ROOT, picture, saved
 from test_train import Toy, run
 
 import models

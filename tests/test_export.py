@@ -107,3 +107,12 @@ def test_a_damaged_picture_is_not_compared_on_and_not_the_end(tmp_path):
     (tmp_path / "images" / "a.jpg").write_bytes(b"")
     picture().save(tmp_path / "images" / "b.jpg")
     assert len(export.real_pictures(tmp_path, 32, must=True)) == 1
+
+
+def test_half_precision_halves_the_file_and_hardly_changes_what_it_says(checkpoints, tmp_path):
+    export.halve(checkpoints["multitask"], tmp_path / "half.pth")
+    assert (tmp_path / "half.pth").stat().st_size < 0.52 * checkpoints["multitask"].stat().st_size
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole, half = (models.load_model(path)(image) for path in (checkpoints["multitask"], tmp_path / "half.pth"))
+    assert all(torch.allclose(whole[name], half[name], atol=0.02) for name in whole)

@@ -7,12 +7,31 @@ import sys
 
 import pytest
 from conftest import ROOT
+from mutants.wrong import TESTS
 
 FOLDERS = ("browser", "checkpoints", "dataset", "encoders", "inference", "measure", "report")
 FILES = [path for place in (".", *FOLDERS) for path in sorted((ROOT / place).glob("*.py"))]
 ROOMS = {path.stem for path in ROOT.glob("*.py")} | {*FOLDERS}
 (DIAGRAM,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 DRAWN = {left.strip(): set(right.split()) for left, _, right in (line.partition("->") for line in DIAGRAM.splitlines())}
+# Modules that have no test file of their own name, by the one that tests them: because it tests several, or because the
+# name is another file's.
+TESTED_IN = {
+    "assess": ("measure/figures",),
+    "bootstrap": ("measure/shares",),
+    "check": ("dataset/__main__",),
+    "comparison": ("report/run",),
+    "encoders": ("encoders/base", "encoders/efficientnet_lite", "encoders/resnet"),
+    "images": ("dataset/opening",),
+    "prediction_table": ("inference/table",),
+    "reading": ("dataset/layout",),
+    "report": ("report/__main__",),
+    "run_folder": ("report/folder",),
+    "table": ("dataset/csvfile",),
+    "tablefile": ("dataset/columns", "dataset/sources"),
+    "trained": ("checkpoints/networks",),
+    "weights": ("encoders/start",),
+}
 
 
 def imports_of(path):
@@ -48,6 +67,18 @@ def test_no_way_leads_back():
     while free := [name for name, others in left.items() if not others & left.keys()]:
         left = {name: others for name, others in left.items() if name not in free}
     assert not left, f"a circle through {sorted(left)}"
+
+
+def test_every_file_has_a_file_of_tests_of_its_name():
+    others = {module: name for name, modules in TESTED_IN.items() for module in modules}
+    modules = {path.relative_to(ROOT).with_suffix("").as_posix() for path in FILES if path.stem != "__init__"}
+    own = [module.rpartition("/")[2] for module in sorted(modules - others.keys())]
+    assert others.keys() <= modules and len(set(own)) == len(own)
+    assert [name for name in (*own, *TESTED_IN) if not (ROOT / "tests" / f"test_{name}.py").is_file()] == []
+
+
+def test_the_files_of_tests_that_are_to_notice_mutants_exist():
+    assert [name for names in TESTS.values() for name in names if not (ROOT / f"tests/test_{name}.py").is_file()] == []
 
 
 def test_only_visualize_imports_matplotlib_to_draw():

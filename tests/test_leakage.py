@@ -1,7 +1,9 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Folder
+from conftest import Folder, quick
 from PIL import Image, ImageEnhance
 
 from dataset import cache, leakage
@@ -165,3 +167,22 @@ def test_the_name_of_an_image_of_no_known_lesion_is_no_lesion(unknown):
         row = {"image": image, "lesion_id": "L", "lesion_known": unknown != place, "digest": place, "row": row}
         rows.append(pd.DataFrame([row]))
     assert leakage.overlap(rows[0], thumbnails, rows[1], thumbnails).tolist() == [""]
+
+
+def test_grouped_duplicates_stay_in_one_part(demo_folder, tmp_path):
+    """Every image twice, under two lesion ids."""
+    twice = tmp_path / "twice"
+    shutil.copytree(demo_folder, twice)
+    lines = (twice / "GroundTruth.csv").read_text().splitlines()
+    (twice / "HAM10000_metadata.csv").unlink()
+    for line in lines[1:]:
+        name, rest = line.split(",", 1)
+        shutil.copy(twice / "images" / f"{name}.jpg", twice / "images" / f"{name}_again.jpg")
+        lines = [*lines, f"{name}_again,{rest}"]
+    (twice / "GroundTruth.csv").write_text("\n".join(lines))
+    crossing = []
+    for flag in ("--no-group-duplicates", "--group-duplicates"):
+        assert quick(twice, tmp_path, flag, "--image-size", "64") == 0
+        pairs = pd.read_csv(tmp_path / "outputs" / "leakage.csv")
+        crossing.append(pairs.loc[pairs["kind"] == "same file", "crosses"].sum())
+    assert crossing[0] > 0 == crossing[1]

@@ -1,11 +1,14 @@
 import base64
 import re
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 
+import models
 from report import live
 from report.folder import RunFolder
+from report.results import evaluated_as
 
 
 def rows(n):
@@ -94,3 +97,37 @@ def test_nothing_is_told_when_nothing_is_to_go(tmp_path, capsys, n_done, to_come
 )
 def test_the_time_left_is_told_in_words_and_on_the_clock(minutes, words):
     assert live.time_left(60 * minutes, datetime(2026, 11, 25, 12, 45)) == words
+
+
+def test_what_follows_a_training_is_counted_in_its_epochs_by_images_and_each_models_operations(monkeypatch, tmp_path):
+    """Three passes a training image and one a validation image are an epoch; measuring passes over val and test."""
+    monkeypatch.setattr(models, "operations", lambda task, encoder: {"segmentation": 20, "classification": 10}[task])
+    sizes = {"classification": (100, 20, 30), "segmentation": (40, 8, 12)}
+    jobs = {
+        task: SimpleNamespace(
+            name=task,
+            recipe=SimpleNamespace(epochs=5),
+            batches={part: SimpleNamespace(n_images=n) for part, n in zip(("train", "val", "test"), parts)},
+        )
+        for task, parts in sizes.items()
+    }
+    epochs, evaluating = [10 * 320, 20 * 128], [10 * 50, 20 * 20]
+
+    def count(*tasks, tta=False):
+        folder = RunFolder(tmp_path)
+        watching = live.Live(
+            folder, [live.work_left(folder, jobs[task], None, evaluated_as("", tta)) for task in tasks], "resnet18"
+        )
+        return watching.to_come, watching.epochs_after
+
+    assert count("segmentation") == ([], evaluating[1] / epochs[1])
+    both = ("classification", "segmentation")
+    assert count(*both) == (["segmentation"], (5 * epochs[1] + sum(evaluating)) / epochs[0])
+    RunFolder(tmp_path).write("segmentation/history.csv", "epoch\n1\n2\n")
+    assert count(*both)[1] == (3 * epochs[1] + sum(evaluating)) / epochs[0]
+    assert count("segmentation", tta=True) == ([], 8 * evaluating[1] / epochs[1])
+    known = {"classification": {}, "segmentation": {"trained": True, "measured": None}}
+    monkeypatch.setattr(RunFolder, "facts", lambda self, task: known[task])
+    assert count(*both) == ([], sum(evaluating) / epochs[0])
+    known["segmentation"]["measured"] = evaluated_as("", tta=False)
+    assert count(*both) == ([], evaluating[0] / epochs[0])

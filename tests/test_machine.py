@@ -1,11 +1,16 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import QUICK, ROOT, quick
 
 import machine
+import models
+import train
 
 
 def test_a_failing_write_names_the_file_and_leaves_the_old_one_and_no_rubbish(tmp_path, monkeypatch):
@@ -96,3 +101,49 @@ def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "FileLock", NoLock)
     with pytest.raises(ValueError, match=r"out cannot be written \(no flock here"), machine.locked(tmp_path / "out"):
         pass
+
+
+def test_an_output_folder_that_is_a_file_is_one_message(demo_folder, tmp_path, capsys):
+    (tmp_path / "outputs").write_text("mine")
+    assert quick(demo_folder, tmp_path) == 2
+    assert "outputs cannot be written (it is no folder: " in capsys.readouterr().err
+    assert (tmp_path / "outputs").read_text() == "mine"
+
+
+LIMITED = """
+import os, resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000_000, 60_000_000))
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_full_disk_is_one_message_and_keeps_what_was_complete(demo_folder, tmp_path):
+    """Writing fails for real: no file may exceed 60 MB, and the state for resuming does."""
+    command = [sys.executable, "-c", LIMITED, ROOT / "main.py", "--data-dir", demo_folder, *QUICK]
+    done = subprocess.run([*command, "--tasks", "classification"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
+    assert models.load_model(tmp_path / "outputs" / "best_classification_model.pth")
+    assert not list((tmp_path / "outputs").rglob("*.partial"))
+
+
+def test_a_batch_too_large_for_the_gpu_gets_a_size_to_try(demo_folder, tmp_path, monkeypatch, capsys):
+    def full(*_args, **_options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train, "fit", full)
+    assert quick(demo_folder, tmp_path, "--classification-batch-size", "512") == 1
+    assert "Try --classification-batch-size 256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["results.evaluate_model", "data.to_device", "models.new_model"])
+def test_a_full_gpu_outside_of_training_is_one_message_too(place, demo_folder, tmp_path, monkeypatch, capsys):
+    def full(*_args, **_options):
+        raise torch.cuda.OutOfMemoryError("Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(f"main.{place}", full)
+    assert quick(demo_folder, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "Out of GPU memory: Tried to allocate 2.00 GiB." in error and "--device cpu" in error

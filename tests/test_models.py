@@ -345,3 +345,22 @@ def test_a_checkpoint_with_one_changed_byte_among_its_weights_is_damaged(tmp_pat
     path.write_bytes(stored)
     with pytest.raises(ValueError, match=r"the check sum of .* is wrong"):
         load_checkpoint(path)
+
+
+def test_the_heat_map_is_grad_cam(measured, device):
+    """At the coarse map's cells it agrees with gradients taken by autograd, up to the scaling to one."""
+    model = measured[0]
+    image = torch.randn(2, 3, 64, 64, device=device)
+    features = model.encoder(image)
+    features[-1].retain_grad()
+    logits = model.heads["label"](features, (64, 64))
+    logits.max(dim=1).values.sum().backward()
+    weights = features[-1].grad.mean(dim=(2, 3), keepdim=True)
+    expected = (weights * features[-1]).sum(dim=1).relu().detach()
+    found = model.heat_map(image)
+    assert found.shape == (2, 1, 64, 64)
+    assert expected.amax(dim=(1, 2)).all()
+    for ours, theirs in zip(found[:, 0, ::32, ::32], expected):
+        torch.testing.assert_close(ours / ours.max(), theirs / theirs.max())
+    with pytest.raises(ValueError, match="only outlines"):
+        models.Segmenter().to(device).heat_map(image)

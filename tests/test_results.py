@@ -1,19 +1,24 @@
-"""Which part of the split each number comes from, and what a checkpoint has learned from; networks are feigned."""
+"""Which part of the split each number comes from, with feigned networks; and what a run keeps of its measurements."""
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from conftest import metrics_in, quick
 
-from checkpoints import seen, states
+import models
 from checkpoints.thresholds import SCALE
 from checkpoints.trained import Trained
-from dataset import splits
 from dataset import table as tables
+from dataset.classes import HAM10000 as CLASSES
 from measure.assess import Assessment
 from report import own, results
+from report.folder import RunFolder
 
 FITTED = {"temperature": 2.0, "scale": SCALE, "tau": 0.5}
 
@@ -109,43 +114,105 @@ def test_an_own_model_is_calibrated_on_the_validation_set_and_scored_on_the_test
     assert calls[1] == ("assess", "test", FITTED | {"of": model})
 
 
-def six_rows():
-    """Two rows a part, which differ in everything."""
-    return pd.DataFrame(
-        {
-            "image": list("abcdef"),
-            "lesion_id": list("uvwxyz"),
-            "patient_id": list("mnopqr"),
-            "split": ["train", "train", "val", "val", "test", "test"],
-            "status": tables.USED,
-            "reason": "",
-            "crc": 0,
-            "label": pd.Categorical(["MEL"] * 6),
+def test_a_checkpoint_keeps_what_its_thresholds_did_on_the_test_set(whole_run):
+    outputs, _ = whole_run
+    for task in ("classification", "multitask"):
+        checkpoint = models.load_checkpoint(outputs / f"best_{task}_model.pth")
+        found = json.loads((outputs / task / "metrics.json").read_text())
+        assert checkpoint["tested"] == {
+            name: {key: point[key] for key in ("threshold", "sensitivity", "specificity")}
+            | {"n_images": found["n_images"]}
+            for name, point in found["label"]["operating_points"].items()
         }
-    )
+        labels = pd.read_csv(outputs / "splits.csv").query("split == 'train'")["label"].value_counts(normalize=True)
+        assert checkpoint["calibration"]["prior"] == pytest.approx(labels.reindex(CLASSES).tolist())
+    assert not models.load_checkpoint(outputs / "best_segmentation_model.pth").get("tested")
 
 
-@pytest.mark.parametrize("kind", ["images", "lesions", "patients"])
-def test_an_image_was_learned_from_if_its_lesion_or_its_patient_was(kind):
-    """The training's validation images are kept in today's, for nothing was learned from them; not in the test set."""
-    table = six_rows()
-    names = table[{"images": "image", "lesions": "lesion_id", "patients": "patient_id"}[kind]].tolist()
-    checkpoint = {"task": "classification", "trained_on": {kind: [names[0], names[2]]}}
-    checkpoint["chosen_on"] = {kind: [names[3], names[5]]}
-    seen.leave_out_learned(Path("a.pth"), checkpoint, table)
-    assert table["split"].tolist() == ["train", "train", "", "val", "test", ""]
-    assert (table["status"] == tables.LEFT_OUT).tolist() == [False, False, True, False, False, True]
+def test_evaluate_only_fits_a_tau_to_a_checkpoint_that_has_none(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    path = tmp_path / "outputs" / "best_classification_model.pth"
+    whole = models.load_checkpoint(path)
+    old = {name: value for name, value in whole.items() if name != "tested"}
+    old["calibration"] = {name: whole["calibration"][name] for name in ("temperature", "thresholds", "scale")}
+    torch.save(old, path)
+    assert quick(demo_folder, tmp_path, "--evaluate-only") == 0
+    again = models.load_checkpoint(path)
+    assert again["calibration"] == whole["calibration"] and again["tested"] == whole["tested"]
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_where_the_data_are_those_of_the_training_nothing_is_compared_by_name(same):
-    table = six_rows()
-    checkpoint = {"task": "classification", "classes": ["MEL"], "image_size": 32, "trained_on": {"images": ["e"]}}
-    checkpoint["split_hash"] = splits.split_hash(table) if same else "another"
-    seen.fit_to_data([Trained({Path("a.pth"): checkpoint})], 32, table)
-    assert (table.loc[4, "status"] == tables.LEFT_OUT) != same
+def test_another_data_set_is_measured_whole(demo_folder, folder, tmp_path, capsys):
+    for i in range(4):
+        folder.add(f"MEL_{i}", "MEL")
+    folder.add("NV_0", "NV", mask=None)
+    tasks = ["--tasks", "classification", "segmentation"]
+    assert quick(demo_folder, tmp_path, *tasks, "--external-dir", str(folder.write().path)) == 0
+    external = tmp_path / "outputs" / "external"
+    label = json.loads((external / "classification" / "metrics.json").read_text())["label"]
+    assert label["n_images"] == 5 and label["per_class"]["MEL"]["support"] == 4
+    assert label["per_class"]["DF"]["recall"] is None
+    assert json.loads((external / "segmentation" / "metrics.json").read_text())["mask"]["n_images"] == 4
+    assert "Another data set" in (tmp_path / "outputs" / "report.html").read_text()
+    shutil.rmtree(folder.path / "masks")
+    assert quick(demo_folder, tmp_path, *tasks, "--evaluate-only", "--external-dir", str(folder.path)) == 0
+    assert "has no masks to measure it with" in capsys.readouterr().out
 
 
-def test_a_checkpoint_names_the_patients_it_learned_from():
-    rows = pd.DataFrame({"image": ["a", "b", "c"], "lesion_id": ["l", "l", "m"], "patient_id": ["p", None, "o"]})
-    assert states.shown_by(rows) == {"images": ["a", "b", "c"], "lesions": ["l", "m"], "patients": ["o", "p"]}
+def test_averages_over_turns_are_fitted_and_kept_beside_the_networks_own(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    alone = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta") == 0
+    both = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert both["calibration"] == alone["calibration"] and both["calibration_tta"] != alone["calibration"]
+    assert {"calibration_tta", "tested_tta"} == set(both) - set(alone)
+    assert metrics_in(tmp_path, "classification")["views"] == 8
+
+
+def test_a_run_over_turns_also_calibrates_the_network_alone(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--tta") == 0
+    checkpoint = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    assert checkpoint["calibration"]["temperature"] != checkpoint["calibration_tta"]["temperature"]
+
+
+def test_a_model_over_turns_is_not_compared_with_one_without(whole_run, demo_folder, tmp_path):
+    shutil.copytree(whole_run[0], tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta", "--tasks", "multitask") == 0
+    assert RunFolder(tmp_path / "outputs").read_record()["comparison"] is False
+    assert not (tmp_path / "outputs" / "comparison.json").exists()
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta", "--tasks", "classification") == 0
+    assert RunFolder(tmp_path / "outputs").read_record()["comparison"] is True
+    assert set(json.loads((tmp_path / "outputs" / "comparison.json").read_text())) == {"classification"}
+
+
+def test_measuring_anew_forgets_another_data_set_that_was_measured_otherwise(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path) == 0
+    record = RunFolder(tmp_path / "outputs")
+    record.go_on()
+    record.note_task("classification", external=True)
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta") == 0
+    assert not RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]["external"]
+
+
+def test_where_some_images_lack_a_mask_each_head_learns_from_and_is_measured_on_its_own_images(
+    demo_folder, tmp_path, capsys
+):
+    place = shutil.copytree(demo_folder, tmp_path / "data")
+    for mask in sorted((place / "masks").iterdir())[::2]:
+        mask.unlink()
+    assert quick(place, tmp_path, "--tasks", *models.MODELS) == 0
+    outputs, printed = tmp_path / "outputs", capsys.readouterr().out
+    test = pd.read_csv(outputs / "splits.csv").query("split == 'test'")["image"]
+    masked = [image for image in test if (place / "masks" / f"{image}_segmentation.png").exists()]
+    assert 0 < len(masked) < len(test)
+    for task in ("classification", "multitask"):
+        assert set(pd.read_csv(outputs / task / "predictions.csv")["image"]) == set(test)
+        trained_on = models.load_checkpoint(outputs / f"best_{task}_model.pth")["trained_on"]["images"]
+        assert len(trained_on) == (pd.read_csv(outputs / "splits.csv")["split"] == "train").sum()
+    for task in ("segmentation", "multitask"):
+        assert set(pd.read_csv(outputs / task / "per_image.csv")["image"]) == set(masked)
+    assert f"{len(test)} images with a label" in printed and f"{len(masked)} images with a mask" in printed
+    found = json.loads((outputs / "comparison.json").read_text())
+    expected = {"classification": len(test), "segmentation": len(masked)}
+    assert {task: differences["n_images"] for task, differences in found.items()} == expected
+    html = (outputs / "report.html").read_text(encoding="utf-8")
+    assert f"On {len(test)} images" in html and f"On {len(masked)} images" in html

@@ -1,11 +1,15 @@
-"""Averages over flips and rotations and over networks, on untrained ones."""
+"""What a trained model is measured by, alone and averaged over networks, flips and rotations."""
+
+import json
 
 import pytest
 import torch
+from conftest import metrics_in, quick
 from torch.testing import assert_close
 
 import models
 from checkpoints import networks
+from checkpoints.states import save
 from checkpoints.trained import Trained
 
 
@@ -124,3 +128,37 @@ def test_members_over_turns_have_the_temperatures_that_were_fitted_over_turns(ch
     members = {name: checkpoints["classification"] | both for name in "ab"}
     assert Trained(members, tta=True).network().temperatures == (3.0, 3.0)
     assert Trained(members).network().temperatures == (2.0, 2.0)
+
+
+def test_several_checkpoints_are_measured_as_their_average_and_stay_as_they_are(whole_run, demo_folder, tmp_path):
+    paths = [whole_run[0] / f"best_{task}_model.pth" for task in models.MODELS]
+    before = [path.read_bytes() for path in paths]
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", *map(str, paths)) == 0
+    found = metrics_in(tmp_path)
+    assert found["averaged"] == list(map(str, paths)) and {"label", "mask"} <= set(found)
+    assert [path.read_bytes() for path in paths] == before
+    assert "average" in (tmp_path / "outputs" / "report.html").read_text()
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", *map(str, paths)) == 0
+    assert metrics_in(tmp_path) == found
+
+
+def test_one_named_checkpoint_is_measured_where_it_lies(whole_run, demo_folder, tmp_path):
+    path = whole_run[0] / "best_classification_model.pth"
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(path)) == 0
+    assert metrics_in(tmp_path, "classification") == json.loads(
+        (whole_run[0] / "classification" / "metrics.json").read_text()
+    )
+
+
+def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder, tmp_path, capsys):
+    path = whole_run[0] / "best_classification_model.pth"
+    other = models.load_checkpoint(path)
+    save(tmp_path / "other.pth", other | {"classes": [*other["classes"][:6], "SCC"]})
+    command = ["--evaluate-only", "--checkpoints", str(path), str(tmp_path / "other.pth")]
+    assert quick(demo_folder, tmp_path, *command) == 2
+    assert "other.pth" in capsys.readouterr().err and not (tmp_path / "outputs" / "average").exists()
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "no.pth")) == 2
+    assert "No checkpoint at" in capsys.readouterr().err
+    own = ["--output-dir", str(whole_run[0]), "--evaluate-only", "--checkpoints", str(path)]
+    assert quick(demo_folder, tmp_path, *own) == 2
+    assert "holds a run of its own" in capsys.readouterr().err

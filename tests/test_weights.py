@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import QUICK, ROOT, program
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torchvision.models import get_model
@@ -202,3 +202,12 @@ def test_what_the_network_sees_of_a_batch_is_what_google_fed_it():
     encoder = make_encoder("efficientnet_lite0")
     seen = data.normalise(pixels) * encoder.scale + encoder.shift
     torch.testing.assert_close(seen, (pixels.permute(0, 3, 1, 2).float() - 127) / 128, atol=1e-5, rtol=0)
+
+
+def test_a_network_that_refuses_is_announced_once_and_nothing_hangs(demo_folder, tmp_path):
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    env = {**os.environ, **proxies, "TORCH_HOME": str(tmp_path / "hub"), "no_proxy": ""}
+    flags = ["--data-dir", demo_folder, *QUICK, "--pretrained", "auto", "--tasks", "classification"]
+    done = program(*flags, cwd=tmp_path, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("FROM SCRATCH") == 1

@@ -1,15 +1,12 @@
-"""Which pictures a command line names, what their outputs are called, and the table of what was said of them."""
+"""Which pictures a command line names, what their outputs are called, and what is never written over."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from conftest import disc, picture
+from conftest import disc, picture, rows_of, run
 
-from inference.inputs import Listed, list_pictures, output_names, refuse_data_folder
-from inference.table import Table
+from inference.inputs import list_pictures, output_names, refuse_data_folder
 
 
 def test_no_two_files_share_an_output_name(tmp_path):
@@ -43,23 +40,6 @@ def test_folders_that_are_links_are_searched_once(tmp_path):
     (photos / "a").symlink_to(tmp_path / "more")
     both = [one.file for one in list_pictures([str(photos), str(tmp_path / "more")], tmp_path / "out")]
     assert both == [str(photos / "one.png"), str(tmp_path / "more" / "seven.png")]
-
-
-def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name(tmp_path):
-    names = ["a,b", 'a"b', "a\nb", "a\rb", "\udcff", "plain"]
-    listed, table = [Listed(name, name) for name in names], Table(tmp_path, ["predicted"])
-    table.begin({})
-    for rank in (0, 1):
-        with table.open_part(rank) as write:
-            for name in names[rank::2][::-1]:
-                write([name, name, "", "NV"])
-    assert table.join(listed).tolist() == [2] * 6 and not table.parts()
-    content = (tmp_path / "predictions.csv").read_bytes()
-    assert table.join(listed).tolist() == [2] * 6 and (tmp_path / "predictions.csv").read_bytes() == content
-    table.write_json()
-    assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text())] == names
-    read = pd.read_csv(tmp_path / "predictions.csv", encoding_errors="surrogateescape")
-    assert read["file"].tolist() == names
 
 
 # What is passed over
@@ -115,3 +95,51 @@ def test_jpegs_of_every_suffix_are_read_and_other_kinds_are_rows_of_skipped(lay)
     found, passed = listed_in(lay("a.jfif", "b.jpe", "c.heic", "d.avif"))
     assert found["a.jfif"] == found["b.jpe"] == "" and passed == {}
     assert found["c.heic"] == ".heic is not read: save it as JPEG, PNG or TIFF" and ".avif" in found["d.avif"]
+
+
+def test_an_existing_output_is_kept_unless_told_otherwise(checkpoints, photos, tmp_path, capsys):
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out"]
+    assert run(*command) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    assert run(*command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    assert run(*command, "--overwrite") == 0
+
+
+def test_outputs_are_not_taken_for_inputs(checkpoints, photos):
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", photos / "predictions"]
+    assert run(*command) == 0
+    assert run(*command, "--overwrite") == 0
+    assert len(rows_of(photos / "predictions")) == 5
+
+
+def test_results_may_lie_beside_the_pictures(checkpoints, photos):
+    command = ["--checkpoint", checkpoints["multitask"], "--output-dir", photos / "a"]
+    assert run(photos / "a", *command) == 0
+    assert run(photos / "a" / "one.jpg", *command, "--overwrite") == 0
+    assert [row["output"] for row in rows_of(photos / "a")] == ["one"]
+
+
+def test_a_picture_is_never_overwritten(checkpoints, photos, capsys):
+    (photos / "masks").mkdir()
+    picture(9).save(photos / "masks" / "x.png")
+    before = (photos / "masks" / "x.png").read_bytes()
+    command = ["--checkpoint", checkpoints["multitask"], "--output-dir", photos, "--overwrite"]
+    assert run(photos / "masks" / "x.png", *command) == 2
+    assert "is one of the pictures" in capsys.readouterr().err
+    assert (photos / "masks" / "x.png").read_bytes() == before
+
+
+def test_a_file_named_twice_is_predicted_once(checkpoints, photos, tmp_path):
+    out = tmp_path / "out"
+    assert run(photos, photos / "a" / "one.jpg", f"{photos}/a/*", "--checkpoint", checkpoints["multitask"],
+               "--output-dir", out) == 0  # fmt: skip
+    assert len(rows_of(out)) == 5
+
+
+def test_resuming_where_nothing_was_begun_replaces_no_file_of_the_users(checkpoints, photos, tmp_path, capsys):
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    (tmp_path / "out" / "masks" / "four.v2.png").write_text("mine")
+    command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out", "--resume"]
+    assert run(*command) == 2 and "four.v2.png is there already" in capsys.readouterr().err

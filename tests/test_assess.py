@@ -1,0 +1,131 @@
+"""A model on a set of images: numbers, tables and figures of each head, by one process or two."""
+
+import json
+import os
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, assess_rows
+from test_distributed import TORCHRUN
+
+from dataset.table import LABEL_ONLY
+from measure import numbers as scoring
+from measure import tables
+
+
+def test_everything_is_written_and_drawn(measured):
+    written = measured[-1]
+    tables = {"metrics.json", "predictions.csv", "per_image.csv", "per_image_native.csv"}
+    figures = (
+        "confusion_matrix confusion_matrix_balanced roc_and_precision_recall reliability risk_coverage confident_errors"
+    )
+    figures += " heat_maps masks dice_by_class"
+    assert {path.name for path in written.iterdir()} == tables | {f"{name}.png" for name in figures.split()}
+    assert all((written / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in figures.split())
+
+
+def test_metrics_json_is_plain_json_without_nan(measured):
+    text = (measured[-1] / "metrics.json").read_text()
+    assert "NaN" not in text and json.loads(text)["data"] == "synthetic demo data"
+
+
+def test_images_without_a_mask_count_for_labels_alone(measured):
+    rows = measured[1].table.copy()
+    rows.loc[rows.index[::2], "status"] = LABEL_ONLY
+    found = assess_rows(measured, rows)
+    assert found["label"]["n_images"] == len(rows) and found["mask"]["n_images"] == len(rows) // 2
+
+
+def test_each_head_is_measured_on_the_images_that_have_its_target(measured):
+    """Numbers, tables, subgroups and the console; every second image has no label, and ten have no mask."""
+    rows = measured[1].table.copy()
+    rows.loc[rows.index[::2], "label"] = None
+    rows.loc[rows.index[:10], "status"] = LABEL_ONLY
+    found, written = assess_rows(measured, rows), measured[-1].with_name("some")
+    labelled, masked = rows[rows["label"].notna()], rows[rows["status"] != LABEL_ONLY]
+    assert list(pd.read_csv(written / "predictions.csv")["image"]) == list(labelled["image"])
+    assert list(pd.read_csv(written / "per_image.csv")["image"]) == list(masked["image"])
+    assert (found["label"]["n_images"], found["mask"]["n_images"]) == (len(labelled), len(masked))
+    assert found["label"]["accuracy"] == measured_accuracy(measured, labelled["image"])
+    assert {point["n_images"] for point in scoring.tested_points(found).values()} == {len(labelled)}
+    women, men = (group for group in found["subgroups"] if group["group"] == "sex")  # in turn, from the first row on
+    assert women["n_labels"] == 0 and women["accuracy"] is None
+    assert "n_labels" not in men and men["accuracy"] == found["label"]["accuracy"]
+    assert [group["n_masks"] for group in (women, men)] == [(masked["sex"] == sex).sum() for sex in ("female", "male")]
+    shown = tables.console_table("a", found)
+    assert f"{len(labelled)} images with a label" in shown and f"{len(masked)} images with a mask" in shown
+
+
+def measured_accuracy(measured, images):
+    """By the table that was written of all images."""
+    table = pd.read_csv(measured[-1] / "predictions.csv").set_index("image").loc[images]
+    return pytest.approx((table["predicted"] == table["true"]).mean())
+
+
+TABLES = ("predictions.csv", "per_image.csv", "per_image_native.csv")
+MEASURE = """
+import json, pathlib, sys
+import torch
+import data, machine
+from measure.assess import assess
+from measure.calibrate import calibrate
+from report.folder import RunFolder
+from report.results import publish
+from conftest import LEARNED, untrained
+
+machine.join_processes(torch.device("cpu"))
+rank = machine.rank()
+assert machine.n_ranks() == 2
+place = pathlib.Path(sys.argv[1])
+model, batches = untrained(pathlib.Path(sys.argv[2]), place / "cache")
+calibration = calibrate(model, batches, "fp32", LEARNED)
+found = assess(model, batches, calibration, "multitask")
+publish(RunFolder(place / f"of{rank}", "synthetic demo data"), found, "multitask")
+one = data.Batches(batches.pixels, batches.table.iloc[:1], 16)  # which leaves nothing for the second process
+calibration_of_one = calibrate(model, one, "fp32", LEARNED)
+alone = assess(model, one, calibration_of_one, "multitask")
+publish(RunFolder(place / f"one{rank}"), alone, "multitask")
+assert (found is None) == (alone is None) == (not (place / f"of{rank}").exists()) == (rank > 0)
+found, alone = found and found.numbers, alone and alone.numbers
+(place / f"rank{rank}.json").write_text(json.dumps({"calibration": calibration, "found": found, "alone": alone}))
+"""
+
+
+def numbers_in(nested):
+    """All values of nested dicts and lists, in order; None as NaN."""
+    if isinstance(nested, dict | list):
+        return [n for value in (nested.values() if isinstance(nested, dict) else nested) for n in numbers_in(value)]
+    return [np.nan if nested is None else nested]
+
+
+def test_two_processes_measure_what_one_does_and_the_first_writes_it(measured, demo_folder, tmp_path):
+    if measured[1].device.type != "cpu":
+        pytest.skip("the two processes measure on the CPU")
+    (tmp_path / "two_processes.py").write_text(MEASURE)
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [*TORCHRUN, tmp_path / "two_processes.py", tmp_path, demo_folder]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    _, _, calibration, found, written = measured
+    assert second["found"] is None and first["alone"]["n_images"] == 1
+    for both in ((first["calibration"], calibration), (second["calibration"], calibration), (first["found"], found)):
+        for one, other in zip(*map(numbers_in, both), strict=True):
+            assert one == (other if isinstance(other, str) else pytest.approx(other, rel=1e-4, abs=1e-5, nan_ok=True))
+    for name in TABLES:
+        mine, theirs = (pd.read_csv(folder / name) for folder in (tmp_path / "of0", written))
+        pd.testing.assert_frame_equal(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_at_the_masks_own_size_are_means_of_their_own_table(whole_run):
+    folder = whole_run[0] / "segmentation"
+    found = json.loads((folder / "metrics.json").read_text())["mask"]
+    small, own = (pd.read_csv(folder / f"{name}.csv") for name in ("per_image", "per_image_native"))
+    assert abs(small["dice"] - own["dice"]).max() > 1e-3  # so that one cannot stand for the other
+    for table, scores in ((small, found), (own, found["native"])):
+        assert scores["mean_dice"] == pytest.approx(table["dice"].mean(), abs=1e-4)
+        assert scores["mean_iou"] == pytest.approx(table["iou"].mean(), abs=1e-4)
+    for name in ("hd95", "assd"):
+        assert found["native"][f"mean_{name}"] == pytest.approx(own[name].mean(), abs=1e-3)

@@ -1,0 +1,55 @@
+"""What the page says of a prediction, in words."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import predict
+from checkpoints.thresholds import NO_TAU, Finding, Point
+from dataset.classes import HAM10000
+
+
+def knows(**more):
+    """As much of a predictor with labels as the page asks."""
+    trained = SimpleNamespace(heads=["label"], has_rule=True, is_calibrated=True)
+    return SimpleNamespace(trained=trained, classes=list(HAM10000), points=[], **more)
+
+
+def words_of(found, outline=""):
+    """What the page says of a prediction."""
+    from browser import cards
+
+    html = cards.render([cards.Card("a.png", found, "", outline, "", "", "", ["a.png"])], [], knows())
+    return " ".join(re.sub("<[^>]*>", " ", html).split())
+
+
+@pytest.mark.parametrize(("n_pixels", "words"), [(0, "0 %"), (1, "under 1 %"), (399, "over 99 %"), (400, "100 %")])
+def test_an_outline_fills_nothing_or_all_only_if_it_does(n_pixels, words):
+    logits = np.where(np.arange(400) < n_pixels, 1.0, -1.0).reshape(20, 20)
+    found = predict.Prediction((20, 20), np.eye(7)[0], logits, None)
+    assert f"The lesion fills {words} of the picture" in words_of(found, outline="data:,")
+    assert predict.caption(found, HAM10000) == f"Melanoma over 99 %, lesion: {words} of the picture"
+
+
+def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_missed():
+    point = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
+    unmeasured = Point("malignant", (0, 2, 3), 0.4, None, None, None)
+    found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=(Finding(point, 0.25),))
+    assert (
+        "⚠ Melanoma: above the threshold Probability 0.2500, threshold 0.2000. In 1,499 test images this threshold "
+        "found 93 % of the melanomas (sensitivity) and passed over 66 % of the rest (specificity); 34 % of the rest "
+        "were above it, too. Likeliest class: Nevus, over 99 % . Balanced rule: Melanoma ."
+    ) in words_of(found)
+    below = words_of(found._replace(findings=(Finding(point, 0.15), Finding(unmeasured, 0.3))))
+    assert "passed over 66 % of the rest (specificity); 7 % of the melanomas were missed." in below
+    assert "⚠" not in below and "Malignant: below the threshold Probability 0.3000, threshold 0.4000." in below
+    assert "its sensitivity and specificity elsewhere are not known" in below
+
+
+def test_decisions_of_an_older_checkpoint_leave_out_what_it_lacks():
+    findings = (Finding(Point("melanoma", (0,), None, None, None, None), 0.25),)
+    shown = words_of(predict.Prediction((8, 8), np.eye(7)[1], None, None, findings=findings))
+    assert "Nevus, over 99 %" in shown and NO_TAU in shown and "Balanced rule:" not in shown
+    assert "Melanoma: no threshold is known Probability 0.2500." in shown and "sensitivity" not in shown

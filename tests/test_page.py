@@ -1,0 +1,448 @@
+"""The page of a run: what stands on it follows from the files, and a real browser shows it."""
+
+import base64
+import csv
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from functools import partial
+from html.parser import HTMLParser
+
+import pytest
+from conftest import edit, quick
+
+import evaluate
+from measure import bootstrap
+from report import page
+
+
+def test_the_report_stands_alone(outputs):
+    """No address of anything else: every picture is inlined, and nothing is fetched."""
+    html = (outputs / "report.html").read_text(encoding="utf-8")
+    sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', html)
+    assert sources and all(source.startswith("data:") for source in sources)
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", html)
+
+
+def test_the_tags_are_balanced(outputs):
+    open_tags = []
+
+    class Balance(HTMLParser):
+        def handle_starttag(self, tag, _attributes):
+            if tag not in ("meta", "link", "img", "br"):
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    parser = Balance()
+    parser.feed((outputs / "report.html").read_text(encoding="utf-8"))
+    assert not open_tags
+
+
+HEADLINE = {
+    "Images with a label": "label.n_images",
+    "Accuracy": "label.accuracy",
+    "Accuracy, balanced rule": "label.rules.balanced.accuracy",
+    "Balanced accuracy": "label.balanced_accuracy",
+    "Balanced accuracy, balanced rule": "label.rules.balanced.balanced_accuracy",
+    "Melanoma sensitivity": "label.per_class.MEL.recall",
+    "Melanoma sensitivity, balanced rule": "label.rules.balanced.per_class.MEL.recall",
+    "Mean AUC": "label.official.macro.auc",
+    "Images with a mask": "mask.n_images",
+    "Mean Dice": "mask.mean_dice",
+    "Mean Jaccard, native size": "mask.native.mean_iou",
+    "Thresholded Jaccard, native size": "mask.native.mean_threshold_iou",
+}
+
+
+def at(found, path):
+    """What stands in nested dicts at a path; None if nothing does."""
+    for name in path.split("."):
+        found = (found or {}).get(name)
+    return found
+
+
+def test_every_headline_value_is_the_one_in_the_runs_files(outputs):
+    html, n_intervals = (outputs / "report.html").read_text(encoding="utf-8"), 0
+    for task in ("classification", "segmentation", "multitask"):
+        metrics, cells = json.loads((outputs / task / "metrics.json").read_text()), headline_of(html, task)
+        assert cells.keys() == HEADLINE.keys()
+        for name, path in HEADLINE.items():
+            value, interval = at(metrics, path), at(metrics["intervals"], path)
+            form = "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+            assert re.sub(r"<small.*", "", cells[name], flags=re.DOTALL) == form, name
+            if interval and interval[1] - interval[0] > 0.01:
+                assert f"{interval[0]:.3f} – {interval[1]:.3f}" in cells[name], name
+                n_intervals += 1
+    assert n_intervals > 10
+    pictures = len(list(outputs.rglob("*.png")))
+    assert html.count("data:image/png;base64,") == pictures
+    picture = base64.b64encode((outputs / "classification" / "confusion_matrix.png").read_bytes()).decode()
+    assert picture in html
+
+
+def headline_of(html: str, model: str) -> dict[str, str]:
+    """A model's column of the first table, by the names of the rows."""
+    table = re.search(r"<table>(.*?)</table>", html, re.DOTALL)[1]
+    (place,) = [
+        i for i, name in enumerate(re.findall(r"<th>([^<]*)</th>", table.split("</thead>")[0])) if name == model
+    ]
+    rows = re.findall(r"<tr><th>([^<]*)</th>(.*?)</tr>", table.split("</thead>")[1], re.DOTALL)
+    return {name: re.findall(r"<td>(.*?)</td>", cells, re.DOTALL)[place - 1] for name, cells in rows}
+
+
+def test_cautions_follow_from_the_files(copy):
+    def blind(metrics):
+        metrics["label"]["per_class"]["MEL"]["recall"] = 0.3
+        metrics["label"]["rules"]["balanced"]["per_class"]["MEL"]["recall"] = 0.45
+
+    edit(copy / "classification" / "metrics.json", blind)
+    edit(copy / "config.json", lambda config: config.update(data="synthetic demo data"))
+    cautions = " ".join(page.cautions_of(page.Run(copy)))
+    assert "drawn by a program" in cautions
+    assert (
+        "classification: melanoma sensitivity is 0.30" in cautions and "(by the balanced rule it is 0.45)" in cautions
+    )
+    assert "classification, segmentation, multitask: started from scratch" in cautions
+    assert "fewer than 30 test images" in cautions and "not a medical device" in cautions
+
+
+@pytest.mark.parametrize(("energy", "does_localise"), [(0.549, False), (0.55, True)])
+def test_heat_maps_that_do_not_localise_are_called_so(copy, energy, does_localise):
+    """Among the cautions and beside the numbers, with both of them."""
+    tasks, numbers = ("classification", "multitask"), {"energy_in_mask": energy, "mask_area": 0.273, "n_images": 1499}
+    for task in tasks:
+        edit(copy / task / "metrics.json", lambda found: found["label"].update(heat_map=numbers))
+    shown, cautions = text_of(page.build(copy)), " ".join(page.cautions_of(page.Run(copy)))
+    shares = f"{100 * energy:.1f} % of their energy lies inside the true outline, which covers 27.3 % of the picture."
+    for task in tasks:
+        assert (f"{task}: the heat maps do not localise; {shares}" in cautions) != does_localise
+    assert (
+        shown.count(f"energy, {100 * energy:.1f} % lies inside the true outline, which covers 27.3 % of the picture")
+        == 2
+    )
+    assert shown.count("less than 55 %: the maps do not localise") == (0 if does_localise else 2)
+
+
+def test_an_overfitted_model_is_called_so(copy):
+    path = copy / "classification" / "history.csv"
+    lines = path.read_text().splitlines()
+    values = lines[1].split(",")
+    values[1], values[2] = "0.1", "0.5"
+    path.write_text("\n".join([lines[0], ",".join(values)]))
+    assert any("overfitted" in text for text in page.cautions_of(page.Run(copy)))
+
+
+HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; "double" 'single'"""
+
+
+def text_of(html: str) -> str:
+    """What a reader sees."""
+    found = []
+
+    class Text(HTMLParser):
+        def handle_data(self, text):
+            found.append(text)
+
+    Text().feed(html)
+    return " ".join("".join(found).split())
+
+
+def test_names_from_the_data_are_shown_as_they_are(copy):
+    """Neither HTML nor the template's own language is read in them."""
+    edit(copy / "config.json", lambda config: config.update(DATA_DIR=HOSTILE, TASKS=["a", HOSTILE]))
+    edit(copy / "environment.json", lambda environment: environment.update({HOSTILE: 1, "device": HOSTILE}))
+    for name, row in {
+        "data_report.csv": ["x", "left out", HOSTILE],
+        "splits.csv": [HOSTILE, "MEL", HOSTILE, "train"],
+        "leakage.csv": [HOSTILE, "b", "same file", "1", HOSTILE, "l", "test", HOSTILE, "True", "True"],
+    }.items():
+        with (copy / name).open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(row)
+    edit(copy / "classification" / "metrics.json", lambda found: found["subgroups"][0].update(value=HOSTILE))
+    html = page.build(copy)
+    assert "<script" not in html
+    # The folder in three places, TASKS, the device in two and a setting's name, a reason, a pair in two, a subgroup.
+    assert text_of(html).count(HOSTILE) == 11
+
+
+def test_the_fixed_numbers_are_those_of_evaluate(outputs, monkeypatch):
+    shown = text_of(page.build(outputs))
+    assert "2,000 bootstrap resamples" in shown and "reach 90 % sensitivity" in shown and "index below 0.65." in shown
+    monkeypatch.setattr(bootstrap, "N_RESAMPLES", 12345)
+    monkeypatch.setattr(evaluate, "SENSITIVITY", 0.825)
+    monkeypatch.setattr(evaluate, "FAILURE", 0.7)
+    shown = text_of(page.build(outputs))
+    assert "12,345 bootstrap resamples" in shown and "reach 82.5 % sensitivity" in shown
+    assert "index below 0.7." in shown
+
+
+def test_every_table_of_labels_shows_both_rules_and_the_page_says_what_the_second_changes(copy):
+    def differ(metrics):
+        label, intervals = metrics["label"], metrics["intervals"]["label"]
+        label["rules"]["balanced"] |= {"accuracy": 0.1111, "balanced_accuracy": 0.2222}
+        label["rules"]["balanced"]["per_class"]["MEL"] |= {"precision": 0.3333, "recall": 0.4444, "f1": 0.5556}
+        label["balanced_less_likeliest"] = {"accuracy": -0.0491, "balanced_accuracy": 0.0902}
+        intervals["balanced_less_likeliest"] = {"accuracy": [-0.06, -0.04], "balanced_accuracy": [0.05, 0.13]}
+        label["calibration"]["tau"] = 0.45
+
+    edit(copy / "classification" / "metrics.json", differ)
+    html = page.build(copy)
+    headline = headline_of(html, "classification")
+    by_class = re.search(r"<tr><th>MEL <span[^>]*>Melanoma</span></th>(?:(?!</tr>).)*0\.333.*?</tr>", html)[0]
+    for name, value in {"Accuracy": 0.1111, "Balanced accuracy": 0.2222, "Melanoma sensitivity": 0.4444}.items():
+        assert headline[f"{name}, balanced rule"].startswith(f"{value:.3f}")
+    assert all(value in by_class for value in ("0.333<", "0.444<", "0.556<"))
+    shown = text_of(html)
+    assert (
+        "The balanced rule changes accuracy by -0.049 (95 % interval -0.060 to -0.040) and balanced accuracy by"
+        in shown
+    )
+    assert "by +0.090 (95 % interval +0.050 to +0.130) against the likeliest class" in shown
+    assert "τ = 0.45, fitted on the validation set." in shown and "Accuracies of the likeliest class." in shown
+    assert "classification: Accuracy, balanced rule 0.111" in shown
+
+
+def test_at_tau_zero_the_page_says_that_the_rules_are_the_same(copy):
+    edit(copy / "classification" / "metrics.json", lambda found: found["label"]["calibration"].update(tau=0.0))
+    assert "τ = 0.00, fitted on the validation set: at 0 both rules call the same." in text_of(page.build(copy))
+
+
+def test_numbers_that_are_not_defined_are_dashes_without_an_interval(copy):
+    def undefine(metrics):
+        metrics["label"]["accuracy"], metrics["intervals"]["label"]["accuracy"] = None, None
+        metrics["intervals"]["label"]["balanced_accuracy"] = [None, None]
+        metrics["intervals"]["label"].pop("balanced_accuracy_kind", None)
+
+    edit(copy / "classification" / "metrics.json", undefine)
+    balanced = json.loads((copy / "classification" / "metrics.json").read_text())["label"]["balanced_accuracy"]
+    headline = headline_of(page.build(copy), "classification")
+    assert (headline["Accuracy"], headline["Balanced accuracy"]) == ("–", f"{balanced:.3f}")
+
+
+def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_on(copy):
+    def lack(metrics):
+        metrics["label"]["n_images"], metrics["mask"]["n_images"] = 2345, 1234
+        first, *_ = metrics["subgroups"]
+        first |= {"value": "of some", "n_images": 77, "n_lesions": 66, "n_masks": 55}
+
+    edit(copy / "multitask" / "metrics.json", lack)
+    edit(copy / "comparison.json", lambda found: found["segmentation"].update(n_images=1111))
+    html = page.build(copy)
+    headline = headline_of(html, "multitask")
+    assert (headline["Images with a label"], headline["Images with a mask"]) == ("2,345", "1,234")
+    assert re.search(r"of some</th><td>77</td><td>66</td><td>55</td><td>0\.", html)
+    shown = text_of(html)
+    assert "Diagnoses of 2,345 images" in shown and "Outlines of 1,234 images" in shown
+    assert re.search(
+        r"On 1,111 images the multi-task model's mean Dice differs from that of segmentation by \S+ \(95", shown
+    )
+    assert "multitask: Mean Dice 0." in shown and "multitask: Images" not in shown
+
+
+def test_the_links_at_the_top_lead_to_all_sections(outputs):
+    html = page.build(outputs)
+    links = re.findall(r'<a href="#([^"]*)">([^<]*)</a>', html)
+    assert links and links == re.findall(r'<h2 id="([^"]*)">([^<]*)</h2>', html)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"run main\.py first"):
+        page.build(tmp_path)
+
+
+def test_a_run_that_lacks_a_number_is_refused(copy):
+    edit(copy / "classification" / "metrics.json", lambda found: found["label"]["calibration"]["after"].pop("ece"))
+    with pytest.raises(ValueError, match=r"no attribute 'ece'.*Measure again"):
+        page.build(copy)
+
+
+def test_the_baseline_stands_beside_the_models_and_every_row_says_how_many_images_it_rests_on(copy):
+    def known(metrics):
+        label = metrics["label"]
+        label["majority"] |= {"class": "NV", "accuracy": 0.6543, "balanced_accuracy": 0.1234}
+        label["n_images"] = 4321
+        for code, row in label["per_class"].items():
+            row["support"] = {"MEL": 1111, "BCC": 7}.get(code, 0)
+
+    edit(copy / "classification" / "metrics.json", known)
+    html = page.build(copy)
+    baseline = headline_of(html, "always NV")
+    assert baseline["Accuracy"].startswith("0.654") and baseline["Balanced accuracy"].startswith("0.123")
+    assert baseline["Images with a label"] == "4,321" and baseline["Mean AUC"] == baseline["Mean Dice"] == "–"
+    for start in ("likeliest", "always NV, the", "Mean of the classes", "before scaling"):
+        assert re.search(rf"<tr><th>{start}.*?</tr>", html, re.DOTALL)[0].endswith("<td>4,321</td></tr>"), start
+    assert "<td>1,111 of 4,321</td></tr>" in html and "<td>1,118 of 4,321</td></tr>" in html  # melanoma, malignant
+
+    def without_melanomas(metrics):
+        for rule in metrics["label"]["rules"].values():
+            rule["per_class"]["MEL"]["recall"] = None
+
+    edit(copy / "classification" / "metrics.json", without_melanomas)
+    row = re.search(r"<tr><th>always NV, the.*?</tr>", page.build(copy), re.DOTALL)[0]
+    assert row.endswith("<td>–</td><td>4,321</td></tr>")
+
+
+def test_the_page_says_how_long_the_run_took_by_which_command_and_from_which_commit(copy):
+    edit(copy / "record.json", lambda record: record.update(seconds=3723.4))
+    edit(
+        copy / "environment.json", lambda found: found.update(command="python main.py --seed 7", commit="a" * 40 + "+")
+    )
+    shown = text_of(page.build(copy))
+    assert "took 1:02:03." in shown
+    assert f"Command: python main.py --seed 7; code: commit {'a' * 12}, changed since." in shown
+    first = {"command": "python main.py", "commit": "b" * 40, "started": "2025-01-02T03:04:05+00:00"}
+    edit(copy / "environment.json", lambda found: found.update(before=[first]))
+    shown = text_of(page.build(copy))
+    assert "started 2025-01-02" in shown and "python main.py --seed 7" in shown
+    assert f"Command: python main.py; code: commit {'b' * 12}. Command: python main.py --seed 7" in shown
+    edit(copy / "environment.json", lambda found: found.pop("before"))
+    edit(copy / "record.json", lambda record: record.pop("seconds"))
+    edit(copy / "environment.json", lambda found: (found.pop("command"), found.pop("commit")))
+    shown = text_of(page.build(copy))
+    assert "took" not in shown and "Command" not in shown
+
+
+def test_intervals_that_are_not_the_bootstraps_say_so_and_none_is_shown_without_a_width(copy):
+    def agree(metrics):
+        metrics["label"]["per_class"]["MEL"]["recall"] = 0.0
+        metrics["intervals"]["label"]["per_class"]["MEL"] |= {"recall": [0, 0.2316], "recall_kind": "Clopper-Pearson"}
+        metrics["intervals"]["label"]["official"]["macro"] |= {"auc": None, "auc_kind": "none: all resamples agree"}
+        metrics["intervals"]["label"] |= {"accuracy": [0.5, 0.5], "balanced_accuracy": [0.99981, 0.99992]}
+        for name in ("accuracy", "balanced_accuracy"):
+            metrics["intervals"]["label"].pop(f"{name}_kind", None)
+
+    edit(copy / "classification" / "metrics.json", agree)
+    headline = headline_of(page.build(copy), "classification")
+    assert headline["Melanoma sensitivity"] == '0.000<small title="Clopper-Pearson">0.000 – 0.232 †</small>'
+    assert '<small title="none: all resamples agree">no interval</small>' in headline["Mean AUC"]
+    assert "small" not in headline["Accuracy"]
+    assert "<small>0.9998 – 0.9999</small>" in headline["Balanced accuracy"]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_it_without_requests_errors_or_sideways_scrolling(outputs, tmp_path, width):
+    """Served by a server that counts requests, so that any further one would be seen."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    script = "<script>document.title='width '+document.documentElement.scrollWidth</script></body>"
+    page = (outputs / "report.html").read_text(encoding="utf-8").replace("</body>", script)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/page.html"
+        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        flags += (
+            " --disable-component-update --disable-sync --enable-logging=stderr --dump-dom --virtual-time-budget=3000"
+        )
+        command = [
+            CHROMIUM,
+            *flags.split(),
+            f"--window-size={width},900",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            address,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        server.shutdown()
+    assert asked == ["/page.html"]
+    assert "CONSOLE" not in done.stderr
+    shown = int(re.search(r"<title>width (\d+)</title>", done.stdout)[1])
+    assert shown <= max(width, 500)  # headless Chromium has no narrower window than 500 pixels
+
+
+@pytest.mark.skipif(not CHROMIUM or not shutil.which("pdftotext"), reason="no Chromium or no pdftotext is installed")
+def test_on_paper_no_table_is_cut_no_figure_split_and_folded_tables_are_open(outputs, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        tab = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page()
+        tab.goto((outputs / "report.html").as_uri())
+        tab.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
+
+    def told(*command):
+        return subprocess.run([*command, tmp_path / "report.pdf", "-"], capture_output=True, text=True).stdout
+
+    text, boxes = told("pdftotext", "-layout"), told("pdftotext", "-bbox")
+    for last in (
+        r"NPV +AUC +AP +Images\n",
+        r"Failures +Images\n",
+        r"HD95, pixels +ASSD, pixels +Images\n",
+        r"Mean Dice\n",
+    ):
+        assert re.search(last, text), last
+    assert "sex: female" in text
+    width = float(re.search(r'<page width="([0-9.]+)"', boxes)[1])
+    assert width == pytest.approx(210 / 25.4 * 72, abs=1)  # A4, in points
+    edges = [float(x) for x in re.findall(r'xM(?:in|ax)="([0-9.-]+)"', boxes)]
+    assert min(edges) >= 12 / 25.4 * 72 - 1 and max(edges) <= width - 12 / 25.4 * 72 + 1
+    listed = subprocess.run(["pdfimages", "-list", tmp_path / "report.pdf"], capture_output=True, text=True).stdout
+    assert len(re.findall(r"^ *\d+ +\d+ image ", listed, re.MULTILINE)) == len(list(outputs.rglob("*.png")))
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_no_table_scrolls_sideways_at_1100_pixels(outputs):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        tab = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page(
+            viewport={"width": 1100, "height": 800}
+        )
+        tab.goto((outputs / "report.html").as_uri())
+        widths = tab.evaluate("[...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth, e.clientWidth])")
+    assert widths and all(content <= room for content, room in widths)
+
+
+def test_each_model_stands_under_the_data_set_that_it_was_measured_on(demo_folder, folder, tmp_path):
+    for code in ("MEL", "NV"):
+        folder.add(f"{code}_0", code)
+    first = shutil.copytree(folder.write().path, tmp_path / "first")
+    folder.add("NV_1", "NV")
+    second = shutil.copytree(folder.write().path, tmp_path / "second")
+    tasks = ["--tasks", "classification", "segmentation"]
+    assert quick(demo_folder, tmp_path, *tasks, "--external-dir", str(first)) == 0
+    assert quick(demo_folder, tmp_path, *tasks[:2], "--evaluate-only", "--external-dir", str(second)) == 0
+    report = (tmp_path / "outputs" / "report.html").read_text()
+    _, of_one, of_other = report[report.index('id="another-data-set"') :].split("<p>All usable images of")
+    for section, place, task, n_images in (
+        (of_one, second, "classification", 3),
+        (of_other, first, "segmentation", 2),
+    ):
+        assert all(words in section for words in (f"<code>{place}<", f"<h3>{task}</h3>", f"<td>{n_images}</td>"))
+    assert "<h3>segmentation</h3>" not in of_one and str(first) not in of_one
+
+
+def test_two_models_of_a_data_set_that_has_changed_are_both_shown(demo_folder, folder, tmp_path):
+    for code in ("MEL", "NV"):
+        folder.add(f"{code}_0", code)
+    other = folder.write().path
+    options = ["--external-dir", str(other), "--tasks", "classification"]
+    assert quick(demo_folder, tmp_path, *options, "segmentation") == 0
+    folder.add("NV_1", "NV")
+    folder.write()
+    assert quick(demo_folder, tmp_path, *options, "--evaluate-only") == 0
+    report = (tmp_path / "outputs" / "report.html").read_text()
+    of_one, of_other = report[report.index('id="another-data-set"') :].split("<p>All usable images of")[1:]
+    assert "None of the 3 images" in of_one and "<h3>classification</h3>" in of_one
+    assert "None of the 2 images" in of_other and "<h3>segmentation</h3>" in of_other
+
+
+def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--seed", "43") == 0
+    path = (tmp_path / "outputs").rename(tmp_path / "first") / "best_classification_model.pth"
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(path)) == 0
+    report = (tmp_path / "outputs" / "report.html").read_text()
+    assert "classification 1 epochs" in report and "seed 43" in report and "seed 42" not in report

@@ -1,0 +1,113 @@
+"""Which of today's images a model has learned from; these are no test images for it."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import quick
+from PIL import Image
+
+import models
+from checkpoints import seen
+from checkpoints.states import save
+from checkpoints.trained import Trained
+from dataset import splits
+from dataset import table as tables
+from dataset.csvfile import read_back
+
+
+def test_a_picture_that_was_saved_again_does_not_keep_a_model_from_being_measured(demo_folder, tmp_path, capsys):
+    folder = shutil.copytree(demo_folder, tmp_path / "data")
+    assert quick(folder, tmp_path) == 0
+    before = read_back(tmp_path / "outputs" / "classification" / "predictions.csv")
+    train_image = pd.read_csv(tmp_path / "outputs" / "splits.csv").query("split == 'train'")["image"].iloc[0]
+    path = folder / "images" / f"{train_image}.jpg"
+    Image.open(path).save(path, quality=30)
+    assert quick(folder, tmp_path, "--evaluate-only") == 0
+    assert f"0 of {len(before)} test images show lesions that it was trained on" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(read_back(tmp_path / "outputs" / "classification" / "predictions.csv"), before)
+
+
+def test_evaluate_only_leaves_out_the_test_images_whose_lesions_were_learned_from_and_counts_them(
+    demo_folder, tmp_path, capsys
+):
+    """Those of the model's validation set, by which its best epoch was chosen, too."""
+    assert quick(demo_folder, tmp_path) == 0
+    before = pd.read_csv(tmp_path / "outputs" / "splits.csv")
+    new = set(before.loc[before["split"] == "test", "lesion_id"])
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--split-seed", "7") == 0
+    today = tables.read_table(demo_folder)
+    today["split"] = splits.split_table(today, 0.15, 0.15, seed=7)
+    test = today[today["split"] == "test"]
+    expected = set(test.loc[test["lesion_id"].isin(new), "image"])
+    assert 0 < len(expected) < len(test)
+    outputs = tmp_path / "outputs"
+    assert set(read_back(outputs / "classification" / "predictions.csv")["image"]) == expected
+    assert set(read_back(outputs / "splits.csv").query("split == 'test'")["image"]) == expected
+    assert f"{len(test) - len(expected)} of {len(test)} test images show lesions" in capsys.readouterr().out
+    reasons = read_back(outputs / "data_report.csv").set_index("image")["reason"]
+    left_out = set(test["image"]) - expected
+    assert set(reasons[list(left_out)]) == {"best_classification_model.pth was trained on this lesion"}
+
+
+def test_a_model_that_learned_from_every_test_image_is_not_measured(whole_run, demo_folder, tmp_path, capsys):
+    checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
+    every = {"trained_on": {"images": list(tables.read_table(demo_folder)["image"])}, "split_hash": "another"}
+    save(tmp_path / "a.pth", checkpoint | every)
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
+    assert "no val image with a label is left" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_evaluate_only_wants_the_models_own_image_size(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path) == 0
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--image-size", "48") == 2
+    assert "trained at --image-size 32, not 48" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_tell_what_it_learned_from_is_refused_in_words(
+    whole_run, demo_folder, tmp_path, capsys
+):
+    checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
+    known = {name: value for name, value in checkpoint.items() if name not in ("split_hash", "trained_on")}
+    save(tmp_path / "a.pth", known)
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
+    assert "a.pth does not tell which images it was trained on" in capsys.readouterr().err
+
+
+def six_rows():
+    """Two rows a part, which differ in everything."""
+    return pd.DataFrame(
+        {
+            "image": list("abcdef"),
+            "lesion_id": list("uvwxyz"),
+            "patient_id": list("mnopqr"),
+            "split": ["train", "train", "val", "val", "test", "test"],
+            "status": tables.USED,
+            "reason": "",
+            "crc": 0,
+            "label": pd.Categorical(["MEL"] * 6),
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["images", "lesions", "patients"])
+def test_an_image_was_learned_from_if_its_lesion_or_its_patient_was(kind):
+    """The training's validation images are kept in today's, for nothing was learned from them; not in the test set."""
+    table = six_rows()
+    names = table[{"images": "image", "lesions": "lesion_id", "patients": "patient_id"}[kind]].tolist()
+    checkpoint = {"task": "classification", "trained_on": {kind: [names[0], names[2]]}}
+    checkpoint["chosen_on"] = {kind: [names[3], names[5]]}
+    seen.leave_out_learned(Path("a.pth"), checkpoint, table)
+    assert table["split"].tolist() == ["train", "train", "", "val", "test", ""]
+    assert (table["status"] == tables.LEFT_OUT).tolist() == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_where_the_data_are_those_of_the_training_nothing_is_compared_by_name(same):
+    table = six_rows()
+    checkpoint = {"task": "classification", "classes": ["MEL"], "image_size": 32, "trained_on": {"images": ["e"]}}
+    checkpoint["split_hash"] = splits.split_hash(table) if same else "another"
+    seen.fit_to_data([Trained({Path("a.pth"): checkpoint})], 32, table)
+    assert (table.loc[4, "status"] == tables.LEFT_OUT) != same
