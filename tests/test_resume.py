@@ -134,7 +134,7 @@ def test_a_run_that_is_stopped_while_it_is_measured_anew_does_not_call_it_measur
 def test_evaluate_only_measures_the_models_that_are_there_and_names_the_others(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path) == 0
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tasks", *models.MODELS) == 0
-    assert "for segmentation, multitask. Going on without" in capsys.readouterr().out
+    assert "for segmentation, multitask. Continuing without" in capsys.readouterr().out
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tasks", "segmentation") == 2
     assert "No checkpoint in" in capsys.readouterr().err
 
@@ -196,7 +196,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(demo_folder, tmp_path):
     running.send_signal(signal.SIGINT)
     _, error = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert error.strip() == "Stopped. The same command with --resume goes on from the last whole epoch."
+    assert error.strip() == "Stopped. The same command with --resume continues from the last epoch."
 
 
 def start(flags, cwd):
