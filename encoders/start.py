@@ -14,6 +14,11 @@ class Start(NamedTuple):
     words: str
     file: str = ""  # its name and SHA-256
 
+    @property
+    def kind(self) -> str:
+        """ "ImageNet" or "scratch"."""
+        return "ImageNet" if self.weights else "scratch"
+
 
 def imagenet_start(pretrained: str, encoder: str = "resnet18") -> Start:
     """ImageNet weights, or none.
