@@ -8,8 +8,8 @@ key        shape         dtype, range
 image      (N, 3, H, W)  float, (pixel / 255 - MEAN) / STD by channel, channels_last memory
 label      (N,)          int64 in [0, K), position among the table's classes; -1 for none; mixed or soft: (N, K) float
 mask       (N, 1, H, W)  float in {0, 1}; 0 for none; mixed: in [0, 1]
-<number>   (N,)          float, of each of `dataset.table.NUMBERS`; 0 for none
-has_<any>  (N,)          bool; only where some of the data set's images have no such target
+<number>   (N,)          float, for each of `dataset.table.NUMBERS`; 0 for none
+has_<any>  (N,)          bool; only if some images of the data set lack this target
 =========  ============  ==================================================================
 """
 
@@ -36,7 +36,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB
 
 
 def load_image(path: str | Path, size: int) -> torch.Tensor:
-    """One picture as a batch of one: (1, 3, `size`, `size`), normalised. Raises as `read_image`."""
+    """One image as a batch of one: (1, 3, `size`, `size`), normalised. Raises as `read_image`."""
     return normalise(torch.from_numpy(np.array(read_image(path, size)))[None])
 
 
@@ -54,14 +54,14 @@ def _scale_and_shift(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def to_device(pixels: PixelFile, device: torch.device) -> PixelFile | torch.Tensor:
-    """The pixels in the GPU's own memory where they take at most half of what is free; else as they are."""
+    """Pixels in GPU memory if they take at most half of the free memory; otherwise unchanged."""
     if device.type == "cuda" and pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2:
         return copied(pixels, device)
     return pixels
 
 
 def copied(pixels: PixelFile, device: torch.device) -> torch.Tensor:
-    """The pixels on the device, copied a block at a time."""
+    """The pixels on the device, copied block by block."""
     there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
     step = max(1, COPIED_AT_A_TIME * len(pixels) // max(pixels.nbytes, 1))
     for start in range(0, len(pixels), step):
@@ -70,24 +70,24 @@ def copied(pixels: PixelFile, device: torch.device) -> torch.Tensor:
 
 
 class Batches:
-    """Batches of one part of the table, on the device; the same ones for the same (seed, epoch), whatever was before.
+    """Batches of one part of the table, on the device. The same (seed, epoch) always gives the same batches.
 
-    Iterated, or asked for `batches[i]`, they are those of the first epoch; `epoch(n)` gives the n-th, shuffled anew. In
-    other processes ``torch.utils.data.DataLoader(batches, batch_size=None, num_workers=2)`` reads them, on the CPU.
+    Iteration and `batches[i]` give the first epoch; `epoch(n)` gives the n-th, shuffled anew. On the CPU, worker
+    processes can read them: ``torch.utils.data.DataLoader(batches, batch_size=None, num_workers=2)``.
 
     Parameters
     ----------
-    pixels : (n_rows, H, W, 4) uint8, from `decode_table` (then read ahead by a thread) or `to_device`, or an array.
-    table : the rows to draw from, with columns ``row`` and ``label``; `dataset.table.targets` tells what each row has.
-    batch_size : images a batch at most, over all processes; an epoch's batches are equal to within one image.
-    seed : shuffle and augment by it, and use soft labels; None keeps the table's order, as evaluation needs.
-    augment : names in `augment.AUGMENTS`, done in this order where images are shuffled.
-    rank, n_ranks : this process and their number; each batch is dealt out among them.
+    pixels : (n_rows, H, W, 4) uint8 from `decode_table` (read ahead by a thread) or `to_device`, or an array.
+    table : rows to draw from, with columns ``row`` and ``label``; `dataset.table.targets` gives their targets.
+    batch_size : maximum number of images per batch, over all processes; batches differ by at most one image.
+    seed : for shuffling and augmentation; also enables soft labels. None keeps the table's order, for evaluation.
+    augment : names in `augment.AUGMENTS`, applied in this order if images are shuffled.
+    rank, n_ranks : this process and the number of processes that share each batch.
 
     Attributes
     ----------
-    classes : that labels are positions in.
-    shares : of the images that have a label, and a mask.
+    classes : names of the labels.
+    shares : share of images with each target.
     frequencies : (K,) float, each class's share of the images that have a label.
 
     Raises
@@ -133,14 +133,14 @@ class Batches:
             raise ValueError(f"Batches of {min(self.sizes)} images cannot be dealt out among {n_ranks} processes.")
 
     def subset(self, positions: Sequence[int]) -> "Batches":
-        """These images of the table, in this order, as one batch."""
+        """The images at these positions of the table, as one batch."""
         return Batches(self.pixels, self.table.iloc[positions], len(positions), device=self.device)
 
     def whole(self) -> "Batches":
-        """The same images, all of them in this process and in the table's order."""
+        """All images in this process, in the table's order."""
         return Batches(self.pixels, self.table, max(self.sizes), device=self.device)
 
-    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+    def images_and_masks(self) -> tuple[np.ndarray, np.ndarray]:
         """All images (N, H, W, 3) uint8 and masks (N, H, W) bool, for drawing."""
         pixels = self._gather(self.rows).cpu().numpy()
         return pixels[..., :3], pixels[..., 3] > 0
@@ -157,14 +157,14 @@ class Batches:
         return batch
 
     def epoch(self, epoch: int = 1) -> Iterator[dict[str, torch.Tensor]]:
-        """All images once, in the n-th epoch's order; with several ranks, this one's share of each batch."""
+        """All images once, in the order of the n-th epoch; with several ranks, this rank's share of each batch."""
         return self._read(epoch, slice(None))
 
     def _read(self, epoch: int, which: slice) -> Iterator[dict[str, torch.Tensor]]:
         """Some batches of an epoch."""
         drawn = self._draw(epoch)
         rows = self.rows[drawn["order"].to(self.rows.device)].split(self.sizes)[which]
-        # What was drawn goes to the device once an epoch: a copy a step would make it wait.
+        # Drawn values are copied to the device once per epoch: a copy per step would stall it.
         parts = zip(*(values.to(self.device).split(self.sizes)[which] for values in drawn.values()))
         mine = slice(self.rank, None, self.n_ranks)
         for pixels, values in zip(self._read_ahead([part[mine] for part in rows]), parts):
@@ -183,12 +183,12 @@ class Batches:
             yield batch
 
     def _changes(self, kind: str) -> dict:
-        """The augmentations that change pixels, or batches, in their order; none where images are not shuffled."""
+        """Augmentations of pixels or of batches, in order; none if images are not shuffled."""
         named = self.augment if self.seed is not None else ()
         return {name: change for name in named if (change := getattr(AUGMENTS[name], kind))}
 
     def _draw(self, epoch: int) -> dict[str, torch.Tensor]:
-        """The order of an epoch's images, and what changes each of them; as long as there are images."""
+        """The order of an epoch's images and the values drawn by each augmentation, one per image."""
         if self.seed is None:
             return {"order": torch.arange(self.n_images)}
         rng = np.random.default_rng((self.seed, epoch))
@@ -197,7 +197,7 @@ class Batches:
         return drawn | {name: torch.from_numpy(draw(rng, self.n_images)) for name, draw in draws.items()}
 
     def _read_ahead(self, parts: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Gather each part's pixels, two steps ahead in a thread where they come from the disk."""
+        """Gather the pixels of each part; a thread reads two steps ahead from disk."""
         if isinstance(self.pixels, torch.Tensor):
             yield from map(self._gather, parts)
             return
@@ -223,7 +223,7 @@ def split_batches(
 ) -> dict[str, Batches]:
     """Batches of train, val and test, the parts in the table's column ``split``; arguments as `Batches`.
 
-    Only train is shuffled and augmented. With a seed, to train on, train and val are dealt out among the processes.
+    Only train is shuffled and augmented. With a seed, for training, the processes share train and val.
     """
     ranks = {} if seed is None else {"rank": machine.rank(), "n_ranks": machine.n_ranks()}
     options = {"train": ranks | {"seed": seed, "augment": augment}, "val": ranks, "test": {}}

@@ -1,9 +1,8 @@
 """Logits -> numbers: pure functions on tensors and arrays, usable on any model's output.
 
 Shapes: N images, K classes, H x W pixels, B resamples. The scores of a data set take weights (B, N), how often each
-image counts, and return values (B,): with weights of one they are the point estimates, with report/bootstrap.py's their
-spread, so that both are one piece of code. NaN means "not defined here", such as the recall of a class without images;
-means over classes leave it out.
+image counts, and return values (B,): weights of one give point estimates, those of measure/bootstrap.py
+their spread. NaN means "not defined", such as the recall of a class without images; means over classes leave it out.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,17 +14,17 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial import KDTree
 from torch import Tensor, nn
 
-FAILURE = 0.65  # a Jaccard index below it counts as a failed outline, and as 0 in the official score
-LOCALISING = 0.55  # share of the heat inside the true outline, below which heat maps are said not to localise
-SENSITIVITY = 0.9  # that operating points are set to reach on the validation set
-TAUS = np.arange(31) / 20  # 0, 0.05, ..., 1.5: how far the balanced rule may lean towards rare classes
-CALLED = 0.5  # probability above which the official scores call a class, against the rest
-N_BINS = 15  # of confidence, for the calibration error
+FAILURE = 0.65  # a mask with a lower Jaccard index counts as a failure, and as 0 in the official score
+LOCALISING = 0.55  # heat maps with a smaller share of their energy inside the true mask do not localise
+SENSITIVITY = 0.9  # target of the operating points on the validation set
+TAUS = np.arange(31) / 20  # 0, 0.05, ..., 1.5: candidates for the strength of the balanced rule
+CUTOFF = 0.5  # probability above which the official scores predict a class against the rest
+N_BINS = 15  # confidence bins of the calibration error
 Scores = dict[str, np.ndarray]
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The forward pass's number format: "bf16" mixed precision, or "fp32"."""
+    """Context for the number format of the forward pass: "bf16" mixed precision, or "fp32"."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -35,11 +34,11 @@ def infer(
     precision: str = "fp32",
     forward: Callable[[Tensor], dict[str, Tensor]] | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Yield each batch with the model's float32 logits for it; the model is left in the mode it came in.
+    """Yield each batch with its float32 logits. The model's training mode is restored afterwards.
 
     Parameters
     ----------
-    forward : a method of the model to call on the images in place of the model itself.
+    forward : a method of the model to call in place of the model itself.
     """
     was_training = model.training
     model.eval()
@@ -53,15 +52,15 @@ def infer(
 
 
 def heads_of(model: nn.Module, image: Tensor, classes: Sequence[str]) -> list[str]:
-    """The names of what a model gives for images (N, 3, H, W): "label", "mask" or both.
+    """Names of a model's outputs for images (N, 3, H, W): "label", "mask" or both.
 
     Raises
     ------
-    ValueError : it gives something else, or other shapes than (N, K) for these classes and (N, 1, H, W).
+    ValueError : other outputs, or other shapes than (N, K) for these classes and (N, 1, H, W).
     """
 
     def checked(image: Tensor) -> dict[str, Tensor]:
-        output, expected = model(image), dict.fromkeys(SCORES, (len(image),))  # one number of each image, but for these
+        output, expected = model(image), dict.fromkeys(SCORES, (len(image),))  # one number per image, except
         expected |= {"mask": (len(image), 1, *image.shape[2:])}
         expected["label"] = (len(image), len(classes))
         if not classes:
@@ -69,8 +68,8 @@ def heads_of(model: nn.Module, image: Tensor, classes: Sequence[str]) -> list[st
         found = {name: tuple(logits.shape) for name, logits in output.items()} if isinstance(output, dict) else {}
         if not found or not found.items() <= expected.items():
             raise ValueError(
-                f"The model gives {found or f'a {type(output).__name__}'} for images {tuple(image.shape)}; expected a "
-                f"dict with some of {expected}. The data's classes are {', '.join(classes) or 'none'}."
+                f"The model returns {found or f'a {type(output).__name__}'} for images {tuple(image.shape)}; expected "
+                f"a dict with some of {expected}. The data's classes are {', '.join(classes) or 'none'}."
             )
         return output
 
@@ -116,7 +115,7 @@ def _ratio(part, whole):
     return (part + empty) / (whole + empty)
 
 
-# For each head the per-image scores, (logits, target) -> (N,), that training watches on the validation set.
+# Per-image scores of each head, (logits, target) -> (N,), computed on the validation set after each epoch.
 SCORES: dict[str, dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "label": {"accuracy": label_accuracy},
     "mask": {
@@ -144,31 +143,33 @@ def _class_mean(values: np.ndarray) -> np.ndarray:
     return _divide(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], weights: np.ndarray) -> Scores:
-    """Accuracy, balanced accuracy, macro means and per-class precision, recall and F1 of called classes.
+def label_scores(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], weights: np.ndarray) -> Scores:
+    """Accuracy, balanced accuracy, macro means and per-class precision, recall and F1 of predicted classes.
 
-    The precision of a class that is never called is 0, but not defined where only a resample lacks the calls; a class
-    without images has no scores.
+    The precision of a class that is never predicted is 0, but undefined where only a resample lacks predictions of it.
+    A class without images has no scores.
 
     Parameters
     ----------
-    true, called : (N,) int in [0, K).
+    true, predicted : (N,) int in [0, K).
     weights : (B, N).
 
     Examples
     --------
-    >>> found = label_scores(np.array([0, 0, 1]), np.array([0, 1, 1]), "ab", np.ones((1, 3)))
-    >>> found["balanced_accuracy"].item(), found["per_class.a.recall"].item(), found["per_class.b.precision"].item()
+    >>> scores = label_scores(np.array([0, 0, 1]), np.array([0, 1, 1]), "ab", np.ones((1, 3)))
+    >>> scores["balanced_accuracy"].item(), scores["per_class.a.recall"].item(), scores["per_class.b.precision"].item()
     (0.75, 0.5, 0.5)
     """
-    one_hot, is_hit = np.eye(len(classes)), (called == true)[:, None]
-    hits, support, predicted = (weights @ cells for cells in (one_hot[true] * is_hit, one_hot[true], one_hot[called]))
-    absent, is_called = np.where(support > 0, 0, np.nan), np.isin(np.arange(len(classes)), called)
+    one_hot, is_hit = np.eye(len(classes)), (predicted == true)[:, None]
+    cells = (one_hot[true] * is_hit, one_hot[true], one_hot[predicted])
+    hits, support, n_predicted = (weights @ each for each in cells)
+    absent = np.where(support > 0, 0, np.nan)
+    is_predicted = np.isin(np.arange(len(classes)), predicted)
     recall = _divide(hits, support)
-    precision = np.where(is_called, _divide(hits, predicted), 0) + absent
-    f1 = 2 * hits / np.maximum(support + predicted, 1e-12) + absent
-    found = {
-        "accuracy": weighted_mean(weights, (called == true).astype(float)),
+    precision = np.where(is_predicted, _divide(hits, n_predicted), 0) + absent
+    f1 = 2 * hits / np.maximum(support + n_predicted, 1e-12) + absent
+    scores = {
+        "accuracy": weighted_mean(weights, (predicted == true).astype(float)),
         "balanced_accuracy": _class_mean(recall),
         "macro_precision": _class_mean(precision),
         "macro_recall": _class_mean(recall),
@@ -176,20 +177,20 @@ def label_scores(true: np.ndarray, called: np.ndarray, classes: Sequence[str], w
     }
     for k, name in enumerate(classes):
         values = {"precision": precision[:, k], "recall": recall[:, k], "f1": f1[:, k]}
-        found |= {f"per_class.{name}.{key}": value for key, value in values.items()}
-    return found
+        scores |= {f"per_class.{name}.{key}": value for key, value in values.items()}
+    return scores
 
 
 def official_label_scores(
     true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], weights: np.ndarray
 ) -> Scores:
-    """ISIC 2018 Task 3 as its organisers score it.
+    """Scores of ISIC 2018 Task 3, as the organisers compute them.
 
-    Balanced accuracy: mean recall of the likeliest class, a tie for the maximum counting as wrong. Per class against
-    the rest, called where the probability exceeds 0.5: accuracy, sensitivity, specificity, F1, PPV, NPV, each 1 for
-    0 / 0, but not defined where only a resample makes it that; AUC and average precision. `macro` holds the organisers'
-    means, over all classes, in which a class without images has a sensitivity of 1, in a resample, too; `macro_present`
-    the means over the classes that have images, of what is defined.
+    Balanced accuracy is the mean recall of the top-1 class; a tie for the maximum counts as wrong. Each class against
+    the rest, predicted if its probability exceeds 0.5, has accuracy, sensitivity, specificity, F1, PPV and NPV (1 for
+    0 / 0, but undefined where only a resample makes it so), AUC and average precision. `macro` holds the organisers'
+    means over all classes; a class without images has a sensitivity of 1, also in a resample. `macro_present` holds the
+    means over the classes with images, without undefined values.
 
     Parameters
     ----------
@@ -205,7 +206,7 @@ def official_label_scores(
     found = {"balanced_accuracy": _class_mean(_divide(weights @ (of_class * recalled[:, None]), support))}
     by_class, of_organisers = [], []
     for k, name in enumerate(classes):
-        calls = true == k, probabilities[:, k] > CALLED
+        calls = true == k, probabilities[:, k] > CUTOFF
         values, whole = binary_scores(*calls, weights), binary_scores(*calls, np.ones((1, len(true))))
         filled = {key: np.where(np.isnan(value), 1, value) for key, value in values.items()}
         ranking = ranking_scores(true == k, probabilities[:, k], weights)
@@ -220,10 +221,10 @@ def official_label_scores(
     return found
 
 
-def binary_scores(positive: np.ndarray, called: np.ndarray, weights: np.ndarray) -> Scores:
-    """Accuracy, sensitivity, specificity, F1, PPV and NPV of calls (N,) against truth (N,), NaN for 0 / 0."""
-    positive, called = positive.astype(bool), called.astype(bool)
-    cells = (positive & called, ~positive & called, positive & ~called, ~positive & ~called)
+def binary_scores(positive: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> Scores:
+    """Accuracy, sensitivity, specificity, F1, PPV and NPV of predictions (N,) against truth (N,); NaN for 0 / 0."""
+    positive, predicted = positive.astype(bool), predicted.astype(bool)
+    cells = (positive & predicted, ~positive & predicted, positive & ~predicted, ~positive & ~predicted)
     tp, fp, fn, tn = (weights @ np.stack(cells, axis=1).astype(float)).T
     return {
         "accuracy": _divide(tp + tn, tp + fp + fn + tn),
@@ -236,7 +237,7 @@ def binary_scores(positive: np.ndarray, called: np.ndarray, weights: np.ndarray)
 
 
 def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Scores:
-    """Area under the ROC curve, ties counting one half, and average precision; NaN unless both classes have weight."""
+    """Area under the ROC curve (ties count one half) and average precision; NaN unless both classes have weight."""
     order = np.argsort(-score, kind="stable")
     is_up = positive[order].astype(bool)
     new_run = np.diff(score[order], prepend=np.inf) != 0  # a run: images of equal score
@@ -262,7 +263,7 @@ def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray)
 def fit_temperature(true: np.ndarray, logits: np.ndarray) -> float:
     """The temperature that minimises the negative log-likelihood of logits / temperature (Guo et al. 2017).
 
-    1 where every image is called right: the loss then falls without end as the temperature goes to 0.
+    1 if every image is classified correctly: the loss would fall without limit as the temperature approaches 0.
     """
     logits, label = torch.as_tensor(logits, dtype=torch.float64), torch.tensor(true)
     if (logits.argmax(dim=1) == label).all():
@@ -279,12 +280,12 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return torch.as_tensor(logits / temperature, dtype=torch.float64).softmax(dim=1).numpy()
 
 
-def call_balanced(probabilities: np.ndarray, prior: Sequence[float], tau: float) -> np.ndarray:
-    """The class (N,) at which log p - tau log prior is largest, the first among equals (Menon et al. 2020).
+def predict_balanced(probabilities: np.ndarray, prior: Sequence[float], tau: float) -> np.ndarray:
+    """The class (N,) with the largest log p - tau log prior, the first among equals (Menon et al. 2020).
 
-    At tau 0 it is the likeliest class, at 1 the one whose probability has grown most over its share of the training
-    images. A class that had none of them is left as it is, as if its prior were 1: no class is favoured less, so it is
-    called only where it is also the likeliest.
+    At tau 0 it is the top-1 class, at 1 the class whose probability exceeds its share of the training images most. A
+    class without training images keeps its probability, as if its prior were 1, so it is predicted only where it is
+    also the top-1 class.
 
     Parameters
     ----------
@@ -294,7 +295,7 @@ def call_balanced(probabilities: np.ndarray, prior: Sequence[float], tau: float)
     Examples
     --------
     >>> p, prior = np.array([[.6, .3, .1]]), [.9, .1, 0]  # p / prior is .67, 3 and, as it is, .1
-    >>> call_balanced(p, prior, 0).item(), call_balanced(p, prior, 1).item()
+    >>> predict_balanced(p, prior, 0).item(), predict_balanced(p, prior, 1).item()
     (0, 1)
     """
     known = np.asarray(prior, float)
@@ -302,29 +303,29 @@ def call_balanced(probabilities: np.ndarray, prior: Sequence[float], tau: float)
 
 
 def by_rule(probabilities: np.ndarray, prior: Sequence[float], tau: float) -> dict[str, np.ndarray]:
-    """The class (N,) that each of the two rules calls."""
-    return {"likeliest": probabilities.argmax(axis=1), "balanced": call_balanced(probabilities, prior, tau)}
+    """The class (N,) predicted by each of the two rules."""
+    return {"likeliest": probabilities.argmax(axis=1), "balanced": predict_balanced(probabilities, prior, tau)}
 
 
 def fit_tau(true: np.ndarray, probabilities: np.ndarray, prior: Sequence[float]) -> float:
-    """The smallest tau among the `TAUS` with the highest mean of accuracy and balanced accuracy of `call_balanced`.
+    """The smallest tau among the `TAUS` with the highest mean of accuracy and balanced accuracy of `predict_balanced`.
 
-    Balanced accuracy alone would choose a tau near 1 for every model, at which a weak one loses more accuracy than it
-    gains in balanced accuracy. With the mean of both tau rises only as long as a point of the one costs less than a
-    point of the other. It is one number for all classes, because a threshold for each would be fitted to the few
-    validation images of the rare ones. Parameters as `call_balanced`, with `true` (N,).
+    Balanced accuracy alone would choose a tau near 1 for every model, where a weak model loses more accuracy than it
+    gains in balanced accuracy. With the mean, tau rises only while a point of one costs less than a point of the other.
+    All classes share one tau: a threshold per class would be fitted to the few validation images of the rare ones.
+    Parameters as `predict_balanced`, with `true` (N,).
     """
     classes, weights = list(map(str, range(len(prior)))), np.ones((1, len(true)))
     scores = []
     for tau in TAUS:
-        found = label_scores(true, call_balanced(probabilities, prior, tau), classes, weights)
+        found = label_scores(true, predict_balanced(probabilities, prior, tau), classes, weights)
         scores.append((found["accuracy"] + found["balanced_accuracy"]).item() / 2)
     return float(TAUS[np.argmax(np.array(scores) > max(scores) - 1e-9)])  # equal but for rounding is equal
 
 
 def calibration_scores(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Scores:
-    """Brier score (sum over classes), negative log-likelihood, and of the likeliest class the expected calibration
-    error and the area under the risk-coverage curve.
+    """Brier score (sum over classes) and negative log-likelihood; expected calibration error and area under the
+    risk-coverage curve of the top-1 class.
 
     The calibration error is the mean gap between confidence and accuracy over `N_BINS` equal bins of confidence.
     """
@@ -340,16 +341,16 @@ def calibration_scores(true: np.ndarray, probabilities: np.ndarray, weights: np.
 
 
 def calibration_gaps(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Accuracy less confidence in each of the `N_BINS` bins of confidence, times the bin's share of the images."""
+    """Accuracy minus confidence in each of the `N_BINS` confidence bins, times the bin's share of the images."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
     bins = np.eye(N_BINS)[confidence_bin(confidence)]
     return weighted_mean(weights, bins * (right - confidence)[:, None])  # (B, bins)
 
 
 def ece_if_calibrated(probabilities: np.ndarray, n_draws: int = 1000, seed: int = 0) -> float:
-    """The mean calibration error of a perfectly calibrated model of as many images, which chance keeps above 0.
+    """Mean calibration error of a perfectly calibrated model on as many images, which chance keeps above 0.
 
-    Each image is right with the probability (N, K) of its likeliest class, as if labels were drawn from the model.
+    Each image is correct with the probability (N, K) of its top-1 class, as if labels were drawn from the model.
     """
     confidence, rng = probabilities.max(axis=1), np.random.default_rng(seed)
     places, total = confidence_bin(confidence), 0.0
@@ -360,12 +361,12 @@ def ece_if_calibrated(probabilities: np.ndarray, n_draws: int = 1000, seed: int 
 
 
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:
-    """Which of the `N_BINS` equal bins, closed above, each confidence (N,) falls into."""
+    """Index of the equal bin, closed above, of each confidence (N,)."""
     return np.clip(np.ceil(confidence * N_BINS).astype(int) - 1, 0, N_BINS - 1)
 
 
 def risk_coverage(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of images kept, and share of errors among them, as the least confident are given up one by one."""
+    """Share of images kept, and error rate among them, as the least confident are dropped one by one."""
     order = np.argsort(-confidence, kind="stable")
     kept = np.arange(1, len(right) + 1)
     return kept / len(right), np.cumsum(~right[order]) / kept
@@ -381,13 +382,13 @@ def aurc(right: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.n
 
 
 def operating_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float = SENSITIVITY) -> float:
-    """The highest threshold at which calling score >= threshold reaches this sensitivity; NaN without positives."""
+    """The highest threshold at which score >= threshold reaches this sensitivity; NaN without positives."""
     scores = np.sort(score[positive.astype(bool)])[::-1]
     return float(scores[int(np.ceil(sensitivity * len(scores) - 1e-9)) - 1]) if len(scores) else float("nan")
 
 
 def mask_scores(counts: np.ndarray, weights: np.ndarray) -> Scores:
-    """ISIC 2018 Task 1's scores, as means over images, and pooled over all pixels.
+    """Scores of ISIC 2018 Task 1, as means over images and pooled over all pixels.
 
     Per image: Jaccard, Jaccard set to 0 below `FAILURE`, Dice, sensitivity, specificity, accuracy; each 1 for 0 / 0, so
     empty masks count. `failure_rate` is the share of images with a Jaccard index below `FAILURE`.
@@ -425,9 +426,9 @@ def image_mask_scores(counts: np.ndarray) -> Scores:
 def surface_distances(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     """95 % Hausdorff and average symmetric surface distance between two masks (H, W), in pixels.
 
-    A surface is the mask's pixels that have a neighbour (of four) outside it. The first is the larger of the two
-    directed 95th percentiles, the second the mean over both surfaces' pixels. Both empty: 0. One empty: the image's
-    diagonal.
+    A surface consists of the mask's pixels with a neighbour (of four) outside it. The Hausdorff distance is the larger
+    of the two directed 95th percentiles, the average distance the mean over the pixels of both surfaces. Both are 0 if
+    both masks are empty, and the image's diagonal if only one is.
     """
     surfaces = [np.argwhere(_surface(mask)) for mask in (predicted, true)]
     if not len(surfaces[0]) or not len(surfaces[1]):

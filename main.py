@@ -13,55 +13,55 @@ import settings
 
 # Hyperparameters. Each is also a flag of the same name: --image-size 128.
 DATA_DIR: str = "data"  # folder with GroundTruth.csv, images/ and masks/
-OUTPUT_DIR: str = "outputs"  # folder for models, numbers and pictures
+OUTPUT_DIR: str = "outputs"  # folder for models, numbers and figures
 CACHE_DIR: str = "cache"  # folder for decoded images, shared by all runs
 TASKS: tuple = ("classification", "segmentation", "multitask")  # models to train
-CLASSES: tuple = ()  # diagnoses to learn, in this order: () for the data's own, else NAME or NAME=ONE,ANOTHER,...
-ZEROS: str = ""  # class of the rows that have a 0 for every class (ISIC 2017: NV); "" asks
-SPLIT_FILE: str = ""  # table of image,split to use: "" for the data's own split if they have one, none for a new one
-INVERT_MASKS: bool = False  # lesion is black in the masks
-STRETCH_MASKS: bool = False  # masks of another shape than their images were stretched: stretch them back
-RECIPE: str = "paper"  # how models learn: paper (the constants below), strong or finetune (RECIPES' values instead)
-SEED: int = 42  # of the initial weights, the order of images and their augmentation
-SPLIT_SEED: int = 42  # of the split: runs of several seeds share one test set
+CLASSES: tuple = ()  # diagnoses to learn, in this order: () for those of the data, else NAME or NAME=ONE,ANOTHER,...
+ZEROS: str = ""  # class of rows with a 0 for every class (ISIC 2017: NV); "" stops and asks
+SPLIT_FILE: str = ""  # table of image,split: "" for the split of the data, if any; none for a new split
+INVERT_MASKS: bool = False  # lesions are black in the masks
+STRETCH_MASKS: bool = False  # masks were stretched to another shape: stretch them back
+RECIPE: str = "paper"  # paper (the constants below), strong or finetune (values of RECIPES instead)
+SEED: int = 42  # of initial weights, image order and augmentation
+SPLIT_SEED: int = 42  # of the split, so that runs with several seeds share a test set
 IMAGE_SIZE: int = 224  # pixels; images are resized to a square of this side
-VAL_FRACTION: float = 0.15  # share of lesions for choosing the best epoch
-TEST_FRACTION: float = 0.15  # share of lesions for the final numbers
+VAL_FRACTION: float = 0.15  # share of lesions in the validation set
+TEST_FRACTION: float = 0.15  # share of lesions in the test set
 GROUP_BY_LESION: bool = True  # keep all images of a lesion in one part
-GROUP_DUPLICATES: bool = False  # count near duplicates of different lesion ids as one lesion too
+GROUP_DUPLICATES: bool = False  # treat near duplicates with different lesion ids as one lesion
 LIMIT: int = 0  # use only this many images, stratified by class; 0 = all
-ENCODER: str = "resnet18"  # the network that models see with: resnet18, 34, 50, efficientnet_lite0, 1, 2
-PRETRAINED: str = "auto"  # ImageNet weights: auto (if they can be had), yes (must be had), no
+ENCODER: str = "resnet18"  # shared by all models: resnet18, resnet34, resnet50, efficientnet_lite0, 1, 2
+PRETRAINED: str = "auto"  # ImageNet weights: auto (if available), yes (required), no
 AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or some of flips, rotations, crops, mixup
 DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION: str = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
 RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
-EVALUATE_ONLY: bool = False  # measure the models in OUTPUT_DIR instead of training new ones
-CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: measure these files instead, several as the average of their outputs
-TTA: bool = False  # measure the average over the eight flips and quarter turns of each image: eight times slower
-EXTERNAL_DIR: str = ""  # another folder like DATA_DIR, measured whole after the test set
-KEEP_FREED_MEMORY: bool = True  # reuse freed memory instead of handing it back to Linux: a faster step
+EVALUATE_ONLY: bool = False  # evaluate the models in OUTPUT_DIR instead of training new ones
+CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: evaluate these files instead, several as one average
+TTA: bool = False  # evaluate the average over the eight flips and rotations of each image: eight times slower
+EXTERNAL_DIR: str = ""  # another folder like DATA_DIR, evaluated as a whole after the test set
+KEEP_FREED_MEMORY: bool = True  # reuse freed memory instead of returning it to Linux: faster steps
 
 CLASSIFICATION_EPOCHS: int = 15  # passes over the training images
-CLASSIFICATION_BATCH_SIZE: int = 32  # images a step
+CLASSIFICATION_BATCH_SIZE: int = 32  # images per step
 CLASSIFICATION_LR: float = 1e-4  # Adam's learning rate
 SEGMENTATION_EPOCHS: int = 25  # passes over the training images
-SEGMENTATION_BATCH_SIZE: int = 16  # images a step
+SEGMENTATION_BATCH_SIZE: int = 16  # images per step
 SEGMENTATION_LR: float = 1e-4  # Adam's learning rate
 MULTITASK_EPOCHS: int = 10  # passes over the training images
-MULTITASK_BATCH_SIZE: int = 16  # images a step
+MULTITASK_BATCH_SIZE: int = 16  # images per step
 MULTITASK_LR: float = 1e-4  # Adam's learning rate
-SCHEDULE: str = "constant"  # of the learning rate: constant, cosine (to 0)
+SCHEDULE: str = "constant"  # of the learning rate: constant, cosine (decay to 0)
 WARM_UP: float = 0.0  # share of the steps in which the learning rate rises from 0
-EMA: float = 0.0  # share of the weights' moving average that a step keeps; 0 = no average
-LABEL_LOSS: str = "cross-entropy"  # of diagnoses: cross-entropy; docs/extending.md adds others
+EMA: float = 0.0  # decay of the exponential moving average of the weights; 0 = no average
+LABEL_LOSS: str = "cross-entropy"  # of diagnoses: cross-entropy; docs/extending.md shows how to add others
 SOFT_LABELS: str = ""  # table of image and a probability per class, learned beside the diagnoses; "" for none
-SOFT_WEIGHT: float = 0.7  # share of the label that is taken from SOFT_LABELS
-MASK_LOSS: str = "bce"  # of outlines: bce, bce+dice
-ENCODER_LR_SCALE: float = 1.0  # share of the learning rate that the encoder learns with
-WEIGHT_DECAY: float = 0.0  # AdamW's
-DROPOUT: float = 0.0  # share of the channels that labels are read from, dropped in training
-DROP_PATH: float = 0.0  # share of images that skip the encoder's deepest block in training; EfficientNet-Lite
+SOFT_WEIGHT: float = 0.7  # weight of SOFT_LABELS against the diagnosis
+MASK_LOSS: str = "bce"  # of masks: bce, bce+dice
+ENCODER_LR_SCALE: float = 1.0  # factor of the encoder's learning rate
+WEIGHT_DECAY: float = 0.0  # of AdamW
+DROPOUT: float = 0.0  # before the linear layer of the label head
+DROP_PATH: float = 0.0  # stochastic depth: share of images that skip the deepest block; EfficientNet-Lite only
 
 # What --recipe sets instead; flags still win.
 STRONG = {"CLASSIFICATION_EPOCHS": 16, "SEGMENTATION_EPOCHS": 25, "MULTITASK_EPOCHS": 20}
@@ -112,7 +112,7 @@ def parse_arguments(
 
 
 def find_problem(config: Config) -> str:
-    """Which settings do not go together, in words; "" if all do."""
+    """Why settings contradict each other; "" if they do not."""
     if config.DEMO and DEMO["DATA_DIR"] != config.DATA_DIR:
         return "--demo makes its own data: leave out --data-dir, or --demo"
     if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
@@ -120,7 +120,7 @@ def find_problem(config: Config) -> str:
     if config.RESUME and config.EVALUATE_ONLY:
         return "RESUME trains and EVALUATE_ONLY does not: choose one"
     if config.CHECKPOINTS and not config.EVALUATE_ONLY:
-        return "CHECKPOINTS are measured, not trained: pass --evaluate-only too"
+        return "CHECKPOINTS are evaluated, not trained: pass --evaluate-only as well"
     return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR"])
 
 
@@ -163,12 +163,12 @@ from report.live import Live, work_left
 
 
 class Job(NamedTuple):
-    """One model of the run: how it is trained, or what is only evaluated."""
+    """One model of the run, to be trained or only evaluated."""
 
     name: str
     batches: dict[str, data.Batches]  # by part of the split
     recipe: train.Recipe | None
-    identity: dict  # what a run must share with the one that it resumes
+    identity: dict  # values that must not change when resuming
     trained: Trained | None  # None to train it
 
 
@@ -197,7 +197,7 @@ def run(config: Config) -> None:
         machine.say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
         machine.say(machine.in_short(environment))
 
-        # All that can be refused is refused before the first file is written.
+        # Everything is checked before the first file is written.
         data_set = prepare_data(config)
         other = (config.EXTERNAL_DIR, data_set, config.CACHE_DIR, reading_of(config), machine.say)
         external = prepare_other(*other) if config.EXTERNAL_DIR else None
@@ -235,13 +235,13 @@ def run(config: Config) -> None:
 
 
 def recipe_of(config: Config, task: str) -> train.Recipe:
-    """How a task learns."""
+    """Training recipe of a task."""
     own = (getattr(config, f"{task.upper()}_{name}") for name in ("EPOCHS", "BATCH_SIZE", "LR"))
     return train.Recipe(*own, **{name: getattr(config, name.upper()) for name in train.Recipe._fields[3:]})
 
 
 def reading_of(config: Config) -> Reading:
-    """How data folders are read."""
+    """How to read data folders."""
     return Reading(config.CLASSES, config.ZEROS, config.SPLIT_FILE, config.INVERT_MASKS, config.STRETCH_MASKS)
 
 
@@ -260,7 +260,7 @@ def prepare_data(config: Config) -> Prepared:
 
 
 def identity(config: Config, task: str, environment: dict, shared: dict) -> dict:
-    """What a run must share with the one it resumes."""
+    """Values that must not change when a run is resumed."""
     own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "encoder": config.ENCODER}
     own |= {"augment": " ".join(config.AUGMENT), "dropout": config.DROPOUT, "drop_path": config.DROP_PATH}
     own |= {name: environment[name] for name in ("precision", "processes")}
@@ -277,7 +277,7 @@ def training(
     smallest = min(batches["train"].sizes) // batches["train"].n_ranks
     if smallest < 2 and config.IMAGE_SIZE <= 32:  # the deepest feature map is one pixel
         raise ValueError(
-            f"A batch of {task} has {smallest} image in a process, too few for batch normalisation at "
+            f"A batch of {task} has {smallest} image per process, too few for batch normalisation at "
             f"{config.IMAGE_SIZE} pixels. Set another --{task}-batch-size, or a larger --image-size."
         )
     return Job(task, batches, recipe, identity, None)

@@ -22,12 +22,12 @@ DECODER_CHANNELS = (128, 64, 64, 32)  # at strides 16, 8, 4, 2
 class LabelHead(nn.Module):
     """Global average of the deepest feature map, then one linear layer: logits (N, K).
 
-    Both in float32 also under autocast: bfloat16 has so few digits that the logits of two classes tie.
+    Both run in float32 even under autocast: in bfloat16 the logits of two classes would tie too often.
 
     Attributes
     ----------
-    layer : what the encoder's network has between its deepest map and the average; nothing in a ResNet.
-    dropout : of the averaged channels, in training.
+    layer : layers of the encoder's network between its deepest map and the average; none in a ResNet.
+    dropout : on the averaged channels.
     """
 
     def __init__(self, encoder: Encoder, n_classes: int) -> None:
@@ -41,7 +41,7 @@ class LabelHead(nn.Module):
             return self.linear(self.dropout(x.float().mean(dim=(2, 3))))
 
     def heat_map(self, deepest: Tensor, label: Tensor) -> Tensor:
-        """Grad-CAM of the classes `label` (N,) in each cell of a deepest feature map (N, C, h, w): (N, 1, h, w)."""
+        """Grad-CAM of the classes `label` (N,) in each cell of the deepest feature map (N, C, h, w): (N, 1, h, w)."""
         x = self.layer(deepest)
         with torch.autocast(x.device.type, enabled=False):
             heat = torch.einsum("nchw,nc->nhw", x.float(), self.linear.weight[label]).relu()
@@ -51,8 +51,8 @@ class LabelHead(nn.Module):
 def spread_cells(cells: Tensor, stride: int, size: tuple[int, int], first: tuple[int, int] = (0, 0)) -> Tensor:
     """Upsample cells (N, C, h, w) at `stride` bilinearly to images (N, C, H, W) of `size`.
 
-    Cell i lies at pixel `first` + i * stride, the centre of what it looks at. As areas (`align_corners=False`) the
-    cells would lie half a stride further to the lower right. Around the outer cells their values are repeated.
+    Cell i is centred at pixel `first` + i * stride. With `align_corners=False` the cells would lie half a stride
+    further to the lower right. Values are repeated around the outer cells.
     """
     within = [stride * (n - 1) + 1 for n in cells.shape[-2:]]  # from the first cell's pixel to the last one's
     spread = F.interpolate(cells, size=within, mode="bilinear", align_corners=True)
@@ -80,7 +80,7 @@ class DecoderBlock(nn.Module):
 class MaskDecoder(nn.Module):
     """U-Net decoder (Ronneberger et al. 2015, arXiv:1505.04597) down to stride 2: mask logits (N, 1, H, W).
 
-    The logits are upsampled to the image's size, for a last stage at full size costs a third of a training step.
+    The logits are upsampled to the image's size: a last stage at full size would cost a third of a training step.
     """
 
     def __init__(self, encoder_channels: tuple[int, ...], channels: tuple[int, ...]) -> None:
@@ -107,9 +107,9 @@ class Model(nn.Module):
     Attributes
     ----------
     outputs : names of the heads, known before a network is built.
-    arguments : the constructor's, so that a checkpoint can say how to build the network again.
-    classes, image_size, temperature : of a trained network (`load_model`): names of the labels, side of the images that
-        it learned from in pixels, and what divides the logits of the labels.
+    arguments : of the constructor, from which a checkpoint rebuilds the network.
+    classes, image_size, temperature : of a trained network (`load_model`): names of the labels, side of the input in
+        pixels, divisor of the label logits.
     """
 
     outputs: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class Model(nn.Module):
             )
 
     def regularise(self, dropout: float, drop_path: float) -> None:
-        """In training, drop this share of the channels that labels are read from, and blocks as `set_drop_path`.
+        """Set dropout before the linear layer of the label head, and stochastic depth by `set_drop_path`.
 
         Raises
         ------
@@ -154,34 +154,34 @@ class Model(nn.Module):
 
     @torch.inference_mode()
     def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
-        """Where a class is seen: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the deepest feature map.
+        """Grad-CAM of a class on the deepest feature map (Selvaraju et al. 2017, arXiv:1610.02391).
 
-        Behind a global average and one linear layer the gradient is that layer's row of weights, so nothing is
-        differentiated. The map has a cell every 16 pixels, in small images every 8, in place of the 32 that the logits
-        are made from (`Encoder.refine`). The model should be in eval mode.
+        After a global average and one linear layer the gradient is a row of that layer's weights, so nothing is
+        differentiated. The map has one cell per 16 pixels (8 in small images) instead of 32 (`Encoder.refine`). The
+        model should be in eval mode.
 
         Parameters
         ----------
         image : (N, 3, H, W).
-        label : (N,) class to explain; None for the likeliest.
+        label : (N,) class to explain; None for the top-1 class.
 
         Returns
         -------
-        (N, 1, H, W) in [0, 1], 1 at each image's maximum; all 0 where nothing speaks for the class.
+        (N, 1, H, W) in [0, 1], 1 at the maximum of each image; all 0 if there is no evidence for the class.
 
         Raises
         ------
         ValueError : the model has no labels.
         """
         if "label" not in self.heads:
-            raise ValueError("Heat maps explain labels, and this model only outlines.")
+            raise ValueError("Heat maps explain labels, and this model only predicts masks.")
         features, size = self.encoder(image), image.shape[-2:]
         if label is None:
             label = self.heads["label"](features, size).argmax(dim=1)
         return self._heat_map(features, size, label)
 
     def explain(self, image: Tensor) -> dict[str, Tensor]:
-        """The logits, and as ``"heat"`` the `heat_map` of the likeliest class, from one pass through the encoder."""
+        """The logits and, as ``"heat"``, the `heat_map` of the predicted class, from one pass through the encoder."""
         features, size = self.encoder(image), image.shape[-2:]
         output = {name: head(features, size) for name, head in self.heads.items()}
         return output | {"heat": self._heat_map(features, size, output["label"].argmax(dim=1))}
@@ -244,8 +244,8 @@ def new_model(task: str, n_classes: int, encoder: str, weights: dict[str, Tensor
 
 @cache
 def operations(task: str, encoder: str) -> int:
-    """Floating-point operations that a model makes of one image of 64 x 64 pixels."""
-    from torch.utils.flop_counter import FlopCounterMode  # which only a training needs
+    """Floating-point operations of a model on one image of 64 x 64 pixels."""
+    from torch.utils.flop_counter import FlopCounterMode  # only needed by training
 
     model = MODELS[task](encoder=encoder).eval()
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
@@ -253,12 +253,12 @@ def operations(task: str, encoder: str) -> int:
     return counted.get_total_flops()
 
 
-# What every checkpoint holds; those of main.py hold more.
+# Contents of every checkpoint; those of main.py hold more.
 CHECKPOINT = {"task": str, "arguments": dict, "classes": list, "image_size": int, "weights": dict}
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """A checkpoint's content: plain types and tensors, on the CPU.
+    """Content of a checkpoint: plain types and tensors, on the CPU.
 
     Raises
     ------
@@ -268,8 +268,8 @@ def load_checkpoint(path: str | Path) -> dict:
         raise FileNotFoundError(f"No checkpoint at {path}: no such file. Train one with: python main.py")
     try:
         with zipfile.ZipFile(path) as archive:
-            if name := archive.testzip():  # compares the sums, which torch.load does not
-                raise ValueError(f"the check sum of {name} is wrong")
+            if name := archive.testzip():  # compares checksums, which torch.load does not
+                raise ValueError(f"the checksum of {name} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         is_state = "optimizer" in checkpoint and "history" in checkpoint
         wrong = [] if is_state else [key for key, kind in CHECKPOINT.items() if not isinstance(checkpoint[key], kind)]
@@ -278,11 +278,11 @@ def load_checkpoint(path: str | Path) -> dict:
         raise ValueError(f"{path} is not a checkpoint of this project, or is damaged ({reason}).") from error
     if is_state:
         raise ValueError(
-            f"{path} is the state of a training, for --resume, and no model. Name its run's model, such as "
+            f"{path} is a training state for --resume, not a model. Pass the run's model, such as "
             f"{Path(path).absolute().parents[1] / f'best_{Path(path).absolute().parent.name}_model.pth'}."
         )
     if wrong:
-        raise ValueError(f"{path} is not a checkpoint of this project: {', '.join(wrong)} is not what it should be.")
+        raise ValueError(f"{path} is not a checkpoint of this project: {', '.join(wrong)} has the wrong type.")
     checkpoint["weights"] = {name: _widened(value) for name, value in checkpoint["weights"].items()}
     if checkpoint["task"] not in MODELS:
         raise ValueError(f"{path} holds a model of the unknown task {checkpoint['task']!r}.")
@@ -294,14 +294,14 @@ def load_checkpoint(path: str | Path) -> dict:
 
 
 def _widened(value):
-    """Half precision, in which models are passed on, becomes single; anything else stays."""
+    """Half precision becomes single; anything else stays."""
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
 
 
 def _find_mismatch(task: str, arguments: dict, classes: list, weights: dict) -> str:
-    """Where weights and network differ, in words; "" if nowhere."""
+    """The first difference between weights and network, as a message; "" if there is none."""
     try:
-        with torch.device("meta"):  # shapes alone: nothing large is made before it is known to be right
+        with torch.device("meta"):  # shapes only: nothing large is allocated before it is checked
             expected = MODELS[task](**arguments).state_dict()
     except Exception as error:
         return f"its network cannot be built from {arguments} ({error})"
@@ -317,7 +317,7 @@ def _find_mismatch(task: str, arguments: dict, classes: list, weights: dict) -> 
 
 
 def _kind(value: Tensor | None) -> str:
-    """Type and shape, in words."""
+    """Type and shape, for messages."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else "missing" if value is None else "odd"
 
 

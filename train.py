@@ -18,13 +18,13 @@ from checkpoints import Checkpoints
 from evaluate import SCORES, autocast, heads_of, infer
 from machine import from_first, hides_progress, is_distributed, is_first
 
-Loss = Callable[..., Tensor]  # (logits, target) -> mean over the images; one of labels may ask for `frequencies`
+Loss = Callable[..., Tensor]  # (logits, target) -> mean over the images; a label loss may take `frequencies`
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
     """1 - Dice of each image's probabilities (N, 1, H, W), averaged (Milletari et al. 2016, arXiv:1606.04797).
 
-    One pixel is added above and below, so that an empty mask that is left empty costs nothing.
+    One pixel is added to numerator and denominator, so that an empty prediction for an empty mask costs nothing.
     """
     probability = logits.sigmoid().flatten(1)
     mask = mask.flatten(1)
@@ -36,19 +36,19 @@ def bce_and_dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, mask) + dice_loss(logits, mask)
 
 
-# For each head the training losses by name; a model's loss is the sum over its heads. A loss with a parameter
-# `frequencies` is given (K,), each class's share of the training images that have a label.
+# Training losses of each head by name; a model's loss is the sum over its heads. A loss with a parameter `frequencies`
+# receives (K,), each class's share of the labelled training images.
 LOSSES: dict[str, dict[str, Loss]] = {
     "label": {"cross-entropy": F.cross_entropy},
     "mask": {"bce": F.binary_cross_entropy_with_logits, "bce+dice": bce_and_dice_loss},
 }
-Shares = dict[str, float] | None  # of a set's images that have the target, by head
-# The share of the learning rate by the share, in [0, 1), of the steps since it rose.
+Shares = dict[str, float] | None  # of images with the target, by head
+# Factor of the learning rate by progress in [0, 1) after warm-up.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
 }
-PRETRAINED = ("encoder.", "heads.label.layer.")  # names of weights that may start from ImageNet begin so
+PRETRAINED = ("encoder.", "heads.label.layer.")  # prefixes of the weights that may start from ImageNet
 
 
 class Recipe(NamedTuple):
@@ -56,14 +56,14 @@ class Recipe(NamedTuple):
 
     Attributes
     ----------
-    epochs, batch_size : passes over the training images, and images a step.
-    lr : Adam's learning rate, at its highest.
+    epochs, batch_size : passes over the training images, and images per step.
+    lr : peak learning rate of AdamW.
     schedule : of the learning rate; a key of `SCHEDULES`.
-    warm_up : share of all steps in which the rate rises in a line from 0.
-    ema : share of the weights' exponential moving average that a step keeps, less in the first steps, so that their
-        start is soon forgotten; 0 for no average. The average is validated and saved in the weights' place.
+    warm_up : share of all steps in which the learning rate rises linearly from 0.
+    ema : decay of the exponential moving average of the weights per step, smaller in the first steps; 0 for no average.
+        The average is validated and saved in place of the weights.
     label_loss, mask_loss : keys of ``LOSSES["label"]`` and ``LOSSES["mask"]``.
-    encoder_lr_scale : multiplies the learning rate of what may start from ImageNet.
+    encoder_lr_scale : multiplies the learning rate of the weights that may start from ImageNet.
     weight_decay : of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and norms do not decay.
     """
 
@@ -79,7 +79,7 @@ class Recipe(NamedTuple):
     weight_decay: float = 0.0
 
     def losses(self, frequencies: Tensor | None = None) -> dict[str, Loss]:
-        """The loss of each head; `frequencies` (K,) of the classes go to those that ask for them."""
+        """The loss of each head; class `frequencies` (K,) are passed to losses that take them."""
         names = {"label": self.label_loss, "mask": self.mask_loss}
         chosen = {head: known[names.get(head, next(iter(known)))] for head, known in LOSSES.items()}
         return {
@@ -90,7 +90,7 @@ class Recipe(NamedTuple):
         }
 
     def rate(self, step: int, n_steps: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Learning rate of a step, counted from 0."""
         n_rising = self.warm_up * n_steps
         if step < n_rising:
             return self.lr * (step + 1) / (n_rising + 1)
@@ -108,22 +108,22 @@ def fit(
     checkpoints: Checkpoints | None = None,
     after_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
-    """Train with AdamW and return the history, a dict an epoch; keep the model of the lowest validation loss.
+    """Train with AdamW and return the history, one dict per epoch; keep the model with the lowest validation loss.
 
     Under torchrun every process calls this with its own share of the batches; the first one writes.
 
     Parameters
     ----------
-    model : any that maps images to a dict of the logits ``"label"`` (N, K), ``"mask"`` (N, 1, H, W), or both.
+    model : any module that maps images to a dict of logits ``"label"`` (N, K), ``"mask"`` (N, 1, H, W), or both.
     train_batches, val_batches : objects with ``epoch(number)``, ``len()``, ``sizes`` (images of each batch over all
-        processes), ``n_images``, ``classes`` and, where batches say ``has_label`` or ``has_mask``, ``shares``, as
-        `data.Batches`; and ``frequencies``, where the label loss asks for them.
-    checkpoints : where to keep the best model and each epoch's state; None keeps nothing.
-    after_epoch : called in the first process with the history, once the epoch is kept.
+        processes), ``n_images``, ``classes``; ``shares``, if batches have ``has_label`` or ``has_mask``; and
+        ``frequencies``, if the label loss takes them. `data.Batches` has all of these.
+    checkpoints : keeps the best model and the state of each epoch; None keeps nothing.
+    after_epoch : called in the first process with the history, after the epoch was saved.
 
     Raises
     ------
-    FloatingPointError : the loss is no longer finite; earlier epochs' files stay.
+    FloatingPointError : the loss is no longer finite; the files of earlier epochs are kept.
     ValueError : as `Checkpoints.read` and `refuse_unfit`.
     """
     refuse_unfit(model, train_batches)
@@ -136,7 +136,7 @@ def fit(
         if is_first():  # the run may have been stopped between the state and the history
             checkpoints.write_history(history)
     for epoch in range(len(history) + 1, recipe.epochs + 1):
-        torch.manual_seed(seed * 100_003 + epoch)  # for modules that draw, such as dropout
+        torch.manual_seed(seed * 100_003 + epoch)  # for random modules such as dropout
         started = time.perf_counter()
         trained = train_epoch(learner, train_batches, epoch)
         seconds = time.perf_counter() - started
@@ -158,22 +158,22 @@ def fit(
 
 
 def refuse_unfit(model: nn.Module, batches) -> None:
-    """Raises ValueError as `evaluate.heads_of`, or for a head that no training image has a target for."""
+    """Raises ValueError as `evaluate.heads_of`, or for a head without any training target."""
     for head in heads_of(model, next(batches.epoch(1))["image"][:1], batches.classes):
         if not (shares_of(batches) or {}).get(head, 1):
-            raise ValueError(f"The model gives a {head}, and no training image has one.")
+            raise ValueError(f"The model predicts a {head}, and no training image has one.")
 
 
 class Learner:
-    """What training changes: a network, its optimizer's state, and the moving average of its weights.
+    """The state that training changes: a network, its optimizer, and the moving average of its weights.
 
     Parameters
     ----------
-    n_steps : of the whole training, for the learning rate's way down.
+    n_steps : of the whole training, for the schedule.
 
     Attributes
     ----------
-    watched : the network that is validated and saved: the averaged one, or the network itself if none is averaged.
+    watched : the network that is validated and saved: the average, or the network itself without one.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, losses: dict[str, Loss], precision: str, n_steps: int) -> None:
@@ -208,7 +208,7 @@ class Learner:
         return {"loss": loss.detach()} | {f"{name}_loss": value.detach() for name, value in losses.items()}
 
     def end_epoch(self) -> None:
-        """Give all processes the first one's running means and variances."""
+        """Copy the running means and variances of the first process to all others."""
         if is_distributed():
             for buffer in (*self.model.buffers(), *self.average.buffers()):
                 dist.broadcast(buffer, src=0)
@@ -226,9 +226,9 @@ class Learner:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """The weights by learning rate and decay, for an optimizer; biases and norms do not decay.
+    """Optimizer groups of weights by learning rate and decay; biases and norms do not decay.
 
-    One group where the recipe treats all alike. ``scale`` multiplies the learning rate.
+    ``scale`` multiplies the learning rate.
     """
     groups: dict[tuple, dict] = {}
     for name, weight in model.named_parameters():
@@ -240,7 +240,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
 
 
 def _parallel(model: nn.Module) -> nn.Module:
-    """The model with its gradients averaged over the processes; itself where there is one process."""
+    """The model with gradients averaged over the processes; the model itself in a single process."""
     if not is_distributed():
         return model
     device = next(model.parameters()).device
@@ -250,23 +250,23 @@ def _parallel(model: nn.Module) -> nn.Module:
 
 
 def train_epoch(learner: Learner, batches, epoch: int) -> dict:
-    """One pass over the training images; returns each head's mean loss over those that have its target, and the sum."""
+    """One pass over the training images; returns the mean loss of each head, and the sum."""
     learner.model.train()
     totals: dict[str, Tensor] = {}
     n_ranks = dist.get_world_size() if is_distributed() else 1
     for number, batch in enumerate(_progress(batches, epoch)):
-        # Ranks' gradients are averaged: each counts by its share of the batch's images.
+        # Gradients are averaged over ranks, each weighted by its share of the batch.
         weight = len(batch["image"]) * n_ranks / batches.sizes[number]
         losses = learner.step(batch, (epoch - 1) * len(batches) + number, weight, shares_of(batches))
         _accumulate(totals, losses, batch)
-        if batch["image"].device.type == "cpu" or number == len(batches) - 1:  # a look makes a GPU wait
+        if batch["image"].device.type == "cpu" or number == len(batches) - 1:  # reading stalls a GPU
             _check_finite(totals["loss"], f"epoch {epoch}, at or before step {number + 1}")
     learner.end_epoch()
     return _means(totals, batches, "train")
 
 
 def validate(model: nn.Module, batches, head_loss: dict[str, Loss], precision: str) -> dict:
-    """Each head's mean loss and scores over the validation images that have its target, and the sum of the losses."""
+    """Mean loss and scores of each head over validation images with its target, and the sum of the losses."""
     totals, shares = {}, shares_of(batches)
     for batch, output in infer(model, batches.epoch(), precision):
         losses = head_losses(output, batch, head_loss, shares)
@@ -279,25 +279,25 @@ def validate(model: nn.Module, batches, head_loss: dict[str, Loss], precision: s
 
 
 def shares_of(batches) -> Shares:
-    """Of its images that have each target; None for batches all of whose images have all."""
+    """Share of images with each target; None if every image has every target."""
     return getattr(batches, "shares", None)
 
 
 def head_losses(
     output: dict[str, Tensor], batch: dict[str, Tensor], losses: dict[str, Loss], shares: Shares = None
 ) -> dict[str, Tensor]:
-    """The loss of each head, in float32; as `mean_of_known`."""
+    """The loss of each head in float32, by `mean_of_known`."""
     return {name: mean_of_known(losses[name], name, logits.float(), batch, shares) for name, logits in output.items()}
 
 
 def mean_of_known(
     function: Callable[[Tensor, Tensor], Tensor], head: str, logits: Tensor, batch: dict[str, Tensor], shares: Shares
 ) -> Tensor:
-    """The mean over the batch's images that have the head's target, times their share of it by their share of the set.
+    """Mean over the images of a batch that have the head's target, rescaled so that every target counts the same.
 
-    So each target counts the same, however many a batch has: the mean over all images of what is returned for their
-    batches is the mean over the images that have the target. 0 for a batch without any. The function of (logits,
-    target) gives their mean, as a `Loss`, or a value of each image, as the scores.
+    The factor is the share of such images in the batch over their share in the whole set. Averaged over all images,
+    these means give the mean over the images with the target. 0 for a batch without any. The function of (logits,
+    target) returns a mean, as a `Loss` does, or one value per image, as a score does.
     """
     known = batch.get(f"has_{head}")
     if known is None:
@@ -309,7 +309,7 @@ def mean_of_known(
 
 
 def _accumulate(totals: dict[str, Tensor], means: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
-    """Add batch means to sums over images, on the device, in float64 where it has that: MPS does not."""
+    """Add batch means to sums over images, on the device, in float64 (float32 on MPS, which lacks it)."""
     for name, value in means.items():
         wide = value.dtype if value.device.type == "mps" else torch.float64
         totals[name] = totals.get(name, 0.0) + value.detach().to(wide) * len(batch["image"])
@@ -319,7 +319,7 @@ def _means(totals: dict[str, Tensor], batches, prefix: str) -> dict[str, float]:
     sums = torch.stack(list(totals.values()))
     if is_distributed():
         dist.all_reduce(sums)
-    values = sums.tolist()  # the epoch's one read from the device
+    values = sums.tolist()  # the only read from the device per epoch
     return {f"{prefix}_{name}": value / batches.n_images for name, value in zip(totals, values)}
 
 
@@ -338,7 +338,7 @@ def _progress(batches, epoch: int):
 
 
 def epoch_line(row: dict, epochs: int, is_best: bool) -> str:
-    """An epoch in one line, which fits a narrow terminal: the losses in training and validation, and the scores."""
+    """One epoch in a line that fits a narrow terminal: training and validation loss, scores, speed."""
     scores = [name for name in row if name.startswith("val_") and not name.endswith("loss")]
     parts = [f"loss {row['train_loss']:.3f}, val {row['val_loss']:.3f}"]
     parts += [f"{name.split('_', 2)[2].replace('_', ' ')} {row[name]:.3f}" for name in scores]

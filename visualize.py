@@ -15,31 +15,31 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from sklearn import metrics
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
+# Okabe and Ito's colours, safe for colour-blind readers.
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#E69F00", "#009E73", "#666666"
 CLASS_COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#56B4E9", "#E69F00")
 TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
-MAX_LINE, MAX_NAME = 40, 22  # characters of a title's line and of a class, beyond which the middle is left out
-N_SHOWN, N_CURVES = 20, 14  # classes that a figure has room for; N_CURVES pairs of colour and line style differ
+MAX_LINE, MAX_NAME = 40, 22  # maximum characters of a title line and of a class name; the middle is omitted beyond
+N_SHOWN, N_CURVES = 20, 14  # maximum number of classes in a figure; there are N_CURVES pairs of colour and line style
 CHINESE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei")
 CHINESE += ("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Malgun Gothic", "Arial Unicode MS")
-# Behind matplotlib's own font those that are installed: of each character the first one that has it.
+# Fallback fonts, if installed: each character is drawn in the first font that has it.
 rcParams["font.family"] = ["DejaVu Sans", *(set(CHINESE) & set(font_manager.get_font_names()))]
 
 
 def png(figure: Figure, note: str = "") -> bytes:
-    """The figure as a PNG file's content, with `note` at its foot."""
+    """The figure as PNG content, with `note` at the bottom."""
     if note:
         figure.text(0.99, -0.01, note, ha="right", va="top", fontsize=9, color=GRAY, style="italic")
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # an emoji in a file's name is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # an emoji in a file name is drawn as a box
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
 
 
 def scores_of(history: pd.DataFrame) -> dict[str, list[str]]:
-    """A history's columns val_<head>_<score>, by head."""
+    """Columns val_<head>_<score> of a history, by head."""
     scores: dict[str, list[str]] = {}
     for name in history.columns:
         if name.startswith("val_") and not name.endswith("loss"):
@@ -48,11 +48,11 @@ def scores_of(history: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def training_curves(history: pd.DataFrame, title: str) -> Figure:
-    """Training and validation loss, and each head's validation scores, by epoch; the saved epoch is marked.
+    """Training and validation loss, and validation scores of each head, by epoch; the saved epoch is marked.
 
     Parameters
     ----------
-    history : columns epoch, train_loss, val_loss and val_<head>_<score>, one row an epoch.
+    history : columns epoch, train_loss, val_loss and val_<head>_<score>, one row per epoch.
     """
     scores = scores_of(history)
     figure = Figure(figsize=(4.6 * (1 + len(scores)), 3.4), layout="constrained")
@@ -75,30 +75,30 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
 
 
 def commonest(counts: Sequence[int], n: int) -> list[int]:
-    """Positions of the `n` largest counts, in their own order."""
+    """Positions of the `n` largest counts, in ascending order."""
     return sorted(np.argsort(-np.asarray(counts), kind="stable")[:n].tolist())
 
 
 def class_names(classes: Sequence[str]) -> list[str]:
-    """The classes as they can be drawn: shortened, and "class 3" for the third if no font has its characters."""
+    """Class names for figures: shortened, or "class 3" for the third if no font has its characters."""
     names = ["".join(c if c.isprintable() else "?" for c in name) for name in classes]
     return [_shortened(name, MAX_NAME) if _has_font(name) else f"class {i}" for i, name in enumerate(names, start=1)]
 
 
 @cache
 def _has_font(text: str) -> bool:
-    """Whether the fonts that figures are drawn with have all of these characters."""
+    """Whether the figure fonts have all of these characters."""
     fonts = [font_manager.get_font(font_manager.findfont(family)) for family in rcParams["font.family"]]
     return all(any(font.get_char_index(ord(c)) for font in fonts) for c in text)
 
 
 def _of_all(n_shown: int, n_classes: int, kind: str = "commonest") -> str:
-    """What a heading says of the classes that there is no room for."""
+    """Remark of a heading on classes that do not fit."""
     return "" if n_shown == n_classes else f"\nthe {n_shown} {kind} of {n_classes:,} classes"
 
 
 def _name_axis(axis: Axis, names: Sequence[str], places: Sequence[float], **options) -> None:
-    """Write names along an axis, upright along the horizontal one where they would run into each other."""
+    """Write names along an axis, rotated on the horizontal axis if they would overlap."""
     axis.set_ticks(places, names, parse_math=False, **options)
     n_characters = max((len(line) for name in names for line in name.splitlines()), default=0)
     axis.set_tick_params(rotation=90 if axis.axis_name == "x" and len(names) * n_characters > 60 else 0)
@@ -107,7 +107,7 @@ def _name_axis(axis: Axis, names: Sequence[str], places: Sequence[float], **opti
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix (K, K), true classes in rows: counts, and shares of each row.
 
-    Of more than `N_SHOWN` classes it shows those with the most errors, and all others as one.
+    Beyond `N_SHOWN` classes, those with the most errors are shown and all others are merged.
     """
     accuracy, names, kind = np.trace(matrix) / max(matrix.sum(), 1), class_names(classes), ""
     if len(classes) > N_SHOWN:
@@ -136,7 +136,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
 
 
 def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
-    """Images per class and part, on a logarithmic axis; of more than `N_SHOWN` classes the commonest.
+    """Images per class and part on a logarithmic axis; the commonest classes beyond `N_SHOWN`.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def mask_rows(
 
 
 def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], title: str) -> Figure | None:
-    """ROC and precision-recall curve of each class against the rest; None if no class has images beside others'.
+    """ROC and precision-recall curves of each class against the rest; None without two classes with images.
 
     Classes without test images are left out; of more than `N_CURVES` classes the commonest are shown.
     """
@@ -215,7 +215,7 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
 
 
 def reliability(true: np.ndarray, before: np.ndarray, after: np.ndarray, n_bins: int, title: str) -> Figure:
-    """Accuracy by confidence of the likeliest class, before and after temperature scaling, and how often each occurs.
+    """Accuracy by confidence of the top-1 class, before and after temperature scaling, with the number of images.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def reliability(true: np.ndarray, before: np.ndarray, after: np.ndarray, n_bins:
 
 
 def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
-    """Share of errors among the images kept, as the least confident are handed to a human."""
+    """Error rate among the images kept, as the least confident are referred to a human."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axis = figure.subplots()
     axis.plot(coverage, risk, color=BLUE, label=f"all images: {risk[-1]:.3f}")
@@ -252,7 +252,7 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
 
 
 def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
-    """Distribution of Dice by diagnosis, the `N_SHOWN` commonest: every image a dot, the box its quartiles."""
+    """Distribution of Dice for the `N_SHOWN` commonest diagnoses: one dot per image, boxes for quartiles."""
     known = [(name, values) for name, values in zip(class_names(list(dice)), dice.values()) if len(values)]
     shown = [known[i] for i in commonest([len(values) for _, values in known], N_SHOWN)]
     title = f"{title}: Dice by diagnosis{_of_all(len(shown), len(known))}"
@@ -271,7 +271,7 @@ def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
 
 
 def gallery(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
-    """Images (N, H, W, 3), four in a row, each with its title."""
+    """Images (N, H, W, 3) with titles, four per row."""
     n_rows = -(-len(images) // 4)
     figure = Figure(figsize=(9, 2.6 * n_rows + 0.4), layout="constrained")
     figure.suptitle(heading, fontsize=11)
@@ -295,7 +295,7 @@ def heat_maps(images: np.ndarray, true: np.ndarray, heat: np.ndarray, titles: Se
 
 
 def differences(groups: Sequence[tuple[Sequence[str], dict[str, Sequence]]], heading: str) -> Figure:
-    """Differences with their intervals, a panel a score; grey where the interval holds 0.
+    """Differences with intervals, one panel per score; grey where the interval includes 0.
 
     Parameters
     ----------
@@ -328,7 +328,7 @@ def differences(groups: Sequence[tuple[Sequence[str], dict[str, Sequence]]], hea
 
 
 def _as_text(title: str) -> str:
-    """A title that may hold any file's name: lines of printable characters, none too long to draw.
+    """A title that may contain any file name: lines of printable characters, shortened to fit.
 
     For `parse_math=False`, or matplotlib would read what stands between two dollars as mathematics.
     """
@@ -337,7 +337,7 @@ def _as_text(title: str) -> str:
 
 
 def _shortened(line: str, length: int) -> str:
-    """The line, without its middle if it is longer than this."""
+    """The line, without its middle if it is too long."""
     half = length // 2
     return line if len(line) <= length else f"{line[:half]}…{line[-half + 1 :]}"
 
@@ -366,7 +366,7 @@ def outlined(image: Image.Image, mask: np.ndarray | None, caption: str) -> Image
 
 
 def contour(mask: np.ndarray) -> tuple[Image.Image, tuple[int, int]]:
-    """The line around a mask (H, W) bool that is not empty, transparent elsewhere, and where its left upper corner is.
+    """The contour of a non-empty mask (H, W) bool, transparent elsewhere, and the position of its upper left corner.
 
     The mask's rim is coloured, and black just outside.
     """
@@ -386,7 +386,7 @@ def heated(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
 
 
 def heat_colours(heat: np.ndarray) -> Image.Image:
-    """A heat map (H, W) in [0, 1] as a picture, dark to bright."""
+    """A heat map (H, W) in [0, 1] as an image, dark to bright."""
     return Image.fromarray(colormaps["inferno"](heat, bytes=True)[..., :3])
 
 
@@ -404,7 +404,7 @@ def _grown(mask: np.ndarray, n_pixels: int) -> np.ndarray:
 
 
 def _captioned(image: Image.Image, caption: str) -> Image.Image:
-    """The picture above its caption, which breaks at the comma where the picture is narrow."""
+    """The image above its caption, which is broken at the comma if the image is narrow."""
     font = _font(max(13, min(image.size) // 24))
     lines = [caption] if font.getlength(caption) <= image.width else caption.split(", ")
     pad, line_height = round(font.size / 3), round(1.25 * font.size)

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-N_VIEWS = 8  # flips and quarter turns of a square
+N_VIEWS = 8  # flips and rotations of a square
 
 
 class Views(nn.Module):
-    """The mean of a network's logits over the eight flips and quarter turns of square images (N, 3, S, S)."""
+    """Mean of a network's logits over the eight flips and rotations of square images (N, 3, S, S)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Views(nn.Module):
         return output | {name: torch.rot90(values, -quarters, (2, 3)) for name, values in maps.items()}
 
     def heat_map(self, image: Tensor, label: Tensor) -> Tensor:
-        """As `Model.heat_map`, of the picture as it is."""
+        """As `Model.heat_map`, of the unchanged image."""
         return self.model.heat_map(image, label)
 
     def explain(self, image: Tensor) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ class Views(nn.Module):
 
 
 def views(image: Tensor) -> Iterator[tuple[tuple[int, bool], Tensor]]:
-    """The eight flips and quarter turns of images (N, C, S, S), each with its (quarter turns, flipped before)."""
+    """The eight flips and rotations of images (N, C, S, S), each with (number of quarter turns, whether flipped)."""
     for quarters, flip in itertools.product(range(4), (False, True)):
         view = torch.rot90(image, quarters, (2, 3))
         yield (quarters, flip), view.flip(3) if flip else view
@@ -53,7 +53,7 @@ class Average(nn.Module):
     Parameters
     ----------
     members : networks of the same classes.
-    temperatures : of each, so that no overconfident one decides for all.
+    temperatures : of each member, so that an overconfident member does not dominate.
     """
 
     def __init__(self, members: Sequence[nn.Module], temperatures: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""What is kept of a training: the best model, and the state that it goes on from; and what may go on."""
+"""Files of a training: the best model and the states to resume from; and which runs may resume."""
 
 import io
 import itertools
@@ -20,16 +20,16 @@ ASIDE = ".damaged"  # ends the name of a state that is put aside
 
 
 class Checkpoints:
-    """The files of one training: the best model, and the state that `fit` goes on from after an interruption.
+    """Files of one training: the best model, and the states from which `fit` resumes after an interruption.
 
     Parameters
     ----------
     best_path : checkpoint of the best epoch, for `best_weights`; with main.py's description for `models.load_model`.
-    folder : gets ``history.csv``, ``last.pth`` and ``previous.pth`` each epoch.
-    description : plain values that are stored in the best checkpoint beside the weights.
-    identity : what must be the same to go on: settings, number of processes, the data's hash.
-    conditions : what must be the same to end with the same weights bit for bit: hardware, threads, versions.
-    resume : go on from the last state, if there is one.
+    folder : receives ``history.csv``, ``last.pth`` and ``previous.pth`` after each epoch.
+    description : plain values stored in the best checkpoint beside the weights.
+    identity : values that must not change when resuming: settings, number of processes, hash of the data.
+    conditions : values that must not change for bit-identical weights: hardware, threads, versions.
+    resume : resume from the last state, if there is one.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Checkpoints:
         self.states = (self.folder / "last.pth", self.folder / "previous.pth")
 
     def read(self) -> dict | None:
-        """The last whole state; None if there is none, or none is wanted.
+        """The last intact state; None if there is none or `resume` is off.
 
-        A damaged file, which its check sums tell, is put aside, and the state before it is read.
+        A file with wrong checksums is put aside, and the state before it is read.
 
         Raises
         ------
-        ValueError : a state cannot be read for another reason; epochs were trained, and none has a whole state; it is
-            of a run with another identity, and what differs is named.
+        ValueError : a state cannot be read for another reason; epochs were trained but no state is intact; or the state
+            has another identity (the message names the differences).
         """
         if not self.resume:
             return None
@@ -69,13 +69,14 @@ class Checkpoints:
             refuse_other(state["identity"], self.identity, path)
             tqdm.write(f"Resuming after epoch {len(state['history'])}.")
             if changes := differences(state["conditions"], self.conditions):
-                tqdm.write(f"The weights will not be, bit for bit, those of a run without interruption: {changes}.")
+                effect = "the weights may differ slightly from an uninterrupted run"
+                tqdm.write(f"Resumed under different conditions ({changes}): {effect}.")
             return state
         self._refuse_lost_epochs()
         return None
 
     def _refuse_lost_epochs(self) -> None:
-        """Raises ValueError if epochs were trained here: the first one of a new training would replace their model."""
+        """Raises ValueError if epochs were trained here: a new training would replace their model."""
         history = self.folder / "history.csv"
         n_epochs = max(0, len(history.read_bytes().splitlines()) - 1) if history.exists() else 0
         if n_epochs or any(self.folder.glob(f"*{ASIDE}*")):
@@ -87,11 +88,11 @@ class Checkpoints:
             )
 
     def best_weights(self) -> dict[str, Tensor]:
-        """Of the epoch of the lowest validation loss, for ``model.load_state_dict``."""
+        """Weights of the epoch with the lowest validation loss, for ``model.load_state_dict``."""
         return torch.load(self.best_path, map_location="cpu", weights_only=True)["weights"]
 
     def write(self, state: dict, weights: dict[str, Tensor] | None) -> None:
-        """Keep the state of an epoch, the one before it, and the weights of the best model so far, if it is new."""
+        """Keep the state of this epoch and the one before, and the weights if this is the best epoch so far."""
         if weights is not None:
             row = state["history"][-1]
             scores = {name: value for name, value in row.items() if name.startswith("val_")}
@@ -108,13 +109,13 @@ class Checkpoints:
         write_file(self.folder / "history.csv", table.encode())
 
     def drop_states(self, *, but_last: bool) -> None:
-        """Delete what only an unfinished training needs; the last state also goes on to more epochs."""
+        """Delete states that only an unfinished training needs; the last one also allows more epochs."""
         for path in self.states[but_last:]:
             path.unlink(missing_ok=True)
 
 
 def _read_whole(path: Path) -> dict | None:
-    """A state; None if the file is damaged. Raises ValueError if something else is wrong with it, or with the disk."""
+    """A state; None if the file is damaged. Raises ValueError for any other problem with file or disk."""
     try:
         content = io.BytesIO(path.read_bytes())
         if not _is_whole(content):
@@ -134,7 +135,7 @@ def _read_whole(path: Path) -> dict | None:
 
 
 def _is_whole(content: io.BytesIO) -> bool:
-    """Whether the check sums of a ZIP archive, such as `torch.save` writes, are right; torch.load compares none."""
+    """Whether the checksums of a ZIP archive, as `torch.save` writes it, are right; torch.load compares none."""
     try:
         with zipfile.ZipFile(content) as archive:
             return archive.testzip() is None
@@ -145,7 +146,7 @@ def _is_whole(content: io.BytesIO) -> bool:
 
 
 def _put_aside(path: Path) -> Path:
-    """Rename a file; returns its new path, at which no other was."""
+    """Rename a file to an unused path and return it."""
     names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     new = next(place for name in names if not (place := path.with_name(f"{path.name}{ASIDE}{name}")).exists())
     return path.rename(new)
@@ -159,9 +160,9 @@ def save(path: Path, content: dict) -> None:
 
 
 def refuse_other(before: dict, now: dict, place: Path) -> None:
-    """Raises ValueError if a run that is to go on differs from the one that `place` is of; names the differences.
+    """Raises ValueError with the differences if a run cannot resume from the run of `place`.
 
-    More epochs are no difference, unless the learning rates of the earlier ones depend on their number.
+    More epochs are allowed, unless the learning rates of earlier epochs depend on their number.
     """
     reason = ""
     if is_longer(before, now):
@@ -174,24 +175,24 @@ def refuse_other(before: dict, now: dict, place: Path) -> None:
 
 
 def is_longer(before: dict, now: dict) -> bool:
-    """Whether a run has more epochs than the one that it resumes."""
+    """Whether a run has more epochs than the run that it resumes."""
     return now.get("epochs", 0) > before.get("epochs", math.inf)
 
 
 def differences(before: dict, now: dict) -> str:
-    """The values that differ, in words; "" if none do."""
+    """The values that differ, as a message; "" if none do."""
     changes = []
     for key in now | before:
         if now.get(key) != before.get(key):
-            was, now_is = before.get(key, "no setting yet"), now.get(key, "no setting any more")
+            was, now_is = before.get(key, "no setting yet"), now.get(key, "no longer a setting")
             changes.append(f"{key.replace('_', ' ')} was {was}, is {now_is}")
     return "; ".join(changes)
 
 
 def depends_on_epochs(schedule: str, warm_up: float) -> str:
-    """Why a training of more epochs would have had other learning rates from the start, in words; "" if it would not.
+    """Why the number of epochs changes the learning rates of earlier epochs, as a message; "" if it does not.
 
-    What such a training ends with is not what one reaches that goes on.
+    Resuming would then not give the weights of a run planned for that many epochs.
     """
     if schedule == "constant" and not warm_up:
         return ""
@@ -202,12 +203,12 @@ def depends_on_epochs(schedule: str, warm_up: float) -> str:
 def describe(
     model: nn.Module, train_table: pd.DataFrame, val_table: pd.DataFrame, image_size: int, identity: dict
 ) -> dict:
-    """What a checkpoint says of a model of `models.py` and of its training, in plain types.
+    """Plain values that describe a model of `models.py` and its training, for its checkpoint.
 
     Parameters
     ----------
-    train_table, val_table : the images it learns from, and those its epoch is chosen by.
-    identity : what a run must share with the one that it resumes, with ``initial_weights`` and ``split_hash``.
+    train_table, val_table : training images, and images that choose the epoch.
+    identity : as `Checkpoints`, with ``initial_weights`` and ``split_hash``.
     """
     return {
         "arguments": model.arguments,

@@ -1,4 +1,4 @@
-"""The thresholds that a checkpoint stores, and what they say of a picture."""
+"""Thresholds that a checkpoint stores, and their verdicts on an image."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from dataset.classes import is_malignant, is_melanoma
 
-OPERATING_POINTS = {"melanoma": is_melanoma, "malignant": is_malignant}  # classes to find, against the rest
+OPERATING_POINTS = {"melanoma": is_melanoma, "malignant": is_malignant}  # classes to detect against the rest
 PLURALS = {"melanoma": "melanomas", "malignant": "malignant lesions"}  # of the operating points
 SCALE = "calibrated"  # of every probability and threshold: softmax(logits / temperature)
 NO_TAU = (
@@ -17,19 +17,19 @@ NO_TAU = (
 
 
 def percent(share: float) -> str:
-    """A share in whole per cent, which is 0 or 100 only if it is."""
+    """A share in whole per cent; 0 % and 100 % only if exact."""
     if 0 < share <= 0.005:
         return "under 1 %"
     return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
 def certainty(probability: float) -> str:
-    """A probability in whole per cent, never 0 or 100: nothing is certain."""
+    """A probability in whole per cent, never 0 or 100."""
     return percent(min(max(float(probability), 1e-9), 1 - 1e-9))
 
 
 class Point(NamedTuple):
-    """One of the `OPERATING_POINTS`, as a checkpoint knows it; None for what it does not know."""
+    """One of the `OPERATING_POINTS` of a checkpoint; None for unknown values."""
 
     name: str
     members: tuple[int, ...]  # positions of the classes whose probabilities are summed
@@ -39,11 +39,11 @@ class Point(NamedTuple):
     n_images: int | None  # of the test set
 
     def describe(self) -> str:
-        """Its threshold and what that did in the test set, in words; claims nothing that was not measured."""
+        """Threshold and its measured performance on the test set, as a sentence."""
         if self.threshold is None:
             return "no threshold is known"
         if self.sensitivity is None or self.specificity is None:
-            return f"threshold {self.threshold:.4f}, fitted on the validation set; what it finds elsewhere is not known"
+            return f"threshold {self.threshold:.4f}, fitted on the validation set; its sensitivity elsewhere is unknown"
         return (
             f"threshold {self.threshold:.4f}, which found {percent(self.sensitivity)} of the {PLURALS[self.name]} "
             f"and passed over {percent(self.specificity)} of the rest in the test set ({self.n_images:,} images)"
@@ -51,7 +51,7 @@ class Point(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What one picture's probabilities say of a `Point`."""
+    """The verdict of a `Point` on one image."""
 
     point: Point
     probability: float
@@ -101,5 +101,5 @@ def points_of(classes: Sequence[str], calibration: dict, tested: dict) -> list[P
 
 
 def findings(probabilities: np.ndarray, points: list[Point]) -> tuple[Finding, ...]:
-    """What the calibrated probabilities (K,) of a picture say of each point."""
+    """Verdicts of each point on the calibrated probabilities (K,) of an image."""
     return tuple(Finding(point, float(probabilities[list(point.members)].sum())) for point in points)

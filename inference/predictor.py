@@ -84,7 +84,7 @@ class Predictor:
             findings = [thresholds.findings(of_picture, self.points) for of_picture in probabilities]
         if self.trained.has_rule:
             rule = self.trained.calibration["prior"], self.trained.calibration["tau"]
-            balanced = evaluate.call_balanced(probabilities, *rule).tolist()
+            balanced = evaluate.predict_balanced(probabilities, *rule).tolist()
         if "mask" in output:
             masks = output["mask"][:, 0].numpy()
         heat = output["heat"][:, 0].numpy() if self.explain else nothing

@@ -83,7 +83,9 @@ def predict_all(options: argparse.Namespace) -> int:
     checkpoints = choose_checkpoints(options.checkpoint)
     predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, explain=options.explain)
     if options.explain and not predictor.explain:
-        raise ValueError(f"Heat maps explain labels; the model of {' and '.join(map(str, checkpoints))} only outlines.")
+        raise ValueError(
+            f"Heat maps explain labels; the model of {' and '.join(map(str, checkpoints))} only predicts masks."
+        )
     if passed_over:
         machine.say(f"Passed over: {', '.join(f'{n:,} {what}' for what, n in passed_over.items())}.")
     outputs = Outputs(options.output_dir, predictor)

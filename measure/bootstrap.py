@@ -1,4 +1,4 @@
-"""The bootstrap that gives every number its interval: lesions are drawn, and with each all of its photographs.
+"""Bootstrap intervals: lesions are resampled, each with all of its images.
 
 Shapes: N images, L lesions, B resamples.
 """
@@ -11,24 +11,23 @@ from scipy.special import betaincinv
 
 from evaluate import Scores
 
-N_RESAMPLES = 2000  # that an interval comes from
-NO_WIDTH = 1e-9  # of an interval that all resamples agree on, but for rounding
-KIND = "_kind"  # ends the name beside an interval that is not the bootstrap's, under which it is said what it is
+N_RESAMPLES = 2000  # per interval
+NO_WIDTH = 1e-9  # narrower intervals mean that all resamples agree, except for rounding
+KIND = "_kind"  # suffix of the key that names the kind of an interval other than the bootstrap's
 NONE = "none: all resamples give the same"
 OF_SIZE = "test inversion, for the resamples of an absolute value are too large"
-BLOCK = 2**22  # weights that are handed out at a time, 32 MB
+BLOCK = 2**22  # weights per block, 32 MB
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """A bootstrap of lesions: how often each image counts when lesions are drawn with replacement, whole.
+    """A bootstrap of lesions: how often each image counts when whole lesions are drawn with replacement.
 
-    The draws are kept, and weights of images are handed out a block of resamples at a time: all of them together take
-    8 B N bytes, 1.6 GB for 100,000 images.
+    Image weights are computed block by block: all of them together would take 8 B N bytes, 1.6 GB for 100,000 images.
 
     Parameters
     ----------
-    draws : (B, L) uint8, how often each lesion was drawn. Its mean is 1: more than 255 does not happen.
+    draws : (B, L) uint8, how often each lesion was drawn; the mean is 1, so 255 is never exceeded.
     lesion : (N,) int in [0, L), each image's lesion.
     """
 
@@ -36,20 +35,20 @@ class Resamples:
     lesion: np.ndarray
 
     def of(self, images: np.ndarray) -> "Resamples":
-        """The same draws for some of the images, given by positions or as (N,) bool."""
+        """The same draws for a subset of the images, by positions or as (N,) bool."""
         return Resamples(self.draws, self.lesion[images])
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Weights (b, N) of the resamples in turn, float."""
+        """Weights (b, N) of all resamples, block by block, float."""
         n_rows = max(1, BLOCK // max(1, len(self.lesion)))
         for start in range(0, len(self.draws), n_rows):
             yield np.take(self.draws[start : start + n_rows], self.lesion, axis=1).astype(float)
 
 
 def resample_lesions(lesions: Sequence, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Resamples:
-    """Draw lesions with replacement, as many as there are.
+    """Draw as many lesions as there are, with replacement.
 
-    Photographs of one lesion are not independent, so drawing images would give intervals that are too narrow.
+    Images of one lesion are not independent, so drawing images would give intervals that are too narrow.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ def resample_lesions(lesions: Sequence, n_resamples: int = N_RESAMPLES, seed: in
     _, lesion = np.unique(np.asarray(lesions), return_inverse=True)
     n, rng = int(lesion.max()) + 1, np.random.default_rng(seed)
     draws = np.empty((n_resamples, n), np.uint8)
-    for draw in draws:  # one at a time, for all at once would be 8 bytes each
+    for draw in draws:  # one at a time: all at once would take 8 bytes each
         draw[:] = rng.multinomial(n, np.full(n, 1 / n))
     return Resamples(draws, lesion)
 
@@ -68,15 +67,14 @@ def with_intervals(
 ) -> tuple[dict, dict]:
     """Point estimates, and 95 % percentile intervals (Efron 1979) of a score that takes weights.
 
-    Where all resamples give the same, as of 0 melanomas found of 14, the bootstrap knows no interval. A score among the
-    `means` has `exact_interval` there, and any other has none; beside it, under its name with `KIND`, stands which.
+    If all resamples agree (e.g. 0 of 14 melanomas found), the bootstrap gives no interval. A score among the `means`
+    then gets `exact_interval`, any other score none; the key with suffix `KIND` names the kind.
 
     Parameters
     ----------
-    means : by name of a score that is a mean of values in [0, 1], the images that it is the mean over, (N,) bool.
+    means : for scores that are means of values in [0, 1], the images behind the mean, (N,) bool, by name.
 
-    Returns two dicts, nested along the dots of the score's names: of numbers, and of [low, high]. A number that is not
-    defined is None.
+    Returns two dicts, nested along the dots in the names: numbers, and [low, high]. Undefined numbers are None.
     """
     point = score(np.ones((1, len(resamples.lesion))))
     drawn = [score(weights) for weights in resamples.blocks()]

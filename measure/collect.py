@@ -1,4 +1,4 @@
-"""One pass of a model over a set of images, shared out among the processes -> what all its numbers are made of."""
+"""One pass of a model over a set of images, shared among the processes -> the outputs behind all numbers."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +19,12 @@ from dataset.table import has_mask
 
 
 class Collected(NamedTuple):
-    """What one pass of a model over N images gives, in the table's order; None for a head that it lacks.
+    """Outputs of one pass over N images, in the table's order; None for missing heads.
 
     Attributes
     ----------
     label : (N, K) logits.
-    heat : (N, 2) share of the heat map that lies inside the mask, and the mask's share of the picture.
+    heat : (N, 2) share of the heat map inside the mask, and the mask's share of the image.
     mask, native : (N, 4) `evaluate.mask_counts` at the network's size, and at each mask file's own.
     surface : (N, 2) 95 % Hausdorff and average surface distance in pixels of the mask file.
     others : by the name of a further head, (N, n) each image's scores in the order of ``evaluate.SCORES[name]``.
@@ -40,7 +40,7 @@ class Collected(NamedTuple):
     others: dict[str, np.ndarray] | None = None
 
     def of(self, chosen: np.ndarray) -> "Collected":
-        """Some of the images, given by positions or as (N,) bool."""
+        """A subset of the images, by positions or as (N,) bool."""
         *arrays, others = self
         some = (None if values is None else values[chosen] for values in arrays)
         return Collected(*some, {name: values[chosen] for name, values in (others or {}).items()})
@@ -98,7 +98,7 @@ def run_over_share(
 
 
 def gather_rows(share: np.ndarray) -> np.ndarray | None:
-    """The rows that `machine.share` has dealt out, from all processes and in their order before, in the first one."""
+    """All rows in their original order, gathered in the first process from the shares of `machine.share`."""
     parts = machine.gather(share)
     if parts is None:
         return None
@@ -109,7 +109,7 @@ def gather_rows(share: np.ndarray) -> np.ndarray | None:
 
 
 def _against_masks(batch: dict, output: dict, rows: pd.DataFrame, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
-    """The fields of `Collected` that need a mask, of a batch's M images that have one."""
+    """The fields of `Collected` that need a mask, for the M images of a batch with one."""
     some, found = torch.tensor(has_mask(rows)), {}
     if "heat" in output:
         found["heat"] = heat_inside(output["heat"], batch["mask"]).cpu()[some].numpy()
@@ -124,7 +124,7 @@ def _against_masks(batch: dict, output: dict, rows: pd.DataFrame, pool: ThreadPo
 
 
 def heat_inside(heat: Tensor, mask: Tensor) -> Tensor:
-    """Share of each heat map (N, 1, H, W) inside the mask, and the mask's share of the picture: (N, 2)."""
+    """Share of each heat map (N, 1, H, W) inside the mask, and the mask's share of the image: (N, 2)."""
     total = heat.sum(dim=(1, 2, 3)).clamp(min=1e-6)
     return torch.stack([(heat * mask).sum(dim=(1, 2, 3)) / total, mask.mean(dim=(1, 2, 3))], dim=1)
 

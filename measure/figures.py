@@ -1,4 +1,4 @@
-"""What a model said of a set of images -> its figures."""
+"""Outputs of a model on a set of images -> figures."""
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
@@ -12,7 +12,7 @@ from measure.collect import Collected
 
 
 class Figures:
-    """The figures of one model on one set of images, by file name; each of the images has the target that is drawn."""
+    """Figures of one model on one set of images, by file name; all of the images have the target."""
 
     def __init__(
         self,
@@ -28,13 +28,13 @@ class Figures:
         self.names, self.true = batches.table["image"].to_numpy(), positions_of(batches.table)
 
     def of_labels(self) -> dict[str, visualize.Figure | None]:
-        """Confusion of both rules, ROC and precision-recall, reliability, risk by coverage, errors, heat maps."""
+        """Confusion matrices of both rules, ROC and precision-recall, reliability, risk-coverage, errors, heat maps."""
         before = evaluate.softmax(self.collected.label)
         probabilities = evaluate.softmax(self.collected.label, self.calibration["temperature"])
-        called = evaluate.by_rule(probabilities, self.calibration["prior"], self.calibration["tau"])
+        predicted = evaluate.by_rule(probabilities, self.calibration["prior"], self.calibration["tau"])
         labels = range(len(self.classes))
-        matrix = {rule: confusion_matrix(self.true, codes, labels=labels) for rule, codes in called.items()}
-        kept = evaluate.risk_coverage(called["likeliest"] == self.true, probabilities.max(axis=1))
+        matrix = {rule: confusion_matrix(self.true, codes, labels=labels) for rule, codes in predicted.items()}
+        kept = evaluate.risk_coverage(predicted["likeliest"] == self.true, probabilities.max(axis=1))
         return {
             "confusion_matrix": visualize.confusion(matrix["likeliest"], self.classes, self.name),
             "confusion_matrix_balanced": visualize.confusion(
@@ -44,7 +44,7 @@ class Figures:
             "reliability": visualize.reliability(self.true, before, probabilities, evaluate.N_BINS, self.name),
             "risk_coverage": visualize.risk_coverage(*kept, self.name),
             "confident_errors": self._confident_errors(probabilities),
-            "heat_maps": self._heat_maps(called["likeliest"]),
+            "heat_maps": self._heat_maps(predicted["likeliest"]),
         }
 
     def of_masks(self) -> dict[str, visualize.Figure]:
@@ -58,35 +58,35 @@ class Figures:
         heading = f"{self.name}: best, median and worst of {len(dice)} test images by Dice"
         by_class = {code: dice[self.true == k] for k, code in enumerate(self.classes)}
         return {
-            "masks": visualize.mask_rows(*few.pictures(), predicted, titles, heading),
+            "masks": visualize.mask_rows(*few.images_and_masks(), predicted, titles, heading),
             "dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, self.name),
         }
 
     def _confident_errors(self, probabilities: np.ndarray) -> visualize.Figure | None:
-        called = probabilities.argmax(axis=1)
-        wrong = np.flatnonzero(called != self.true)
-        picks = wrong[np.argsort(-probabilities[wrong, called[wrong]], kind="stable")][:8]
+        predicted = probabilities.argmax(axis=1)
+        wrong = np.flatnonzero(predicted != self.true)
+        picks = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:8]
         if not len(picks):
             return None
-        titles = [f"{self._verdict(i, called[i])} ({probabilities[i].max():.2f})" for i in picks]
+        titles = [f"{self._verdict(i, predicted[i])} ({probabilities[i].max():.2f})" for i in picks]
         return visualize.gallery(
-            self.batches.subset(picks).pictures()[0], titles, f"{self.name}: most confident errors"
+            self.batches.subset(picks).images_and_masks()[0], titles, f"{self.name}: most confident errors"
         )
 
-    def _heat_maps(self, called: np.ndarray) -> visualize.Figure | None:
-        """Grad-CAM of the likeliest class on the first image of each (common) class; None of a model that has none."""
+    def _heat_maps(self, predicted: np.ndarray) -> visualize.Figure | None:
+        """Grad-CAM of the predicted class on the first image of each (common) class; None without heat maps."""
         if not hasattr(self.model, "explain"):
             return None
         shown = visualize.commonest(np.bincount(self.true, minlength=len(self.classes)), visualize.N_SHOWN)
         picks = [int(np.flatnonzero(self.true == k)[0]) for k in shown if (self.true == k).any()]
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision, self.model.explain)
-        titles = [self._verdict(i, called[i]) for i in picks]
-        heading = f"{self.name}: where the likeliest class is seen (Grad-CAM)"
-        return visualize.heat_maps(*few.pictures(), output["heat"][:, 0].cpu().numpy(), titles, heading)
+        titles = [self._verdict(i, predicted[i]) for i in picks]
+        heading = f"{self.name}: where the predicted class is seen (Grad-CAM)"
+        return visualize.heat_maps(*few.images_and_masks(), output["heat"][:, 0].cpu().numpy(), titles, heading)
 
     def _class(self, i: int) -> str:
         return "no diagnosis" if self.true[i] < 0 else self.classes[self.true[i]]
 
-    def _verdict(self, i: int, called: int) -> str:
-        return f"{self.names[i]}\nis {self._class(i)}, called {self.classes[called]}"
+    def _verdict(self, i: int, predicted: int) -> str:
+        return f"{self.names[i]}\nis {self._class(i)}, predicted {self.classes[predicted]}"

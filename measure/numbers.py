@@ -1,4 +1,4 @@
-"""What a model said of a set of images -> all scores with their intervals, as metrics.json holds them.
+"""Outputs of a model on a set of images -> all scores with intervals, as in metrics.json.
 
 Shapes: N images, M of them with a mask, K classes, B resamples.
 """
@@ -15,7 +15,7 @@ from measure.calibrate import one_against_rest
 from measure.collect import Collected
 from measure.scores import shown_in
 
-AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # years, from which each begins
+AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # lower limits in years
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
 BY_RULE = tuple(score.path[0] for score in shown_in("console", "label").values())  # the first two with their change
 MAJORITY = "majority"  # in metrics.json: the scores of always predicting the commonest class of the training images
@@ -26,37 +26,37 @@ def label_numbers(
 ) -> tuple[dict, dict]:
     """All scores of the labels with intervals, for metrics.json; from calibrated probabilities.
 
-    `rules` holds the scores of the classes that each rule calls, `balanced_less_likeliest` what the second changes, on
-    the same resamples; those of the likeliest class also stand outside. `majority` are those of always calling the
-    commonest class of the training images.
+    `rules` holds the scores of the top-1 class and of the balanced rule, `balanced_less_likeliest` their paired
+    difference; the scores of the top-1 class are also at the top level. `majority` holds the scores of always
+    predicting the commonest class of the training images.
     """
     true, classes, thresholds = positions_of(rows), classes_of(rows), calibration["thresholds"]
     before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
-    called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
+    predicted = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
     commonest = int(np.argmax(calibration["prior"]))
     points = {name: one_against_rest(true, probabilities, members) for name, members in points_among(classes).items()}
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
         majority = evaluate.label_scores(true, np.full(len(true), commonest), classes, weights)
-        rules = {rule: evaluate.label_scores(true, chosen, classes, weights) for rule, chosen in called.items()}
-        found = dict(rules["likeliest"])
+        rules = {rule: evaluate.label_scores(true, codes, classes, weights) for rule, codes in predicted.items()}
+        values = dict(rules["likeliest"])
         for rule, of_rule in rules.items():
-            found |= under(f"rules.{rule}", of_rule)
+            values |= under(f"rules.{rule}", of_rule)
         for name in BY_RULE[:2]:
-            found[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
-        found |= under(MAJORITY, {name: majority[name] for name in BY_RULE})
-        found |= under("official", evaluate.official_label_scores(true, probabilities, classes, weights))
-        found |= under("calibration.before", evaluate.calibration_scores(true, before, weights))
-        found |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
+            values[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
+        values |= under(MAJORITY, {name: majority[name] for name in BY_RULE})
+        values |= under("official", evaluate.official_label_scores(true, probabilities, classes, weights))
+        values |= under("calibration.before", evaluate.calibration_scores(true, before, weights))
+        values |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
         for name, (positive, score) in points.items():
-            found |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
-        return found
+            values |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
+        return values
 
-    means = shares.of_predictions(true, called["likeliest"], classes) | {
+    means = shares.of_predictions(true, predicted["likeliest"], classes) | {
         f"{MAJORITY}.accuracy": np.ones(len(true), bool)
     }
-    for rule, chosen in called.items():
-        means |= under(f"rules.{rule}", shares.of_predictions(true, chosen, classes))
+    for rule, codes in predicted.items():
+        means |= under(f"rules.{rule}", shares.of_predictions(true, codes, classes))
     means |= under("official", shares.of_official(true, probabilities, classes))
     for name, (positive, score) in points.items():
         means |= under(f"operating_points.{name}", shares.of_binary(positive, score >= (thresholds[name] or 0)))
@@ -86,7 +86,7 @@ def calibration_interval(true: np.ndarray, probabilities: np.ndarray, resamples:
 def point_scores(
     positive: np.ndarray, score: np.ndarray, threshold: float | None, weights: np.ndarray
 ) -> evaluate.Scores:
-    """Sensitivity, specificity and PPV where score >= threshold is called; none is defined without a threshold."""
+    """Sensitivity, specificity and PPV of score >= threshold; undefined without a threshold."""
     values = evaluate.binary_scores(positive, score >= (threshold or 0), weights)
     undefined = np.nan if threshold is None else 0
     return {name: values[name] + undefined for name in ("sensitivity", "specificity", "ppv")}
@@ -101,7 +101,7 @@ def heat_numbers(heat: np.ndarray) -> dict | None:
 
 
 def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
-    """All scores of the masks with intervals: at the network's size, `native` at the mask's, and by diagnosis."""
+    """All mask scores with intervals: at the network's size, `native` at the mask file's, and by diagnosis."""
     members = {code: np.flatnonzero(positions_of(rows) == k) for k, code in enumerate(classes_of(rows))}
 
     def native(images: np.ndarray | slice, weights: np.ndarray) -> evaluate.Scores:
@@ -136,9 +136,9 @@ def mean_numbers(of_images: evaluate.Scores, resamples: bootstrap.Resamples) -> 
 
 
 def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> list[dict]:
-    """For each age band, sex and site that the table knows: images, lesions, and the heads' main scores.
+    """Number of images and lesions, and main scores, for each age band, sex and site in the table.
 
-    Where fewer of its images have a target, `n_labels` or `n_masks` says how many the scores are of.
+    If some of its images lack a target, `n_labels` or `n_masks` gives the number behind the scores.
     """
     groups = {name: rows[name] for name in ("age", "sex", "localization") if name in rows}
     if "age" in groups:
@@ -158,19 +158,19 @@ def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootst
 
 
 def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
-    """The scores that are shown of subgroups, as far as there are heads for them."""
+    """The main scores, as shown for subgroups, of the heads that the model has."""
     numbers, intervals, known = {}, {}, targets(rows)
     shown = {head: [score.path[0] for score in shown_in("subgroups", head).values()] for head in known}
     labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
     if collected.label is not None:
-        true, likeliest = positions_of(rows)[labelled], collected.label[labelled].argmax(axis=1)
+        true, predicted = positions_of(rows)[labelled], collected.label[labelled].argmax(axis=1)
         classes = classes_of(rows)
 
         def scores(weights: np.ndarray) -> evaluate.Scores:
-            found = evaluate.label_scores(true, likeliest, classes, weights)
+            found = evaluate.label_scores(true, predicted, classes, weights)
             return {name: found[name] for name in shown["label"]}
 
-        means = shares.of_predictions(true, likeliest, classes)
+        means = shares.of_predictions(true, predicted, classes)
         numbers, intervals = bootstrap.with_intervals(scores, resamples.of(labelled), means)
     if collected.mask is not None:
         of_image = evaluate.image_mask_scores(collected.mask[masked])
@@ -185,13 +185,13 @@ def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
 
 
 def age_bands(ages: pd.Series) -> pd.Series:
-    """The band of each age in years, as text; NaN if unknown."""
+    """The band of each age in years; NaN if unknown."""
     return pd.cut(ages, [*AGE_BANDS.values(), np.inf], right=False, labels=list(AGE_BANDS)).astype(object)
 
 
-def tested_points(found: dict) -> dict:
-    """For the checkpoint: what each operating point's threshold reached on the images that `found` is of."""
-    label, keys = found.get("label", {}), ("threshold", "sensitivity", "specificity")
+def tested_points(numbers: dict) -> dict:
+    """Performance of the operating points in `numbers`, for the checkpoint."""
+    label, keys = numbers.get("label", {}), ("threshold", "sensitivity", "specificity")
     points = label.get("operating_points", {}).items()
     return {name: {key: point[key] for key in keys} | {"n_images": label["n_images"]} for name, point in points}
 

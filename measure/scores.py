@@ -1,6 +1,6 @@
-"""The scores of a test set: a row says what one is called, where it stands, and where it is shown.
+"""The table of test scores: title, place in metrics.json, function for comparisons, and places where it is shown.
 
-Report, console, subgroups and comparisons list what stands here.
+Report, console, subgroups and comparisons read this table.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import pandas as pd
 import evaluate
 
 HEADS = {"label": "Diagnoses", "mask": "Masks"}
-CALLS = ("true", "predicted", "balanced")  # columns of predictions.csv that hold a class
+CALLS = ("true", "predicted", "balanced")  # class columns of predictions.csv
 
 
 class Score(NamedTuple):
@@ -35,8 +35,8 @@ class Score(NamedTuple):
     of_class: str = ""
 
 
-def called(name: str, column: str = "predicted") -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
-    """A score of `evaluate.label_scores`, from the classes that a column names."""
+def label_score(name: str, column: str = "predicted") -> Callable[[pd.DataFrame, np.ndarray], np.ndarray]:
+    """A score of `evaluate.label_scores`, from the classes in a column."""
 
     def score(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
         found = evaluate.label_scores(_codes(table, "true"), _codes(table, column), classes_in(table), weights)
@@ -56,7 +56,7 @@ def nll(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
 
 
 class MeanOf(NamedTuple):
-    """The mean of a column of per_image_native.csv; of one that per_image.csv has too, unless it ends in _native."""
+    """Mean of a column of per_image_native.csv; of per_image.csv if both have it and the name lacks _native."""
 
     column: str
 
@@ -69,7 +69,7 @@ def failure_rate(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
 
 
 def classes_in(table: pd.DataFrame) -> list[str]:
-    """The classes of predictions.csv, each of which has a column."""
+    """The classes of predictions.csv, one column each."""
     return [name for name in table if name not in ("image", *CALLS)]
 
 
@@ -81,23 +81,23 @@ BALANCED, MELANOMA = ("rules", "balanced"), ("per_class", "MEL", "recall")
 EVERYWHERE = ("report", "console", "subgroups", "multitask")
 SCORES = {  # by key in comparison.json
     "n_labels": Score("Images with a label", "label", ("n_images",), shown=("report",)),
-    "accuracy": Score("Accuracy", "label", ("accuracy",), called("accuracy"), EVERYWHERE),
+    "accuracy": Score("Accuracy", "label", ("accuracy",), label_score("accuracy"), EVERYWHERE),
     "accuracy_balanced_rule": Score("Accuracy, balanced rule", "label", (*BALANCED, "accuracy"), shown=("report",)),
     "balanced_accuracy": Score(
-        "Balanced accuracy", "label", ("balanced_accuracy",), called("balanced_accuracy"), EVERYWHERE
+        "Balanced accuracy", "label", ("balanced_accuracy",), label_score("balanced_accuracy"), EVERYWHERE
     ),
     "balanced_rule": Score(
         "Balanced accuracy, balanced rule",
         "label",
         (*BALANCED, "balanced_accuracy"),
-        called("balanced_accuracy", "balanced"),
+        label_score("balanced_accuracy", "balanced"),
         ("report",),
     ),
     "macro_f1": Score("Macro F1", "label", ("macro_f1",), shown=("console",)),
     "mean_auc": Score("Mean AUC", "label", ("official", "macro", "auc"), mean_auc, ("report",)),
     "nll": Score("NLL, less is better", "label", ("calibration", "after", "nll"), nll),
     "melanoma_recall": Score(
-        "Melanoma sensitivity", "label", MELANOMA, called("per_class.MEL.recall"), ("report",), "MEL"
+        "Melanoma sensitivity", "label", MELANOMA, label_score("per_class.MEL.recall"), ("report",), "MEL"
     ),
     "melanoma_balanced_rule": Score(
         "Melanoma sensitivity, balanced rule", "label", (*BALANCED, *MELANOMA), shown=("report",), of_class="MEL"
@@ -129,10 +129,10 @@ for _head in evaluate.SCORES.keys() - HEADS.keys():  # one number per image each
 
 
 def shown_in(place: str, head: str | None = None) -> dict[str, Score]:
-    """The scores that are shown there, of one head or of both."""
+    """Scores shown in a place, of one head or of all."""
     return {key: score for key, score in SCORES.items() if place in score.shown and head in (None, score.head)}
 
 
 def compared(head: str) -> dict[str, Score]:
-    """The scores of a head that models are compared by."""
+    """Scores of a head by which models are compared."""
     return {key: score for key, score in SCORES.items() if score.of and score.head == head}

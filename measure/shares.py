@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluate import CALLED, image_mask_scores
+from evaluate import CUTOFF, image_mask_scores
 
 Images = dict[str, np.ndarray]
 
@@ -37,7 +37,7 @@ def of_official(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
     """Those among `evaluate.official_label_scores`."""
     images = {}
     for k, name in enumerate(classes):
-        of_class = of_binary(true == k, probabilities[:, k] > CALLED)
+        of_class = of_binary(true == k, probabilities[:, k] > CUTOFF)
         images |= {f"per_class.{name}.{key}": some for key, some in of_class.items()}
     return images
 

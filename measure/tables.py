@@ -1,4 +1,4 @@
-"""What a model said of each image, as tables; and its main numbers, for the console."""
+"""Outputs of a model -> one row per image; main numbers -> a table for the console."""
 
 import numpy as np
 import pandas as pd
@@ -8,22 +8,23 @@ from dataset.classes import classes_of, positions_of
 from measure.numbers import BY_RULE, CHANGE
 from measure.scores import SCORES, shown_in
 
-N_LINES = 25  # classes that the console shows
+TITLES = {"likeliest": "top-1", "balanced": "balanced"}  # of the rules
+N_LINES = 25  # maximum number of classes on the console
 
 
 def prediction_table(rows: pd.DataFrame, logits: np.ndarray, calibration: dict) -> pd.DataFrame:
     """image, true, predicted, balanced, and the calibrated probability of each class: softmax(logits / temperature).
 
-    `predicted` is the likeliest class, `balanced` the one of the balanced rule. The probabilities are of the scale that
-    `calibrate`'s thresholds and predict.py's table are of.
+    `predicted` is the top-1 class, `balanced` the class of the balanced rule. The thresholds of `calibrate` and the
+    table of predict.py refer to the same probabilities.
     """
     classes, probabilities = np.array(classes_of(rows)), evaluate.softmax(logits, calibration["temperature"])
-    called = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
+    predicted = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
     table = pd.DataFrame(probabilities, columns=classes)
     table.insert(0, "image", rows["image"].to_numpy())
     table.insert(1, "true", classes[positions_of(rows)])
-    table.insert(2, "predicted", classes[called["likeliest"]])
-    table.insert(3, "balanced", classes[called["balanced"]])
+    table.insert(2, "predicted", classes[predicted["likeliest"]])
+    table.insert(3, "balanced", classes[predicted["balanced"]])
     return table
 
 
@@ -33,28 +34,28 @@ def mask_table(rows: pd.DataFrame, counts: np.ndarray, surface: np.ndarray | Non
     return table if surface is None else table.assign(hd95=surface[:, 0], assd=surface[:, 1])
 
 
-def console_table(title: str, found: dict) -> str:
-    """The main numbers with their intervals, as a table for the console."""
+def console_table(title: str, numbers: dict) -> str:
+    """The main numbers with intervals, for the console."""
     lines = [title]
-    if label := found.get("label"):
+    if label := numbers.get("label"):
         lines.append(f"  {label['n_images']:,} images with a label")
-        lines += rule_lines(label, found["intervals"]["label"])
-    if "mask" in found:
-        lines.append(f"  {found['mask']['n_images']:,} images with a mask")
+        lines += rule_lines(label, numbers["intervals"]["label"])
+    if "mask" in numbers:
+        lines.append(f"  {numbers['mask']['n_images']:,} images with a mask")
         lines += [
-            f"  {score.title:18} {with_interval(found['mask'], found['intervals']['mask'], score.path[0])}"
+            f"  {score.title:18} {with_interval(numbers['mask'], numbers['intervals']['mask'], score.path[0])}"
             for score in shown_in("console", "mask").values()
         ]
-    for head in found["intervals"].keys() - {"label", "mask"}:
-        shown = [with_interval(found[head], found["intervals"][head], name) for name in found["intervals"][head]]
+    for head in numbers["intervals"].keys() - {"label", "mask"}:
+        shown = [with_interval(numbers[head], numbers["intervals"][head], name) for name in numbers["intervals"][head]]
         lines += [f"  {head}: {', '.join(shown)}"]
     return "\n".join(lines)
 
 
 def rule_lines(label: dict, intervals: dict) -> list[str]:
-    """Both rules side by side: by class, their main scores with 95 % intervals, and what the second one costs."""
+    """Both rules side by side: scores by class, main scores with 95 % intervals, and their difference."""
     rules, keys = label["rules"], ("precision", "recall", "f1")
-    lines = ["  " + " " * 6 + "".join(f"{rule:>30}" for rule in rules)]
+    lines = ["  " + " " * 6 + "".join(f"{TITLES[rule]:>30}" for rule in rules)]
     lines.append(f"  {'':6}" + f"{'precision':>10}{'recall':>10}{'F1':>10}" * len(rules) + f"{'images':>10}")
     rows = label["per_class"]
     commonest = sorted(rows, key=lambda code: -rows[code]["support"])[:N_LINES]
@@ -65,9 +66,11 @@ def rule_lines(label: dict, intervals: dict) -> list[str]:
         shown = "".join(f"{'-' if value is None else f'{value:.3f}':>10}" for value in values)
         lines.append(f"  {code:6}{shown}{row['support']:>10}")
     if len(rows) > N_LINES:
-        lines.append(f"  and {len(rows) - N_LINES:,} classes of fewer images, which stand in metrics.json")
+        lines.append(f"  and {len(rows) - N_LINES:,} classes with fewer images; see metrics.json")
     for name in BY_RULE:
-        shown = ", ".join(f"{rule} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules)
+        shown = ", ".join(
+            f"{TITLES[rule]} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules
+        )
         lines.append(f"  {SCORES[name].title:18} {shown}")
     one, other = (with_interval(label[CHANGE], intervals[CHANGE], name, "+") for name in BY_RULE[:2])
     lines.append(f"  The balanced rule (tau {label['calibration']['tau']:.2f}) changes accuracy by {one}")
@@ -75,7 +78,7 @@ def rule_lines(label: dict, intervals: dict) -> list[str]:
 
 
 def with_interval(numbers: dict, intervals: dict, name: str, sign: str = "-") -> str:
-    """A number and its 95 % interval; `sign` "+" also writes the sign of what is not negative."""
+    """A number and its 95 % interval; `sign` "+" also marks positive numbers."""
     if intervals[name] is None:
         return f"{numbers[name]:{sign}.3f} (no interval)"
     low, high = intervals[name]

@@ -1,1 +1,1 @@
-"""What a run leaves: its numbers, tables and pictures, and the page that shows them."""
+"""The folder of a run, and its pages."""

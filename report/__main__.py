@@ -1,4 +1,4 @@
-"""Write the report of a run again, or compare runs that were measured on the same test images with the first of them.
+"""Rewrite the report of a run, or compare runs on the same test images with the first one.
 
 python -m report OUTPUT_DIR
 python -m report compare RUN RUN ... [--output-dir comparison]
@@ -40,7 +40,7 @@ def rewrite(folder: RunFolder) -> None:
     """Write the page of a run again. Raises ValueError if the run is not finished, and as `build`."""
     folder.take_record()
     if not folder.record.get("finished", True):
-        raise ValueError(f"The run in {folder.path} is not finished: its own command with --resume goes on.")
+        raise ValueError(f"The run in {folder.path} is not finished: resume it by its own command with --resume.")
     folder.write("report.html", build(folder.path))
 
 

@@ -1,4 +1,4 @@
-"""The folder that belongs to one run: files that are whole, and a record of what was done."""
+"""The folder of one run: files are written whole, and a record keeps the steps that are done."""
 
 import json
 import time
@@ -20,22 +20,21 @@ DAMAGED = "{} is damaged. Start anew without --resume, or name another folder."
 
 
 class RunFolder:
-    """A run's folder. Every process may call its methods; the first one writes.
+    """The folder of a run. Every process may call its methods; only the first one writes.
 
     Attributes
     ----------
-    record : what was done, kept in record.json as it is done. ``started`` (ISO time); ``classes``; ``tasks``, a dict of
-        facts by task: ``identity``, ``trained``, ``measured`` (how) and ``external``, the other data set that it was
-        measured on (its folder, and what was left out of it); ``comparison``, whether comparison.json is of these
-        measurements; ``finished``, once everything is done; ``seconds`` that all of it took, without the time between
-        runs that go on.
-    caption : stands in every figure.
+    record : steps that are done, kept in record.json. ``started`` (ISO time); ``classes``; ``tasks``, facts by task:
+        ``identity``, ``trained``, ``measured`` (evaluation settings) and ``external``, the other data set (its folder
+        and the images left out); ``comparison``, whether comparison.json is up to date; ``finished``; ``seconds``, the
+        total without pauses between resumed runs.
+    caption : note in every figure.
     """
 
     def __init__(self, path: str | Path, caption: str = "") -> None:
         self.path, self.caption = Path(path), caption
         self.record: dict = {"tasks": {}}
-        self._started, self._before = time.monotonic(), 0.0  # what runs took that this one goes on from
+        self._started, self._before = time.monotonic(), 0.0  # seconds of earlier runs that this one resumes
 
     def read_record(self) -> dict:
         """The record on disk; {"tasks": {}} if there is none.
@@ -61,26 +60,26 @@ class RunFolder:
         return found
 
     def holds_a_training(self) -> bool:
-        """Whether an earlier run has left a model here, or the state of one."""
+        """Whether the folder holds a model or a training state of an earlier run."""
         return any(any(self.path.glob(kind)) for kind in ("best_*_model.pth", "*/last.pth", "*/previous.pth"))
 
     def holds_a_run(self) -> bool:
-        """Whether an earlier run has left anything here that took time to make."""
+        """Whether the folder holds models or scores of an earlier run."""
         return self.holds_a_training() or any(self.path.glob("*/metrics.json"))
 
     def start_anew(self, started: str) -> Path | None:
-        """Make this an empty folder for a new run; returns where an earlier run's was moved, if there was one."""
+        """Start an empty folder for a new run; returns the new place of an earlier run, if there was one."""
         earlier = from_first(_set_aside, self.path.resolve()) if from_first(self.holds_a_run) else None
         self.record = {"started": started, "tasks": {}}
         return earlier
 
     def take_record(self) -> None:
-        """Take over the record that is there. Raises ValueError if it is damaged."""
+        """Read the record. Raises ValueError if it is damaged."""
         self.record = from_first(self.read_record)
         self._before = self.record.get("seconds") or 0.0
 
     def is_finished(self, tasks: Sequence[str], measured: dict) -> bool:
-        """Whether all of these tasks were trained, measured in this way, and reported."""
+        """Whether all of these tasks were trained, evaluated with these settings, and reported."""
         facts = [self.facts(task) for task in tasks]
         is_done = all(found.get("trained") and found.get("measured") == measured for found in facts)
         return is_done and self.record.get("finished", False)
@@ -91,22 +90,22 @@ class RunFolder:
         self.write_json(RECORD, self.record)
 
     def note_task(self, task: str, **facts) -> None:
-        """Add to what the record says of a task, and write it; what was made of all tasks no longer holds."""
+        """Add facts of a task to the record and write it; the comparison and the report become outdated."""
         if self.record.get("comparison") and is_first():
             (self.path / "comparison.json").unlink(missing_ok=True)
         tasks = self.record["tasks"] | {task: self.facts(task) | facts}
         self.note(tasks=tasks, comparison=False, finished=False, seconds=self.seconds())
 
     def seconds(self) -> float:
-        """That all work on what is here has taken until now, for the record."""
+        """Total seconds spent on this run, including resumed runs."""
         return round(self._before + time.monotonic() - self._started, 1)
 
     def facts(self, task: str) -> dict:
-        """What the record says of a task."""
+        """Facts of a task in the record."""
         return self.record["tasks"].get(task, {})
 
     def n_epochs(self, task: str) -> int:
-        """That its training has done so far, as its history says."""
+        """Number of epochs trained so far, from the history."""
         path = self.path / task / "history.csv"
         return len(pd.read_csv(path)) if path.exists() else 0
 
@@ -132,7 +131,7 @@ class RunFolder:
         self.write(name, json.dumps(content, indent=2) + "\n")
 
     def write_data(self, table: pd.DataFrame) -> None:
-        """What became of each row of the data, the classes, and the split."""
+        """Write the status of each row, the classes, and the split."""
         self.write_data_report(table)
         self.note(classes=list(classes_of(table)))
         used = table[table["split"] != ""].sort_values("image")
@@ -145,7 +144,7 @@ class RunFolder:
         self.write_table("data_report.csv", table[["image", "status", "reason"]])
 
     def draw_all(self, figures: dict[str, Figure | None]) -> None:
-        """Write the figures that there are, by file name without extension; an earlier one that is none now goes."""
+        """Write figures by file name without extension; delete the earlier file of a figure that is None."""
         for name, figure in figures.items():
             if figure is not None:
                 self.draw(f"{name}.png", figure)
@@ -157,14 +156,14 @@ class RunFolder:
 
 
 def _set_aside(folder: Path) -> Path:
-    """Rename a folder after the time of its last change, and put an empty one in its place; returns its new path.
+    """Rename a folder after its last modification time and create an empty one in its place; returns the new path.
 
     Raises
     ------
-    ValueError : this program is running in the folder, so that its relative paths would lead into the renamed one.
+    ValueError : the program runs inside the folder, so relative paths would point into the renamed one.
     """
     if Path.cwd().is_relative_to(folder):
-        raise ValueError(f"{folder} holds an earlier run and is the folder you are in. Name another --output-dir.")
+        raise ValueError(f"{folder} holds an earlier run and is the current folder. Name another --output-dir.")
     changed = datetime.fromtimestamp(max(path.stat().st_mtime for path in (folder, *folder.glob("*"))))
     first = new = folder.with_name(f"{folder.name}-{changed:%Y-%m-%d-%H%M}")
     number = 2

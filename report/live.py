@@ -1,6 +1,6 @@
-"""The epochs of a model that is being trained -> its curves, when the run ends, and a page that reloads itself.
+"""Training history -> curves, the remaining time, and a page that reloads itself.
 
-The page stands where the report will, until the run is finished and the report takes its place.
+The page is written as report.html until the run is finished and the report replaces it.
 """
 
 import base64
@@ -24,25 +24,25 @@ N_ROWS = 5  # last epochs that the table shows
 
 
 class Work(NamedTuple):
-    """What is left to be done of one task."""
+    """Remaining work of one task."""
 
     task: str
     epochs: int  # of training
     n_train: int  # images
     n_val: int
-    n_evaluated: int  # each of its views counts; 0 if this is done
+    n_evaluated: int  # images times views; 0 if evaluation is done
 
 
 class Live:
-    """Called with the history after each epoch, writes training_curves.png and report.html.
+    """Writes training_curves.png and report.html when called with the history after each epoch.
 
-    The first time it also prints how long the rest of the run takes, from the mean of the epochs that it has seen.
+    The first call also prints the remaining time of the run, from the mean duration of an epoch.
 
     Parameters
     ----------
     folder : of the run.
-    work : what is left of the task whose training is watched, and of the tasks after it.
-    encoder : the name of their network's.
+    work : remaining work of the task in training and of the tasks after it.
+    encoder : name of their encoder.
     """
 
     def __init__(self, folder: RunFolder, work: Sequence[Work], encoder: str) -> None:
@@ -56,17 +56,17 @@ class Live:
         self.n_seen += 1
         self.epoch_seconds = (time.monotonic() - self.started) / self.n_seen
         n_left = self.epochs - len(history)
-        if self.n_seen == 1 and (n_left or self.to_come):  # nothing to tell of measuring alone
+        if self.n_seen == 1 and (n_left or self.to_come):  # nothing to announce before evaluation alone
             then = f", then {' and '.join(self.to_come)}" if self.to_come else ""
             tqdm.write(f"To go: {n_left} of {self.epochs} epochs{then}, {self.left(n_left + self.epochs_after)}.")
         table = pd.DataFrame(history)
         curves = visualize.png(visualize.training_curves(table, self.task), self.folder.caption)
         self.folder.write(f"{self.task}/training_curves.png", curves)
         self.folder.write("report.html", self.page(table, curves))
-        self.folder.note(seconds=self.folder.seconds())  # so that a killed run loses an epoch of it at most
+        self.folder.note(seconds=self.folder.seconds())  # a killed run loses at most one epoch of it
 
     def left(self, epochs: float) -> str:
-        """How long so many epochs take, in words."""
+        """Duration of so many epochs, as a phrase."""
         return time_left(self.epoch_seconds * epochs, datetime.now())
 
     def page(self, history: pd.DataFrame, curves: bytes) -> str:
@@ -100,7 +100,7 @@ def _row(row: dict, columns: Sequence[str], best: int) -> tuple[str, list[str]]:
 
 
 def time_left(seconds: float, now: datetime) -> str:
-    """How long something takes that starts now, and when it ends: "about 1 h 50 min, until 14:35"."""
+    """Duration and end of work that starts now: "about 1 h 50 min, until 14:35"."""
     minutes = round(seconds / 60)
     if not minutes:
         return "less than a minute"
@@ -112,7 +112,7 @@ def time_left(seconds: float, now: datetime) -> str:
 
 
 def work_left(folder: RunFolder, job, external: OtherSet | None, evaluated_as: dict) -> Work:
-    """What is left of a job: an object with ``name``, ``recipe`` and ``batches`` by part of the split."""
+    """Remaining work of a job, an object with ``name``, ``recipe`` and ``batches`` by part of the split."""
     n, facts = {part: batches.n_images for part, batches in job.batches.items()}, folder.facts(job.name)
     epochs = 0 if facts.get("trained") else job.recipe.epochs - folder.n_epochs(job.name)
     n_evaluated = (n["val"] + n["test"] + (external.n_images if external else 0)) * (
@@ -123,7 +123,7 @@ def work_left(folder: RunFolder, job, external: OtherSet | None, evaluated_as: d
 
 
 def epochs_after(work: Sequence[Work], encoder: str) -> float:
-    """What is left after the training of the first task, in epochs of it.
+    """Work after the training of the first task, in epochs of that task.
 
     A training step is three forward passes. Decoding, intervals and figures are not counted.
     """

@@ -1,4 +1,4 @@
-"""A model of one's own, trained in whatever way -> the folder of a run: its numbers, its pictures and report.html."""
+"""Any trained model -> a run's folder with numbers, figures and report.html."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from measure.calibrate import calibrate
 from report import page, results
 from report.folder import RunFolder
 
-BATCH_SIZE = 16  # images; nothing depends on it
+BATCH_SIZE = 16  # images; results do not depend on it
 PRECISION = "fp32"  # of the forward pass
 
 
@@ -37,20 +37,20 @@ def report_model(
     settings: dict | None = None,
     note: str = "",
 ) -> dict | None:
-    """Calibrate a model on the validation set, measure it on the test set, report it, and return its numbers.
+    """Calibrate a model on the validation set, evaluate it on the test set, write the report, and return its numbers.
 
     ``python -m report compare`` compares the folder with that of any run on the same split, such as main.py's.
 
     Parameters
     ----------
-    model : any that `train.fit` takes, on the device that it is to be measured on.
+    model : any model that `train.fit` accepts, on the device for evaluation.
     table, pixels : from `decode_table`, and the parts from `split_table` in the table's column ``split``.
     path : folder to write. An earlier report of the same name there is replaced; another run there is refused.
-    name : what the model is called, and its folder in that one.
+    name : of the model and of its subfolder.
     history : what `train.fit` returned, for the training curves.
     settings : plain values that say how the model was trained, such as its seed and `Recipe`; runs that differ in
         their ``seed`` alone are repetitions of each other.
-    note : stands in every picture and over the report, such as `synthetic.NOTE`.
+    note : shown in every figure and in the report, such as `synthetic.NOTE`.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def report_model(
         the folder holds another run; the name is none of a folder.
     """
     if not re.fullmatch(r"[\w-]+", name) or name == "external":
-        raise ValueError(f"A model cannot be called {name!r}: use letters, digits, _ and -, and not external.")
+        raise ValueError(f"{name!r} cannot be the name of a model: use letters, digits, _ and -, but not 'external'.")
     device = next((values.device for values in model.parameters()), torch.device("cpu"))
     parts = parts_for(model, table, pixels, device)
     folder, environment = RunFolder(path, note), machine.describe(device, PRECISION)
@@ -80,22 +80,22 @@ def report_model(
         folder.note_task(name, measured=results.evaluated_as("", tta=False))
         if assessment:
             folder.write("report.html", page.build(folder.path))
-        folder.note(finished=True, seconds=None)  # how long the training took is not known here
+        folder.note(finished=True, seconds=None)  # the training time is unknown here
     return assessment and assessment.numbers
 
 
 def take_over(folder: RunFolder, name: str, started: str) -> None:
-    """Make the folder this model's. Raises ValueError if it holds another run."""
+    """Claim the folder for this model. Raises ValueError if it holds another run."""
     folder.take_record()
     if others := folder.record["tasks"].keys() - {name}:
         raise ValueError(f"{folder.path} holds a run of {', '.join(sorted(others))}. Name another folder for {name}.")
     folder.record = {"started": started, "tasks": {}}
-    for old in (folder.path / name).glob("*.png"):  # or the page would show what this model may not have
+    for old in (folder.path / name).glob("*.png"):  # the page would show outdated figures
         old.unlink(missing_ok=True)
 
 
 def parts_for(model: nn.Module, table: pd.DataFrame, pixels, device: torch.device) -> dict[str, data.Batches]:
-    """The parts of the split, of the images that the model is learned from and measured on."""
+    """Batches of each part of the split, of images with a target of the model."""
     if "split" not in table:
         raise ValueError('The table has no column split. Set table["split"] = split_table(table, ...) before training.')
     one = data.Batches(pixels, usable(table)[:1], 1, device=device)
@@ -104,7 +104,7 @@ def parts_for(model: nn.Module, table: pd.DataFrame, pixels, device: torch.devic
     for part in SPLITS:
         known = targets(rows[rows["split"] == part]).any()
         if missing := [head for head in heads if not known[head]]:
-            raise ValueError(f"The model gives a {missing[0]}, and no image of {part} has one.")
+            raise ValueError(f"The model predicts a {missing[0]}, and no image of {part} has one.")
     return data.split_batches(pixels, rows, BATCH_SIZE, device)
 
 

@@ -21,10 +21,10 @@ from measure import bootstrap
 from measure.scores import SCORES, Score, shown_in
 from report.run import Run
 
-FEW = 30  # test images of a class, below which its numbers are called uncertain
-GAP = 1.3  # validation loss by training loss at the saved epoch, from which a model is called overfitted
+FEW = 30  # minimum test images of a class for certain scores
+GAP = 1.3  # ratio of validation to training loss at the saved epoch that counts as overfitting
 NO_LABEL = "no diagnosis"
-N_PAIRS = 20  # pairs of images across the split that are named
+N_PAIRS = 20  # pairs across the split that are listed
 HERE = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(
     loader=HERE, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -51,7 +51,7 @@ def build(folder: Path) -> str:
 
     Raises
     ------
-    FileNotFoundError : no model of the folder has been measured.
+    FileNotFoundError : no model of the folder was evaluated.
     ValueError : its files lack a number that the report shows, as those of earlier versions may.
     """
     run = Run(folder)
@@ -60,44 +60,46 @@ def build(folder: Path) -> str:
     try:
         return TEMPLATES.get_template("template.html").render(_values(run))
     except jinja2.UndefinedError as error:
-        raise ValueError(f"A file in {folder} lacks what the page shows: {error}. Measure again.") from None
+        raise ValueError(
+            f"A file in {folder} lacks a value of the page: {error}. Evaluate again: main.py --evaluate-only."
+        ) from None
 
 
 def cautions_of(run: Run) -> list[str]:
-    """In plain language, what makes this run's numbers less than they seem."""
+    """Limitations of this run's numbers, in plain language."""
     found = []
     if run.note == NOTE:
-        found.append("What the models learned from is drawn by a program. Nothing here carries over to skin.")
+        found.append("The models were trained on synthetic drawings; nothing here transfers to real skin.")
     scratch = [task for task, metrics in run.metrics.items() if metrics.get("initial_weights") == "scratch"]
     if scratch:
-        found.append(f"{', '.join(scratch)}: started from scratch, not from ImageNet weights, which costs accuracy.")
+        found.append(f"{', '.join(scratch)}: trained from scratch, not from ImageNet weights, which costs accuracy.")
     for task, metrics in run.metrics.items():
         if run.views(task) > 1:
-            found.append(f"{task}: measured as the average over {run.views(task)} views of each image.")
+            found.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
         recall = _at(metrics, ("label", "per_class", "MEL", "recall"))
         if recall is not None and recall < 0.5:
-            missed = "by the likeliest class more than half of the melanomas are missed"
+            missed = "the top-1 class misses more than half of the melanomas"
             balanced = _at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
-            by_other = "" if balanced is None else f" (by the balanced rule it is {balanced:.2f})"
-            found.append(f"{task}: melanoma sensitivity is {recall:.2f}, so {missed}{by_other}.")
+            by_other = "" if balanced is None else f" (balanced rule: {balanced:.2f})"
+            found.append(f"{task}: melanoma sensitivity is {recall:.2f}{by_other}; {missed}.")
         heat = _heat(metrics)
         if heat and not heat["localises"]:
-            inside = f"{share(heat['energy_in_mask'])} of their energy lies inside the true outline"
-            covers = f"which covers {share(heat['mask_area'])} of the picture"
+            inside = f"{share(heat['energy_in_mask'])} of their energy lies inside the true mask"
+            covers = f"which covers {share(heat['mask_area'])} of the image"
             found.append(f"{task}: the heat maps do not localise; {inside}, {covers}.")
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in run.classes if 0 < test.get(code, 0) < FEW]
     if few:
-        found.append(f"Classes with fewer than {FEW} test images, whose own scores are uncertain: {', '.join(few)}.")
+        found.append(f"Scores of classes with fewer than {FEW} test images are uncertain: {', '.join(few)}.")
     absent = ", ".join(code for code in run.classes if not test.get(code, 0))
     if absent:
-        found.append(f"Classes without a test image: {absent}; all means but the organisers' own leave them out.")
+        found.append(f"Classes without a test image: {absent}; means exclude them, except those of ISIC 2018.")
     found += run.record.get("reading", [])
     if run.leakage is not None:
         for kind, members in run.leakage[run.leakage["crosses"]].groupby("kind"):
-            found.append(f"{len(members)} pairs of images that are the {kind} lie across the split: see below.")
-    found.append("Research code, not a medical device: no diagnosis may rest on it.")
+            found.append(f"{len(members)} pair{'s' * (len(members) > 1)} of the {kind} cross the split: see below.")
+    found.append("Research code, not a medical device: never base a diagnosis on it.")
     return found
 
 
@@ -110,20 +112,20 @@ def _fit_cautions(run: Run, task: str) -> list[str]:
     best = history.loc[history["val_loss"].idxmin()]
     ratio = best["val_loss"] / best["train_loss"]
     if ratio > GAP:
-        return [f"{task}: overfitted; at the saved epoch the validation loss is {ratio:.1f} times the training loss."]
+        return [f"{task}: overfitting; at the saved epoch the validation loss is {ratio:.1f} times the training loss."]
     if best["epoch"] == history["epoch"].max() and len(history) > 1:
         return [f"{task}: the last epoch was the best, so longer training may do better."]
     return []
 
 
 def _values(run: Run) -> dict:
-    """What template.html names."""
+    """Values of template.html."""
     return {
         "sensitivity": evaluate.SENSITIVITY,
         "failure": evaluate.FAILURE,
         "localising": evaluate.LOCALISING,
         "n_resamples": bootstrap.N_RESAMPLES,
-        "called": evaluate.CALLED,
+        "cutoff": evaluate.CUTOFF,
         "classes": {code: name_of(code) for code in run.classes},
         "note": run.note,
         "cautions": cautions_of(run),
@@ -147,12 +149,12 @@ def _values(run: Run) -> dict:
 
 
 def _named(run: Run, key: str) -> list[str]:
-    """What the models' metrics name under a key, each once."""
+    """Distinct values of a key in the models' metrics."""
     return list(dict.fromkeys(name for metrics in run.metrics.values() for name in metrics.get(key, [])))
 
 
 def _other_sets(run: Run) -> list[dict]:
-    """Each other data set, with the models' numbers on it."""
+    """Numbers of the models on each other data set."""
     sets: dict[tuple, dict] = {}
     for task, metrics in run.external.items():
         sets.setdefault(tuple(run.other_set(task).items()), {})[task] = metrics
@@ -160,7 +162,7 @@ def _other_sets(run: Run) -> list[dict]:
 
 
 def _commands(environments: list[dict]) -> list[tuple[str, str]]:
-    """Each command line with its commit, once."""
+    """Distinct command lines with their commits."""
     known = ((one["command"], one.get("commit", "")) for one in environments if "command" in one)
     return list(dict.fromkeys(known))
 
@@ -180,13 +182,13 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
 
 
 def _majority(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list]:
-    """The column of always calling the commonest class; {} of models without labels, or of an earlier version."""
+    """The column of always predicting the commonest class; {} without labels."""
     for found in metrics.values():
-        if called := _at(found, ("label", "majority", "class")):
+        if majority := _at(found, ("label", "majority", "class")):
             known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
             known["n_images"] = ("label", "n_images")
             paths = [known.get(one.path[0] if one.head == "label" else "", ("none",)) for one in shown]
-            return {f"always {called}": [score_at(found, path) for path in paths]}
+            return {f"always {majority}": [score_at(found, path) for path in paths]}
     return {}
 
 
@@ -199,14 +201,14 @@ def _model(folder: Path, found: dict) -> dict:
 
 
 def _positives(label: dict) -> dict[str, int]:
-    """Images of the classes that each operating point is to find."""
+    """Number of images of each operating point's classes."""
     support = [row["support"] for row in label["per_class"].values()]
     points = points_among(list(label["per_class"])).items()
     return {name: sum(support[k] for k in members) for name, members in points}
 
 
 def _heat(found: dict) -> dict | None:
-    """What was measured of the heat maps, and whether they localise; None without labels or masks."""
+    """Energy of the heat maps inside the masks, and whether they localise; None without labels or masks."""
     heat = _at(found, ("label", "heat_map"))
     return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
 

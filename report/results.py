@@ -93,7 +93,7 @@ def batches_of_other(trained: Trained, other: OtherSet, test: data.Batches) -> d
 
 
 def finish(folder: RunFolder, data_set: Prepared) -> None:
-    """Write what is of all models: the audit, the comparison of the tasks, and the report."""
+    """Write the leakage audit, the comparison of the tasks, and the report."""
     audit_leakage(folder, data_set)
     folder.note(comparison=compare_tasks(folder, data_set), seconds=folder.seconds())
     if machine.is_first():
@@ -102,7 +102,7 @@ def finish(folder: RunFolder, data_set: Prepared) -> None:
 
 
 def audit_leakage(folder: RunFolder, data_set: Prepared) -> None:
-    """Write which pairs show the same thing, and how many lie across the split, and across one by image."""
+    """Write pairs of the same file, picture or lesion, and print how many cross the split."""
     if machine.is_first():
         pairs = leakage.audit(usable(data_set.table), data_set.pixels.thumbnails, data_set.by_image)
         folder.write_table("leakage.csv", pairs)
@@ -110,7 +110,7 @@ def audit_leakage(folder: RunFolder, data_set: Prepared) -> None:
 
 
 def compare_tasks(folder: RunFolder, data_set: Prepared) -> bool:
-    """Write how the multi-task model differs from the single-task ones; returns whether there are any.
+    """Write the differences of the multi-task from the single-task models; returns whether there are any.
 
     Models of which only one was evaluated over the eight views are not compared.
     """

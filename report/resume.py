@@ -12,7 +12,7 @@ from models import MODELS
 from report.folder import RunFolder
 from report.results import evaluated_as
 
-OWN = ("epochs", "batch_size", "lr")  # what a task has a setting of its own for
+OWN = ("epochs", "batch_size", "lr")  # settings that each task has for itself
 
 
 def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence, identities: dict[str, dict]) -> bool:
@@ -20,9 +20,9 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence, id
 
     Parameters
     ----------
-    config, environment : settings by name, and what `machine.describe` says of this command.
-    jobs : objects with ``name``, ``identity``, and ``trained``, a `Trained` that is only to be evaluated or None.
-    identities : of all tasks, what they must share with a run that is resumed.
+    config, environment : settings by name, and `machine.describe` of this command.
+    jobs : objects with ``name``, ``identity`` and ``trained``, a `Trained` that is only evaluated, or None.
+    identities : of all tasks, as `Checkpoints`.
 
     Raises
     ------
@@ -53,21 +53,20 @@ def resume(
 
     Parameters
     ----------
-    tasks : that are trained now.
-    identities : of all tasks, what they must share with the run that is resumed; of those that are not trained now
-        without their `OWN`.
-    config, environment : settings, and what `machine.describe` says of this command.
+    tasks : tasks trained now.
+    identities : of all tasks, as `Checkpoints`; `OWN` values of tasks that are not trained now are ignored.
+    config, environment : settings, and `machine.describe` of this command.
 
     Raises
     ------
-    ValueError : the run was another; or the state that one of the tasks would resume from is gone.
+    ValueError : the folder holds another run; the state from which a task would resume is missing.
     """
     folder.take_record()
     earlier, before = (from_first(folder.read_json, name) for name in ("config.json", "environment.json"))
     others = [task for task in folder.record["tasks"] if task not in config["TASKS"]]
     for task, mine in identities.items():
         known = folder.facts(task).get("identity", mine)
-        if task in others:  # how it was trained is nothing to this command
+        if task in others:  # its settings are irrelevant to this command
             mine = mine | {name: known[name] for name in OWN if name in known}
         refuse_other(known, mine, folder.best_path(task))
     _note_longer(folder, {task: identities[task] for task in tasks})
@@ -83,13 +82,13 @@ def _note_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
     for task in longer:
         state = folder.path / task / "last.pth"
         if facts[task].get("trained") and not from_first(state.exists):
-            raise ValueError(f"{task} cannot resume for more epochs: {state} is gone. Start anew without --resume.")
+            raise ValueError(f"{task} cannot resume for more epochs: {state} is missing. Start anew without --resume.")
     for task in longer:
         folder.note_task(task, trained=False, measured=None)
 
 
 def _with_others(before: dict, now: dict, others: list[str]) -> dict:
-    """Settings where those of the tasks that are not trained now stay as they were."""
+    """Settings, with those of tasks that are not trained now unchanged."""
     prefixes = tuple(f"{task.upper()}_" for task in others)
     kept = {name: value for name, value in before.items() if name.startswith(prefixes)}
     return now | kept | {"TASKS": [*others, *now["TASKS"]]}

@@ -14,15 +14,15 @@ from measure.difference import refuse_repeated
 from measure.scores import CALLS, HEADS, MeanOf, classes_in, compared
 
 TASKS = ("classification", "segmentation", "multitask", "average")  # in the order of the report
-AGAIN = "Measure again: main.py --evaluate-only."
-N_NAMES = 5  # images that are named of those that differ
+AGAIN = "Evaluate again: main.py --evaluate-only."
+N_NAMES = 5  # differing images that are listed
 # Settings that do not make another one: the seed, places, the device, and how a run was started.
 PLACES = {"DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR", "DEVICE"}
 NOT_OF_A_SETTING = PLACES | {"SEED", "TASKS", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"}
 
 
 class Run:
-    """The files of a run, read. What was done is taken from its record, not from which files exist."""
+    """The files of a run. Its record, not the existence of files, tells which steps were done."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,16 +52,16 @@ class Run:
         return read_back(path) if path.exists() else None
 
     def other_set(self, task: str) -> dict | None:
-        """The other data set that a task was measured on: ``folder`` and ``left_out``; None if it was on none."""
+        """The other data set on which a task was evaluated: ``folder`` and ``left_out``; None if there was none."""
         return self.record["tasks"][task].get("external") or None
 
     def epochs(self, task: str) -> str:
-        """That a task was trained for; "12 of 30" where it was stopped."""
+        """Number of epochs of a task; "12 of 30" if it was stopped."""
         stopped, planned = self.stopped_after(task), self._planned(task)
         return str(planned) if stopped is None else f"{stopped} of {planned}"
 
     def stopped_after(self, task: str) -> int | None:
-        """The epochs that a task's training was stopped after; None if it came to its end."""
+        """Number of epochs after which training was stopped; None if it was completed."""
         history, planned = self.table(f"{task}/history.csv"), self._planned(task)
         is_stopped = history is not None and isinstance(planned, int) and len(history) < planned
         return len(history) if is_stopped else None
@@ -70,12 +70,12 @@ class Run:
         return self.record["tasks"][task].get("identity", {}).get("epochs", "?")
 
     def views(self, task: str) -> int:
-        """Of each image that a task was measured as the average over."""
+        """Number of views averaged per image (1 without --tta)."""
         return self.metrics[task].get("views", 1)
 
     @property
     def seed(self) -> int | None:
-        """That the models were trained with; None where it is not one."""
+        """Seed shared by all models; None if they differ."""
         seeds = {self.record["tasks"][task].get("identity", {}).get("seed") for task in self.metrics}
         return seeds.pop() if len(seeds) == 1 else None
 
@@ -179,11 +179,11 @@ def read_run(folder: Path) -> Finished:
 
 
 def read_head(folder: Path, head: str) -> pd.DataFrame:
-    """What a task's folder says of each test image: of its diagnosis, or of its outline at both sizes.
+    """Per-image results of a task on the test set: diagnoses, or mask scores at both sizes.
 
     Raises
     ------
-    ValueError : a name stands twice, a value is missing or no class, or the two tables of outlines have other images.
+    ValueError : a name is repeated, a value is missing or not a class, or the two tables of masks differ in images.
     """
     if head == "label":
         path = folder / "predictions.csv"
@@ -217,7 +217,7 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def _remark(run: Run, task: str) -> str:
-    """That a training was stopped early, and that it was measured over several views of each image."""
+    """Remark that training was stopped early or that several views were averaged."""
     found = [] if run.stopped_after(task) is None else [f"stopped after {run.epochs(task)} epochs"]
     return ", ".join([*found, f"over {run.views(task)} views"] if run.views(task) > 1 else found)
 
@@ -241,7 +241,7 @@ def _lacks(found: dict, path: tuple[str, ...]) -> bool:
 def _refuse_strangers(task: str, table: pd.DataFrame, test: pd.DataFrame) -> None:
     """Refuse a table of images that are no test images, or have another label than in splits.csv."""
     if strange := set(table["image"]) - set(test.index):
-        raise ValueError(f"{task} was measured on images that are not in splits.csv's test set: {some(strange)}.")
+        raise ValueError(f"{task} was evaluated on images outside the test set of splits.csv: {some(strange)}.")
     if "true" in table:
         other = table["true"].to_numpy() != test["label"].loc[table["image"]].to_numpy()
         if other.any():
@@ -249,7 +249,7 @@ def _refuse_strangers(task: str, table: pd.DataFrame, test: pd.DataFrame) -> Non
 
 
 def disagreements(first: Finished, second: Finished) -> list[str]:
-    """Why two runs were not measured on the same images, in words; [] if they were."""
+    """Why two runs were not evaluated on the same images; [] if they were."""
     if problem := _other_images(first.test.index, second.test.index, first.name, second.name):
         return [f"{second.name}: its test images are not those of {first.name}: {problem}."]
     found, test = [], second.test.loc[first.test.index]
@@ -261,7 +261,7 @@ def disagreements(first: Finished, second: Finished) -> list[str]:
         for head in first.tables[task].keys() & second.tables[task].keys():
             images = [run.tables[task][head]["image"] for run in (first, second)]
             if problem := _other_images(*images, first.name, second.name):
-                found.append(f"{second.name}: {task} was measured on other images than in {first.name}: {problem}.")
+                found.append(f"{second.name}: {task} was evaluated on other images than in {first.name}: {problem}.")
     return found
 
 

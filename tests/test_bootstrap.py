@@ -143,7 +143,7 @@ def test_the_images_that_shares_names_are_those_that_each_share_is_the_mean_over
     found = evaluate.official_label_scores(true, probabilities, "abc", weights)
     for name, images in shares.of_official(true, probabilities, "abc").items():
         k = "abc".index(name.split(".")[1])
-        right = (true == k) == (probabilities[:, k] > evaluate.CALLED)
+        right = (true == k) == (probabilities[:, k] > evaluate.CUTOFF)
         np.testing.assert_allclose(evaluate.weighted_mean(weights * images, right * 1.0), found[name])
     assert shares.of_masks(40).keys() <= evaluate.mask_scores(counts, weights).keys()
 

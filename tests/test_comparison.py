@@ -123,7 +123,7 @@ def test_runs_of_no_common_kind_are_shown_without_a_difference(place):
     write_run(place / "d", 4, ["segmentation"])
     found = compared("c", "d")
     assert len(found["models"]) == 2 and not found["differences"]
-    assert "No other run has a model of a kind" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+    assert "No other run has a comparable model" in Path("comparison/comparison.html").read_text(encoding="utf-8")
 
 
 def test_seeds_of_one_setting_have_a_mean_and_a_standard_deviation(place, capsys):
@@ -207,7 +207,7 @@ DAMAGES = {  # what is done to files of run b, and what is said of it
     ),
     "scores of an earlier version": (
         {"segmentation/metrics.json": lambda path: edit(path, lambda found: found["mask"].pop("native"))},
-        "b: segmentation/metrics.json lacks mask.native.mean_dice. Measure again: main.py --evaluate-only.",
+        "b: segmentation/metrics.json lacks mask.native.mean_dice. Evaluate again: main.py --evaluate-only.",
     ),
     "no scores": ({"segmentation/metrics.json": Path.unlink}, "b: has no scores in segmentation/metrics.json."),
     "no split": ({"splits.csv": Path.unlink}, "b: has no splits.csv"),
@@ -223,11 +223,11 @@ DAMAGES = {  # what is done to files of run b, and what is said of it
     ),
     "other measured images": (
         {PREDICTIONS: lambda path: rewrite(path, lambda table: table[:3])},
-        f"b: classification was measured on other images than in a: 1 only in a ({HOSTILE}).",
+        f"b: classification was evaluated on other images than in a: 1 only in a ({HOSTILE}).",
     ),
     "measured images that are no test images": (
         {PREDICTIONS: lambda path: rewrite(path, first_is("image", "x"))},
-        "b: classification was measured on images that are not in splits.csv's test set: x.",
+        "b: classification was evaluated on images outside the test set of splits.csv: x.",
     ),
     "other labels": (
         {

@@ -67,7 +67,7 @@ def test_frequencies_are_shares_of_the_images_that_have_a_label(batches):
 def test_images_are_normalised_with_the_imagenet_statistics(batches):
     one = batches()
     batch = next(iter(one.epoch()))
-    by_hand = (one.pictures()[0][0] / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    by_hand = (one.images_and_masks()[0][0] / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(batch["image"][0].permute(1, 2, 0).cpu(), by_hand, atol=1e-5)
 
 
@@ -82,7 +82,7 @@ def test_every_image_comes_once_an_epoch_in_an_order_fixed_by_seed_and_epoch(bat
 
 def test_a_shuffled_image_keeps_its_label_and_its_mask(batches):
     one = batches()
-    images, masks = one.pictures()
+    images, masks = one.images_and_masks()
     known = {image.tobytes(): (label, mask.tobytes()) for image, label, mask in zip(images, one.labels.tolist(), masks)}
     assert len(known) == 10
     order = np.random.default_rng((3, 2)).permutation(10)
@@ -107,7 +107,7 @@ def test_turns_move_image_and_mask_together(batches):
     plain = batches()
     turned = batches(seed=3, augment="rotations")
     order = np.random.default_rng((3, 1)).permutation(10)  # what the documentation of randomness promises
-    images, masks = plain.pictures()
+    images, masks = plain.images_and_masks()
     found = list(turned.epoch(1))
     position = 0
     for batch in found:

@@ -189,15 +189,15 @@ def test_the_balanced_rule_is_the_argmax_of_log_p_less_tau_log_prior():
     logits, prior = rng.normal(0, 2, (500, 7)), rng.dirichlet(np.ones(7))
     for tau in (0.35, 1, 1.5):
         expected = (log_softmax(logits, axis=1) - tau * np.log(prior)).argmax(axis=1)
-        found = evaluate.call_balanced(evaluate.softmax(logits), prior, tau)
+        found = evaluate.predict_balanced(evaluate.softmax(logits), prior, tau)
         assert (found == expected).all() and (found != logits.argmax(axis=1)).any()
 
 
 def test_the_balanced_rule_by_hand():
     """0.6 / 0.8 ** 0.5 = 0.671 and 0.4 / 0.2 ** 0.5 = 0.894; 0.7 / 0.8 ** 0.5 = 0.783 and 0.3 / 0.2 ** 0.5 = 0.671."""
     probabilities, prior = np.array([[0.6, 0.4], [0.7, 0.3]]), [0.8, 0.2]
-    assert evaluate.call_balanced(probabilities, prior, 0.5).tolist() == [1, 0]
-    assert evaluate.call_balanced(probabilities, prior, 1).tolist() == [1, 1]
+    assert evaluate.predict_balanced(probabilities, prior, 0.5).tolist() == [1, 0]
+    assert evaluate.predict_balanced(probabilities, prior, 1).tolist() == [1, 1]
     called = evaluate.by_rule(probabilities, prior, 0.5)
     assert {rule: classes.tolist() for rule, classes in called.items()} == {"likeliest": [0, 0], "balanced": [1, 0]}
 
@@ -205,20 +205,20 @@ def test_the_balanced_rule_by_hand():
 def test_at_tau_zero_the_balanced_rule_is_the_likeliest_class_ties_and_all():
     _, probabilities = random_labels(0, decimals=1)
     prior = [0.5, 0.2, 0.2, 0.1, 0, 0, 0]
-    np.testing.assert_array_equal(evaluate.call_balanced(probabilities, prior, 0), probabilities.argmax(axis=1))
+    np.testing.assert_array_equal(evaluate.predict_balanced(probabilities, prior, 0), probabilities.argmax(axis=1))
 
 
 @pytest.mark.parametrize("tau", [0.5, 1, 1.5])
 def test_a_class_without_training_images_is_called_only_where_it_is_the_likeliest(tau):
     probabilities = np.random.default_rng(1).dirichlet(np.full(7, 0.1), 200)
     with np.errstate(all="raise"):
-        called = evaluate.call_balanced(probabilities, [0.6, 0.2, 0.1, 0.05, 0.05, 0, 0], tau)
+        called = evaluate.predict_balanced(probabilities, [0.6, 0.2, 0.1, 0.05, 0.05, 0, 0], tau)
     unseen = called >= 5
     assert unseen.any() and (called[unseen] == probabilities.argmax(axis=1)[unseen]).all()
 
 
 def test_a_class_of_probability_zero_is_not_called_however_rare():
-    assert evaluate.call_balanced(np.array([[1.0, 0.0]]), [0.999999, 0.000001], 1.5).tolist() == [0]
+    assert evaluate.predict_balanced(np.array([[1.0, 0.0]]), [0.999999, 0.000001], 1.5).tolist() == [0]
 
 
 def test_tau_is_the_smallest_of_the_best_by_the_mean_of_both_accuracies():

@@ -59,7 +59,7 @@ def test_the_page_shows_the_last_epochs_only_and_says_when_the_model_is_trained(
     watch(rows(10))
     html = page_of(tmp_path)
     assert re.findall(r"<tr><th>(\d+)", html) == [str(epoch) for epoch in range(6, 11)]
-    assert "It is trained, and is measured next." in html and "Its training goes on" not in html
+    assert "Training is complete; evaluation is next." in html and "Training will take" not in html
 
 
 def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_interruption(
@@ -69,13 +69,13 @@ def test_the_time_left_is_that_of_the_epochs_seen_and_not_of_those_before_an_int
     now = iter(watch.started + seconds for seconds in (60, 60, 100, 100))  # each is asked for twice
     monkeypatch.setattr(live.time, "monotonic", lambda: next(now))
     watch(rows(5))
-    assert "Its training goes on for about 5 min, until " in page_of(tmp_path)
-    assert "The rest of the run takes about 35 min, until " in page_of(tmp_path)
+    assert "Training will take about 5 min, until " in page_of(tmp_path)
+    assert "The rest of the run will take about 35 min, until " in page_of(tmp_path)
     told = r"To go: 5 of 10 epochs, then segmentation and multitask, about 35 min, until \d\d:\d\d( on [\d-]+)?\.\n"
     assert re.fullmatch(told, capsys.readouterr().out)
     watch(rows(6))
-    assert "Its training goes on for about 3 min, until " in page_of(tmp_path)
-    assert "The rest of the run takes about 28 min, until " in page_of(tmp_path)
+    assert "Training will take about 3 min, until " in page_of(tmp_path)
+    assert "The rest of the run will take about 28 min, until " in page_of(tmp_path)
     assert not capsys.readouterr().out  # once is enough
 
 

@@ -311,7 +311,7 @@ def test_a_training_state_in_place_of_a_model_is_called_that_and_the_model_is_na
     (tmp_path / "classification").mkdir()
     state = {"model": content["weights"], "optimizer": {}, "history": [], "best": {}, "identity": {}, "conditions": {}}
     with pytest.raises(
-        ValueError, match=r"last\.pth is the state of a training.*best_classification_model\.pth\.$"
+        ValueError, match=r"last\.pth is a training state for --resume.*best_classification_model\.pth\.$"
     ) as refused:
         loaded(state, tmp_path / "classification" / "last.pth")
     assert str(tmp_path / "best_classification_model.pth") in str(refused.value)
@@ -343,7 +343,7 @@ def test_a_checkpoint_with_one_changed_byte_among_its_weights_is_damaged(tmp_pat
     place = stored.index(model.encoder.layer4[0].conv1.weight.detach().numpy().tobytes())
     stored[place] ^= 1  # the last bit of a weight, which no reading of the values would notice
     path.write_bytes(stored)
-    with pytest.raises(ValueError, match=r"the check sum of .* is wrong"):
+    with pytest.raises(ValueError, match=r"the checksum of .* is wrong"):
         load_checkpoint(path)
 
 
@@ -362,5 +362,5 @@ def test_the_heat_map_is_grad_cam(measured, device):
     assert expected.amax(dim=(1, 2)).all()
     for ours, theirs in zip(found[:, 0, ::32, ::32], expected):
         torch.testing.assert_close(ours / ours.max(), theirs / theirs.max())
-    with pytest.raises(ValueError, match="only outlines"):
+    with pytest.raises(ValueError, match="only predicts masks"):
         models.Segmenter().to(device).heat_map(image)

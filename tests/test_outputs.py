@@ -83,7 +83,7 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
         "lesion_share",
     ]
     shown = capsys.readouterr().out
-    assert "The balanced rule is left out: no tau was fitted" in shown
+    assert "Balanced rule unavailable: no tau has been fitted" in shown
     assert "melanoma: no threshold is known." in shown and "malignant: threshold 0.5000, fitted on the val" in shown
     assert "%" not in shown
     predictor = predict.Predictor(path, device="cpu")

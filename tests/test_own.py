@@ -158,7 +158,7 @@ def test_other_outputs_are_named_beside_what_is_expected(output, found):
         def forward(self, image):
             return output
 
-    with pytest.raises(ValueError, match=f"The model gives .*{found}.*expected a dict .*{re.escape('(2, 1, 8, 8)')}"):
+    with pytest.raises(ValueError, match=f"The model returns .*{found}.*expected a dict .*{re.escape('(2, 1, 8, 8)')}"):
         evaluate.heads_of(Odd(), torch.zeros(2, 3, 8, 8), ("a", "b", "c"))
 
 
@@ -170,9 +170,9 @@ def test_the_heads_are_what_the_model_gives_and_its_mode_stays():
 def test_a_head_that_nothing_can_teach_is_refused(split, tmp_path):
     table, pixels = split()
     table["status"] = LABEL_ONLY
-    with pytest.raises(ValueError, match="gives a mask, and no training image has one"):
+    with pytest.raises(ValueError, match="predicts a mask, and no training image has one"):
         fit(Pooled("label", "mask"), table, pixels, tmp_path)
-    with pytest.raises(ValueError, match="gives a mask, and no image of train has one"):
+    with pytest.raises(ValueError, match="predicts a mask, and no image of train has one"):
         report_model(Pooled("label", "mask"), table, pixels, tmp_path / "own", name="pooled")
 
 
@@ -186,7 +186,7 @@ def test_a_report_replaces_an_earlier_one_of_the_same_name_and_no_other_run(spli
     with pytest.raises(ValueError, match="holds a run of pooled"):
         report_model(Pooled("mask"), table, pixels, tmp_path, name="other")
     for name in ("", "../up", "external"):
-        with pytest.raises(ValueError, match="cannot be called"):
+        with pytest.raises(ValueError, match="cannot be the name of a model"):
             report_model(Pooled("mask"), table, pixels, tmp_path, name=name)
 
 

@@ -103,11 +103,9 @@ def test_cautions_follow_from_the_files(copy):
     edit(copy / "classification" / "metrics.json", blind)
     edit(copy / "config.json", lambda config: config.update(data="synthetic demo data"))
     cautions = " ".join(page.cautions_of(page.Run(copy)))
-    assert "drawn by a program" in cautions
-    assert (
-        "classification: melanoma sensitivity is 0.30" in cautions and "(by the balanced rule it is 0.45)" in cautions
-    )
-    assert "classification, segmentation, multitask: started from scratch" in cautions
+    assert "trained on synthetic drawings" in cautions
+    assert "classification: melanoma sensitivity is 0.30" in cautions and "(balanced rule: 0.45)" in cautions
+    assert "classification, segmentation, multitask: trained from scratch" in cautions
     assert "fewer than 30 test images" in cautions and "not a medical device" in cautions
 
 
@@ -118,11 +116,13 @@ def test_heat_maps_that_do_not_localise_are_called_so(copy, energy, does_localis
     for task in tasks:
         edit(copy / task / "metrics.json", lambda found: found["label"].update(heat_map=numbers))
     shown, cautions = text_of(page.build(copy)), " ".join(page.cautions_of(page.Run(copy)))
-    shares = f"{100 * energy:.1f} % of their energy lies inside the true outline, which covers 27.3 % of the picture."
+    shares = f"{100 * energy:.1f} % of their energy lies inside the true mask, which covers 27.3 % of the image."
     for task in tasks:
         assert (f"{task}: the heat maps do not localise; {shares}" in cautions) != does_localise
     assert (
-        shown.count(f"energy, {100 * energy:.1f} % lies inside the true outline, which covers 27.3 % of the picture")
+        shown.count(
+            f"{100 * energy:.1f} % of the heat maps' energy lies inside the true mask, which covers 27.3 % of the image"
+        )
         == 2
     )
     assert shown.count("less than 55 %: the maps do not localise") == (0 if does_localise else 2)
@@ -134,7 +134,7 @@ def test_an_overfitted_model_is_called_so(copy):
     values = lines[1].split(",")
     values[1], values[2] = "0.1", "0.5"
     path.write_text("\n".join([lines[0], ",".join(values)]))
-    assert any("overfitted" in text for text in page.cautions_of(page.Run(copy)))
+    assert any("overfitting" in text for text in page.cautions_of(page.Run(copy)))
 
 
 HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; "double" 'single'"""
@@ -202,14 +202,16 @@ def test_every_table_of_labels_shows_both_rules_and_the_page_says_what_the_secon
         "The balanced rule changes accuracy by -0.049 (95 % interval -0.060 to -0.040) and balanced accuracy by"
         in shown
     )
-    assert "by +0.090 (95 % interval +0.050 to +0.130) against the likeliest class" in shown
-    assert "τ = 0.45, fitted on the validation set." in shown and "Accuracies of the likeliest class." in shown
+    assert "by +0.090 (95 % interval +0.050 to +0.130) against the top-1 class" in shown
+    assert "τ = 0.45, fitted on the validation set." in shown and "Accuracies of the top-1 class." in shown
     assert "classification: Accuracy, balanced rule 0.111" in shown
 
 
 def test_at_tau_zero_the_page_says_that_the_rules_are_the_same(copy):
     edit(copy / "classification" / "metrics.json", lambda found: found["label"]["calibration"].update(tau=0.0))
-    assert "τ = 0.00, fitted on the validation set: at 0 both rules call the same." in text_of(page.build(copy))
+    assert "τ = 0.00, fitted on the validation set; at 0 both rules predict the same class." in text_of(
+        page.build(copy)
+    )
 
 
 def test_numbers_that_are_not_defined_are_dashes_without_an_interval(copy):
@@ -237,7 +239,7 @@ def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_
     assert (headline["Images with a label"], headline["Images with a mask"]) == ("2,345", "1,234")
     assert re.search(r"of some</th><td>77</td><td>66</td><td>55</td><td>0\.", html)
     shown = text_of(html)
-    assert "Diagnoses of 2,345 images" in shown and "Outlines of 1,234 images" in shown
+    assert "Diagnoses: 2,345 images" in shown and "Masks: 1,234 images" in shown
     assert re.search(
         r"On 1,111 images the multi-task model's mean Dice differs from that of segmentation by \S+ \(95", shown
     )
@@ -257,7 +259,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_a_run_that_lacks_a_number_is_refused(copy):
     edit(copy / "classification" / "metrics.json", lambda found: found["label"]["calibration"]["after"].pop("ece"))
-    with pytest.raises(ValueError, match=r"no attribute 'ece'.*Measure again"):
+    with pytest.raises(ValueError, match=r"no attribute 'ece'.*Evaluate again"):
         page.build(copy)
 
 
@@ -274,7 +276,7 @@ def test_the_baseline_stands_beside_the_models_and_every_row_says_how_many_image
     baseline = headline_of(html, "always NV")
     assert baseline["Accuracy"].startswith("0.654") and baseline["Balanced accuracy"].startswith("0.123")
     assert baseline["Images with a label"] == "4,321" and baseline["Mean AUC"] == baseline["Mean Dice"] == "–"
-    for start in ("likeliest", "always NV, the", "Mean of the classes", "before scaling"):
+    for start in ("top-1", "always NV, the", "Mean over the classes", "before scaling"):
         assert re.search(rf"<tr><th>{start}.*?</tr>", html, re.DOTALL)[0].endswith("<td>4,321</td></tr>"), start
     assert "<td>1,111 of 4,321</td></tr>" in html and "<td>1,118 of 4,321</td></tr>" in html  # melanoma, malignant
 

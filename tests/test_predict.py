@@ -67,7 +67,7 @@ def test_heat_maps_only_where_they_explain_something(checkpoints, photos, tmp_pa
     assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", out, "--explain") == 0
     assert len(list((out / "heatmaps").rglob("*.jpg"))) == 5
     assert run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", out / "x", "--explain") == 2
-    assert "only outlines" in capsys.readouterr().err
+    assert "only predicts masks" in capsys.readouterr().err
 
 
 def test_bad_files_are_reported_and_skipped(checkpoints, photos, tmp_path, capsys):
@@ -129,4 +129,4 @@ def test_several_checkpoints_are_averaged_and_say_what_they_cannot(checkpoints, 
         expected = [(float(a[code]) + float(b[code])) / 2 for code in CLASSES]
         assert [float(ours[code]) for code in CLASSES] == pytest.approx(expected, abs=2e-4)
         assert "balanced" not in ours and ours["lesion_share"] == b["lesion_share"]
-    assert "The balanced rule is left out" in capsys.readouterr().out
+    assert "Balanced rule unavailable" in capsys.readouterr().out

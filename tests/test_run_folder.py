@@ -34,7 +34,7 @@ def test_the_folder_that_one_is_in_is_not_moved_away(tmp_path, monkeypatch, belo
     (tmp_path / "work" / "below").mkdir(parents=True)
     (tmp_path / "work" / "best_classification_model.pth").touch()
     monkeypatch.chdir(tmp_path / "work" / below)
-    with pytest.raises(ValueError, match="is the folder you are in"):
+    with pytest.raises(ValueError, match="is the current folder"):
         RunFolder(tmp_path / "work").start_anew("today")
     assert list(tmp_path.iterdir()) == [tmp_path / "work"]
 

@@ -171,7 +171,7 @@ def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
         (["--image-size", "1000000"], "IMAGE_SIZE must lie in [32, 4096]"),
         (["--seed", "4294967296"], "SEED must lie in [0, 4294967296)"),
         (["--resume", "--evaluate-only"], "choose one"),
-        (["--checkpoints", "a.pth"], "pass --evaluate-only too"),
+        (["--checkpoints", "a.pth"], "pass --evaluate-only as well"),
     ],
 )
 def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):

@@ -61,7 +61,7 @@ def test_the_words_say_what_the_threshold_did_in_the_test_set():
 def test_no_sensitivity_is_claimed_that_was_not_measured(tested):
     checkpoint = {name: value for name, value in CHECKPOINT.items() if name != "tested"}
     melanoma = points(checkpoint | ({} if tested is None else {"tested": tested}))[0]
-    assert melanoma.describe() == "threshold 0.2000, fitted on the validation set; what it finds elsewhere is not known"
+    assert melanoma.describe() == "threshold 0.2000, fitted on the validation set; its sensitivity elsewhere is unknown"
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ WRONG = {
         ),
         ("recall = _divide(hits, support)", "recall = _divide(hits, predicted)", "recall is precision"),
         (
-            "precision = np.where(is_called, _divide(hits, predicted), 0) + absent",
-            "precision = np.where(is_called, _divide(hits, predicted), 0)",
+            "precision = np.where(is_predicted, _divide(hits, n_predicted), 0) + absent",
+            "precision = np.where(is_predicted, _divide(hits, n_predicted), 0)",
             "an absent class has a precision",
         ),
         (
@@ -91,14 +91,14 @@ WRONG = {
             "a tie of two counts as right",
         ),
         (
-            "calls = true == k, probabilities[:, k] > CALLED",
-            "calls = true == k, probabilities[:, k] >= CALLED",
+            "calls = true == k, probabilities[:, k] > CUTOFF",
+            "calls = true == k, probabilities[:, k] >= CUTOFF",
             "called at 0.5",
         ),
         ("np.isnan(value), 1, value)", "np.isnan(value), 0, value)", "0 / 0 is 0 in the organisers' scores"),
         (
-            "cells = (positive & called, ~positive & called, positive & ~called, ~positive & ~called)",
-            "cells = (positive & called, positive & ~called, ~positive & called, ~positive & ~called)",
+            "cells = (positive & predicted, ~positive & predicted, positive & ~predicted, ~positive & ~predicted)",
+            "cells = (positive & predicted, positive & ~predicted, ~positive & predicted, ~positive & ~predicted)",
             "misses and false alarms exchanged",
         ),
         (
@@ -757,8 +757,8 @@ WRONG = {
             "the change the other way",
         ),
         (
-            'evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])\n    called',
-            "evaluate.softmax(logits), evaluate.softmax(logits)\n    called",
+            'evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])\n    predicted',
+            "evaluate.softmax(logits), evaluate.softmax(logits)\n    predicted",
             "scores of the uncalibrated",
         ),
         (
@@ -788,8 +788,8 @@ WRONG = {
             "lesions of other images in subgroups",
         ),
         (
-            'keys = found.get("label", {}), ("threshold", "sensitivity", "specificity")',
-            'keys = found.get("label", {}), ("threshold", "specificity", "ppv")',
+            'keys = numbers.get("label", {}), ("threshold", "sensitivity", "specificity")',
+            'keys = numbers.get("label", {}), ("threshold", "specificity", "ppv")',
             "another score is kept",
         ),
     ),
@@ -809,7 +809,7 @@ WRONG = {
     ),
     "measure/shares.py": (
         ('"specificity": ~positive', '"specificity": positive', "specificity is over the positives"),
-        ("probabilities[:, k] > CALLED)", "probabilities[:, k] >= 0)", "everything is called"),
+        ("probabilities[:, k] > CUTOFF)", "probabilities[:, k] >= 0)", "everything is called"),
         (
             'f"per_class.{name}.precision": predicted == k',
             'f"per_class.{name}.precision": true == k',
@@ -818,8 +818,8 @@ WRONG = {
     ),
     "measure/tables.py": (
         (
-            'table.insert(2, "predicted", classes[called["likeliest"]])',
-            'table.insert(2, "predicted", classes[called["balanced"]])',
+            'table.insert(2, "predicted", classes[predicted["likeliest"]])',
+            'table.insert(2, "predicted", classes[predicted["balanced"]])',
             "the table's prediction is the balanced one",
         ),
         (
