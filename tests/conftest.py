@@ -3,18 +3,22 @@
 import csv
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 import data
@@ -37,6 +41,8 @@ QUICK = [
     *("--image-size", "32", "--pretrained", "no", "--device", "cpu", "--no-keep-freed-memory"),
     *("--classification-epochs", "1", "--segmentation-epochs", "1", "--multitask-epochs", "1"),
 ]
+DEMO = ("demo", "data")  # the last names of the demo's folder
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own: more threads would wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -44,7 +50,18 @@ else:
     torch.set_num_threads(min(torch.get_num_threads(), 2))
 # Files and names of what trains, or runs the program, another process, a browser or a notebook; other tests are quick.
 SLOW_FILES = {f"test_{name}.py" for name in ("app", "benchmarks", "distributed", "export", "fuzz", "notebook")}
-SLOW_NAMES = {"QUICK", "fit", "measured", "program", "quick", "run", "subprocess", "whole_run"}
+SLOW_NAMES = {
+    "QUICK",
+    "fit",
+    "in_two_processes",
+    "measured",
+    "program",
+    "quick",
+    "run",
+    "short_run",
+    "subprocess",
+    "whole_run",
+}
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -79,11 +96,30 @@ def fresh_proxies():
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """A folder of a name, which the first process of the session that asks for it fills; not to be changed."""
+
+    def made(name, make):
+        base = tmp_path_factory.getbasetemp()
+        place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once" / name
+        place.parent.mkdir(exist_ok=True)
+        with FileLock(place.with_suffix(".lock")):
+            if not place.with_suffix(".made").exists():
+                shutil.rmtree(place, ignore_errors=True)  # of a process that failed
+                place.mkdir()
+                make(place)
+                place.with_suffix(".made").touch()
+        return place
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def demo_folder(made_once):
     """About 50 synthetic images of 35 lesions; not to be changed."""
-    folder = tmp_path_factory.mktemp("demo") / "data"
-    synthetic.write_dataset(folder, seed=0, lesions=dict.fromkeys(CLASSES, 5))
-    return folder
+    name, below = DEMO
+    lesions = dict.fromkeys(CLASSES, 5)
+    return made_once(name, lambda place: synthetic.write_dataset(place / below, seed=0, lesions=lesions)) / below
 
 
 class Folder:
@@ -201,18 +237,52 @@ def disc(size: tuple[int, int] = (40, 30), inside: int = 255) -> Image.Image:
 def program(*arguments, cwd=ROOT, env=None, **options) -> list:
     """Keyword and positional arguments for subprocess: this project's main.py."""
     command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, **options
-    )
+    env = {**os.environ, **threads(), **(env or {})}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, **options)
+
+
+def threads():
+    """The environment in which another process has as many threads as this one, so that sums agree to the last bit."""
+    return {"OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 @pytest.fixture(scope="session")
-def whole_run(demo_folder, tmp_path_factory):
+def whole_run(demo_folder, made_once):
     """The outputs of the real program, all three models in miniature, and what it printed; not to be changed."""
-    place = tmp_path_factory.mktemp("run")
-    done = program("--data-dir", demo_folder, *QUICK, cwd=place)
-    assert done.returncode == 0, done.stderr
-    return place / "outputs", done
+
+    def make(place):
+        done = program("--data-dir", demo_folder, *QUICK, cwd=place)
+        assert done.returncode == 0, done.stderr
+        (place / "printed.json").write_text(json.dumps({"stdout": done.stdout, "stderr": done.stderr}))
+
+    place = made_once("whole", make)
+    return place / "outputs", SimpleNamespace(**json.loads((place / "printed.json").read_text()))
+
+
+@pytest.fixture(scope="session")
+def short_run(demo_folder, made_once):
+    """The place where `quick` has trained a classifier on the demo's images; not to be changed."""
+
+    def make(place):
+        assert quick(demo_folder, place) == 0
+
+    return made_once("short", make)
+
+
+@pytest.fixture
+def finished(short_run, tmp_path):
+    """`short_run` in tmp_path, to be changed: its outputs and its cache, as if the test had called `quick` itself."""
+    copied(short_run, tmp_path)
+    return tmp_path / "outputs"
+
+
+def copied(source, target):
+    """Copy a run's folder; its checkpoints are links, as the program never writes into a file that is there."""
+
+    def copy_file(one, other):
+        return os.link(one, other) if one.endswith(".pth") else shutil.copy2(one, other)
+
+    return shutil.copytree(source, target, copy_function=copy_file, dirs_exist_ok=True)
 
 
 def edit(path, change):
@@ -231,16 +301,24 @@ def outputs(whole_run):
 @pytest.fixture
 def copy(outputs, tmp_path):
     """The folder of a whole run, to be changed."""
-    return shutil.copytree(outputs, tmp_path / "outputs")
+    return copied(outputs, tmp_path / "outputs")
+
+
+DRAWN = ("class_distribution", "confusion", "dice_by_class", "gallery", "heat_maps", "mask_rows", "ranking_curves")
+DRAWN += ("reliability", "risk_coverage", "training_curves")  # visualize's figures of a run
 
 
 def quick(folder, place, *flags):
     """The exit code of main in this process, one epoch of classification unless flags say otherwise.
 
-    Its figures are made and not drawn, which would take more than half of the time; `whole_run` draws them.
+    Its figures are made and not drawn, which would take more than half of the time; `whole_run` draws them. Those of
+    the demo's own images, which are `whole_run`'s, are not even made.
     """
     places = ["--data-dir", str(folder), "--output-dir", str(place / "outputs"), "--cache-dir", str(place / "cache")]
-    with mock.patch("visualize.png", return_value=b"not drawn"):
+    fakes = {"png": lambda *_: b"not drawn"}
+    if Path(folder).parts[-2:] == DEMO and "--external-dir" not in flags:
+        fakes |= dict.fromkeys(DRAWN, lambda *_: "no figure")
+    with mock.patch.multiple("visualize", **fakes):
         return main.main([*places, *QUICK, "--tasks", "classification", *flags])
 
 
@@ -307,7 +385,8 @@ def assess_rows(measured, rows, calibration=None):
     model, batches, known, _, written = measured
     some = data.Batches(batches.pixels, rows, 16, device=batches.device)
     assessment = assess(model, some, calibration or known, "multitask")
-    publish(RunFolder(written.with_name("some")), assessment, "multitask, some")
+    with mock.patch("visualize.png", return_value=b"not drawn"):  # those of `measured` are
+        publish(RunFolder(written.with_name("some")), assessment, "multitask, some")
     return assessment.numbers
 
 
@@ -364,3 +443,24 @@ def folder_of(place, values, header="image,diagnosis", **others):
         picture(k).save(place / "images" / f"i{k}.jpg")
     (place / "t.csv").write_text("\n".join([header, *(f"i{k},{value}" for k, value in enumerate(values))]) + "\n")
     return place
+
+
+def in_two_processes(function, *arguments):
+    """The exit codes of two processes that call a function in the environment of torchrun, forked to import nothing."""
+    fork = multiprocessing.get_context("fork")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def work(rank):
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        os.environ["MASTER_PORT"] = port
+        torch.set_num_threads(1)
+        function(*arguments)
+
+    processes = [fork.Process(target=work, args=[rank]) for rank in "01"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=180)
+    return [process.exitcode for process in processes]

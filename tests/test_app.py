@@ -267,21 +267,30 @@ def test_the_server_takes_no_more_than_the_page_would_send_and_stores_no_file(pa
     assert not [path for path in page_address[1].rglob("*") if path.is_file()]
 
 
-def test_a_missing_checkpoint_is_one_message(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "app.py", "--checkpoint", "no.pth"], cwd=tmp_path,
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 2 and "No checkpoint at" in done.stderr and "Traceback" not in done.stderr
+def refusal(capsys, *arguments):
+    """What app.py prints where it ends before it serves."""
+    import app
+
+    with pytest.raises(SystemExit) as stopped:
+        app.main(list(arguments))
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_missing_checkpoint_is_one_message(capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    assert "No checkpoint at" in refusal(capsys, "--checkpoint", "no.pth", "--port", port)
 
 
 @pytest.mark.parametrize("port", ["99999", "taken"])
-def test_a_port_that_cannot_be_had_is_one_message(port, tmp_path):
+def test_a_port_that_cannot_be_had_is_one_message(port, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1]) if port == "taken" else port
-        done = subprocess.run([sys.executable, ROOT / "app.py", "--checkpoint", "no.pth", "--port", port], cwd=tmp_path,
-                              capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 2 and "Cannot serve on" in done.stderr and "Traceback" not in done.stderr
+        assert "Cannot serve on" in refusal(capsys, "--checkpoint", "no.pth", "--port", port)
 
 
 @pytest.mark.parametrize("task, parts", [("classification", (True, False)), ("segmentation", (False, True))])

@@ -1,18 +1,23 @@
 """A model on a set of images: numbers, tables and figures of each head, by one process or two."""
 
 import json
-import os
-import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, assess_rows
-from test_distributed import TORCHRUN
+import torch
+from conftest import LEARNED, assess_rows, in_two_processes, untrained
 
+import data
+import machine
+import visualize
 from dataset.table import LABEL_ONLY
 from measure import numbers as scoring
 from measure import tables
+from measure.assess import assess
+from measure.calibrate import calibrate
+from report.folder import RunFolder
+from report.results import publish
 
 
 def test_everything_is_written_and_drawn(measured):
@@ -65,32 +70,24 @@ def measured_accuracy(measured, images):
 
 
 TABLES = ("predictions.csv", "per_image.csv", "per_image_native.csv")
-MEASURE = """
-import json, pathlib, sys
-import torch
-import data, machine
-from measure.assess import assess
-from measure.calibrate import calibrate
-from report.folder import RunFolder
-from report.results import publish
-from conftest import LEARNED, untrained
 
-machine.join_processes(torch.device("cpu"))
-rank = machine.rank()
-assert machine.n_ranks() == 2
-place = pathlib.Path(sys.argv[1])
-model, batches = untrained(pathlib.Path(sys.argv[2]), place / "cache")
-calibration = calibrate(model, batches, "fp32", LEARNED)
-found = assess(model, batches, calibration, "multitask")
-publish(RunFolder(place / f"of{rank}", "synthetic demo data"), found, "multitask")
-one = data.Batches(batches.pixels, batches.table.iloc[:1], 16)  # which leaves nothing for the second process
-calibration_of_one = calibrate(model, one, "fp32", LEARNED)
-alone = assess(model, one, calibration_of_one, "multitask")
-publish(RunFolder(place / f"one{rank}"), alone, "multitask")
-assert (found is None) == (alone is None) == (not (place / f"of{rank}").exists()) == (rank > 0)
-found, alone = found and found.numbers, alone and alone.numbers
-(place / f"rank{rank}.json").write_text(json.dumps({"calibration": calibration, "found": found, "alone": alone}))
-"""
+
+def measure(place, folder):
+    """In each of two processes: of all images, and of one, which leaves nothing for the second process."""
+    machine.join_processes(torch.device("cpu"))
+    assert machine.n_ranks() == 2
+    visualize.png, rank = lambda *_: b"not drawn", machine.rank()  # as one process has drawn them
+    model, batches = untrained(folder, place / "cache")
+    calibration = calibrate(model, batches, "fp32", LEARNED)
+    found = assess(model, batches, calibration, "multitask")
+    publish(RunFolder(place / f"of{rank}", "synthetic demo data"), found, "multitask")
+    one = data.Batches(batches.pixels, batches.table.iloc[:1], 16)
+    calibration_of_one = calibrate(model, one, "fp32", LEARNED)
+    alone = assess(model, one, calibration_of_one, "multitask")
+    publish(RunFolder(place / f"one{rank}"), alone, "multitask")
+    assert (found is None) == (alone is None) == (not (place / f"of{rank}").exists()) == (rank > 0)
+    found, alone = found and found.numbers, alone and alone.numbers
+    (place / f"rank{rank}.json").write_text(json.dumps({"calibration": calibration, "found": found, "alone": alone}))
 
 
 def numbers_in(nested):
@@ -103,11 +100,7 @@ def numbers_in(nested):
 def test_two_processes_measure_what_one_does_and_the_first_writes_it(measured, demo_folder, tmp_path):
     if measured[1].device.type != "cpu":
         pytest.skip("the two processes measure on the CPU")
-    (tmp_path / "two_processes.py").write_text(MEASURE)
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [*TORCHRUN, tmp_path / "two_processes.py", tmp_path, demo_folder]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
+    assert in_two_processes(measure, tmp_path, demo_folder) == [0, 0]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     _, _, calibration, found, written = measured
     assert second["found"] is None and first["alone"]["n_images"] == 1

@@ -2,14 +2,15 @@
 
 import json
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import ROOT
 
-from benchmarks import heat_maps, near_duplicates, peers, speed
+import machine
+from benchmarks import evaluation, heat_maps, near_duplicates, peers, speed
 from encoders import base
 
 
@@ -18,18 +19,32 @@ def options(demo_folder, tmp_path):
     return SimpleNamespace(data_dir=str(demo_folder), size=32, steps=1, device="cpu", cache_dir=str(tmp_path / "cache"))
 
 
-def test_a_run_prints_a_table_and_writes_what_it_measured_and_on_what(options, tmp_path):
-    command = [sys.executable, ROOT / "benchmarks" / "speed.py", "--data-dir", options.data_dir, "--size", "32"]
+def test_a_run_prints_a_table_and_writes_what_it_measured_and_on_what(options, tmp_path, monkeypatch, capsys):
+    """Our rates come from a process of their own, as all figures do outside of tests."""
+    command = ["speed.py", "--data-dir", options.data_dir, "--size", "32"]
     command += ["--steps", "1", "--repeats", "1", "--tasks", "classification", "--no-peers", "--device", "cpu"]
-    command += ["--cache-dir", options.cache_dir, "--output-dir", tmp_path / "results"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command += ["--cache-dir", options.cache_dir, "--output-dir", str(tmp_path / "results")]
+    fresh = speed.run_probe
+
+    def here(task, name, options, data_dir=None):
+        if task != "data":
+            return fresh(task, name, options, data_dir)
+        return speed.probe(
+            task, name, SimpleNamespace(**vars(options) | {"data_dir": str(data_dir or options.data_dir)})
+        )
+
+    monkeypatch.setattr(speed, "run_probe", here)
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    monkeypatch.setattr(sys, "argv", command)
+    speed.main()
+    printed = capsys.readouterr().out
     (path,) = (tmp_path / "results").iterdir()
     found = json.loads(path.read_text())
     assert {"device", "cores", "precision", "torch", "python", "date"} <= found["setup"].keys()
     figures = [row["figure"] for row in found["rows"]]
     for figure in ("training", "bare training step", "inference", "bare forward pass", "peak memory, 10,000 images"):
-        assert figure in figures and f"| {figure} |" in done.stdout
+        assert figure in figures and f"| {figure} |" in printed
     assert all(row["value"] > 0 for row in found["rows"])
 
 
@@ -49,14 +64,13 @@ def test_the_plain_recipe_takes_the_steps_it_is_timed_for(options):
     assert speed.probe("classification", "plain recipe", options)["training"] > 0
 
 
-def test_the_benchmark_of_evaluating_runs_and_writes_its_figures(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks" / "evaluation.py", "--images", "300", "--output-dir", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_benchmark_of_evaluating_runs_and_writes_its_figures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["evaluation.py", "--images", "300", "--output-dir", str(tmp_path)])
+    evaluation.main()
     (path,) = tmp_path.iterdir()
     (row,) = json.loads(path.read_text())["rows"]
     assert row["images"] == 300 and row["mb"] >= row["mb_before"] > 0 and row["seconds"] >= row["labels"] > 0
-    assert "| 300 |" in done.stdout
+    assert "| 300 |" in capsys.readouterr().out
 
 
 def test_the_benchmark_of_near_duplicates_prints_quantiles_and_shares_of_both_kinds(demo_folder, tmp_path, capsys):

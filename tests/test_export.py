@@ -1,13 +1,11 @@
 """ONNX files say what PyTorch says, or are not kept."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, picture
+from conftest import picture
 
 import export
 import models
@@ -95,11 +93,11 @@ def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
         assert text in errors
 
 
-def test_the_command_of_the_readme_runs(whole_run, tmp_path):
-    command = [sys.executable, ROOT / "export.py", whole_run[0] / "best_classification_model.pth", "m.onnx"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "largest difference from PyTorch, random input" in done.stdout
+def test_without_a_data_folder_a_random_input_is_compared_on(whole_run, tmp_path, monkeypatch, capsys):
+    """As test_readme.py runs it in a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    export.main([str(whole_run[0] / "best_classification_model.pth"), "m.onnx"])
+    assert "largest difference from PyTorch, random input" in capsys.readouterr().out
 
 
 def test_a_damaged_picture_is_not_compared_on_and_not_the_end(tmp_path):

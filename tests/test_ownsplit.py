@@ -5,9 +5,8 @@ import zlib
 
 import pandas as pd
 import pytest
-from conftest import QUICK, disc, picture
+from conftest import disc, picture, quick
 
-import main
 from dataset import ownsplit
 from dataset.csvfile import read_back
 from dataset.layout import find
@@ -209,8 +208,7 @@ def test_a_run_trains_on_the_datas_own_split_and_its_report_says_so(tmp_path, ca
     )
     (place / "images" / "more.png").write_bytes((place / "images" / "i0.png").read_bytes())
     outputs = tmp_path / "outputs"
-    places = ["--data-dir", str(place), "--output-dir", str(outputs), "--cache-dir", str(tmp_path / "cache")]
-    assert main.main([*places, *QUICK, "--tasks", "classification"]) == 0
+    assert quick(place, tmp_path) == 0
     assert "Split: the data's own, by column split of t.csv." in capsys.readouterr().out
     splits = read_back(outputs / "splits.csv").set_index("image")["split"]
     assert [splits[f"i{k}"] for k in range(N)] == parts_by_hand()

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import metrics_in, quick
 
 import models
+from checkpoints.states import save
 from checkpoints.thresholds import SCALE
 from checkpoints.trained import Trained
 from dataset import table as tables
@@ -129,13 +129,12 @@ def test_a_checkpoint_keeps_what_its_thresholds_did_on_the_test_set(whole_run):
     assert not models.load_checkpoint(outputs / "best_segmentation_model.pth").get("tested")
 
 
-def test_evaluate_only_fits_a_tau_to_a_checkpoint_that_has_none(demo_folder, tmp_path):
-    assert quick(demo_folder, tmp_path) == 0
-    path = tmp_path / "outputs" / "best_classification_model.pth"
+def test_evaluate_only_fits_a_tau_to_a_checkpoint_that_has_none(demo_folder, finished, tmp_path):
+    path = finished / "best_classification_model.pth"
     whole = models.load_checkpoint(path)
     old = {name: value for name, value in whole.items() if name != "tested"}
     old["calibration"] = {name: whole["calibration"][name] for name in ("temperature", "thresholds", "scale")}
-    torch.save(old, path)
+    save(path, old)
     assert quick(demo_folder, tmp_path, "--evaluate-only") == 0
     again = models.load_checkpoint(path)
     assert again["calibration"] == whole["calibration"] and again["tested"] == whole["tested"]
@@ -155,14 +154,13 @@ def test_another_data_set_is_measured_whole(demo_folder, folder, tmp_path, capsy
     assert "Another data set" in (tmp_path / "outputs" / "report.html").read_text()
     shutil.rmtree(folder.path / "masks")
     assert quick(demo_folder, tmp_path, *tasks, "--evaluate-only", "--external-dir", str(folder.path)) == 0
-    assert "has no masks to measure it with" in capsys.readouterr().out
+    assert "has no masks to evaluate it with" in capsys.readouterr().out
 
 
-def test_averages_over_turns_are_fitted_and_kept_beside_the_networks_own(demo_folder, tmp_path):
-    assert quick(demo_folder, tmp_path) == 0
-    alone = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+def test_averages_over_turns_are_fitted_and_kept_beside_the_networks_own(demo_folder, finished, tmp_path):
+    alone = models.load_checkpoint(finished / "best_classification_model.pth")
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta") == 0
-    both = models.load_checkpoint(tmp_path / "outputs" / "best_classification_model.pth")
+    both = models.load_checkpoint(finished / "best_classification_model.pth")
     assert both["calibration"] == alone["calibration"] and both["calibration_tta"] != alone["calibration"]
     assert {"calibration_tta", "tested_tta"} == set(both) - set(alone)
     assert metrics_in(tmp_path, "classification")["views"] == 8
@@ -174,8 +172,7 @@ def test_a_run_over_turns_also_calibrates_the_network_alone(demo_folder, tmp_pat
     assert checkpoint["calibration"]["temperature"] != checkpoint["calibration_tta"]["temperature"]
 
 
-def test_a_model_over_turns_is_not_compared_with_one_without(whole_run, demo_folder, tmp_path):
-    shutil.copytree(whole_run[0], tmp_path / "outputs")
+def test_a_model_over_turns_is_not_compared_with_one_without(copy, demo_folder, tmp_path):
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta", "--tasks", "multitask") == 0
     assert RunFolder(tmp_path / "outputs").read_record()["comparison"] is False
     assert not (tmp_path / "outputs" / "comparison.json").exists()
@@ -184,13 +181,12 @@ def test_a_model_over_turns_is_not_compared_with_one_without(whole_run, demo_fol
     assert set(json.loads((tmp_path / "outputs" / "comparison.json").read_text())) == {"classification"}
 
 
-def test_measuring_anew_forgets_another_data_set_that_was_measured_otherwise(demo_folder, tmp_path):
-    assert quick(demo_folder, tmp_path) == 0
-    record = RunFolder(tmp_path / "outputs")
-    record.go_on()
+def test_measuring_anew_forgets_another_data_set_that_was_measured_otherwise(demo_folder, finished, tmp_path):
+    record = RunFolder(finished)
+    record.take_record()
     record.note_task("classification", external=True)
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta") == 0
-    assert not RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]["external"]
+    assert not RunFolder(finished).read_record()["tasks"]["classification"]["external"]
 
 
 def test_where_some_images_lack_a_mask_each_head_learns_from_and_is_measured_on_its_own_images(

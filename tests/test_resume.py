@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, ROOT, contents, program, quick
+from conftest import QUICK, ROOT, contents, quick, threads
 
 import models
 import train
@@ -22,19 +22,17 @@ from report import results, resume
 from report.folder import RunFolder
 
 
-def test_a_refused_resume_changes_nothing(demo_folder, tmp_path):
-    assert quick(demo_folder, tmp_path) == 0
+def test_a_refused_resume_changes_nothing(demo_folder, finished, tmp_path):
     before = contents(tmp_path)
     assert quick(demo_folder, tmp_path, "--resume", "--seed", "99") == 2
     assert contents(tmp_path) == before
 
 
-def test_measuring_again_keeps_what_the_model_was_trained_with(demo_folder, tmp_path):
-    assert quick(demo_folder, tmp_path, "--classification-lr", "0.003") == 0
-    before = contents(tmp_path / "outputs")
-    again = ["--evaluate-only", "--classification-epochs", "15"]
+def test_measuring_again_keeps_what_the_model_was_trained_with(demo_folder, finished, tmp_path):
+    before = contents(finished)
+    again = ["--evaluate-only", "--classification-epochs", "15", "--classification-lr", "0.003"]
     assert quick(demo_folder, tmp_path, *again) == 0
-    after = contents(tmp_path / "outputs")
+    after = contents(finished)
     for name in ("config.json", "environment.json", "splits.csv", "classification/metrics.json"):
         assert after[name] == before[name], name
     evaluation = json.loads(after["evaluation.json"])
@@ -43,28 +41,25 @@ def test_measuring_again_keeps_what_the_model_was_trained_with(demo_folder, tmp_
     assert "classification 1 epochs" in html and "Measured again with" in html
 
 
-def test_copied_checkpoints_can_be_measured_and_keep_their_configuration(demo_folder, tmp_path):
-    assert quick(demo_folder, tmp_path, "--classification-lr", "0.003") == 0
-    metrics = (tmp_path / "outputs" / "classification" / "metrics.json").read_bytes()
+def test_copied_checkpoints_can_be_measured_and_keep_their_configuration(demo_folder, finished, tmp_path):
+    metrics = (finished / "classification" / "metrics.json").read_bytes()
     (tmp_path / "copied").mkdir()
-    shutil.copy(tmp_path / "outputs" / "best_classification_model.pth", tmp_path / "copied")
-    assert quick(demo_folder, tmp_path, "--evaluate-only", "--output-dir", str(tmp_path / "copied")) == 0
+    shutil.copy(finished / "best_classification_model.pth", tmp_path / "copied")
+    flags = ["--output-dir", str(tmp_path / "copied"), "--classification-lr", "0.003"]
+    assert quick(demo_folder, tmp_path, "--evaluate-only", *flags) == 0
     assert (tmp_path / "copied" / "classification" / "metrics.json").read_bytes() == metrics
-    assert json.loads((tmp_path / "copied" / "config.json").read_text())["CLASSIFICATION_LR"] == 0.003
+    assert json.loads((tmp_path / "copied" / "config.json").read_text())["CLASSIFICATION_LR"] == 0.0001
 
 
-def test_resuming_a_finished_run_does_nothing_and_says_so(demo_folder, tmp_path, capsys):
-    assert quick(demo_folder, tmp_path) == 0
-    before = contents(tmp_path / "outputs")
+def test_resuming_a_finished_run_does_nothing_and_says_so(demo_folder, finished, tmp_path, capsys):
+    before = contents(finished)
     assert quick(demo_folder, tmp_path, "--resume") == 0
     assert "finished: nothing is left to do" in capsys.readouterr().out
-    assert contents(tmp_path / "outputs") == before
+    assert contents(finished) == before
 
 
-def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_other_tasks(demo_folder, tmp_path):
-    tasks = ["--tasks", "classification", "segmentation"]
-    assert quick(demo_folder, tmp_path, *tasks) == 0
-    outputs = tmp_path / "outputs"
+def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_other_tasks(demo_folder, copy, tmp_path):
+    tasks, outputs = ["--tasks", "classification", "segmentation"], copy
     before = contents(outputs)
     assert quick(demo_folder, tmp_path, *tasks, "--resume", "--classification-epochs", "2") == 0
     after, record = contents(outputs), RunFolder(outputs).read_record()
@@ -77,64 +72,60 @@ def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_o
         assert after[name] == before[name]
 
 
-def test_resuming_one_task_leaves_what_the_configuration_says_of_the_others(demo_folder, tmp_path):
-    outputs, tasks = tmp_path / "outputs", ("segmentation", "classification")
-    assert quick(demo_folder, tmp_path, "--tasks", *tasks, "--segmentation-batch-size", "12") == 0
-    again = ["--resume", "--tasks", "classification", "--classification-epochs", "2", "--segmentation-epochs", "9"]
+def test_resuming_one_task_leaves_what_the_configuration_says_of_the_others(demo_folder, copy, tmp_path):
+    again = ["--resume", "--tasks", "classification", "--classification-epochs", "2"]
+    again += ["--segmentation-epochs", "9", "--segmentation-batch-size", "12"]
     assert quick(demo_folder, tmp_path, *again) == 0
-    config = json.loads((outputs / "config.json").read_text())
-    assert config["TASKS"] == [*tasks] and config["SEGMENTATION_EPOCHS"] == 1 and config["CLASSIFICATION_EPOCHS"] == 2
-    assert config["SEGMENTATION_BATCH_SIZE"] == 12
+    config = json.loads((copy / "config.json").read_text())
+    assert config["TASKS"] == ["segmentation", "multitask", "classification"] and config["CLASSIFICATION_EPOCHS"] == 2
+    assert config["SEGMENTATION_EPOCHS"] == 1 and config["SEGMENTATION_BATCH_SIZE"] == 16
 
 
-def test_more_epochs_are_refused_where_the_state_is_gone(demo_folder, tmp_path, capsys):
-    assert quick(demo_folder, tmp_path) == 0
-    (tmp_path / "outputs" / "classification" / "last.pth").unlink()
-    before = contents(tmp_path / "outputs")
+def test_more_epochs_are_refused_where_the_state_is_gone(demo_folder, finished, tmp_path, capsys):
+    (finished / "classification" / "last.pth").unlink()
+    before = contents(finished)
     assert quick(demo_folder, tmp_path, "--resume", "--classification-epochs", "2") == 2
-    assert "last.pth is gone" in capsys.readouterr().err and contents(tmp_path / "outputs") == before
+    assert "last.pth is gone" in capsys.readouterr().err and contents(finished) == before
 
 
-def test_resuming_with_a_further_task_adds_it(demo_folder, tmp_path):
-    assert quick(demo_folder, tmp_path) == 0
-    before = contents(tmp_path / "outputs")
-    assert quick(demo_folder, tmp_path, "--resume", "--tasks", *models.MODELS) == 0
-    after = contents(tmp_path / "outputs")
+def test_resuming_with_a_further_task_adds_it(demo_folder, finished, tmp_path):
+    before = contents(finished)
+    assert quick(demo_folder, tmp_path, "--resume", "--tasks", "classification", "multitask") == 0
+    after = contents(finished)
     name = "best_classification_model.pth"
     assert after[name] == before[name] and "comparison.json" in after and "best_multitask_model.pth" in after
 
 
-def test_evaluate_only_measures_the_saved_models_again(demo_folder, tmp_path):
-    assert quick(demo_folder, tmp_path) == 0
-    metrics = tmp_path / "outputs" / "classification" / "metrics.json"
-    first, trained = metrics.read_bytes(), (tmp_path / "outputs" / "best_classification_model.pth").stat().st_mtime_ns
+def test_evaluate_only_measures_the_saved_models_again(demo_folder, finished, tmp_path):
+    metrics = finished / "classification" / "metrics.json"
+    first, trained = metrics.read_bytes(), (finished / "best_classification_model.pth").stat().st_mtime_ns
     metrics.unlink()
     assert quick(demo_folder, tmp_path, "--evaluate-only") == 0
     assert metrics.read_bytes() == first
-    assert (tmp_path / "outputs" / "best_classification_model.pth").stat().st_mtime_ns == trained
+    assert (finished / "best_classification_model.pth").stat().st_mtime_ns == trained
 
 
-def test_a_run_that_is_stopped_while_it_is_measured_anew_does_not_call_it_measured(demo_folder, tmp_path, monkeypatch):
-    assert quick(demo_folder, tmp_path) == 0
-    original, known = results.evaluate_model, RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]
+def test_a_run_that_is_stopped_while_it_is_measured_anew_does_not_call_it_measured(
+    demo_folder, finished, tmp_path, monkeypatch
+):
+    original, known = results.publish, RunFolder(finished).read_record()["tasks"]["classification"]
 
     def stopped(*arguments, **options):
         original(*arguments, **options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results, "evaluate_model", stopped)
+    monkeypatch.setattr(results, "publish", stopped)
     assert quick(demo_folder, tmp_path, "--resume", "--tta") == 130
-    assert RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"]["measured"] is None
-    monkeypatch.setattr(results, "evaluate_model", original)
+    assert RunFolder(finished).read_record()["tasks"]["classification"]["measured"] is None
+    monkeypatch.setattr(results, "publish", original)
     assert quick(demo_folder, tmp_path, "--resume") == 0
-    assert RunFolder(tmp_path / "outputs").read_record()["tasks"]["classification"] == known
-    assert json.loads((tmp_path / "outputs" / "classification" / "metrics.json").read_text())["views"] == 1
+    assert RunFolder(finished).read_record()["tasks"]["classification"] == known
+    assert json.loads((finished / "classification" / "metrics.json").read_text())["views"] == 1
 
 
-def test_evaluate_only_measures_the_models_that_are_there_and_names_the_others(demo_folder, tmp_path, capsys):
-    assert quick(demo_folder, tmp_path) == 0
+def test_evaluate_only_measures_the_models_that_are_there_and_names_the_others(demo_folder, finished, tmp_path, capsys):
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tasks", *models.MODELS) == 0
-    assert "for segmentation, multitask. Continuing without" in capsys.readouterr().out
+    assert "for segmentation, multitask. Continuing without." in capsys.readouterr().out
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tasks", "segmentation") == 2
     assert "No checkpoint in" in capsys.readouterr().err
 
@@ -203,6 +194,7 @@ def start(flags, cwd):
     command = [sys.executable, ROOT / "main.py", *map(str, flags)]
     # A shell starts its background jobs with SIGINT ignored, which a child would inherit.
     heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    heeds["env"] = {**os.environ, **threads()}
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heeds)
 
 
@@ -222,22 +214,21 @@ def n_epochs(folder):
 
 def test_a_run_killed_three_times_and_resumed_ends_with_the_same_weights(demo_folder, tmp_path):
     """While it prepares, and within an epoch, twice; test_train.py stops between any two files."""
-    flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "multitask", "--multitask-epochs", "6"]
-    whole = program(*flags, "--output-dir", "whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    flags = ["--tasks", "multitask", "--multitask-epochs", "6"]
+    assert quick(demo_folder, tmp_path, *flags, "--output-dir", str(tmp_path / "whole")) == 0
     outputs = tmp_path / "killed"
+    command = ["--data-dir", demo_folder, *QUICK, *flags, "--output-dir", "killed", "--resume"]
     for moment in (
         lambda: (outputs / "record.json").exists(),
         lambda: n_epochs(outputs / "multitask") >= 1,
         lambda: n_epochs(outputs / "multitask") >= 3,
     ):
-        running = start([*flags, "--output-dir", "killed", "--resume"], tmp_path)
+        running = start(command, tmp_path)
         wait_for(moment, running)
         running.kill()
         running.communicate()
         assert running.returncode == -signal.SIGKILL
-    last = program(*flags, "--output-dir", "killed", "--resume", cwd=tmp_path)
-    assert last.returncode == 0, last.stderr
+    assert quick(demo_folder, tmp_path, *flags, "--output-dir", str(outputs), "--resume") == 0
     best = [models.load_checkpoint(tmp_path / name / "best_multitask_model.pth") for name in ("whole", "killed")]
     assert best[0]["epoch"] == best[1]["epoch"]
     assert all(torch.equal(best[0]["weights"][name], best[1]["weights"][name]) for name in best[0]["weights"])
@@ -245,8 +236,7 @@ def test_a_run_killed_three_times_and_resumed_ends_with_the_same_weights(demo_fo
     assert metrics[0] == metrics[1]
 
 
-def test_resuming_with_another_setting_is_refused_by_name(demo_folder, tmp_path, capsys):
-    assert quick(demo_folder, tmp_path) == 0
+def test_resuming_with_another_setting_is_refused_by_name(demo_folder, finished, tmp_path, capsys):
     assert quick(demo_folder, tmp_path, "--resume", "--classification-lr", "0.5") == 2
     assert "lr was 0.0001, is 0.5" in capsys.readouterr().err
 
@@ -305,24 +295,21 @@ def stopping(at_all):
 ORIGINAL = train.Checkpoints.write_history
 
 
-def test_resuming_with_another_number_of_processes_is_refused_by_name(demo_folder, tmp_path, capsys):
-    assert quick(demo_folder, tmp_path) == 0
-    path = tmp_path / "outputs" / "record.json"
+def test_resuming_with_another_number_of_processes_is_refused_by_name(demo_folder, finished, tmp_path, capsys):
+    path = finished / "record.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
     assert quick(demo_folder, tmp_path, "--resume") == 2
     assert "processes was 2, is 1" in capsys.readouterr().err
 
 
-def test_a_damaged_record_is_one_message(demo_folder, tmp_path, capsys):
-    assert quick(demo_folder, tmp_path) == 0
+def test_a_damaged_record_is_one_message(demo_folder, finished, tmp_path, capsys):
     for damaged in ("[]", '{"tasks": []}', "{"):
-        (tmp_path / "outputs" / "record.json").write_text(damaged)
+        (finished / "record.json").write_text(damaged)
         assert quick(demo_folder, tmp_path, "--resume") == 2
         assert "record.json is damaged" in capsys.readouterr().err
 
 
-def test_resuming_with_other_data_is_refused_by_name(demo_folder, folder, tmp_path, capsys):
+def test_resuming_with_other_data_is_refused_by_name(finished, folder, tmp_path, capsys):
     folder.fill()
-    assert quick(demo_folder, tmp_path) == 0
     assert quick(folder.path, tmp_path, "--resume") == 2
     assert "split hash was" in capsys.readouterr().err

@@ -17,9 +17,10 @@ from dataset import table as tables
 from dataset.csvfile import read_back
 
 
-def test_a_picture_that_was_saved_again_does_not_keep_a_model_from_being_measured(demo_folder, tmp_path, capsys):
+def test_a_picture_that_was_saved_again_does_not_keep_a_model_from_being_measured(
+    demo_folder, finished, tmp_path, capsys
+):
     folder = shutil.copytree(demo_folder, tmp_path / "data")
-    assert quick(folder, tmp_path) == 0
     before = read_back(tmp_path / "outputs" / "classification" / "predictions.csv")
     train_image = pd.read_csv(tmp_path / "outputs" / "splits.csv").query("split == 'train'")["image"].iloc[0]
     path = folder / "images" / f"{train_image}.jpg"
@@ -30,11 +31,10 @@ def test_a_picture_that_was_saved_again_does_not_keep_a_model_from_being_measure
 
 
 def test_evaluate_only_leaves_out_the_test_images_whose_lesions_were_learned_from_and_counts_them(
-    demo_folder, tmp_path, capsys
+    demo_folder, finished, tmp_path, capsys
 ):
     """Those of the model's validation set, by which its best epoch was chosen, too."""
-    assert quick(demo_folder, tmp_path) == 0
-    before = pd.read_csv(tmp_path / "outputs" / "splits.csv")
+    before = pd.read_csv(finished / "splits.csv")
     new = set(before.loc[before["split"] == "test", "lesion_id"])
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--split-seed", "7") == 0
     today = tables.read_table(demo_folder)
@@ -42,7 +42,7 @@ def test_evaluate_only_leaves_out_the_test_images_whose_lesions_were_learned_fro
     test = today[today["split"] == "test"]
     expected = set(test.loc[test["lesion_id"].isin(new), "image"])
     assert 0 < len(expected) < len(test)
-    outputs = tmp_path / "outputs"
+    outputs = finished
     assert set(read_back(outputs / "classification" / "predictions.csv")["image"]) == expected
     assert set(read_back(outputs / "splits.csv").query("split == 'test'")["image"]) == expected
     assert f"{len(test) - len(expected)} of {len(test)} test images show lesions" in capsys.readouterr().out
@@ -60,8 +60,7 @@ def test_a_model_that_learned_from_every_test_image_is_not_measured(whole_run, d
     assert not (tmp_path / "outputs").exists()
 
 
-def test_evaluate_only_wants_the_models_own_image_size(demo_folder, tmp_path, capsys):
-    assert quick(demo_folder, tmp_path) == 0
+def test_evaluate_only_wants_the_models_own_image_size(demo_folder, finished, tmp_path, capsys):
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--image-size", "48") == 2
     assert "trained at --image-size 32, not 48" in capsys.readouterr().err
 

@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import QUICK
+from conftest import quick
 
 import augment
 import data
-import main
 from dataset import table as tables
 from dataset.soft import add_soft_labels, soft_targets
 
@@ -111,13 +110,12 @@ def test_a_run_learns_from_them_and_another_table_is_another_run(demo_folder, tm
     classes = list(table["label"].cat.categories)
     uniform = pd.DataFrame(1 / len(classes), index=table["image"], columns=classes)
     uniform.to_csv(tmp_path / "soft.csv")
-    places = ["--data-dir", str(demo_folder), "--output-dir", str(tmp_path / "run"), "--cache-dir", str(tmp_path / "c")]
-    command = [*places, *QUICK, "--tasks", "classification", "--soft-labels", str(tmp_path / "soft.csv")]
-    assert main.main([*command, "--soft-weight", "1"]) == 0
+    command = [demo_folder, tmp_path, "--soft-labels", str(tmp_path / "soft.csv")]
+    assert quick(*command, "--soft-weight", "1") == 0
     assert "training images have one" in capsys.readouterr().out
-    history = pd.read_csv(tmp_path / "run" / "classification" / "history.csv")
+    history = pd.read_csv(tmp_path / "outputs" / "classification" / "history.csv")
     assert history["train_loss"][0] > 0.95 * np.log(len(classes))  # of uniform targets no loss is lower
-    identity = json.loads((tmp_path / "run" / "record.json").read_text())["tasks"]["classification"]["identity"]
+    identity = json.loads((tmp_path / "outputs" / "record.json").read_text())["tasks"]["classification"]["identity"]
     assert len(identity["soft_labels"]) == 12 and identity["soft_weight"] == 1
-    assert main.main([*command, "--resume", "--soft-weight", "0.5"]) == 2
+    assert quick(*command, "--resume", "--soft-weight", "0.5") == 2
     assert "soft weight was 1.0, is 0.5" in capsys.readouterr().err

@@ -30,7 +30,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "measure/collect.py": ("collect", "numbers"),
     "measure/difference.py": ("difference", "comparison"),
     "measure/numbers.py": ("numbers", "tables", "assess"),
-    "measure/scores.py": ("difference", "scores", "page", "comparison"),
+    "measure/scores.py": ("difference", "scores", "report", "comparison"),
     "measure/shares.py": ("bootstrap", "numbers"),
     "measure/tables.py": ("tables",),
     "report/own.py": ("results", "own"),
