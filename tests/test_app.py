@@ -313,7 +313,7 @@ def test_of_very_many_pictures_the_first_are_looked_at_and_this_is_said(monkeypa
     monkeypatch.setattr(app.cards, "look", lambda name, *_: seen.append(name))
     monkeypatch.setattr(app.cards, "render", lambda found, problems, _: problems)
     (problem,) = app.answer([(str(i), b"") for i in range(5)], None)
-    assert seen == ["0", "1"] and problem.startswith("These are the first 2 of 5 pictures")
+    assert seen == ["0", "1"] and problem.startswith("Showing the first 2 of 5 images")
 
 
 def test_a_file_that_is_no_picture_is_no_example(tmp_path):

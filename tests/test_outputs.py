@@ -61,7 +61,7 @@ def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tm
     shown = capsys.readouterr().out
     assert "melanoma: threshold 0.1000, which found 93 % of the melanomas and passed over 66 % of the rest" in shown
     assert "malignant: threshold 0.9000, which found 50 % of the malignant lesions" in shown
-    assert "left out" not in shown
+    assert "unavailable" not in shown
 
 
 def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkpoints, photos, tmp_path, capsys):
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
         "lesion_share",
     ]
     shown = capsys.readouterr().out
-    assert "The balanced rule is left out: no tau was fitted" in shown
+    assert "Balanced rule unavailable: no tau has been fitted" in shown
     assert "melanoma: no threshold is known." in shown and "malignant: threshold 0.5000, fitted on the val" in shown
     assert "%" not in shown
     predictor = predict.Predictor(path, device="cpu")
