@@ -32,7 +32,7 @@ layer = partial(Conv2dNormActivation, norm_layer=NORM, activation_layer=nn.ReLU6
 
 
 class DepthwiseConv(nn.Conv2d):
-    """A convolution of each channel alone; on a CPU, each gradient has the fastest number format."""
+    """A convolution of each channel alone. On a CPU, its gradients use the fastest number format."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -166,7 +166,7 @@ class EfficientNetLite(StagedEncoder):
         return block.without_stride(x, dilation)
 
     def first_cell(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
-        """An even number of cells gets more padding at the end, so every second cell counts from the second."""
+        """Even sizes get more padding at the end, so kernels are centred on every second cell from the second on."""
         steps = [step for step in (1, *self.strides) if step < stride]
         row, column = (sum(step for step in steps if math.ceil(n / step) % 2 == 0) for n in size)
         return row, column

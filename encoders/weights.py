@@ -27,7 +27,7 @@ def from_torchvision(weights, timeout: float) -> tuple[dict[str, Tensor], str]:
             raise ValueError(f"ImageNet weights: {path} is damaged ({error}). Delete it and try again.") from error
         raise FileNotFoundError(
             f"ImageNet weights: {path.name} is not in {path.parent} and could not be downloaded "
-            f"({error}). Download {weights.url} on a machine with network and put it into that folder."
+            f"({error}). Download {weights.url} on a machine with network access and put it into that folder."
         ) from error
     finally:
         socket.setdefaulttimeout(before)

@@ -21,7 +21,7 @@ from dataset.roles import (
     role_of,
 )
 
-KINDS = ("masks", "overlays", "heatmaps")  # of output folders
+KINDS = ("masks", "overlays", "heatmaps")  # output folders
 
 
 class Listed(NamedTuple):
