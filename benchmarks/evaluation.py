@@ -1,11 +1,11 @@
-"""How long evaluating takes, and how much memory, by the number of images: synthetic logits and masks' counts.
+"""Time and memory of evaluation by the number of images, on synthetic logits and mask counts.
 
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --images 1500 15000 --output-dir results/
 
-Each number of images in a process of its own: all scores, intervals, tables and subgroups of labels and masks, from
-2,000 resamples of lesions, and the figures of all images. What is left out is the model, the mask files and the figures
-that show pictures. Prints a table and writes it as JSON under benchmarks/results/.
+Each number of images runs in its own process: all scores, intervals, tables and subgroups of labels and masks, from
+2,000 resamples of lesions, and the figures of scores. The model, the mask files and figures of images are left out.
+Prints a table and writes it as JSON under benchmarks/results/.
 """
 
 import argparse
@@ -59,25 +59,25 @@ def main() -> None:
 
 
 def probe(n: int) -> dict[str, float]:
-    """Seconds of each part, and this process's peak memory before and after."""
+    """Seconds per part, and this process's peak memory before and after."""
     machine.keep_freed_memory()
     rows, collected = synthetic(n)
     true = positions_of(rows)
     calibration = fit_calibration(true, collected.label, true, CLASSES)
-    found: dict[str, float] = {"mb_before": peak_mb()}
-    resamples = timed(found, "resamples", lambda: bootstrap.resample_lesions(rows["lesion_id"]))
-    timed(found, "labels", lambda: numbers.label_numbers(rows, collected.label, resamples, calibration))
-    timed(found, "masks", lambda: numbers.mask_numbers(rows, collected, resamples))
-    timed(found, "subgroups", lambda: numbers.subgroup_numbers(rows, collected, resamples))
-    timed(found, "tables", lambda: tables(rows, collected, calibration))
-    timed(found, "figures", lambda: figures(rows, collected, calibration["temperature"]))
-    return {"seconds": sum(found.values()) - found["mb_before"], "mb": peak_mb(), **found}
+    before, seconds = peak_mb(), {}
+    resamples = timed(seconds, "resamples", lambda: bootstrap.resample_lesions(rows["lesion_id"]))
+    timed(seconds, "labels", lambda: numbers.label_numbers(rows, collected.label, resamples, calibration))
+    timed(seconds, "masks", lambda: numbers.mask_numbers(rows, collected, resamples))
+    timed(seconds, "subgroups", lambda: numbers.subgroup_numbers(rows, collected, resamples))
+    timed(seconds, "tables", lambda: tables(rows, collected, calibration))
+    timed(seconds, "figures", lambda: figures(rows, collected, calibration["temperature"]))
+    return {"seconds": sum(seconds.values()), "mb": peak_mb(), "mb_before": before, **seconds}
 
 
-def timed(found: dict[str, float], name: str, function):
+def timed(seconds: dict[str, float], name: str, function):
     started = time.perf_counter()
     result = function()
-    found[name] = time.perf_counter() - started
+    seconds[name] = time.perf_counter() - started
     return result
 
 
@@ -100,7 +100,7 @@ def figures(rows: pd.DataFrame, collected: Collected, temperature: float) -> Non
 
 
 def synthetic(n: int) -> tuple[pd.DataFrame, Collected]:
-    """A table of n images of 3/4 n lesions, and what a model might have said of them."""
+    """A table of n images of 3/4 n lesions, and synthetic model outputs for them."""
     rng = np.random.default_rng(0)
     label = rng.choice(len(CLASSES), n, p=SHARES)
     logits = rng.normal(size=(n, len(CLASSES)))
@@ -119,8 +119,8 @@ def peak_mb() -> float:
 
 
 def report(rows: list[dict], folder: Path) -> None:
-    """Print the table as Markdown, and write it with what it was measured on."""
-    print("| images | seconds | of them labels | masks | peak memory | of it before |\n|---|---|---|---|---|---|")
+    """Print the table as Markdown, and write it with its setup."""
+    print("| images | seconds | for labels | for masks | peak memory | before |\n|---|---|---|---|---|---|")
     for row in rows:
         print(
             f"| {row['images']:,} | {row['seconds']:.1f} | {row['labels']:.1f} | {row['masks']:.1f} "

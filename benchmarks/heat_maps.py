@@ -1,4 +1,4 @@
-"""Do heat maps point at the lesion? By the grid they are computed on and where its cells are put.
+"""How well heat maps point at the lesion, by the grid they are computed on and the position of its cells.
 
 python benchmarks/heat_maps.py CHECKPOINT --data-dir data
 """
@@ -23,11 +23,11 @@ from encoders import base
 
 
 def heat_maps(model: models.Model, image: Tensor) -> Iterator[tuple[tuple[int, str], Tensor]]:
-    """Heat maps (N, 1, H, W) of the likeliest class by (stride of the grid, what a cell is taken for)."""
+    """Heat maps (N, 1, H, W) of the predicted class by (stride of the grid, interpretation of a cell)."""
     size, head = image.shape[-2:], model.heads["label"]
     features = model.encoder(image)
     label = head(features, size).argmax(dim=1)
-    for wanted in (0, 1, max(size)):  # cells: the map as it is, with one stage opened, and with two
+    for wanted in (0, 1, max(size)):  # cells per side: for the plain map, one refined stage, and two
         base.HEAT_CELLS = wanted
         grid, stride = model.encoder.refine(features) if wanted else (features[-1], 32)
         cells = head.heat_map(grid, label)
@@ -50,18 +50,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cache-dir", default="cache")
     options = parser.parse_args(argv)
     model = models.load_model(options.checkpoint)
-    data_set = prepare(options.data_dir, model.image_size, options.cache_dir)  # as main.py's defaults
+    data_set = prepare(options.data_dir, model.image_size, options.cache_dir)  # main.py's defaults
     table = data_set.table
     batches = data.Batches(data_set.pixels, table[(table["split"] == "val") & has_mask(table)], 64)
-    found: dict[tuple[int, str], list[Tensor]] = {}
+    scores: dict[tuple[int, str], list[Tensor]] = {}
     area = []
     for batch in batches.epoch():
         area += batch["mask"].mean(dim=(1, 2, 3)).tolist()
         for kind, heat in heat_maps(model, batch["image"]):
-            found.setdefault(kind, []).append(score(heat, batch["mask"]))
-    print(f"{batches.n_images} validation images, of which the outline covers {np.mean(area):.3f}\n")
+            scores.setdefault(kind, []).append(score(heat, batch["mask"]))
+    print(f"{batches.n_images} validation images, mean share of the mask {np.mean(area):.3f}\n")
     print("| grid | cells as | energy | pointing |\n|---|---|---|---|")
-    for (stride, cells), parts in found.items():
+    for (stride, cells), parts in scores.items():
         energy, pointing = torch.cat(parts).mean(dim=0).tolist()
         print(f"| stride {stride} | {cells} | {energy:.3f} | {pointing:.3f} |")
 

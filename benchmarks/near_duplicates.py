@@ -1,10 +1,9 @@
-"""Where leakage.NEAR comes from: how similar fingerprints of the same and of different pictures are.
+"""The basis of leakage.NEAR: the similarity of fingerprints of the same and of different images.
 
     python benchmarks/near_duplicates.py --data-dir data
 
-(a) images against a copy of themselves that is cropped, recoloured and recompressed a little; (b) each image against
-the most similar of its candidates that is of another lesion. Prints quantiles of both, and the shares from some
-thresholds on, as Markdown.
+(a) Images against a slightly cropped, recoloured and recompressed copy; (b) each image against its most similar
+candidate of another lesion. Prints quantiles of both, and the shares at or above some thresholds, as Markdown.
 """
 
 import argparse
@@ -24,8 +23,8 @@ from dataset.cache import decode_table
 from dataset.images import THUMBNAIL, read_image
 from dataset.table import read_table, usable
 
-SIZE = 32  # pixels that images are decoded to, which nothing here depends on
-N_COPIES = 500  # images that are compared with their altered copies
+SIZE = 32  # pixels of decoded images; no result depends on it
+N_COPIES = 500  # images compared with their altered copies
 QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
 THRESHOLDS = (0.40, 0.44, 0.50)
 
@@ -39,27 +38,27 @@ def main(argv: list[str] | None = None) -> None:
     table, pixels = decode_table(read_table(options.data_dir), options.data_dir, SIZE, options.cache_dir)
     thumbnails = pixels.thumbnails
     table = usable(table).reset_index(drop=True)
-    some = table.sample(min(N_COPIES, len(table)), random_state=0)
-    copies = np.stack([altered(path, i) for i, path in enumerate(some["image_path"])])
+    sample = table.sample(min(N_COPIES, len(table)), random_state=0)
+    copies = np.stack([altered(path, i) for i, path in enumerate(sample["image_path"])])
     print("| pairs | n | " + " | ".join(f"{q:.0%}" for q in QUANTILES) + " | ", end="")
     print(" | ".join(f"≥ {t:.2f}" for t in THRESHOLDS) + " |\n" + "|---" * (2 + len(QUANTILES + THRESHOLDS)) + "|")
-    print(row("an image and its altered copy", to_copies(thumbnails[some["row"].to_numpy()], copies)))
+    print(row("an image and its altered copy", to_copies(thumbnails[sample["row"].to_numpy()], copies)))
     print(row("an image and the nearest of another lesion", to_other_lesions(table, thumbnails)))
-    found = share_found(some, copies, table, thumbnails)
-    print(f"\nOf the copies, {found:.1%} are found among all {len(table):,} images.")
+    share = share_found(sample, copies, table, thumbnails)
+    print(f"\n{share:.1%} of the copies are found among all {len(table):,} images.")
 
 
 def altered(path: str, seed: int) -> np.ndarray:
-    """The thumbnail of a picture cropped by up to 4 % at each side, recoloured and recompressed."""
+    """The thumbnail of an image cropped by up to 4 % at each side, recoloured and recompressed."""
     rng = np.random.default_rng(seed)
     with Image.open(path) as file:
-        picture = file.convert("RGB")
-    left, top, right, bottom = rng.uniform(0, 0.04, 4) * np.tile(picture.size, 2)
-    picture = picture.crop((round(left), round(top), round(picture.width - right), round(picture.height - bottom)))
+        image = file.convert("RGB")
+    left, top, right, bottom = rng.uniform(0, 0.04, 4) * np.tile(image.size, 2)
+    image = image.crop((round(left), round(top), round(image.width - right), round(image.height - bottom)))
     for enhance, change in ((ImageEnhance.Color, 0.2), (ImageEnhance.Brightness, 0.1), (ImageEnhance.Contrast, 0.1)):
-        picture = enhance(picture).enhance(rng.uniform(1 - change, 1 + change))
+        image = enhance(image).enhance(rng.uniform(1 - change, 1 + change))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=int(rng.integers(50, 91)))
+    image.save(buffer, "JPEG", quality=int(rng.integers(50, 91)))
     return np.asarray(read_image(buffer.getvalue(), THUMBNAIL))
 
 
@@ -72,21 +71,21 @@ def to_copies(originals: np.ndarray, copies: np.ndarray) -> np.ndarray:
 def to_other_lesions(table: pd.DataFrame, thumbnails) -> np.ndarray:
     """For each image that has one, the highest similarity to a candidate of another lesion."""
     lesion = table["lesion_id"].to_numpy()
-    found = leakage.near_duplicates(thumbnails, table["row"].to_numpy(), threshold=-1)
-    pairs = pd.DataFrame([pair for pair in found if lesion[pair[0]] != lesion[pair[1]]], columns=["a", "b", "value"])
+    similar = leakage.near_duplicates(thumbnails, table["row"].to_numpy(), threshold=-1)
+    pairs = pd.DataFrame([pair for pair in similar if lesion[pair[0]] != lesion[pair[1]]], columns=["a", "b", "value"])
     both = pd.concat([pairs, pairs.rename(columns={"a": "b", "b": "a"})])
     return both.groupby("a")["value"].max().to_numpy()
 
 
-def share_found(some: pd.DataFrame, copies: np.ndarray, table: pd.DataFrame, thumbnails) -> float:
-    """How many of the copies `leakage.overlap` calls the same picture as one of all images."""
-    unknown = pd.DataFrame({"image": "copy of " + some["image"], "lesion_id": "", "digest": "", "lesion_known": False})
-    reason = leakage.overlap(unknown.assign(row=range(len(some))), copies, table, thumbnails)
+def share_found(sample: pd.DataFrame, copies: np.ndarray, table: pd.DataFrame, thumbnails) -> float:
+    """The share of the copies that `leakage.overlap` recognises among all images."""
+    copied = pd.DataFrame({"image": "copy of " + sample["image"], "lesion_id": "", "digest": "", "lesion_known": False})
+    reason = leakage.overlap(copied.assign(row=range(len(sample))), copies, table, thumbnails)
     return (reason == "same picture").mean()
 
 
 def row(name: str, values: np.ndarray) -> str:
-    """A line of the table."""
+    """A row of the table."""
     quantiles = [f"{value:.2f}" for value in np.quantile(values, QUANTILES)]
     shares = [f"{(values >= threshold).mean():.2%}" for threshold in THRESHOLDS]
     return f"| {' | '.join([name, f'{len(values):,}', *quantiles, *shares])} |"

@@ -3,8 +3,8 @@
     python benchmarks/out_of_fold.py --data-dir data --output soft_labels.csv
     python main.py --data-dir data --soft-labels soft_labels.csv
 
-Each teacher learns from the other folds and labels its own by the mean of its logits over the eight views. One
-temperature is fitted on all of them. Each fold is kept beside the output, so an interrupted run resumes.
+Each teacher is trained on the other folds and labels its own with its mean logits over eight flips and rotations. One
+temperature is fitted to all folds. Each fold's logits are kept beside the output, so an interrupted run resumes.
 """
 
 import argparse
@@ -56,14 +56,12 @@ def run() -> None:
     temperature = evaluate.fit_temperature(positions_of(rows), logits)
     soft = pd.DataFrame(evaluate.softmax(logits, temperature), index=rows["image"], columns=classes_of(rows))
     soft.to_csv(options.output, float_format="%.5f")
-    right = (logits.argmax(axis=1) == positions_of(rows)).mean()
-    print(
-        f"{options.output}: {len(soft):,} images, accuracy of the teachers {right:.3f}, temperature {temperature:.2f}"
-    )
+    accuracy = (logits.argmax(axis=1) == positions_of(rows)).mean()
+    print(f"{options.output}: {len(soft):,} images, teacher accuracy {accuracy:.3f}, temperature {temperature:.2f}")
 
 
 def label_fold(config, data_set, learned: pd.DataFrame, labelled: pd.DataFrame) -> np.ndarray:
-    """Logits (N, K) of a teacher that learned from other lesions; its epoch is chosen on the validation set."""
+    """Logits (N, K) of a teacher trained on other lesions; its epoch is chosen on the validation set."""
     device = machine.choose_device(config.DEVICE)
     torch.manual_seed(config.SEED)
     weights = imagenet_start(config.PRETRAINED, config.ENCODER).weights

@@ -1,8 +1,8 @@
-"""What people use instead of this project, each as its own documentation shows it.
+"""Common alternatives to this project, each as in its own documentation.
 
 Every contender is a function (samples, size, batch_size, n_steps, device) that trains for `n_steps` steps and returns
-the times, in seconds, at which they ended. `samples` are (image path, mask path, label). The imports are inside the
-functions, so that a peer that is not installed can be reported as missing.
+the end time of each, in seconds. `samples` are (image path, mask path, label). The imports are inside the functions, so
+that a peer that is not installed can be reported as missing.
 """
 
 import time
@@ -23,7 +23,7 @@ N_WORKERS = torch.get_num_threads()
 
 
 class PlainDataset(Dataset):
-    """Decode, resize and normalise every image each time it is asked for."""
+    """Decodes, resizes and normalises an image on every access."""
 
     def __init__(self, samples, size, with_mask):
         self.samples, self.with_mask, self.size = samples, with_mask, size
@@ -43,7 +43,7 @@ class PlainDataset(Dataset):
 
 
 def repeated(samples, n):
-    """The samples over and over, `n` in all."""
+    """`n` samples, repeating them as needed."""
     return (samples * (1 + n // len(samples)))[:n]
 
 
@@ -101,7 +101,7 @@ def smp_multitask(samples, size, batch_size, n_steps, device):
 
 
 def monai_batches(samples, size, batch_size, n_steps, with_mask):
-    """MONAI's CacheDataset: decoded, resized and scaled once, kept in memory."""
+    """MONAI's CacheDataset: decoded, resized and scaled once, then kept in memory."""
     from monai.data import CacheDataset
     from monai.data import DataLoader as MonaiLoader
     from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized, ScaleIntensityRanged

@@ -1,4 +1,4 @@
-"""How fast this project trains, predicts and starts, beside what people use instead; all in one run, interleaved.
+"""Speed of training, prediction and start of this project and common alternatives, in interleaved rounds of one run.
 
     python benchmarks/speed.py --data-dir data
     python benchmarks/speed.py --data-dir data --tasks classification --size 112 --repeats 5
@@ -58,10 +58,10 @@ def main() -> None:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=int, default=224, help="pixels [224]")
-    parser.add_argument("--steps", type=int, default=6, help="training steps timed at a time [6]")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds, of which the median is reported [3]")
-    parser.add_argument("--no-peers", action="store_true", help="leave out what others do")
-    parser.add_argument("--no-start", action="store_true", help="leave out cache, start, memory and predict.py")
+    parser.add_argument("--steps", type=int, default=6, help="training steps per timing [6]")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; the median is reported [3]")
+    parser.add_argument("--no-peers", action="store_true", help="skip the alternatives")
+    parser.add_argument("--no-start", action="store_true", help="skip cache, start, memory and predict.py")
     parser.add_argument(
         "--output-dir", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON"
     )
@@ -71,7 +71,7 @@ def main() -> None:
     if options.probe:
         print(json.dumps(probe(*options.probe, options)))
         return
-    load(options)  # builds the cache, if it is not there
+    load(options)  # builds the cache if it is missing
     rows = [row for task in options.tasks for row in measure_task(task, options)]
     if not options.no_start:
         rows += measure_start(options)
@@ -79,13 +79,13 @@ def main() -> None:
 
 
 def probe(task: str, name: str, options) -> dict[str, float | str]:
-    """One measurement, in a process of its own: seconds an image, or what was asked for, by figure."""
+    """One measurement, in this process: seconds per image, or another unit, by figure."""
     warnings.simplefilter("ignore")
     if task == "data":
         return {"start": time_start, "memory": peak_memory, "predict": time_predict}[name](options)
     device = machine.choose_device(options.device)
     if name == "ours":
-        return Ours(task, options, device).seconds_an_image()
+        return Ours(task, options, device).seconds_per_image()
     table, _ = load(options)
     rows = table.sample(min(len(table), BATCH_SIZE[task] * (options.steps + 1)), random_state=0)
     samples = list(zip(rows["image_path"], rows["mask_path"], positions_of(rows)))
@@ -97,7 +97,7 @@ def probe(task: str, name: str, options) -> dict[str, float | str]:
 
 
 def run_probe(task: str, name: str, options, data_dir=None) -> dict:
-    """`probe` in a fresh process, as a user's script is one: no setting of one contender reaches another."""
+    """`probe` in a fresh process, as for a user's script: no setting of one contender reaches another."""
     command = [sys.executable, __file__, "--probe", task, name, "--data-dir", str(data_dir or options.data_dir)]
     for option in ("device", "size", "steps", "cache_dir"):
         command += [f"--{option.replace('_', '-')}", str(getattr(options, option))]
@@ -108,39 +108,43 @@ def run_probe(task: str, name: str, options, data_dir=None) -> dict:
 
 
 def load(options) -> tuple[pd.DataFrame, PixelFile]:
-    """The rows with a diagnosis and a mask, split as main.py does it, and all pixels."""
+    """The rows with a diagnosis and a mask, split as in main.py, and all pixels."""
     data_set = prepare(options.data_dir, options.size, options.cache_dir, say=str)
     return data_set.table[data_set.table["status"] == USED], data_set.pixels
 
 
 def measure_task(task: str, options) -> list[dict]:
-    """Training and inference rates of one task, ours and others', in interleaved rounds."""
+    """Training and inference rates of one task, ours and others'."""
     names = ["ours"] + ([] if options.no_peers else list(PEERS[task]))
-    seconds: dict[tuple[str, str], list[float]] = {}
-    troubles: dict[str, str] = {}
-    for _ in range(options.repeats):
-        for name in names:
-            for figure, value in run_probe(task, name, options).items():
-                if isinstance(value, str):
-                    troubles[name] = f"{figure}: {value}"
-                else:
-                    seconds.setdefault((name, figure), []).append(value)
-    rates = {key: 1 / statistics.median(values) for key, values in seconds.items()}
+    rates, troubles = median_rates(task, names, options)
     ours = rates["ours", "training"]
-    found = [row(task, "training", "ours", ours, "images/s")]
+    rows = [row(task, "training", "ours", ours, "images/s")]
     for name in names[1:]:
         rate = rates.get((name, "training"))
-        found.append(row(task, "training", name, rate, "images/s", rate and ours / rate, troubles.get(name, "")))
+        rows.append(row(task, "training", name, rate, "images/s", rate and ours / rate, troubles.get(name, "")))
     for figure, bare in (("training", "bare training step"), ("inference", "bare forward pass")):
         rate = rates["ours", bare]
         if figure != "training":
-            found.append(row(task, figure, "ours", rates["ours", figure], "images/s"))
-        found.append(row(task, bare, "ours", rate, "images/s", rates["ours", figure] / rate))
-    return found
+            rows.append(row(task, figure, "ours", rates["ours", figure], "images/s"))
+        rows.append(row(task, bare, "ours", rate, "images/s", rates["ours", figure] / rate))
+    return rows
+
+
+def median_rates(task: str, names: list[str], options) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
+    """Images per second by (contender, figure) over interleaved rounds, and the last failure by contender."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    troubles: dict[str, str] = {}
+    for name in names * options.repeats:
+        for figure, value in run_probe(task, name, options).items():
+            if isinstance(value, str):
+                troubles[name] = f"{figure}: {value}"
+            else:
+                seconds.setdefault((name, figure), []).append(value)
+    return {key: 1 / statistics.median(values) for key, values in seconds.items()}, troubles
 
 
 class Ours:
-    """This project's own epoch, test pass, and the bare step and forward pass that they contain."""
+    """This project's epoch and test pass, and the bare step and forward pass that they contain."""
 
     def __init__(self, task: str, options, device: torch.device) -> None:
         machine.keep_freed_memory()
@@ -149,15 +153,15 @@ class Ours:
         self.device, self.precision = device, machine.choose_precision("auto", device)
         torch.manual_seed(0)
         self.model = models.MODELS[task]().to(device, memory_format=torch.channels_last)
-        some = rows.sample(min(len(rows), BATCH_SIZE[task] * (options.steps + 1)), random_state=0)
+        rows = rows.sample(min(len(rows), BATCH_SIZE[task] * (options.steps + 1)), random_state=0)
         pixels = data.to_device(pixels, device)
-        self.train = data.Batches(pixels, some, BATCH_SIZE[task], device=device, seed=0, augment=("flips", "rotations"))
-        self.test = data.Batches(pixels, some, BATCH_SIZE[task], device=device)
+        self.train = data.Batches(pixels, rows, BATCH_SIZE[task], device=device, seed=0, augment=("flips", "rotations"))
+        self.test = data.Batches(pixels, rows, BATCH_SIZE[task], device=device)
         self.batch = next(self.train.epoch(1))
         recipe = train.Recipe(1, BATCH_SIZE[task], 1e-4)
         self.learner = train.Learner(self.model, recipe, recipe.losses(), self.precision, len(self.train))
 
-    def seconds_an_image(self, rounds: int = 3) -> dict[str, float]:
+    def seconds_per_image(self, rounds: int = 3) -> dict[str, float]:
         """Medians of interleaved rounds: whole epochs, and as many bare steps on one batch."""
         n_batches = len(self.train)
         figures = {
@@ -220,7 +224,7 @@ def measure_start(options) -> list[dict]:
 
 
 def time_start(options) -> dict[str, float]:
-    """From after the imports to the first batch of the training set."""
+    """Seconds from the end of the imports to the first training batch."""
     started = time.perf_counter()
     table, pixels = load(options)
     batches = data.Batches(pixels, table[table["split"] == "train"], 32, device=torch.device("cpu"), seed=0)
@@ -229,7 +233,7 @@ def time_start(options) -> dict[str, float]:
 
 
 def peak_memory(options) -> dict[str, float]:
-    """This process's peak over ten training steps and a whole epoch of reading."""
+    """This process's peak over ten training steps and one epoch of reading."""
     machine.keep_freed_memory()
     table, pixels = load(options)
     model = models.Classifier().to(memory_format=torch.channels_last)
@@ -243,7 +247,7 @@ def peak_memory(options) -> dict[str, float]:
 
 
 def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, float]:
-    """predict.py on JPEGs of 600x450 pixels with an untrained multi-task model: seconds an image by what is done."""
+    """predict.py on JPEGs of 600x450 pixels with an untrained multi-task model: seconds per image, by step."""
     machine.keep_freed_memory()
     with tempfile.TemporaryDirectory() as place:
         folder, model = Path(place), models.MultiTask()
@@ -275,20 +279,24 @@ def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, flo
 
 
 def link_copies(table, folder: Path, times: int) -> None:
-    """A data folder with each image `times` times, as hard links where the disk allows, else copies."""
+    """A data folder with each image `times` times, as hard links if the disk allows, else copies."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     lines = ["image," + ",".join(CLASSES)]
     one_hot = np.eye(len(CLASSES), dtype=int)
     for image, image_path, mask_path, label in table[["image", "image_path", "mask_path", "label"]].values:
         for i in range(times):
-            for source, target in ((image_path, f"images/{image}_{i}.jpg"), (mask_path, f"masks/{image}_{i}_mask.png")):
-                try:
-                    os.link(source, folder / target)
-                except OSError:
-                    shutil.copyfile(source, folder / target)
+            link_or_copy(image_path, folder / f"images/{image}_{i}.jpg")
+            link_or_copy(mask_path, folder / f"masks/{image}_{i}_mask.png")
             lines.append(f"{image}_{i}," + ",".join(map(str, one_hot[CLASSES.index(label)])))
     (folder / "GroundTruth.csv").write_text("\n".join(lines) + "\n")
+
+
+def link_or_copy(source: str, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def row(task: str, figure: str, who: str, value: float | None, unit: str, ratio=None, trouble: str = "") -> dict:
@@ -304,7 +312,7 @@ def row(task: str, figure: str, who: str, value: float | None, unit: str, ratio=
 
 
 def report(rows: list[dict], options) -> None:
-    """Print the table as Markdown, and write it with what it was measured on."""
+    """Print the table as Markdown, and write it with its setup."""
     print("| task | figure | who | value | ours is |\n|---|---|---|---|---|")
     for r in rows:
         value = r["trouble"] if r["value"] is None else f"{r['value']:.1f} {r['unit']}"
