@@ -233,7 +233,7 @@ def reliability(true: np.ndarray, before: np.ndarray, after: np.ndarray, n_bins:
         some = n > 0
         upper.plot(mean[some] / n[some], hits[some] / n[some], color=colour, marker=marker, label=name)
         lower.stairs(n, edges, color=colour, label=name)
-    _finish(upper, title=f"{title}: reliability", ylabel="share that is right")
+    _finish(upper, title=f"{title}: reliability", ylabel="accuracy")
     _finish(lower, xlabel="confidence", ylabel="images")
     lower.get_legend().remove()
     return figure
