@@ -1,4 +1,4 @@
-"""A page in the browser: drop a picture, see what a trained model says of it.
+"""A web page: drop an image, see what a trained model predicts.
 
 python app.py --checkpoint outputs/best_multitask_model.pth
 """
@@ -30,32 +30,32 @@ from browser.cards import Example
 from dataset.layout import find_files
 from inference.predictor import Predictor, choose_checkpoints
 
-CAUTION = "**Research software, not a medical device.** It errs often: never base a diagnosis or a treatment on it."
-MAX_MEGABYTES = 50  # of the pictures that are sent at once
-MAX_PICTURES = 24  # at once
-SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio's own would be fetched from the network
+CAUTION = "**Research software, not a medical device.** It is often wrong: never base a diagnosis or treatment on it."
+MAX_MEGABYTES = 50  # per upload
+MAX_PICTURES = 24  # per upload
+SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio would download its own
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
 PAGE = Path(__file__).parent / "browser"
 
 
 def answer(pictures: list[tuple[str, bytes]], predictor: Predictor) -> str:
-    """What the page shows of pictures (name, content), as HTML: what a model sees on each, or what is wrong with it."""
-    found, problems = [], []
+    """The page's HTML for images (name, content): a card for each, or what is wrong with the file."""
+    shown, problems = [], []
     for name, content in pictures[:MAX_PICTURES]:
         try:
-            found.append(cards.look(name, content, predictor))
+            shown.append(cards.look(name, content, predictor))
         except ValueError as error:
-            problems.append(f"{name} cannot be used: {error}. Use a photograph as JPEG or PNG.")
+            problems.append(f"{name} cannot be used: {error}. Use a JPEG or PNG photograph.")
         except Exception:
-            logging.exception("A picture could not be processed")
-            problems.append(f"{name} could not be processed; the log of the server says why.")
+            logging.exception("An image could not be processed")
+            problems.append(f"{name} could not be processed; see the server's log.")
     if len(pictures) > MAX_PICTURES:
-        problems.append(f"These are the first {MAX_PICTURES} of {len(pictures)} pictures; predict.py takes any number.")
-    return cards.render(found, problems, predictor)
+        problems.append(f"Showing the first {MAX_PICTURES} of {len(pictures)} images; predict.py takes any number.")
+    return cards.render(shown, problems, predictor)
 
 
 def numbered(asked: int, shown: str) -> str:
-    """An answer under the number of the choice that it is for: see script.js."""
+    """An answer with the number of its upload: see script.js."""
     return f'<div data-asked="{int(asked)}">{shown}</div>'
 
 
@@ -72,7 +72,7 @@ def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
         gr.HTML(cards.picker(examples), apply_default_css=False)
         script = (PAGE / "script.js").read_text(encoding="utf-8")
         results = gr.HTML(js_on_load=script, elem_classes="results", apply_default_css=False, megabytes=MAX_MEGABYTES)
-        gr.Markdown(f"Model: {', '.join(facts)}. The server of this page processes the pictures and keeps none.")
+        gr.Markdown(f"Model: {', '.join(facts)}. The server processes the images and stores none.")
 
         def uploaded(event: gr.EventData) -> str:
             files = [(file["name"], base64.b64decode(file["content"])) for file in event.files]
@@ -82,14 +82,14 @@ def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
             return numbered(event.asked, answer([examples[event.index][:2]], predictor))
 
         options = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple"}
-        options |= {"concurrency_id": "model"}  # one after another, in the order they came
+        options |= {"concurrency_id": "model"}  # one at a time, in order of arrival
         results.upload(uploaded, None, results, **options)
         results.select(selected, None, results, **options)
     return page
 
 
 def choose_examples(folder: Path) -> list[Example]:
-    """Up to six pictures of a data folder; a file that is none is passed over."""
+    """Up to six images of a data folder; unreadable files are skipped."""
     paths = sorted(find_files(folder)[0].values())
     examples = []
     for path in paths[:: max(1, len(paths) // 6)][:6]:
@@ -99,8 +99,8 @@ def choose_examples(folder: Path) -> list[Example]:
 
 
 async def _guard(request, call_next):
-    """Refuse more than the page would send, and forbid the browser to load anything from elsewhere."""
-    if int(request.headers.get("content-length", 0)) > 1.5e6 * MAX_MEGABYTES:  # base64 is a third longer; and names
+    """Refuse larger requests than the page sends, and forbid the browser to load anything from elsewhere."""
+    if int(request.headers.get("content-length", 0)) > 1.5e6 * MAX_MEGABYTES:  # base64 adds a third, names a little
         return Response("Too large", status_code=413)
     response = await call_next(request)
     response.headers["Content-Security-Policy"] = LOCAL_ONLY
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     """Serve the page until stopped."""
     parser = settings.Parser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, action="append", help=predict.CHECKPOINT_HELP)
-    parser.add_argument("--examples", type=Path, default=Path("demo_data"), help="data folder to show [demo_data]")
+    parser.add_argument("--examples", type=Path, default=Path("demo_data"), help="folder of examples [demo_data]")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for the network [127.0.0.1]")
     parser.add_argument("--port", type=int, default=7860, help="[7860]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     build(predictor, examples).launch(
         server_name=options.host,
         server_port=options.port,
-        max_file_size=1,  # pictures come inside messages: nothing is stored as a file
+        max_file_size=1,  # images arrive inside messages: none is stored as a file
         share=False,
         ssr_mode=False,
         run_history=False,

@@ -1,4 +1,4 @@
-"""Write a trained model as ONNX, and check that it says the same there; or as a checkpoint of half the size.
+"""Export a trained model to ONNX and compare it with PyTorch, or to a checkpoint of half the size.
 
 python export.py outputs/best_multitask_model.pth model.onnx
 python export.py outputs/best_multitask_model.pth model.pth
@@ -21,13 +21,13 @@ from checkpoints.states import save
 from checkpoints.trained import Trained
 from dataset.layout import find_files
 
-TOLERANCE = 1e-3  # largest difference of a logit between PyTorch and ONNX Runtime
-PLACES = ("DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR")  # settings that name a folder of this machine
-N_REAL = 16  # pictures that the two are compared on
+TOLERANCE = 1e-3  # largest allowed difference of a logit between PyTorch and ONNX Runtime
+PLACES = ("DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR")  # settings that name a folder on this machine
+N_REAL = 16  # images that the two are compared on
 
 
 class Logits(nn.Module):
-    """A model whose output is a tuple, in the order of its heads: ONNX knows no dict."""
+    """A model whose output is a tuple, in the order of its heads: ONNX has no dict."""
 
     def __init__(self, model: models.Model) -> None:
         super().__init__()
@@ -38,19 +38,19 @@ class Logits(nn.Module):
 
 
 def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | None = None) -> dict[str, float]:
-    """Write `target` and return the largest difference from PyTorch's logits, on random and on real pictures.
+    """Write `target` and return the largest difference from PyTorch's logits, on random and real images.
 
     The input is ``image`` (N, 3, S, S) as `data.normalise` gives it, for any N; the outputs are the heads' logits.
-    Classes, image size, normalisation and temperature stand in the file's metadata.
+    Classes, image size, normalisation and temperature are in the file's metadata.
 
     Parameters
     ----------
-    data_dir : pictures to compare on; None for the folder that the model was trained on, if it is still there.
+    data_dir : folder of images to compare on; None for the training images, if they are still there.
 
     Raises
     ------
-    FileNotFoundError, ValueError : as `models.load_checkpoint`; or a difference above `TOLERANCE`. Nothing is kept.
-    ImportError : the optional packages are not installed.
+    FileNotFoundError, ValueError : as `models.load_checkpoint`; or a difference above `TOLERANCE`. No file is kept.
+    ImportError : optional packages are not installed.
     """
     trained = Trained.load(checkpoint)
     model, size = trained.network(), trained.image_size
@@ -61,7 +61,7 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
         samples = {"random input": [torch.randn(n, 3, size, size, generator=generator) for n in (1, 5)]}
         folder = data_dir or trained.checkpoint.get("config", {}).get("DATA_DIR", "")
         if real := real_pictures(Path(folder), size, bool(data_dir)):
-            samples[f"{len(real)} real pictures"] = [torch.cat(real)]
+            samples[f"{len(real)} real images"] = [torch.cat(real)]
         differences = {name: largest_difference(model, partial, batches) for name, batches in samples.items()}
         worst = max(differences.values())
         if not worst <= TOLERANCE:
@@ -73,9 +73,9 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
 
 
 def halve(checkpoint: str | Path, target: str | Path) -> None:
-    """Write a checkpoint with weights in half precision, as models are passed on; `models.load_checkpoint` reads it.
+    """Write a checkpoint with weights in half precision, for sharing; `models.load_checkpoint` reads it.
 
-    Of the folders that it was made in it keeps the names alone.
+    Of the folders in its settings, it keeps only the names.
 
     Raises
     ------
@@ -91,17 +91,17 @@ def halve(checkpoint: str | Path, target: str | Path) -> None:
 
 
 def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:
-    """Raises ValueError for a kind that is not written or the checkpoint; FileExistsError for what is there already."""
+    """Raise ValueError for another suffix or the checkpoint itself; FileExistsError for an existing file."""
     if target.suffix not in (".onnx", ".pth"):
-        raise ValueError(f"{target} should end in .onnx for an ONNX file, or in .pth for a checkpoint.")
+        raise ValueError(f"{target} must end in .onnx for an ONNX file, or in .pth for a checkpoint.")
     if os.path.realpath(target) == os.path.realpath(checkpoint):
         raise ValueError(f"{target} is the checkpoint itself. Name another file.")
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} is there already. Name another file, or pass --overwrite.")
+        raise FileExistsError(f"{target} already exists. Name another file, or pass --overwrite.")
 
 
 def export_network(model: models.Model, trained: Trained, path: Path) -> None:
-    """Export with a dynamic number of images."""
+    """Export with a dynamic batch size."""
     import onnx
 
     example = torch.zeros(2, 3, trained.image_size, trained.image_size)
@@ -121,19 +121,19 @@ def export_network(model: models.Model, trained: Trained, path: Path) -> None:
 
 
 def real_pictures(folder: Path, size: int, must: bool) -> list[torch.Tensor]:
-    """Some pictures of a data folder, each (1, 3, S, S); [] if there are none, unless there must be."""
-    images = sorted(find_files(folder)[0].values()) if folder.name else []
-    if must and not images:
-        raise FileNotFoundError(f"There are no pictures in a folder images/ of {folder}.")
-    found = []
-    for path in images[:: max(1, len(images) // N_REAL)][:N_REAL]:
-        with suppress(ValueError, OSError):  # a damaged picture says nothing of the model
-            found.append(data.load_image(path, size))
-    return found
+    """Up to `N_REAL` images of a data folder, each (1, 3, S, S); if `must`, raise FileNotFoundError for none."""
+    paths = sorted(find_files(folder)[0].values()) if folder.name else []
+    if must and not paths:
+        raise FileNotFoundError(f"There are no images in {folder}: expected them in its folder images/.")
+    images = []
+    for path in paths[:: max(1, len(paths) // N_REAL)][:N_REAL]:
+        with suppress(ValueError, OSError):  # a damaged image says nothing about the model
+            images.append(data.load_image(path, size))
+    return images
 
 
 def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]) -> float:
-    """Between the logits of PyTorch and of ONNX Runtime, over all batches and heads; NaN counts as infinite."""
+    """Between logits of PyTorch and ONNX Runtime, over all batches and heads; NaN counts as infinite."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -141,8 +141,8 @@ def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]
     for batch in batches:
         with torch.inference_mode():
             expected = model(batch)
-        for name, found in zip(expected, session.run(list(expected), {"image": batch.numpy()})):
-            difference = np.abs(expected[name].numpy() - found).max()
+        for name, exported in zip(expected, session.run(list(expected), {"image": batch.numpy()})):
+            difference = np.abs(expected[name].numpy() - exported).max()
             worst = max(worst, float("inf") if np.isnan(difference) else float(difference))
     return worst
 
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = settings.Parser(description=__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("target", type=Path, metavar="FILE", help="ends in .onnx, or in .pth for half precision")
-    parser.add_argument("--data-dir", help="pictures to compare on [those the model was trained on, if they are there]")
+    parser.add_argument("--data-dir", help="images to compare on [the training images, if found]")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     options = parser.parse_args(argv)
     differences = {}
@@ -171,9 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, difference in differences.items():
         print(f"largest difference from PyTorch, {name}: {difference:.1e}")
     if len(differences) == 1:
-        print(
-            "The pictures that the model was trained on are not here: name some with --data-dir to compare on them too."
-        )
+        print("The training images were not found; pass --data-dir to compare on real images too.")
     print(f"{options.target}: {options.target.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,4 +1,4 @@
-"""The machine that a program runs on: its device, number format, allocator, console, disk, threads and processes."""
+"""The machine that a program runs on: device, number format, allocator, console, disk, threads and processes."""
 
 import atexit
 import ctypes
@@ -23,22 +23,22 @@ import torch.distributed as dist
 import torchvision
 from filelock import FileLock, Timeout
 
-PATIENCE = timedelta(days=365)  # that processes wait for one another, as the first may decode or draw for hours
+PATIENCE = timedelta(days=365)  # how long processes wait for one another: the first may decode or draw for hours
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep large freed blocks, which it would hand back to Linux and fault in again at every step.
+    """Make glibc keep large freed blocks instead of returning them to Linux and faulting them in at every step.
 
-    Call it before the first tensor. Does nothing without glibc.
+    Call it before the first tensor is created. Does nothing without glibc.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's end is not given back
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is never trimmed
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one; raises ValueError for a device that is not there."""
+    """ "auto" is CUDA if available. Raises ValueError if the device cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -50,27 +50,28 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """ "auto" is bf16 where the hardware computes in it, else fp32."""
+    """ "auto" is bf16 if the hardware supports it, else fp32."""
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
-def say(text: str) -> None:
-    """Print, in the first process alone."""
+def say(message: str) -> None:
+    """Print, in the first process only."""
     if is_first():
-        print(text, flush=True)
+        print(message, flush=True)
 
 
 def in_words(error: Exception, place: str | Path, advice: str) -> tuple[int, str]:
-    """Exit code and message for an error that a user can mend: 2 for a mistake, 1 for what the machine lacks.
+    """Exit code and message for an error that a user can fix: 2 for a mistake, 1 for a failure of the machine.
 
     Parameters
     ----------
-    place, advice : what could not be written, where the error does not tell, and what to do then.
+    place : named as not writable if the error has no file name.
+    advice : what to do.
     """
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return 1, f"Out of GPU memory: {error}\nPass --device cpu or smaller batches. {advice}"
@@ -82,11 +83,11 @@ def in_words(error: Exception, place: str | Path, advice: str) -> tuple[int, str
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, also if the process or the machine stops meanwhile.
+    """Write a file completely or not at all, even if the process or the machine stops.
 
     Raises
     ------
-    OSError : it cannot be written; `filename` names it, and the old file is left as it was.
+    OSError : the file cannot be written; `filename` names it. The old file is kept.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -102,11 +103,11 @@ def write_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While the body runs, no other run may write into the folder. The first process locks it for all.
+    """Lock the folder against other runs while the body runs. The first process locks it for all.
 
     Raises
     ------
-    ValueError : another run does, or the folder cannot be written.
+    ValueError : another run holds the lock, or the folder cannot be written.
     """
     if not is_first():
         yield
@@ -116,27 +117,27 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock_of(folder: Path) -> AbstractContextManager:
-    """The folder's lock, held; it lies beside the folder, which need not exist yet."""
+    """The folder's lock, acquired. Its file lies beside the folder, which need not exist yet."""
     place = Path(os.path.realpath(folder))  # resolve() fails on a link to itself
     path = place.with_name(f".{place.name}.lock")
     try:
-        if folder.is_symlink() and not place.exists():  # perhaps a disk that is not mounted
+        if folder.is_symlink() and not place.exists():  # perhaps an unmounted disk
             raise FileNotFoundError(errno.ENOENT, "it is a link to a folder that does not exist", str(place))
         if place.exists() and not place.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(place))
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(place))
         place.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()  # FileLock takes some failures to do so for another's lock
+        path.touch()  # FileLock mistakes some failures to create it for another's lock
         return FileLock(path).acquire(timeout=0)
     except Timeout:
         raise ValueError(f"Another run is writing into {folder}. Wait for it, or name another folder.") from None
-    except (OSError, NotImplementedError) as error:  # the latter of a file system without locks
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: no file locks
         reason = getattr(error, "strerror", None) or error
         where = getattr(error, "filename", None) or path
         raise ValueError(f"{folder} cannot be written ({reason}: {where}). Name another folder.") from error
 
 
 def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
-    """`map` in a pool, in order; at most `n_ahead` results are computed before they are asked for."""
+    """`map` in a pool, in order; at most `n_ahead` results are computed in advance."""
     waiting: deque[Future] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
@@ -147,7 +148,7 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_a
 
 
 def describe(device: torch.device, precision: str) -> dict:
-    """What a program is run on, in plain types."""
+    """The environment of a run, in plain types."""
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -164,13 +165,13 @@ def describe(device: torch.device, precision: str) -> dict:
 
 
 def in_short(environment: dict) -> str:
-    """What `describe` found, in a line."""
+    """The result of `describe`, in one line."""
     device, precision, threads, processes = map(environment.get, ("device", "precision", "threads", "processes"))
     return f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json."
 
 
 def launcher() -> list[str]:
-    """The words of the command line before the script's name."""
+    """The command line before the script's name."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return [Path(sys.executable).name]
     n_nodes, n_here = os.environ["GROUP_WORLD_SIZE"], os.environ["LOCAL_WORLD_SIZE"]
@@ -178,7 +179,7 @@ def launcher() -> list[str]:
 
 
 def commit(file: Path) -> str:
-    """The commit of the checkout that keeps this file, with a "+" if files were changed since; "" without git."""
+    """The commit of the checkout that holds this file, with a "+" if files have changed; "" without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(file.resolve().parent), *arguments]
@@ -192,7 +193,7 @@ def commit(file: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that numbers depend on."""
+    """Versions of the libraries that the scores depend on."""
     return {module.__name__: str(module.__version__) for module in (torch, torchvision, np, pd, sklearn)}
 
 
@@ -204,7 +205,7 @@ def join_processes(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    atexit.register(dist.destroy_process_group)  # or its threads can outlive the interpreter, which aborts
+    atexit.register(dist.destroy_process_group)  # otherwise its threads may outlive and abort the interpreter
     return device
 
 
@@ -214,7 +215,7 @@ def is_distributed() -> bool:
 
 
 def rank() -> int:
-    """This process's number."""
+    """This process's rank."""
     return dist.get_rank() if is_distributed() else 0
 
 
@@ -224,17 +225,17 @@ def n_ranks() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the one process that writes and prints."""
+    """Whether this is the process that writes and prints."""
     return rank() == 0
 
 
 def hides_progress() -> bool | None:
-    """What tqdm's `disable` should be: None, which shows a bar on a terminal, in the first process; True in others."""
+    """`disable` for tqdm: None (a bar on a terminal only) in the first process, True in the others."""
     return None if is_first() else True
 
 
 def from_first(function: Callable, *arguments, **options):
-    """The result of a function that only the first process calls."""
+    """Call a function in the first process only; return its result in all."""
     result = [function(*arguments, **options) if is_first() else None]
     if is_distributed():
         dist.broadcast_object_list(result)
@@ -242,7 +243,7 @@ def from_first(function: Callable, *arguments, **options):
 
 
 def gather(value) -> list | None:
-    """Each process's value, by rank, in the first process; None in the others. Any value that can be pickled."""
+    """Each process's value, by rank, in the first process; None in the others. It must be picklable."""
     if not is_distributed():
         return [value]
     values = [None] * dist.get_world_size() if is_first() else None
@@ -251,5 +252,5 @@ def gather(value) -> list | None:
 
 
 def share() -> slice:
-    """This process's share of a sequence that is dealt out among the processes one by one: ``rows[share()]``."""
+    """This process's share of a sequence dealt out one by one: ``rows[share()]``."""
     return slice(rank(), None, n_ranks())

@@ -78,8 +78,7 @@ RANGES = {
     **dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)"),
     "IMAGE_SIZE": "[32, 4096]",
     "SOFT_WEIGHT": "[0, 1]",
-    "LIMIT": "[0, inf)",
-    "WEIGHT_DECAY": "[0, inf)",
+    **dict.fromkeys(("LIMIT", "WEIGHT_DECAY"), "[0, inf)"),
     **dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)"),
     **dict.fromkeys((f"{task}_EPOCHS" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
     **dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
@@ -90,7 +89,7 @@ RANGES = {
 
 
 def choices() -> dict[str, tuple[str, ...]]:
-    """The values that settings may take."""
+    """Allowed values of settings."""
     return {
         "TASKS": tuple(models.MODELS),
         "ENCODER": tuple(ENCODERS),
@@ -207,8 +206,7 @@ def run(config: Config) -> None:
         fit_to_data(trained, config.IMAGE_SIZE, data_set.table)
         start = imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
         machine.say("" if config.EVALUATE_ONLY else start.words)
-        shared = {"split_hash": splits.split_hash(data_set.table)}
-        shared |= {"initial_weights": "ImageNet" if start.weights else "scratch"}
+        shared = {"split_hash": splits.split_hash(data_set.table), "initial_weights": start.kind}
         identities = {task: identity(config, task, environment, shared) for task in models.MODELS}
         pixels = data.to_device(data_set.pixels, device)
         jobs = [evaluation(config, model, data_set.table, pixels, device) for model in trained]
@@ -274,12 +272,7 @@ def training(
     """A model to train. Raises ValueError if a batch is too small for the processes, or for batch normalisation."""
     recipe, rows = recipe_of(config, task), tables.learnable(table, models.MODELS[task].outputs)
     batches = data.split_batches(pixels, rows, recipe.batch_size, device, seed=config.SEED, augment=config.AUGMENT)
-    smallest = min(batches["train"].sizes) // batches["train"].n_ranks
-    if smallest < 2 and config.IMAGE_SIZE <= 32:  # the deepest feature map is one pixel
-        raise ValueError(
-            f"A batch of {task} has {smallest} image per process, too few for batch normalisation at "
-            f"{config.IMAGE_SIZE} pixels. Set another --{task}-batch-size, or a larger --image-size."
-        )
+    train.refuse_small(batches["train"], config.IMAGE_SIZE, task)
     return Job(task, batches, recipe, identity, None)
 
 

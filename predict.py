@@ -1,4 +1,4 @@
-"""Use a trained model on pictures: diagnoses, outlines at each picture's own size, overlays and heat maps.
+"""Predict with a trained model: diagnoses, masks at each image's own size, overlays and heat maps.
 
 python predict.py photos/ more/*.jpg --checkpoint outputs/best_multitask_model.pth
 """
@@ -10,38 +10,38 @@ from pathlib import Path
 
 import settings
 
-CHECKPOINT_HELP = "outputs/best_..._model.pth; several, each after a --checkpoint, are averaged [the repository's]"
+CHECKPOINT_HELP = "outputs/best_..._model.pth; repeat --checkpoint to average several models [bundled model]"
 
 
 def __getattr__(name: str):
-    """`Predictor`, `overlay` and what else `inference` has, for notebooks."""
+    """`Predictor`, `overlay` and the other names of `inference`, for notebooks."""
     import inference
 
     return getattr(inference, name)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Predict on what the command line names; a user's mistake ends in one message."""
+    """Predict on the named images; a user's mistake ends in one message."""
     parser = settings.Parser(description=__doc__)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder (with all below it) or glob")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder (searched recursively) or glob")
     parser.add_argument("--checkpoint", type=Path, action="append", help=CHECKPOINT_HELP)
-    parser.add_argument("--output-dir", type=Path, default=Path("predictions"), help="[predictions]")
-    parser.add_argument("--explain", action="store_true", help="heat maps of where the class is seen")
-    parser.add_argument("--tta", action="store_true", help="average over the eight flips and turns; eight times slower")
-    parser.add_argument("--json", action="store_true", help="write the table as predictions.json, too")
-    parser.add_argument("--resume", action="store_true", help="go on with what an earlier run has begun there")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of the same names; others stay")
+    parser.add_argument("--output-dir", type=Path, default=Path("predictions"), help="folder to write [predictions]")
+    parser.add_argument("--explain", action="store_true", help="write heat maps of the predicted class")
+    parser.add_argument("--tta", action="store_true", help="average over eight flips and rotations (8x slower)")
+    parser.add_argument("--json", action="store_true", help="also write the table as predictions.json")
+    parser.add_argument("--resume", action="store_true", help="continue an earlier run in --output-dir")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same names; keep others")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
-    parser.add_argument("--batch-size", type=int, default=16, help="images a step on each core [16]")
+    parser.add_argument("--batch-size", type=int, default=16, help="images per step on each core [16]")
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         parser.error("--batch-size must be at least 1")
     if options.resume and options.overwrite:
-        parser.error("--resume keeps what is there and --overwrite does not: choose one")
+        parser.error("--resume keeps existing files and --overwrite replaces them: choose one")
     if not any(os.path.lexists(path) or glob.glob(path, recursive=True) for path in options.paths):
         parser.error(f"{', '.join(options.paths)}: no such file or folder. Name images or folders.")
 
-    import torch  # these imports take seconds, which help and mistakes need not wait for
+    import torch  # takes seconds, which --help and mistakes need not wait for
 
     import machine
     from inference.run import predict_all
@@ -50,8 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return predict_all(options)
     except KeyboardInterrupt:
-        how = "--resume in place of --overwrite" if options.overwrite else "--resume"
-        parser.exit(130, f"Stopped. The same command with {how} goes on.\n")
+        how = "--resume instead of --overwrite" if options.overwrite else "--resume"
+        parser.exit(130, f"Stopped. The same command with {how} continues.\n")
     except torch.cuda.OutOfMemoryError:
         size = options.batch_size
         parser.exit(2, f"Out of GPU memory with batches of {size}. Try a smaller --batch-size, or --device cpu.\n")
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.exit(2, f"{error}\n")
     except OSError as error:
         where = f"{error.filename or options.output_dir}: {error.strerror}"
-        advice = "Make room, or name another --output-dir; --resume goes on."
+        advice = "Free some space, or name another --output-dir; --resume continues."
         parser.exit(2, f"{error}\n" if error.errno is None else f"Cannot write {where}. {advice}\n")
 
 

@@ -1,7 +1,7 @@
-"""A script's annotated constants, and the flags that override them -> one checked configuration.
+"""A script's annotated constants, overridden by flags -> one checked configuration.
 
 A setting is a constant such as ``EMA: float = 0.0  # its meaning``, annotated as bool, int, float, str or tuple
-(of texts). Its annotation is its type, and its comment the help of its flag. This file knows no setting by
+(of strings). The annotation is its type, and the comment is the help of its flag. This file knows no setting by
 name, so it serves any script.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple, get_origin, get_type_hints
 
-WORDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "texts in brackets", str: "a text"}
-Presets = dict[str, dict[str, dict]]  # by a setting's name and its value: what that value sets of others
+WORDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "a tuple of strings", str: "a string"}
+Presets = dict[str, dict[str, dict]]  # setting -> its value -> values of other settings
 
 
 class Setting(NamedTuple):
@@ -27,13 +27,13 @@ class Setting(NamedTuple):
 
     kind: type  # a key of `WORDS`
     default: object
-    help: str  # the comment behind it; "" for none
+    help: str  # the trailing comment; "" if none
 
 
 class Parser(argparse.ArgumentParser):
-    """For commands: a mistake gets one line, and a flag that does not exist the ones that are nearest to it.
+    """A parser that reports a mistake in one line and suggests flags for an unknown one.
 
-    From then on the console shows what it has no characters for as escapes, in place of an error.
+    Once it has parsed, the console prints characters it cannot encode as escapes instead of failing.
     """
 
     def __init__(self, *, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options) -> None:
@@ -46,54 +46,54 @@ class Parser(argparse.ArgumentParser):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-        found, unknown = self.parse_known_args(args, namespace)
+        options, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flag = next((text for text in unknown if text.startswith("-")), "").partition("=")[0]
+            flag = next((argument for argument in unknown if argument.startswith("-")), "").partition("=")[0]
             near = nearest(flag, list(self._option_string_actions)) if flag else []
             hint = f"Did you mean {' or '.join(near)}?" if near else f"{self.prog} --help lists all flags."
             self.error(f"unrecognized arguments: {' '.join(unknown)}. {hint}")
-        return found
+        return options
 
 
 def nearest(flag: str, flags: Sequence[str]) -> list[str]:
-    """The flags that a mistaken one may have meant: those that contain it (--epochs), or else similar ones."""
+    """The flags that a mistyped one may have meant: those that contain it (--epochs), else similar ones."""
     part, words = flag.strip("-"), {name.strip("-"): name for name in flags}
     containing = [name for name in flags if part and f"-{part}-" in f"{name}-"]
     return containing or [words[word] for word in difflib.get_close_matches(part, words, 3)]
 
 
 def declared(script: ModuleType) -> dict[str, Setting]:
-    """A script's settings by name, in their order.
+    """A script's settings by name, in order.
 
     Raises
     ------
-    ValueError : an annotation that no flag can have, or a value of another type; names the setting.
+    ValueError : an unsupported annotation, or a value of another type; names the setting.
     """
     tokens = tokenize.generate_tokens(io.StringIO(inspect.getsource(script)).readline)
     comments = {
         token.line.partition(":")[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT
     }
-    found = {}
+    settings = {}
     for name, annotation in get_type_hints(script).items():
         if name.isupper():
             kind = get_origin(annotation) or annotation
             if kind not in WORDS:
                 raise ValueError(f"{name} is annotated as {annotation}; a setting is bool, int, float, str or tuple")
-            found[name] = Setting(kind, understood(name, kind, getattr(script, name)), comments.get(name, ""))
-    return found
+            settings[name] = Setting(kind, converted(name, kind, getattr(script, name)), comments.get(name, ""))
+    return settings
 
 
-def understood(name: str, kind: type, value) -> object:
-    """A setting's value as its type: one text may stand for several, and a whole number for any.
+def converted(name: str, kind: type, value) -> object:
+    """A setting's value as its type: a string may stand for a tuple, and an int for a float.
 
     Raises
     ------
-    ValueError : it is of another type; names the setting.
+    ValueError : the value has another type; names the setting.
     """
     if kind is tuple:
-        several = (value,) if isinstance(value, str) else value
-        if isinstance(several, tuple | list) and all(isinstance(text, str) for text in several):
-            return tuple(several)
+        strings = (value,) if isinstance(value, str) else value
+        if isinstance(strings, tuple | list) and all(isinstance(string, str) for string in strings):
+            return tuple(strings)
     elif type(value) is kind:
         return value
     elif kind is float and type(value) is int:
@@ -116,14 +116,14 @@ def parse(
     demo: dict,
     find_problem: Callable[[SimpleNamespace], str],
 ) -> SimpleNamespace:
-    """A script's settings, overridden by presets, by `demo` after --demo, and by flags; exits with 2 on a mistake.
+    """A script's settings, overridden by presets, by `demo` with --demo, and by flags; exits with 2 on a mistake.
 
     Parameters
     ----------
     argv : the command line; None for the program's own.
-    choices : gives the values that a setting may take, by its name; asked last, for it may have to import them.
-    ranges : the interval that a number must lie in, by its name, such as "[0, 1)".
-    find_problem : what is wrong with settings that are right each by itself, in words; "" if nothing is.
+    choices : returns the allowed values by setting; called last, as it may have to import them.
+    ranges : the interval that a number must lie in, by setting, such as "[0, 1)".
+    find_problem : returns a conflict between settings that are each valid, in words; "" if there is none.
     """
     parser = Parser(prog=Path(script.__file__).name, description=script.__doc__)
     try:
@@ -132,25 +132,25 @@ def parse(
         is_demo = flags.pop("demo")
         values = _preset(settings, presets, flags) | (demo if is_demo else {}) | flags
         _refuse_unknown(settings, [*values, *ranges])
-        values = {name: understood(name, one.kind, values[name]) for name, one in settings.items()}
+        values = {name: converted(name, setting.kind, values[name]) for name, setting in settings.items()}
         for name, interval in ranges.items():
             if not lies_in(values[name], interval):
                 raise ValueError(f"{name} must lie in {interval}, not {values[name]}")
         config = SimpleNamespace(**values, DEMO=is_demo)
         if problem := find_problem(config):
             raise ValueError(problem)
-        of_settings = choices()
-        _refuse_unknown(settings, of_settings)
+        allowed = choices()
+        _refuse_unknown(settings, allowed)
         for name, value in values.items():
-            _check_choice(name, value, of_settings.get(name))
+            _check_choice(name, value, allowed.get(name))
     except ValueError as error:
         parser.error(str(error))
     return config
 
 
 def _read_flags(parser: Parser, settings: dict[str, Setting], argv: list[str] | None) -> dict:
-    """The values of the flags that are given, by the names of their settings; and whether there is --demo."""
-    parser.add_argument("--demo", action="store_true", help="make a small synthetic data set and run on it, in minutes")
+    """The values of the given flags by setting, and whether --demo is given."""
+    parser.add_argument("--demo", action="store_true", help="create a small synthetic data set and run on it (minutes)")
     for name, setting in settings.items():
         options = {"metavar": {int: "N", float: "X"}.get(setting.kind, "TEXT"), "type": setting.kind}
         if setting.kind is bool:
@@ -163,7 +163,7 @@ def _read_flags(parser: Parser, settings: dict[str, Setting], argv: list[str] | 
 
 
 def _preset(settings: dict[str, Setting], presets: Presets, flags: dict) -> dict:
-    """The settings' own values, but for those that presets set. Raises ValueError for a preset that does not exist."""
+    """The defaults, overridden by the chosen presets. Raises ValueError for an unknown preset."""
     values = {name: setting.default for name, setting in settings.items()}
     for name, preset in presets.items():
         chosen = flags.get(name, values[name])
@@ -175,16 +175,16 @@ def _preset(settings: dict[str, Setting], presets: Presets, flags: dict) -> dict
 def _refuse_unknown(settings: dict[str, Setting], names: Iterable[str]) -> None:
     for name in names:
         if name not in settings:
-            raise ValueError(f"{name} is set, but is no setting: annotate it, such as {name}: float = 0.0")
+            raise ValueError(f"{name} is set but is not a setting: annotate it, for example {name}: float = 0.0")
 
 
 def _check_choice(name: str, value, choices: Sequence[str] | None) -> None:
-    """Raises ValueError for a value that is not among the choices, if there are any, or that is named twice."""
-    several = value if isinstance(value, tuple) else (value,)
-    if choices and not (several and set(several) <= set(choices)):
+    """Raise ValueError if a value is repeated, or is not among the choices (if there are any)."""
+    values = value if isinstance(value, tuple) else (value,)
+    if choices and not (values and set(values) <= set(choices)):
         raise ValueError(f"{name} must be among {', '.join(choices)}, not {shown(value)}")
-    if len(set(several)) < len(several):
-        raise ValueError(f"{name} names one twice: {shown(value)}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} repeats a value: {shown(value)}")
 
 
 def lies_in(value: float, interval: str) -> bool:
@@ -195,7 +195,7 @@ def lies_in(value: float, interval: str) -> bool:
 
 
 def find_misplaced(config: SimpleNamespace, outputs: str, inputs: Sequence[str]) -> str:
-    """Why the folder that a setting names may not be where it is, in words: a later run moves it aside, with all in it.
+    """Why a later run may not move the folder of a setting aside with all its contents, in words; "" if it may.
 
     Parameters
     ----------
@@ -206,34 +206,34 @@ def find_misplaced(config: SimpleNamespace, outputs: str, inputs: Sequence[str])
     for name in inputs:
         other = getattr(config, name)
         if other and Path(os.path.realpath(other)).is_relative_to(place):
-            return f"{outputs} {folder} holds {name}: name a folder for the outputs alone"
+            return f"{outputs} {folder} contains {name}: name a folder for the outputs only"
     if Path.cwd().is_relative_to(place):
-        return f"{outputs} {folder} holds the folder that you work in: name one for the outputs alone"
+        return f"{outputs} {folder} contains the working directory: name a folder for the outputs only"
     return ""
 
 
 def plain(config: SimpleNamespace) -> dict:
-    """The settings as types that JSON knows."""
+    """The settings in types that JSON supports."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
 
 
 def describe(config: SimpleNamespace, script: ModuleType, presets: Presets) -> str:
-    """The presets, and each setting that differs from them, a line each."""
+    """The presets, and one line for each setting that differs from them."""
     usual = {name: setting.default for name, setting in declared(script).items()}
     for name, preset in presets.items():
         usual |= preset[getattr(config, name)]
     own = {name: value for name, value in vars(config).items() if name in usual and value != usual[name]}
     chosen = ", ".join(f"{name.capitalize()} {getattr(config, name)}" for name in presets)
     lines = [f"  {name:26} {shown(value)}" for name, value in own.items() if name not in presets]
-    return "\n".join([f"{chosen}, " + ("but for:" if lines else f"as {Path(script.__file__).name} has it."), *lines])
+    return "\n".join([f"{chosen}, " + ("except for:" if lines else f"as set in {Path(script.__file__).name}."), *lines])
 
 
 def shown(value) -> str:
-    """A setting's value as one would pass it."""
+    """A setting's value as on the command line."""
     return shlex.join(value) if isinstance(value, tuple) else str(value)
 
 
 def stop(code: int, message: str) -> int:
-    """Print why a script stops; returns its exit code."""
+    """Print why a script stops, and return its exit code."""
     print(f"\n{message}", file=sys.stderr)
     return code

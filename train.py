@@ -164,6 +164,16 @@ def refuse_unfit(model: nn.Module, batches) -> None:
             raise ValueError(f"The model predicts a {head}, and no training image has one.")
 
 
+def refuse_small(batches, image_size: int, task: str) -> None:
+    """Raises ValueError if a batch has one image per process and the deepest feature map one pixel."""
+    smallest = min(batches.sizes) // batches.n_ranks
+    if smallest < 2 and image_size <= 32:
+        raise ValueError(
+            f"A batch of {task} has {smallest} image per process, too few for batch normalisation at {image_size} "
+            f"pixels. Set another --{task}-batch-size or a larger --image-size."
+        )
+
+
 class Learner:
     """The state that training changes: a network, its optimizer, and the moving average of its weights.
 

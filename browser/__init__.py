@@ -1,1 +1,1 @@
-"""What app.py shows in the browser: the picker, and what a model says of each picture."""
+"""The page of app.py: the picker, and a card per image."""

@@ -1,7 +1,7 @@
-"""A picture and what a model says of it -> the part of the page that shows both.
+"""An image and its prediction -> the part of the page that shows both.
 
-Here the values are prepared; cards.html says what is shown of them, in which words and where. Pictures and files to
-download stand in the page itself, as data: addresses, so that the server keeps nothing.
+This file prepares the values; cards.html lays them out and words them. Images and downloads are data: URLs in the page
+itself, so the server stores nothing.
 """
 
 import base64
@@ -24,7 +24,7 @@ from inference.drawing import mask_at, overlay, view_of
 from inference.outputs import columns, values
 from inference.predictor import Prediction, Predictor
 
-VIEW = 800  # pixels: the longest side of a picture that is shown
+VIEW = 800  # pixels: the longest side of an image on the page
 THUMBNAIL = 160  # pixels: the side of an example
 HERE = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(
@@ -33,16 +33,16 @@ TEMPLATES = jinja2.Environment(
 
 
 class Card(NamedTuple):
-    """What the page shows of one picture; "" for what the model has no head for."""
+    """The page's content for one image; "" where the model has no head for it."""
 
     name: str
-    found: Prediction
-    original: str  # this and what follows are data: addresses
+    prediction: Prediction
+    original: str  # the strings from here to `overlay` are data: URLs
     outline: str  # a transparent layer
-    heat: str  # a layer that is not
+    heat: str  # an opaque layer
     mask: str
     overlay: str
-    row: list[str]  # of the table
+    row: list[str]  # table cells
 
     @property
     def stem(self) -> str:
@@ -50,43 +50,44 @@ class Card(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A picture to try the page with."""
+    """An image to try the page with."""
 
     name: str
     content: bytes
-    thumbnail: str  # data: address
+    thumbnail: str  # data: URL
 
 
 def look(name: str, content: bytes, predictor: Predictor) -> Card:
-    """What a model sees on a picture. Raises ValueError with what is wrong with the file."""
-    (found,) = predictor.predict([predictor.read(content)])
-    enlarged = max(1, VIEW / max(found.size))
-    view = view_of(content, (round(found.size[0] * enlarged), round(found.size[1] * enlarged)))
+    """The card of an image. Raises ValueError with what is wrong with the file."""
+    (prediction,) = predictor.predict([predictor.read(content)])
+    width, height = prediction.size
+    enlarged = max(1, VIEW / max(width, height))
+    view = view_of(content, (round(width * enlarged), round(height * enlarged)))
     shown = view.copy()
     shown.thumbnail((VIEW, VIEW))
-    mask = None if found.mask is None else mask_at(found.mask, found.size)
+    mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)
     return Card(
         name,
-        found,
+        prediction,
         original=as_url(shown),
-        outline="" if mask is None else as_url(outline_layer(found, shown.size), "PNG"),
-        heat="" if found.heat is None else as_url(visualize.heat_colours(found.heat)),
+        outline="" if mask is None else as_url(outline_layer(prediction, shown.size), "PNG"),
+        heat="" if prediction.heat is None else as_url(visualize.heat_colours(prediction.heat)),
         mask="" if mask is None else as_url(Image.fromarray(mask), "PNG"),
-        overlay=as_url(overlay(view, found, predictor.classes)),
-        row=[name, *values(found, mask, predictor.classes)],
+        overlay=as_url(overlay(view, prediction, predictor.classes)),
+        row=[name, *values(prediction, mask, predictor.classes)],
     )
 
 
-def outline_layer(found: Prediction, size: tuple[int, int]) -> Image.Image:
-    """The outline alone, at `size` (width, height), to lie on a picture."""
-    layer, mask = Image.new("RGBA", size), mask_at(found.mask, size) > 0
+def outline_layer(prediction: Prediction, size: tuple[int, int]) -> Image.Image:
+    """The mask's contour alone, at `size` (width, height), as a layer over the image."""
+    layer, mask = Image.new("RGBA", size), mask_at(prediction.mask, size) > 0
     if mask.any():
         layer.paste(*visualize.contour(mask))
     return layer
 
 
 def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor) -> str:
-    """The cards as HTML, below an overview if there are several, and what was wrong with other pictures."""
+    """The problems and the cards as HTML, with an overview if there are several cards."""
     header = ["file", *columns(predictor)]
     return TEMPLATES.get_template("cards.html").render(
         cards=cards,
@@ -102,7 +103,7 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
 
 
 def picker(examples: Sequence[Example]) -> str:
-    """What a picture is chosen with, as HTML: a field to drop files on, and the examples."""
+    """The image picker as HTML: a field to drop files on, and the examples."""
     return TEMPLATES.get_template("picker.html").render(examples=examples)
 
 
@@ -114,14 +115,14 @@ def example_of(path: str | Path) -> Example:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A CSV file as an address."""
+    """A CSV file as a data: URL."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return "data:text/csv;charset=utf-8," + quote(text.getvalue())
 
 
 def as_url(image: Image.Image, kind: str = "JPEG") -> str:
-    """A picture as an address."""
+    """An image as a data: URL."""
     buffer = io.BytesIO()
     image.save(buffer, kind, quality=90)
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()

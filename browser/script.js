@@ -26,7 +26,7 @@ function waiting(pictures) {
   const figures = pictures.map(
     ([name, url]) => `<figure><img alt="" src="${escaped(url)}"><figcaption>${escaped(name)}</figcaption></figure>`,
   );
-  show(`<section class="waiting"><p role="status">The model is looking…</p>
+  show(`<section class="waiting"><p role="status">Predicting…</p>
     <div class="gallery">${figures.join("")}</div></section>`);
 }
 
@@ -38,7 +38,7 @@ function inBase64(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.split(",")[1] ?? "");
-    reader.onerror = () => reject(new Error(`${file.name} cannot be read. Choose it once more.`));
+    reader.onerror = () => reject(new Error(`${file.name} cannot be read. Choose it again.`));
     reader.readAsDataURL(file);
   });
 }
@@ -48,7 +48,9 @@ async function send(files) {
   const megabytes = files.reduce((sum, file) => sum + file.size, 0) / 1e6;
   if (megabytes > props.megabytes) {
     const what = files.length === 1 ? `${files[0].name} has` : `The ${files.length} files together have`;
-    return problem(`${what} ${megabytes.toFixed(1)} MB, and the most at once is ${props.megabytes} MB. Choose less.`);
+    return problem(
+      `${what} ${megabytes.toFixed(1)} MB; the limit is ${props.megabytes} MB. Choose fewer or smaller files.`,
+    );
   }
   urls.forEach(URL.revokeObjectURL);
   urls = files.map(URL.createObjectURL);

@@ -7,6 +7,7 @@ python -m dataset draw FOLDER
 
 from pathlib import Path
 
+import machine
 import settings
 from dataset.check import check
 from dataset.download import LICENCE, download
@@ -48,11 +49,9 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(130, "Stopped. The same command resumes from here.\n")
     except ConnectionError as error:
         parser.exit(1, f"{error}\n")
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        parser.exit(2, f"{error}\n")
-    except OSError as error:
-        path = error.filename or options.folder
-        parser.exit(1, f"Cannot write {path}: {error.strerror}. Free some space; the same command resumes from here.\n")
+    except (ValueError, OSError) as error:
+        code, message = machine.in_words(error, options.folder, "Free some space; the same command resumes from here.")
+        parser.exit(code, f"{message}\n")
 
 
 if __name__ == "__main__":

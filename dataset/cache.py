@@ -7,7 +7,7 @@ import threading
 import warnings
 import weakref
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -254,14 +254,10 @@ def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int, h
     path, rows = folder / f"pixels-{os.getpid()}-{os.urandom(4).hex()}.u8", {}
     try:
         with path.open("wb") as file:
-            if old.file:
-                old_pixels = PixelFile(folder / old.file, len(old.rows), size)
-                for key in [key for key in paths if key in old.rows]:
-                    row = old.rows[key]["row"]
-                    if _is_sound(old_pixels, old.rows[key]):
-                        file.write(old_pixels[row])
-                        file.write(old_pixels.thumbnails[row])
-                        rows[key] = old.rows[key] | {"row": len(rows)}
+            for key, pixels, thumbnail in _still_valid(folder, old, paths, size):
+                file.write(pixels)
+                file.write(thumbnail)
+                rows[key] = old.rows[key] | {"row": len(rows)}
             missing = [key for key in paths if key not in rows]
             for key, (pixels, thumbnail, verdict) in zip(missing, _decode([paths[key] for key in missing], size, how)):
                 file.write(pixels)
@@ -271,6 +267,19 @@ def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int, h
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def _still_valid(
+    folder: Path, old: Index, keys: Iterable[str], size: int
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Key, pixels and thumbnail of each row of an earlier file that is still valid."""
+    if not old.file:
+        return
+    pixels = PixelFile(folder / old.file, len(old.rows), size)
+    for key in keys:
+        if key in old.rows and _is_sound(pixels, old.rows[key]):
+            row = old.rows[key]["row"]
+            yield key, pixels[row], pixels.thumbnails[row]
 
 
 def _decode(files: list[tuple[str, str]], size: int, how: str) -> Iterable[tuple[np.ndarray, np.ndarray, dict]]:

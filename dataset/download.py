@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -165,22 +165,28 @@ def _fetch_rest(url: str, path: Path, name: str, limit: int) -> None:
         total = start + int(length) if length else None
         bar = tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, disable=None)
         with path.open("ab" if start else "wb") as file, bar:
-            since, n_bytes = time.monotonic(), 0
-            while block := response.read1(BLOCK):  # returns available bytes without waiting for a full block
+            for block in _blocks(response):
                 file.write(block)
                 bar.update(len(block))
-                n_bytes += len(block)
                 if file.tell() > limit:
                     break
-                if time.monotonic() - since > WINDOW:
-                    if n_bytes < LEAST:
-                        raise TimeoutError(f"received only {n_bytes:,} bytes in {WINDOW} seconds")
-                    since, n_bytes = time.monotonic(), 0
     if path.stat().st_size > limit:
         path.unlink()
         raise ValueError(f"{name}: {url} sends more than {limit:,} bytes, so it is another file. It was removed.")
     if total and path.stat().st_size < total:
         raise ConnectionError(f"received {path.stat().st_size:,} of {total:,} bytes")
+
+
+def _blocks(response) -> Iterator[bytes]:
+    """The content of a response. Raises TimeoutError if too little arrives in a window of time."""
+    since, n_bytes = time.monotonic(), 0
+    while block := response.read1(BLOCK):  # returns available bytes without waiting for a full block
+        yield block
+        n_bytes += len(block)
+        if time.monotonic() - since > WINDOW:
+            if n_bytes < LEAST:
+                raise TimeoutError(f"received only {n_bytes:,} bytes in {WINDOW} seconds")
+            since, n_bytes = time.monotonic(), 0
 
 
 def md5_of(path: Path) -> str:
@@ -211,12 +217,16 @@ def unpack(path: Path, folder: Path, archive: Archive) -> None:
                 raise ValueError(f"{archive.name}: {len(wanted)} files to unpack, expected {archive.n_files}.")
             folder.mkdir(exist_ok=True)
             for name, member in tqdm(wanted.items(), f"unpacking {archive.name}", unit="file", disable=None):
-                target = folder / name
-                if not (target.exists() and target.stat().st_size == member.file_size):
-                    with zipped.open(member) as source, target.open("wb") as file:
-                        shutil.copyfileobj(source, file)
+                _unpack_file(zipped, member, folder / name)
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:  # also if encrypted
         raise ValueError(f"{archive.name} is not a complete zip file: {error}.") from error
+
+
+def _unpack_file(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Unpack one file, unless it is there in full."""
+    if not (target.exists() and target.stat().st_size == member.file_size):
+        with zipped.open(member) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)
 
 
 def refuse_unsafe(member: zipfile.ZipInfo, archive: Archive) -> None:

@@ -131,13 +131,12 @@ def scan(data_dir: str | Path) -> Contents:
         within = Path(place).parts[n_root:] if place != str(data_dir) else ()
         role, part = role_of(within), part_of(within)
         for name in sorted(names):
-            if is_picture(name):
-                if not _is_utf8(name):
-                    skipped["images whose names are not UTF-8 (rename them)"] += 1
-                    continue
-                stem, suffix = os.path.splitext(name)
+            stem, suffix = os.path.splitext(name)
+            if is_picture(name) and _is_utf8(name):
                 path = os.path.join(place, name)
                 files[role].append(File(path, within, unicodedata.normalize("NFC", stem), suffix, part))
+            elif is_picture(name):
+                skipped["images whose names are not UTF-8 (rename them)"] += 1
             elif is_unreadable(name):
                 skipped[f"{os.path.splitext(name)[1].lower()} images, an unsupported format (save them as JPEG)"] += 1
         bare = [name for name in names if "." not in name]

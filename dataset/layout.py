@@ -104,7 +104,8 @@ def find(data_dir: str | Path, classes: Sequence[str] | Choice = (), zeros: str 
             no_labels(pd.DataFrame(index=range(len(files)))),
         )
     refuse_zeros(zeros, labels.where)
-    return _layout(folder, None, rows, labels, list(rows["image"]), files, contents, others, remarks)
+    layout = _layout(folder, None, rows, labels, list(rows["image"]), files, contents, others)
+    return layout._replace(remarks=remarks + layout.remarks)
 
 
 def find_files(data_dir: str | Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -206,7 +207,8 @@ def _from_source(
             f"It holds {len(contents.image_files)} image files{example}; the first name looked for is "
             f"{rows['image'].iloc[0]!r}."
         )
-    return _layout(folder, source, rows, labels, names, files, contents, others, remarks + file_remarks)
+    layout = _layout(folder, source, rows, labels, names, files, contents, others)
+    return layout._replace(remarks=remarks + file_remarks + layout.remarks)
 
 
 def _files_of(folder: Path, source: Source, contents: Contents) -> tuple[list[File | None], list[str]]:
@@ -250,9 +252,9 @@ def _layout(
     files: Sequence[File | None],
     contents: Contents,
     others: list[Source],
-    remarks: list[str],
 ) -> Layout:
     """Assign the masks, and remark on unused files."""
+    remarks = []
     used = {file.path for file in files if file}
     paths = {mask.file.path for mask in contents.pairs.values()} | used
     masks = masks_of(files, [mask for mask in contents.masks if mask.file.path not in paths])
@@ -261,10 +263,8 @@ def _layout(
     if unused:
         places = sorted({"/".join(file.place) or "." for file in unused})
         why = f"no row of {source.name} names" if source else "lie outside the folders above"
-        remarks = [
-            *remarks,
-            f"{len(unused):,} images that {why} are not used, in {', '.join(f'{p}/' for p in places[:3])}.",
-        ]
+        where = ", ".join(f"{place}/" for place in places[:3])
+        remarks.append(f"{len(unused):,} images that {why} are not used, in {where}.")
     taken = {mask.file.path for mask in masks if mask}
     if left := {mask.file.path: mask.file.shown for mask in contents.masks if mask.file.path not in taken | used}:
         example = next(iter(left.values()))
@@ -274,14 +274,12 @@ def _layout(
                 f"None of the {len(left):,} masks in {folder} matches an image by name, e.g. {example} and {image}. "
                 "Expected the image's name, with or without a final _mask: rename one or the other."
             )
-        remarks = [
-            *remarks,
-            f"{len(left):,} masks (e.g. {example}) are not used: their image is missing, unused or has another mask.",
-        ]
+        reason = "their image is missing, unused or has another mask"
+        remarks.append(f"{len(left):,} masks (e.g. {example}) are not used: {reason}.")
     if lost := len([file for file in contents.orphans if file.path not in used]):
-        remarks = [*remarks, f"{lost:,} files are not used: they are named as masks of missing images."]
+        remarks.append(f"{lost:,} files are not used: they are named as masks of missing images.")
     if contents.skipped:
         counts = "; ".join(f"{n:,} {reason}" for reason, n in contents.skipped.items())
-        remarks = [*remarks, f"Skipped: {counts}."]
+        remarks.append(f"Skipped: {counts}.")
     path = source.path if source else None
     return Layout(folder, path, source, rows, labels, names, list(files), masks, contents, others, remarks)

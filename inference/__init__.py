@@ -1,4 +1,4 @@
-"""predict.py's pictures: from files to a model, and from its answers to tables, masks, overlays and heat maps."""
+"""Inference: from image files through a model to tables, masks, overlays and heat maps."""
 
 from inference.drawing import caption, heat_map, mask_at, overlay, view_of
 from inference.predictor import SHIPPED, Picture, Prediction, Predictor

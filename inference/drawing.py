@@ -1,4 +1,4 @@
-"""What a model says of a picture, drawn on it: the outline, the heat map, the caption."""
+"""Drawings of a prediction on its image: mask contour, heat map, caption."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from dataset import images
 from dataset.classes import name_of
 from inference.predictor import Prediction
 
-STRIP = 1 << 22  # pixels of a mask that are computed at a time
+STRIP = 1 << 22  # pixels of a mask computed at a time
 VIEW = 1600  # pixels: the longest side of an overlay
 
 
 def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Mask (H, W) uint8 in {0, 255} at `size` (width, height), where logits (S, S) resized bilinearly are positive."""
+    """Mask (H, W) uint8 in {0, 255} at `size` (width, height): where logits (S, S), resized bilinearly, are > 0."""
     width, height = size
     source, mask = Image.fromarray(logits), np.zeros((height, width), np.uint8)
     step, scale = max(1, STRIP // width), logits.shape[0] / height
@@ -30,29 +30,29 @@ def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def overlay(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
-    """The outline on the picture, the class and its confidence in the margin."""
+    """The image with the mask's contour, and a caption in the margin."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
     return visualize.outlined(image, mask, caption(prediction, classes))
 
 
 def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
-    """Where the likeliest class is seen."""
+    """The image with the heat map of the predicted class."""
     heat = Image.fromarray(prediction.heat).resize(image.size, Image.Resampling.BILINEAR)
     return visualize.heated(image, np.asarray(heat), caption(prediction, classes))
 
 
 def caption(prediction: Prediction, classes: Sequence[str]) -> str:
-    """The class with its confidence, and how much of the picture is lesion."""
+    """The predicted class, its confidence and the lesion's share of the image."""
     parts = []
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
         parts.append(f"{name_of(classes[best])} {certainty(prediction.probabilities[best])}")
     if prediction.mask is not None:
-        parts.append(f"lesion: {percent((prediction.mask > 0).mean())} of the picture")
+        parts.append(f"lesion: {percent((prediction.mask > 0).mean())} of the image")
     return ", ".join(parts)
 
 
 def view_of(source: str | Path | bytes, size: tuple[int, int]) -> Image.Image:
-    """The picture to draw on: at its own `size`, or smaller if that is very large."""
+    """The image to draw on: at its own `size`, or smaller if that is very large."""
     scale = min(1, VIEW / max(size))
     return images.read_image(source, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))

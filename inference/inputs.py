@@ -1,4 +1,4 @@
-"""The pictures that a command line names, in order, with a name for each one's outputs."""
+"""The images that a command line names, in order, with a unique name for the outputs of each."""
 
 import glob
 import os
@@ -21,77 +21,84 @@ from dataset.roles import (
     role_of,
 )
 
-KINDS = ("masks", "overlays", "heatmaps")  # folders that are written
+KINDS = ("masks", "overlays", "heatmaps")  # output folders
 
 
 class Listed(NamedTuple):
-    """A picture, or a name on the command line that stands for none."""
+    """An image, or a name on the command line that cannot be predicted."""
 
     file: str
-    output: str = ""  # name of its outputs, no two alike
-    problem: str = ""  # why it stands for none
+    output: str = ""  # unique name of its outputs
+    problem: str = ""  # why it cannot be predicted
 
 
 def list_pictures(paths: Sequence[str], output_dir: Path, passed_over: Counter | None = None) -> list[Listed]:
-    """What `paths` (files, folders, globs) name, each file once, and in its place what names nothing, with the reason.
+    """The images that `paths` (files, folders, globs) name, each file once, and paths without images, with the reason.
 
-    Folders are searched, but for masks, as training tells them, and for what main.py and predict.py have written; what
-    is reached only by a link below one of them comes last. A file that is named itself is always listed.
+    Folders are searched, except for masks (recognised as in training) and outputs of main.py and predict.py. Images
+    found only through links come last. A file that is named itself is always listed.
 
     Parameters
     ----------
-    passed_over : gets the number of pictures in folders that are not listed, by what they are.
+    passed_over : gets the number of unlisted images in folders, by kind.
     """
-    found: dict[str, Listed] = {}
+    listed: dict[str, Listed] = {}
     skipped: dict[str, str] = {}
-    for by_links in (False, True):  # a file that both reach keeps the name without
-        for text in paths:
-            hits = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
+    for by_links in (False, True):  # a file that both reach keeps the name without links
+        for path in paths:
+            hits = [path] if os.path.lexists(path) else sorted(glob.glob(path, recursive=True))
             if not any(_images_of(hits, output_dir, True, {})):
-                problem = f"no images there ({' '.join(READABLE)})" if hits else "no such file or folder"
-                found.setdefault(text, Listed(text, problem=problem))
-            for one in _images_of(hits, output_dir, by_links, skipped):
-                found.setdefault(os.path.realpath(one.file), one)
+                problem = f"no images in it ({' '.join(READABLE)})" if hits else "no such file or folder"
+                listed.setdefault(path, Listed(path, problem=problem))
+            for item in _images_of(hits, output_dir, by_links, skipped):
+                listed.setdefault(os.path.realpath(item.file), item)
     if passed_over is not None:
-        passed_over.update(Counter(what for file, what in skipped.items() if file not in found))
-    names = iter(output_names([one.file for one in found.values() if not one.problem]))
-    return [one if one.problem else one._replace(output=next(names)) for one in found.values()]
+        passed_over.update(Counter(kind for file, kind in skipped.items() if file not in listed))
+    names = iter(output_names([item.file for item in listed.values() if not item.problem]))
+    return [item if item.problem else item._replace(output=next(names)) for item in listed.values()]
 
 
 def _images_of(hits: Sequence[str], output_dir: Path, by_links: bool, skipped: dict[str, str]) -> Iterator[Listed]:
-    """The files, and the images in and below the folders; the pictures that are none go to `skipped`, with what."""
+    """The named files, and the photographs in and below the named folders; other images go to `skipped`, by kind."""
     for hit in hits:
-        if not os.path.isdir(hit):
+        if os.path.isdir(hit):
+            yield from _images_below(hit, output_dir, by_links, skipped)
+        else:
             yield Listed(str(Path(hit)))
+
+
+def _images_below(top: str, output_dir: Path, by_links: bool, skipped: dict[str, str]) -> Iterator[Listed]:
+    visited = {os.path.realpath(output_dir / kind) for kind in KINDS}
+    for place, folders, names in os.walk(top, followlinks=by_links):
+        if (real := os.path.realpath(place)) in visited:  # otherwise a link to a parent would be followed forever
+            folders.clear()
             continue
-        passed = {os.path.realpath(output_dir / kind) for kind in KINDS}
-        for place, folders, names in os.walk(hit, followlinks=by_links):
-            if (real := os.path.realpath(place)) in passed:  # or a link to a folder above would be followed for ever
-                folders.clear()
-                continue
-            passed.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            if place != hit and written_mark(place, names):
-                skipped.update(_below(place, "written by main.py or predict.py"))
-                folders.clear()
-                continue
-            within = Path(place).relative_to(hit).parts
-            for name in sorted(names):
-                file = os.path.join(place, name)
-                if is_unreadable(name):
-                    kind = os.path.splitext(name)[1].lower()
-                    yield Listed(str(Path(file)), problem=f"{kind} is not read: save it as JPEG, PNG or TIFF")
-                elif is_picture(name) and (what := _no_photograph(file, within, names)):
-                    skipped[os.path.realpath(file)] = what
-                elif is_picture(name):
-                    yield Listed(str(Path(file)))
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        if place != top and written_mark(place, names):
+            skipped.update(_below(place, "written by main.py or predict.py"))
+            folders.clear()
+            continue
+        yield from _images_in(place, Path(place).relative_to(top).parts, names, skipped)
 
 
-def _below(folder: str, what: str) -> dict[str, str]:
-    """All pictures in and below a folder."""
+def _images_in(place: str, within: Sequence[str], names: Sequence[str], skipped: dict[str, str]) -> Iterator[Listed]:
+    for name in sorted(names):
+        file = os.path.join(place, name)
+        if is_unreadable(name):
+            suffix = os.path.splitext(name)[1].lower()
+            yield Listed(str(Path(file)), problem=f"{suffix} is not read: save it as JPEG, PNG or TIFF")
+        elif is_picture(name) and (kind := _no_photograph(file, within, names)):
+            skipped[os.path.realpath(file)] = kind
+        elif is_picture(name):
+            yield Listed(str(Path(file)))
+
+
+def _below(folder: str, kind: str) -> dict[str, str]:
+    """All images in and below a folder, each with this kind."""
     places = os.walk(folder)
     return {
-        os.path.realpath(os.path.join(place, name)): what
+        os.path.realpath(os.path.join(place, name)): kind
         for place, _, names in places
         for name in names
         if is_picture(name)
@@ -99,7 +106,7 @@ def _below(folder: str, what: str) -> dict[str, str]:
 
 
 def _no_photograph(file: str, within: Sequence[str], names: Sequence[str]) -> str:
-    """What a picture is instead of a photograph, by its name and those of its folder's files; "" if it is one."""
+    """The kind of an image, by its name and those of its folder's files; "" for a photograph."""
     role = role_of(within)
     if role == MASK:
         return "masks"
@@ -113,24 +120,24 @@ def _no_photograph(file: str, within: Sequence[str], names: Sequence[str]) -> st
     ]
     if others and is_drawn(file) and not is_drawn(os.path.join(os.path.dirname(file), others[0])):
         return "masks"
-    return f"pictures in folders called as {'/'.join(within)}" if role == OTHER else ""
+    return f"images in folders named {'/'.join(within)}" if role == OTHER else ""
 
 
 def output_names(files: Sequence[str | Path]) -> list[str]:
-    """A name for each file's outputs, no two alike: its path below the folder common to all, without suffix."""
+    """A unique name for each file's outputs: its path below the folder common to all, without suffix."""
     if not files:
         return []
     places = [os.path.abspath(file) for file in files]
     root = os.path.commonpath([os.path.dirname(place) for place in places])
     whole = [os.path.relpath(place, root) for place in places]
     stems = [os.path.splitext(name)[0] for name in whole]
-    n_alike = Counter(stem.casefold() for stem in stems)  # some file systems do not tell case apart
+    n_alike = Counter(stem.casefold() for stem in stems)  # some file systems ignore case
     taken: set[str] = set()
     return [_free(stem if n_alike[stem.casefold()] == 1 else name, taken) for stem, name in zip(stems, whole)]
 
 
 def _free(first: str, taken: set[str]) -> str:
-    """The name, with a number behind it if it is taken, which it is afterwards."""
+    """The name, with a number appended if it is taken; adds it to `taken`."""
     name, number = first, 2
     while name.casefold() in taken:
         name, number = f"{first}-{number}", number + 1
@@ -138,37 +145,37 @@ def _free(first: str, taken: set[str]) -> str:
     return name
 
 
-def keep_names(listed: Sequence[Listed], known: dict[str, str]) -> list[Listed]:
-    """The pictures with the names that an earlier run gave to the outputs of some files; none is given twice."""
-    taken = {name.casefold() for name in known.values()}
+def keep_names(listed: Sequence[Listed], earlier: dict[str, str]) -> list[Listed]:
+    """The images with the output names of an earlier run, by file; the other names stay unique."""
+    taken = {name.casefold() for name in earlier.values()}
 
-    def name_of(one: Listed) -> str:
-        return known[one.file] if one.file in known else _free(one.output, taken)
+    def name_of(item: Listed) -> str:
+        return earlier[item.file] if item.file in earlier else _free(item.output, taken)
 
-    return [one if one.problem else one._replace(output=name_of(one)) for one in listed]
+    return [item if item.problem else item._replace(output=name_of(item)) for item in listed]
 
 
 def refuse_data_folder(folder: Path) -> None:
-    """Raises ValueError for a folder in which predicted masks would be taken for true ones at the next training."""
+    """Raise ValueError for a folder where the next training would take predicted masks for true ones."""
     place = Path(os.path.realpath(folder))
     for near in (place, place.parent) if place.name.lower() in ("images", "masks") else (place,):
         if near.is_dir() and any(path.name.lower().endswith("groundtruth.csv") for path in near.iterdir()):
-            raise ValueError(f"{folder} is data that main.py learns from. Name another --output-dir.")
+            raise ValueError(f"{folder} holds training data. Name another --output-dir.")
 
 
 def refuse_pictures(written: Iterable[Path], listed: Sequence[Listed]) -> None:
-    """Raises ValueError if one of the pictures would be overwritten."""
-    pictures = {os.path.realpath(one.file) for one in listed}
+    """Raise ValueError if an input image would be overwritten."""
+    inputs = {os.path.realpath(item.file) for item in listed}
     for path in written:
-        if os.path.realpath(path) in pictures:
-            raise ValueError(f"{path} is one of the pictures and would be overwritten. Name another --output-dir.")
+        if os.path.realpath(path) in inputs:
+            raise ValueError(f"{path} is an input image and would be overwritten. Name another --output-dir.")
 
 
 def refuse_existing(written: Iterable[Path]) -> None:
-    """Raises ValueError if a file would be overwritten."""
-    there = (path for path in written if os.path.exists(path))
-    if first := next(there, None):
-        n_more = sum(1 for _ in there)
-        more = f" and {n_more} more files are" if n_more else " is"
-        advice = "Name another --output-dir, pass --resume to go on with an earlier run, or --overwrite."
-        raise ValueError(f"{first}{more} there already. {advice}")
+    """Raise ValueError if a file would be overwritten."""
+    existing = (path for path in written if os.path.exists(path))
+    if first := next(existing, None):
+        n_more = sum(1 for _ in existing)
+        problem = f"and {n_more} more files already exist" if n_more else "already exists"
+        advice = "Name another --output-dir, pass --resume to continue an earlier run, or pass --overwrite."
+        raise ValueError(f"{first} {problem}. {advice}")

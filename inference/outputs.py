@@ -1,4 +1,4 @@
-"""The folder that predictions are written to: a table, and each picture's mask, overlay and heat map."""
+"""The folder of predictions: a table, and a mask, an overlay and a heat map per image."""
 
 import errno
 import io
@@ -15,11 +15,11 @@ from inference.inputs import Listed
 from inference.predictor import Prediction, Predictor
 from inference.table import Table
 
-OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # no other picture's outputs fail so
+OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # concern one file only
 
 
 def columns(predictor: Predictor) -> list[str]:
-    """The names of a picture's `values`."""
+    """The column names of `values`."""
     names, heads = [], predictor.trained.heads
     if "label" in heads:
         names += ["predicted", "confidence"] + ["balanced"] * predictor.trained.has_rule
@@ -30,22 +30,22 @@ def columns(predictor: Predictor) -> list[str]:
 
 
 def values(prediction: Prediction, mask: np.ndarray | None, classes: Sequence[str]) -> list[str]:
-    """What a table says of a picture; `mask` is that of `mask_at` the picture's own size."""
-    found = []
+    """The table's cells for an image; `mask` is from `mask_at`, at the image's own size."""
+    cells = []
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
-        found += [classes[best], f"{prediction.probabilities[best]:.4f}"]
-        found += [] if prediction.balanced is None else [classes[prediction.balanced]]
+        cells += [classes[best], f"{prediction.probabilities[best]:.4f}"]
+        cells += [] if prediction.balanced is None else [classes[prediction.balanced]]
         for finding in prediction.findings:
-            found += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
-        found += [f"{p:.4f}" for p in prediction.probabilities]
-    return found if mask is None else [*found, f"{np.count_nonzero(mask) / mask.size:.4f}"]
+            cells += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
+        cells += [f"{p:.4f}" for p in prediction.probabilities]
+    return cells if mask is None else [*cells, f"{np.count_nonzero(mask) / mask.size:.4f}"]
 
 
 class Outputs:
     """The folder that predictions are written to.
 
-    The probabilities in its table are the calibrated ones, softmax(logits / temperature), as in main.py's tables.
+    The probabilities in its table are calibrated: softmax(logits / temperature), as in main.py's tables.
     """
 
     def __init__(self, folder: Path, predictor: Predictor) -> None:
@@ -54,7 +54,7 @@ class Outputs:
         self.table = Table(folder, columns(predictor), classes)
 
     def paths(self, name: str) -> dict[str, Path]:
-        """The files of one picture, by kind."""
+        """The files of one image, by kind."""
         paths = {"overlays": f"{name}.jpg"}
         if "mask" in self.predictor.trained.heads:
             paths["masks"] = f"{name}.png"
@@ -62,24 +62,24 @@ class Outputs:
             paths["heatmaps"] = f"{name}.jpg"
         return {kind: self.folder / kind / file for kind, file in paths.items()}
 
-    def remove(self, one: Listed) -> None:
-        """Delete what an earlier run, or a part of this one, has written of a picture that is skipped."""
-        for path in self.paths(one.output).values() if one.output else ():
-            with suppress(OSError):  # what could not be written cannot always be deleted
+    def remove(self, item: Listed) -> None:
+        """Delete the files of a skipped image that this run or an earlier one has written."""
+        for path in self.paths(item.output).values() if item.output else ():
+            with suppress(OSError):  # a path that could not be written may not be deletable
                 path.unlink()
 
     def written(self, listed: Sequence[Listed]) -> Iterator[Path]:
-        """All files that are written for these pictures."""
+        """All files that are written for these images."""
         yield from (self.table.path, self.table.as_json, self.table.run)
-        yield from (path for one in listed if not one.problem for path in self.paths(one.output).values())
+        yield from (path for item in listed if not item.problem for path in self.paths(item.output).values())
 
-    def write_picture(self, one: Listed, prediction: Prediction) -> list[str] | str:
-        """Write one picture's files; returns what the table says of it, or what is wrong with it."""
-        paths, classes = self.paths(one.output), self.predictor.classes
+    def write_picture(self, item: Listed, prediction: Prediction) -> list[str] | str:
+        """Write one image's files; return its table cells, or what is wrong with it."""
+        paths, classes = self.paths(item.output), self.predictor.classes
         mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)
         try:
-            view = view_of(one.file, prediction.size)
-        except (ValueError, OSError) as error:  # it has changed meanwhile
+            view = view_of(item.file, prediction.size)
+        except (ValueError, OSError) as error:  # the file has changed
             return images.reason_of(error)
         try:
             if mask is not None:

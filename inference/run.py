@@ -1,4 +1,4 @@
-"""A run of predict.py: list the pictures, predict them side by side, write, and go on after an interruption."""
+"""A run of predict.py: list the images, predict them in parallel, write, and resume after an interruption."""
 
 import argparse
 import hashlib
@@ -30,24 +30,24 @@ from inference.table import FIRST, PREDICTED, SKIPPED
 
 
 def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]:
-    """Read, predict and write one batch; returns what the table says of each file, or what is wrong with it."""
-    found: list[Picture | list[str] | str] = []
-    for one in listed:
+    """Read, predict and write one batch; return each file's table cells, or what is wrong with it."""
+    results: list[Picture | list[str] | str] = []
+    for item in listed:
         try:
-            found.append(one.problem or outputs.predictor.read(one.file))
+            results.append(item.problem or outputs.predictor.read(item.file))
         except (ValueError, OSError, MemoryError) as error:
-            found.append(images.reason_of(error))
-    good = [i for i, picture in enumerate(found) if isinstance(picture, Picture)]
-    if good:
-        for i, prediction in zip(good, outputs.predictor.predict([found[i] for i in good])):
-            found[i] = outputs.write_picture(listed[i], prediction)
-    return found
+            results.append(images.reason_of(error))
+    decoded = [i for i, result in enumerate(results) if isinstance(result, Picture)]
+    if decoded:
+        for i, prediction in zip(decoded, outputs.predictor.predict([results[i] for i in decoded])):
+            results[i] = outputs.write_picture(listed[i], prediction)
+    return results
 
 
 def process_all(outputs: Outputs, listed: Sequence[Listed], batch_size: int) -> Iterator[list[str]]:
-    """The rows of all files, in order; batches are processed side by side, one on each core.
+    """The table rows of all files, in order; batches are processed in parallel, one per core.
 
-    A core that decodes and draws would keep the others waiting, if all of them computed one batch together.
+    If all cores shared one batch, they would wait while one of them decodes and draws.
     """
     n_workers = torch.get_num_threads()
     size = max(1, min(batch_size, -(-len(listed) // n_workers)))
@@ -59,35 +59,33 @@ def process_all(outputs: Outputs, listed: Sequence[Listed], batch_size: int) -> 
             tqdm(total=len(listed), desc="predicting", unit="image", disable=machine.hides_progress())
         )
         done = machine.map_ahead(pool, lambda batch: process(outputs, listed[batch]), batches, 2 * n_workers)
-        for one, found in zip(listed, itertools.chain.from_iterable(done)):
-            if isinstance(found, str):
-                tqdm.write(f"skipped {one.file}: {found}", file=sys.stderr)
-                outputs.remove(one)
-                yield [one.file, one.output, found, *[""] * (len(outputs.table.header) - len(FIRST))]
+        for item, result in zip(listed, itertools.chain.from_iterable(done)):
+            if isinstance(result, str):
+                tqdm.write(f"skipped {item.file}: {result}", file=sys.stderr)
+                outputs.remove(item)
+                yield [item.file, item.output, result, *[""] * (len(outputs.table.header) - len(FIRST))]
             else:
-                yield [one.file, one.output, "", *found]
+                yield [item.file, item.output, "", *result]
             progress.update()
 
 
 def predict_all(options: argparse.Namespace) -> int:
-    """Predict and write; returns 0 if all was done, 1 if something was skipped, 2 if nothing was done.
+    """Predict and write; return 0 if all files were predicted, 1 if some were skipped, 2 if none was predicted.
 
-    Under torchrun, which takes any other code for a crash, 0 where something was done.
+    Under torchrun, which takes any other code for a crash, return 0 if any file was predicted.
     """
     device = machine.join_processes(machine.choose_device(options.device))
     passed_over: Counter = Counter()
     listed = machine.from_first(list_pictures, options.paths, options.output_dir, passed_over)
-    if all(one.problem for one in listed):
-        found = "".join(f"{one.file}: {one.problem}. " for one in listed)
-        raise FileNotFoundError(f"{found}There is no image to predict. Name images ({' '.join(READABLE)}) or folders.")
+    if all(item.problem for item in listed):
+        problems = "".join(f"{item.file}: {item.problem}. " for item in listed)
+        raise FileNotFoundError(f"{problems}No image to predict: name images ({' '.join(READABLE)}) or folders.")
     checkpoints = choose_checkpoints(options.checkpoint)
     predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, explain=options.explain)
     if options.explain and not predictor.explain:
-        raise ValueError(
-            f"Heat maps explain labels; the model of {' and '.join(map(str, checkpoints))} only predicts masks."
-        )
+        raise ValueError(f"--explain needs labels: {' and '.join(map(str, checkpoints))} predicts masks only.")
     if passed_over:
-        machine.say(f"Passed over: {', '.join(f'{n:,} {what}' for what, n in passed_over.items())}.")
+        machine.say(f"Ignored: {', '.join(f'{n:,} {kind}' for kind, n in passed_over.items())}.")
     outputs = Outputs(options.output_dir, predictor)
     with machine.locked(options.output_dir):
         listed, left = machine.from_first(begin, outputs, listed, options, checkpoints)
@@ -108,33 +106,33 @@ def predict_all(options: argparse.Namespace) -> int:
 def begin(
     outputs: Outputs, listed: Sequence[Listed], options: argparse.Namespace, checkpoints: Sequence[Path]
 ) -> tuple[list[Listed], list[Listed]]:
-    """Make the folder this run's, or go on with an earlier one, or refuse.
+    """Prepare the folder for a new run, or resume an earlier one, or refuse.
 
-    Returns all pictures, with the names that their outputs have by now, and those that are left to be predicted.
+    Returns all images with the names of their outputs, and those that are left to predict.
     """
-    if goes_on := options.resume and outputs.table.run.exists():
+    if resumes := options.resume and outputs.table.run.exists():
         listed = keep_names(listed, outputs.table.outputs())
     refuse_data_folder(options.output_dir)
     refuse_pictures(outputs.written(listed), listed)
     names = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in checkpoints)
     identity = {"checkpoint": " and ".join(sorted(names)), "tta": options.tta, "explain": options.explain}
-    if goes_on:
-        state = outputs.table.go_on(identity, listed)
-        return listed, [one for one, of_one in zip(listed, state) if of_one != PREDICTED]
+    if resumes:
+        states = outputs.table.resume(identity, listed)
+        return listed, [item for item, state in zip(listed, states) if state != PREDICTED]
     if not options.overwrite:
         refuse_existing(outputs.written(listed))
     outputs.table.begin(identity)
     for place in outputs.paths("").values():
-        place.parent.mkdir(exist_ok=True)  # now: later a name that cannot be written is that of one picture
+        place.parent.mkdir(exist_ok=True)  # now, because later a failure would skip one image only
     return listed, listed
 
 
 def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[int, int]:
-    """Make one table of all processes' rows; returns how many pictures were predicted and how many skipped."""
-    state = outputs.table.join(listed)
-    n_done, n_skipped = int((state == PREDICTED).sum()), int((state == SKIPPED).sum())
+    """Join all processes' rows into one table; return the numbers of predicted and skipped images."""
+    states = outputs.table.join(listed)
+    n_done, n_skipped = int((states == PREDICTED).sum()), int((states == SKIPPED).sum())
     if n_lost := len(listed) - n_done - n_skipped:
-        raise ValueError(f"{n_lost} pictures have no row: --output-dir must be one folder that all machines share.")
+        raise ValueError(f"{n_lost} images have no row: --output-dir must be one folder shared by all machines.")
     if as_json:
         outputs.table.write_json()
     return n_done, n_skipped
@@ -145,6 +143,6 @@ def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
         print(line)
     if not predictor.trained.is_calibrated:
         used = " and ".join(map(str, checkpoints))
-        print(f"{used} is not calibrated, so its confidence may be far off; main.py calibrates.")
+        print(f"{used} is not calibrated, so its confidence may be unreliable; main.py --evaluate-only calibrates it.")
     if predictor.trained.note:
         print(f"The model was trained on {predictor.trained.note}: it knows nothing of real lesions.")

@@ -1,4 +1,4 @@
-"""One table of what was said of pictures: written in parts by several processes, gone on with, and joined in order."""
+"""The table of predictions: written in parts by several processes, resumed, and joined in order."""
 
 import csv
 import io
@@ -14,25 +14,25 @@ import numpy as np
 from inference.inputs import Listed
 from machine import write_file
 
-FIRST = ["file", "output", "skipped"]  # columns; what follows is empty where a reason to skip the file stands
-HASH = re.compile("[0-9a-f]{12}(?= and |$)")  # behind the name of a file, and files are joined by "and"
-SKIPPED, PREDICTED = 1, 2  # what a table says of a picture; 0 where it has no row
+FIRST = ["file", "output", "skipped"]  # columns; those after them are empty for a skipped file
+HASH = re.compile("[0-9a-f]{12}(?= and |$)")  # after a file's name; several files are joined by "and"
+SKIPPED, PREDICTED = 1, 2  # states of an image; 0 without a row
 
 
 class Table:
-    """predictions.csv in a folder, and beside it, while processes are at work, a part of each one's rows.
+    """predictions.csv in a folder, and beside it, during a run, one part per process.
 
-    A row is written to a part as soon as its picture's files are, so a run that was killed can be gone on with; `join`
-    puts the rows of the table and of all parts into one table. In memory are the pictures' names and 16 bytes for each.
+    A row is written to a part as soon as its image's files are, so a killed run can be resumed; `join` puts the rows
+    of the table and of all parts into one table. It holds the images' names and 16 bytes per image in memory.
 
     Parameters
     ----------
-    columns : names of what is said of a picture; those of its classes' probabilities are `classes`.
+    columns : names of the columns after `FIRST`; those of the classes' probabilities are `classes`.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], classes: Sequence[str] = ()) -> None:
         self.folder, header, self.classes = folder, [*FIRST, *columns], list(classes)
-        # Where those of the classes begin: the last place that fits, as a class may be called like a column.
+        # The classes' columns begin at the last match, as a class may have the name of another column.
         self.first = [i for i in range(len(header) + 1) if header[i : i + len(self.classes)] == self.classes][-1]
         self.header = [f"{name}_" if name in header[:i] else name for i, name in enumerate(header)]
         self.path, self.as_json, self.run = (folder / f"predictions.{kind}" for kind in ("csv", "json", "run.json"))
@@ -41,33 +41,33 @@ class Table:
         return sorted(self.folder.glob(f"{self.path.name}.part[0-9]*"))
 
     def remove_leftovers(self) -> None:
-        """Delete what a run that was killed had begun to write: its rows still stand in the table or in the parts."""
+        """Delete the unfinished files of a killed run: their rows are still in the table or in the parts."""
         for path in self.folder.glob("predictions.*.partial"):
             path.unlink()
 
     def begin(self, identity: dict) -> None:
-        """Forget an earlier table, and write what a run must share with this one to go on with it."""
+        """Delete an earlier table, and write what a run must share with this one to resume it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.remove_leftovers()
         for path in (self.run, self.path, self.as_json, *self.parts()):
             path.unlink(missing_ok=True)
         write_file(self.run, (json.dumps(identity, indent=2) + "\n").encode())
-        self.join([])  # a table of no rows, by which the folder is known for one of predictions
+        self.join([])  # an empty table marks the folder as one of predictions
 
-    def go_on(self, identity: dict, listed: Sequence[Listed]) -> np.ndarray:
-        """Go on with an earlier run; returns as `join`.
+    def resume(self, identity: dict, listed: Sequence[Listed]) -> np.ndarray:
+        """Resume an earlier run; returns as `join`.
 
         Raises
         ------
-        ValueError : it was of something else; names the options that differ, or a picture that is not named any more.
+        ValueError : the options or columns differ, or an image of the earlier run is no longer named.
         """
         try:
             before = dict(json.loads(self.run.read_text(encoding="utf-8")))
         except ValueError:
             raise ValueError(f"{self.run} is damaged. Name another --output-dir, or pass --overwrite.") from None
         advice = "Name another --output-dir, or pass --overwrite."
-        if words := "; ".join(_changes(before, identity)):
-            raise ValueError(f"Cannot resume in {self.folder}: {words}. {advice}")
+        if changes := "; ".join(_changes(before, identity)):
+            raise ValueError(f"Cannot resume in {self.folder}: {changes}. {advice}")
         if self.path.exists() and next(_rows(self.path, len(self.header)), ([],))[0] != self.header:
             raise ValueError(f"Cannot resume in {self.folder}: {self.path.name} has other columns. {advice}")
         self._refuse_lost(listed)
@@ -76,7 +76,7 @@ class Table:
         return self.join(listed)
 
     def outputs(self) -> dict[str, str]:
-        """The names of outputs, by file, of the pictures that an earlier run has a row of."""
+        """The output names of the images with a row from an earlier run, by file."""
         return {row[0]: row[1] for row in self._earlier_rows() if row[1]}
 
     def _earlier_rows(self) -> Iterator[list[str]]:
@@ -84,16 +84,16 @@ class Table:
             yield from (row for row, _, _ in _rows(path, len(self.header)) if row != self.header)
 
     def _refuse_lost(self, listed: Sequence[Listed]) -> None:
-        """Raises ValueError if the table says something of a picture that would be missing from it, or renamed."""
-        known = {(one.file, one.output) for one in listed}
+        """Raise ValueError if an image with a row is no longer listed, or has another output name."""
+        kept = {(item.file, item.output) for item in listed}
         for row in self._earlier_rows():
-            if not row[2] and (row[0], row[1]) not in known:
-                advice = "Name the same pictures in the same way, or more of them, or another --output-dir."
+            if not row[2] and (row[0], row[1]) not in kept:
+                advice = "Name the same images in the same way, or more of them, or another --output-dir."
                 raise ValueError(f"Cannot resume in {self.folder}: {row[0]} (output {row[1]}) would be lost. {advice}")
 
     @contextmanager
     def open_part(self, rank: int) -> Iterator[Callable[[list], None]]:
-        """A function that writes a row into a process's own part."""
+        """A function that appends a row to a process's own part."""
         with self.path.with_name(f"{self.path.name}.part{rank}").open("ab") as part:
 
             def write(row: list) -> None:
@@ -103,29 +103,29 @@ class Table:
             yield write
 
     def join(self, listed: Sequence[Listed]) -> np.ndarray:
-        """Put all rows of these pictures into the table, in their order, and delete the parts.
+        """Put all rows of these images into the table, in their order, and delete the parts.
 
         Returns
         -------
-        (N,) int8 : of each picture PREDICTED, SKIPPED, or 0 if it has no row.
+        (N,) int8 : PREDICTED or SKIPPED for each image; 0 if it has no row.
         """
-        numbers = {(one.file, one.output): number for number, one in enumerate(listed)}
-        state, source = np.zeros(len(listed), np.int8), np.zeros(len(listed), np.int16)
+        numbers = {(item.file, item.output): number for number, item in enumerate(listed)}
+        states, source = np.zeros(len(listed), np.int8), np.zeros(len(listed), np.int16)
         start, size = np.zeros(len(listed), np.int64), np.zeros(len(listed), np.int32)
         parts = self.parts()
         paths = [path for path in (self.path, *parts) if path.exists()]
         for i, path in enumerate(paths):
             for row, begins, ends in _rows(path, len(self.header)):
                 number = numbers.get((row[0], row[1]))
-                if number is not None:  # a row of a later part replaces one that was skipped
-                    state[number], source[number] = SKIPPED if row[2] else PREDICTED, i
+                if number is not None:  # a row of a later part replaces that of a skipped image
+                    states[number], source[number] = SKIPPED if row[2] else PREDICTED, i
                     start[number], size[number] = begins, ends - begins
         partial = self.path.with_name(f"{self.path.name}.partial")
         with ExitStack() as stack:
             table = stack.enter_context(partial.open("wb"))
             files = [stack.enter_context(path.open("rb")) for path in paths]
             table.write(_line(self.header))
-            for number in np.flatnonzero(state):
+            for number in np.flatnonzero(states):
                 file = files[source[number]]
                 file.seek(start[number])
                 table.write(file.read(size[number]))
@@ -134,10 +134,10 @@ class Table:
         os.replace(partial, self.path)
         for part in parts:
             part.unlink()
-        return state
+        return states
 
     def write_json(self) -> None:
-        """The table as a JSON list, an object a line: its cells without the empty ones, and numbers as numbers."""
+        """Write the table as a JSON list, one object per line, without empty cells and with numbers as numbers."""
         partial = self.as_json.with_name(f"{self.as_json.name}.partial")
         with partial.open("w", encoding="utf-8") as file:
             between = "[\n"
@@ -152,14 +152,14 @@ class Table:
         n_classes, first = len(self.classes), self.first
         cells = list(zip(self.header, row))
         others = cells[:first] + cells[first + n_classes :]
-        found = {name: float(cell) if _is_number(name) else cell for name, cell in others if cell}
+        values = {name: float(cell) if _is_number(name) else cell for name, cell in others if cell}
         of_classes = zip(self.classes, row[first : first + n_classes])
         probabilities = {name: float(cell) for name, cell in of_classes if cell}
-        return found | ({"probabilities": probabilities} if probabilities else {})
+        return values | ({"probabilities": probabilities} if probabilities else {})
 
 
 def _changes(before: dict, now: dict) -> Iterator[str]:
-    """The options that differ, in words. A file that is named with its hash is the same under another name."""
+    """The options that differ, in words; a file with the same hash is the same under any name."""
     for option in now | before:
         old, new = before.get(option), now.get(option)
         hashes = [sorted(HASH.findall(str(value))) for value in (old, new)]
@@ -172,14 +172,14 @@ def _is_number(column: str) -> bool:
 
 
 def _line(row: list) -> bytes:
-    """A row of a CSV file; a name with a line break in it is quoted, whichever break it is."""
+    """A row of a CSV file; names with any kind of line break are quoted."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerow(row)
     return (text.getvalue()[:-2] + "\n").encode("utf-8", "surrogateescape")
 
 
 def _rows(path: Path, n_columns: int) -> Iterator[tuple[list[str], int, int]]:
-    """The whole rows of a CSV file, with where each begins and ends; a row that was cut off is passed over."""
+    """The complete rows of a CSV file, each with its begin and end; a truncated row is left out."""
     begins, ends, is_whole = 0, 0, True
     with path.open("rb") as file:
 

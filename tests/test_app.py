@@ -104,13 +104,13 @@ def test_a_picture_is_shown_with_warnings_classes_and_layers_and_is_kept_nowhere
     page.get_by_role("heading", name="mine.jpg").wait_for()
     assert page.locator(".seen img").count() == 3 and page.locator(".bars li").count() == 7
     assert re.search(r"Malignant: (above|below) the threshold\s+Probability [01]\.\d{4}, threshold", shown(page))
-    assert "Likeliest class: " in shown(page) and "Balanced rule: " in shown(page)
+    assert "Predicted class: " in shown(page) and "Balanced rule: " in shown(page)
     assert not [path for path in page_address[1].rglob("*") if path.is_file()]
 
 
 @needs_chromium
 @pytest.mark.parametrize(
-    "size, reason", [(9, "cannot be used: not an image"), (51_000_000, "has 51.0 MB, and the most at once is 50 MB")]
+    "size, reason", [(9, "cannot be used: not an image"), (51_000_000, "has 51.0 MB; the limit is 50 MB")]
 )
 def test_after_a_bad_file_nothing_of_the_picture_before_stays_but_the_explanation(visit, files, tmp_path, size, reason):
     with (tmp_path / "bad.jpg").open("wb") as file:
@@ -122,7 +122,7 @@ def test_after_a_bad_file_nothing_of_the_picture_before_stays_but_the_explanatio
     page.get_by_role("alert").get_by_text(f"bad.jpg {reason}").wait_for()
     page.wait_for_timeout(1000)
     assert page.locator(".results img").count() == 0 and page.get_by_role("alert").count() == 1
-    assert not re.search(r"mine|\d\s%|Likeliest|threshold", shown(page))
+    assert not re.search(r"mine|\d\s%|Predicted class|threshold", shown(page))
 
 
 @needs_chromium
@@ -132,7 +132,7 @@ def test_the_picture_is_shown_and_the_one_before_gone_while_the_model_has_not_an
     page.locator(".card").wait_for()
     page.route("**/queue/join**", lambda route: None)  # the server never hears of it
     send(page, files[1])
-    page.get_by_role("status").get_by_text("The model is looking").wait_for()
+    page.get_by_role("status").get_by_text("Predicting").wait_for()
     assert page.locator(".card").count() == 0 and files[1].name in shown(page)
     assert page.evaluate("document.querySelector('.waiting img').naturalWidth") > 0
 
@@ -178,12 +178,12 @@ def test_the_layers_can_be_changed_and_the_next_picture_begins_anew(visit, files
     page = visit()
     opacity = "[...document.querySelectorAll('.seen .outline, .seen .heat')].map(e => getComputedStyle(e).opacity)"
     send(page, files[0])
-    page.get_by_label("Outline").uncheck()
+    page.get_by_label("Contour").uncheck()
     page.get_by_label("Heat map").fill("90")
     assert page.evaluate(opacity) == ["0.9", "0"]
     send(page, files[1])
     page.get_by_role("heading", name="yours").wait_for()
-    assert page.get_by_label("Outline").is_checked() and page.evaluate(opacity) == ["0.4", "1"]
+    assert page.get_by_label("Contour").is_checked() and page.evaluate(opacity) == ["0.4", "1"]
 
 
 @needs_chromium
@@ -214,7 +214,7 @@ def test_several_pictures_make_a_gallery_and_a_table_and_a_bad_one_is_named(visi
     page.locator(".gallery a").nth(1).click()
     assert page.locator(".columns").nth(1).is_visible()
     with page.expect_download() as download:
-        page.get_by_role("link", name="Table of all").click()
+        page.get_by_role("link", name="All rows").click()
     assert [row["file"] for row in csv.DictReader(download.value.path().open())] == names
 
 
@@ -322,7 +322,7 @@ def test_of_very_many_pictures_the_first_are_looked_at_and_this_is_said(monkeypa
     monkeypatch.setattr(app.cards, "look", lambda name, *_: seen.append(name))
     monkeypatch.setattr(app.cards, "render", lambda found, problems, _: problems)
     (problem,) = app.answer([(str(i), b"") for i in range(5)], None)
-    assert seen == ["0", "1"] and problem.startswith("These are the first 2 of 5 pictures")
+    assert seen == ["0", "1"] and problem.startswith("Showing the first 2 of 5 images")
 
 
 def test_a_file_that_is_no_picture_is_no_example(tmp_path):

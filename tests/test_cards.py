@@ -29,8 +29,8 @@ def words_of(found, outline=""):
 def test_an_outline_fills_nothing_or_all_only_if_it_does(n_pixels, words):
     logits = np.where(np.arange(400) < n_pixels, 1.0, -1.0).reshape(20, 20)
     found = predict.Prediction((20, 20), np.eye(7)[0], logits, None)
-    assert f"The lesion fills {words} of the picture" in words_of(found, outline="data:,")
-    assert predict.caption(found, HAM10000) == f"Melanoma over 99 %, lesion: {words} of the picture"
+    assert f"The lesion fills {words} of the image" in words_of(found, outline="data:,")
+    assert predict.caption(found, HAM10000) == f"Melanoma over 99 %, lesion: {words} of the image"
 
 
 def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_missed():
@@ -38,9 +38,9 @@ def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_m
     unmeasured = Point("malignant", (0, 2, 3), 0.4, None, None, None)
     found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=(Finding(point, 0.25),))
     assert (
-        "⚠ Melanoma: above the threshold Probability 0.2500, threshold 0.2000. In 1,499 test images this threshold "
+        "⚠ Melanoma: above the threshold Probability 0.2500, threshold 0.2000. On 1,499 test images, this threshold "
         "found 93 % of the melanomas (sensitivity) and passed over 66 % of the rest (specificity); 34 % of the rest "
-        "were above it, too. Likeliest class: Nevus, over 99 % . Balanced rule: Melanoma ."
+        "were above it. Predicted class: Nevus, over 99 % . Balanced rule: Melanoma ."
     ) in words_of(found)
     below = words_of(found._replace(findings=(Finding(point, 0.15), Finding(unmeasured, 0.3))))
     assert "passed over 66 % of the rest (specificity); 7 % of the melanomas were missed." in below

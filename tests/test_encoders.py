@@ -15,7 +15,7 @@ LITE = [name for name in ENCODERS if name not in RESNETS]
 
 
 def test_an_unknown_encoder_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"no encoder 'resnet9': choose one of resnet18, .*efficientnet_lite0"):
+    with pytest.raises(ValueError, match=r"Unknown encoder 'resnet9': choose one of resnet18, .*efficientnet_lite0"):
         make_encoder("resnet9")
 
 

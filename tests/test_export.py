@@ -25,7 +25,7 @@ def command(*arguments):
 def test_any_number_of_images_gets_the_logits_of_pytorch(task, whole_run, demo_folder, tmp_path, capsys):
     checkpoint, target = whole_run[0] / f"best_{task}_model.pth", tmp_path / "model.onnx"
     export.main([str(checkpoint), str(target), "--data-dir", str(demo_folder)])
-    assert "16 real pictures" in capsys.readouterr().out
+    assert "16 real images" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(str(target))
     model = models.load_model(checkpoint)
     for n in (1, 3, 7):
@@ -88,8 +88,8 @@ def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
         "not a checkpoint",
         "No checkpoint at",
         "Cannot write",
-        "no pictures",
-        "should end in .onnx",
+        "no images",
+        "must end in .onnx",
         "checkpoint itself",
     ):
         assert text in errors

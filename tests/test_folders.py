@@ -234,7 +234,7 @@ def test_two_classes_in_folders_with_masks_for_some_are_learned_measured_and_use
         predicted = tmp_path / "predictions"
         assert predict.main([str(inner), "--checkpoint", str(best), "--output-dir", str(predicted)]) == 0
     assert "malignant: threshold" in printed.getvalue() and "12 predicted" in printed.getvalue()
-    assert "Passed over: 8 masks." in printed.getvalue()
+    assert "Ignored: 8 masks." in printed.getvalue()
     assert {"p_malignant", "benign", "malignant"} <= set(read_back(predicted / "predictions.csv"))
 
 

@@ -127,7 +127,7 @@ def test_a_picture_is_never_overwritten(checkpoints, photos, capsys):
     before = (photos / "masks" / "x.png").read_bytes()
     command = ["--checkpoint", checkpoints["multitask"], "--output-dir", photos, "--overwrite"]
     assert run(photos / "masks" / "x.png", *command) == 2
-    assert "is one of the pictures" in capsys.readouterr().err
+    assert "is an input image" in capsys.readouterr().err
     assert (photos / "masks" / "x.png").read_bytes() == before
 
 
@@ -142,4 +142,4 @@ def test_resuming_where_nothing_was_begun_replaces_no_file_of_the_users(checkpoi
     (tmp_path / "out" / "masks").mkdir(parents=True)
     (tmp_path / "out" / "masks" / "four.v2.png").write_text("mine")
     command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out", "--resume"]
-    assert run(*command) == 2 and "four.v2.png is there already" in capsys.readouterr().err
+    assert run(*command) == 2 and "four.v2.png already exists" in capsys.readouterr().err

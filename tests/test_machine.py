@@ -106,7 +106,7 @@ def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch):
 def test_an_output_folder_that_is_a_file_is_one_message(demo_folder, tmp_path, capsys):
     (tmp_path / "outputs").write_text("mine")
     assert quick(demo_folder, tmp_path) == 2
-    assert "outputs cannot be written (it is no folder: " in capsys.readouterr().err
+    assert "outputs cannot be written (it is not a folder: " in capsys.readouterr().err
     assert (tmp_path / "outputs").read_text() == "mine"
 
 

@@ -120,7 +120,7 @@ def test_an_output_folder_that_holds_the_data_or_the_work_is_refused(place, demo
     monkeypatch.chdir(tmp_path / "work")
     with pytest.raises(SystemExit):
         main.main(["--data-dir", "data/set", "--output-dir", place])
-    assert "for the outputs alone" in capsys.readouterr().err
+    assert "for the outputs only" in capsys.readouterr().err
 
 
 def test_the_strong_recipe_runs_to_the_end_and_says_what_it_did(demo_folder, tmp_path):

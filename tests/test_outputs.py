@@ -61,7 +61,7 @@ def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tm
     shown = capsys.readouterr().out
     assert "melanoma: threshold 0.1000, which found 93 % of the melanomas and passed over 66 % of the rest" in shown
     assert "malignant: threshold 0.9000, which found 50 % of the malignant lesions" in shown
-    assert "left out" not in shown
+    assert "unavailable" not in shown
 
 
 def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkpoints, photos, tmp_path, capsys):

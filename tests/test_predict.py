@@ -67,7 +67,7 @@ def test_heat_maps_only_where_they_explain_something(checkpoints, photos, tmp_pa
     assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", out, "--explain") == 0
     assert len(list((out / "heatmaps").rglob("*.jpg"))) == 5
     assert run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", out / "x", "--explain") == 2
-    assert "only predicts masks" in capsys.readouterr().err
+    assert "predicts masks only" in capsys.readouterr().err
 
 
 def test_bad_files_are_reported_and_skipped(checkpoints, photos, tmp_path, capsys):

@@ -50,7 +50,7 @@ def test_without_a_checkpoint_the_shipped_one_is_used_and_said(checkpoints, phot
     assert "Name a --checkpoint" in capsys.readouterr().err and not (tmp_path / "out").exists()
     export.halve(checkpoints["multitask"], loading.SHIPPED)
     assert run(photos, "--output-dir", tmp_path / "out") == 0
-    assert "the model that comes with the repository: ham10000.pth" in capsys.readouterr().out
+    assert "Using the bundled model ham10000.pth" in capsys.readouterr().out
     loading.SHIPPED.write_bytes(loading.SHIPPED.read_bytes()[:-1000])
     assert run(photos, "--output-dir", tmp_path / "other") == 2
     error = capsys.readouterr().err

@@ -36,7 +36,7 @@ def test_a_stopped_run_goes_on_and_predicts_nothing_twice(checkpoints, photos, t
     with monkeypatch.context() as patch:
         dies_after(4, patch)
         assert run(*command, tmp_path / "parts") == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "--resume continues" in capsys.readouterr().err
     (photos / "a" / "one.jpg").write_bytes(whole)
     (tmp_path / "zzz.jpg").rename(photos / "zzz.jpg")
     part = tmp_path / "parts" / "predictions.csv.part0"

@@ -69,10 +69,10 @@ def test_a_preset_sets_others_and_what_it_sets_is_checked_by_name(script, capsys
     made, fast = script(), {"KIND": {"plain": {}, "fast": {"RATE": 3, "IS_ROUND": True}}}
     config = parse(made, "--kind", "fast", "--no-is-round", presets=fast)
     assert config.RATE == 3 and not config.IS_ROUND
-    assert settings.describe(config, made, fast).splitlines()[0] == "Kind fast, but for:"
+    assert settings.describe(config, made, fast).splitlines()[0] == "Kind fast, except for:"
     assert "RATE must lie in (0, 5], not 9" in refusal(capsys, made, "--demo", demo={"RATE": 9})
-    assert "PACE is set, but is no setting" in refusal(capsys, made, presets={"KIND": {"plain": {"PACE": 1}}})
-    assert "PACE is set, but is no setting" in refusal(capsys, made, ranges={"PACE": "[0, 1]"})
+    assert "PACE is set but is not a setting" in refusal(capsys, made, presets={"KIND": {"plain": {"PACE": 1}}})
+    assert "PACE is set but is not a setting" in refusal(capsys, made, ranges={"PACE": "[0, 1]"})
 
 
 def test_an_annotation_that_no_flag_can_have_is_named(script, capsys):
@@ -146,7 +146,7 @@ def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
         (["--image-sise", "128"], "Did you mean --image-size?"),
         (["--recipe", "weak"], "not weak"),
         (["--augment", "warp"], "not warp"),
-        (["--augment", "flips", "flips"], "AUGMENT names one twice: flips flips"),
+        (["--augment", "flips", "flips"], "AUGMENT repeats a value: flips flips"),
         (["--ema", "1"], "EMA must lie in [0, 1), not 1.0"),
         (["--warm-up", "-0.1"], "WARM_UP must lie in [0, 1)"),
         (["--dropout", "1"], "DROPOUT must lie in [0, 1)"),
@@ -182,14 +182,14 @@ def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):
 
 
 EDITED = {
-    "TASKS": (("classification", 3), "TASKS must be texts in brackets, not ('classification', 3)"),
+    "TASKS": (("classification", 3), "TASKS must be a tuple of strings, not ('classification', 3)"),
     "IMAGE_SIZE": ("64", "IMAGE_SIZE must be a whole number, not '64'"),
     "MULTITASK_EPOCHS": (1.5, "MULTITASK_EPOCHS must be a whole number, not 1.5"),
     "LIMIT": (True, "LIMIT must be a whole number, not True"),
     "SEED": (None, "SEED must be a whole number, not None"),
     "MULTITASK_LR": ("0.9", "MULTITASK_LR must be a number, not '0.9'"),
     "RESUME": (1, "RESUME must be True or False, not 1"),
-    "DEVICE": (0, "DEVICE must be a text, not 0"),
+    "DEVICE": (0, "DEVICE must be a string, not 0"),
 }
 
 
@@ -211,7 +211,7 @@ def test_a_demo_that_is_edited_to_another_type_is_refused_by_name(monkeypatch, c
 
 @pytest.mark.parametrize("name, value", [("TASKS", "classification"), ("CLASSES", "MEL"), ("CHECKPOINTS", "a.pth")])
 def test_one_text_in_the_place_of_several_is_understood(name, value, monkeypatch):
-    """("MEL") is a text in Python, and ("MEL",) a tuple."""
+    """("MEL") is a string in Python, and ("MEL",) a tuple."""
     monkeypatch.setattr(main, name, value)
     assert getattr(main.parse_arguments(["--evaluate-only"]), name) == (value,)
 
@@ -227,13 +227,13 @@ def test_only_settings_that_differ_from_the_recipe_are_shown():
     flags = ["--recipe", "strong", "--image-size", "64", "--tasks", "segmentation", "multitask", "--schedule", "cosine"]
     shown = settings.describe(main.parse_arguments(flags), main, {"RECIPE": main.RECIPES}).splitlines()
     assert [line.split() for line in shown] == [
-        ["Recipe", "strong,", "but", "for:"],
+        ["Recipe", "strong,", "except", "for:"],
         ["TASKS", "segmentation", "multitask"],
         ["IMAGE_SIZE", "64"],
     ]
     assert (
         settings.describe(main.parse_arguments([]), main, {"RECIPE": main.RECIPES})
-        == "Recipe paper, as main.py has it."
+        == "Recipe paper, as set in main.py."
     )
 
 

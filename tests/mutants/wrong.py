@@ -340,9 +340,9 @@ WRONG = {
         (
             "rotated = [torch.rot90(places, k) for k in range(4)]",
             "rotated = [torch.rot90(places, -k) for k in range(4)]",
-            "turned the other way",
+            "rotated the other way",
         ),
-        ("(one.flip(1) for one in rotated)", "(one.flip(0) for one in rotated)", "flipped upside down"),
+        ("(grid.flip(1) for grid in rotated)", "(grid.flip(0) for grid in rotated)", "flipped upside down"),
         (
             "area, ratio = rng.uniform(SMALLEST_CROP, 1, n)",
             "area, ratio = rng.uniform(SMALLEST_CROP**2, 1, n)",
@@ -355,8 +355,8 @@ WRONG = {
         ),
         ("rng.uniform(size=(n, 2)) * (1 - sides)", "rng.uniform(size=(n, 2))", "crops reach out of the image"),
         (
-            "2 * column - 1], 1), torch.stack([nothing, height, 2 * row - 1]",
-            "2 * row - 1], 1), torch.stack([nothing, height, 2 * column - 1]",
+            "2 * column - 1], 1), torch.stack([zero, height, 2 * row - 1]",
+            "2 * row - 1], 1), torch.stack([zero, height, 2 * column - 1]",
             "rows and columns of crops swapped",
         ),
         ('grid, mode="nearest", padding_mode', 'grid, mode="bilinear", padding_mode', "masks of crops are blurred"),
@@ -418,7 +418,7 @@ WRONG = {
         ("| (demo if is_demo else {}) | flags", "| flags | (demo if is_demo else {})", "the demo wins over flags"),
         ("chosen = flags.get(name, values[name])", "chosen = values[name]", "a flag chooses no preset"),
         ("[*values, *ranges]", "ranges", "a preset's name is not checked"),
-        ("elif kind is float and type(value) is int:", "elif type(value) is int:", "a whole number stands for a text"),
+        ("elif kind is float and type(value) is int:", "elif type(value) is int:", "an int stands for a string"),
     ),
     "checkpoints/networks.py": (
         (
