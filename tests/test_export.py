@@ -42,9 +42,11 @@ def test_any_number_of_images_gets_the_logits_of_pytorch(task, whole_run, demo_f
 def test_a_model_on_another_encoder_is_exported_too(encoder, tmp_path):
     torch.manual_seed(0)
     model = models.MultiTask(encoder=encoder)
+    for module in model.modules():  # without running means and variances logits are too large to be compared
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # one batch's
     with torch.no_grad():
-        for _ in range(20):  # without running means and variances logits are too large to be compared
-            model(torch.randn(4, 3, 64, 64))
+        model(torch.randn(4, 3, 64, 64))
     facts = {"task": "multitask", "arguments": model.arguments, "classes": list("abcdefg"), "image_size": 32}
     save(tmp_path / "a.pth", facts | {"weights": model.state_dict()})
     assert set(export.export(tmp_path / "a.pth", tmp_path / "a.onnx")) == {"random input"}  # within its tolerance
