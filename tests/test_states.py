@@ -80,9 +80,7 @@ def test_a_history_lost_after_the_state_was_written_is_written_again(tmp_path):
 def test_resuming_under_other_conditions_goes_on_and_says_what_no_longer_holds(tmp_path, capsys):
     run(tmp_path, epochs=1, conditions={"threads": 2, "torch": "2.6"})
     run(tmp_path, epochs=2, conditions={"threads": 4, "torch": "2.6"}, resume=True)
-    assert (
-        "Resumed under different conditions (threads was 2, is 4): the weights may differ" in capsys.readouterr().out
-    )
+    assert "Resumed under different conditions (threads was 2, is 4): the weights may differ" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("lost", ["states", "states and history", "files"])
