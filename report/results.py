@@ -49,8 +49,9 @@ def evaluate_model(folder: RunFolder, trained: Trained, parts: Parts, other: Oth
         return assessment
 
     assessment = assess_on(parts["test"], folder.below(name), "test set")
-    if is_own and assessment:
-        trained.keep(calibration=trained.calibration, tested=tested_points(assessment.numbers))
+    if is_own:
+        tested = machine.from_first(lambda: tested_points(assessment.numbers))  # the others have no assessment
+        trained.keep(calibration=trained.calibration, tested=tested)
     if other and (batches := batches_of_other(trained, other, parts["test"])):
         assess_on(batches, folder.below("external").below(name), other.name)
         folder.note_task(name, external={"folder": other.name, "left_out": other.left_out})

@@ -870,8 +870,8 @@ WRONG = {
             "the network alone is calibrated over the views",
         ),
         (
-            "if is_own and assessment:",
-            "if not trained.is_average and assessment:",
+            "if is_own:",
+            "if not trained.is_average:",
             "another run's checkpoint is changed",
         ),
         ('and ways[0]["tta"] == ways[1]["tta"]:', ":", "with views beside without"),
