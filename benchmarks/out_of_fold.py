@@ -8,6 +8,7 @@ temperature is fitted to all folds. Each fold's logits are kept beside the outpu
 """
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from checkpoints import Checkpoints
 from checkpoints.networks import Views
 from dataset.classes import classes_of, positions_of
 from dataset.groups import groups_of
+from dataset.splits import split_hash
 from encoders.start import imagenet_start
 
 TEACHER = "--encoder efficientnet_lite0 --pretrained yes --image-size 128 --recipe strong --classification-epochs 6"
@@ -48,8 +50,11 @@ def run() -> None:
     fold_of = pd.Series(shuffled.permutation(group.nunique()) % options.folds, index=group.unique())
     fold = group.map(fold_of).to_numpy()
     logits = np.empty((len(rows), len(classes_of(rows))))
+    identity = repr((options.teacher, options.folds, split_hash(data_set.table)))
+    key = hashlib.sha256(identity.encode()).hexdigest()[:8]  # the folds of other teachers or data are not reused
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     for number in range(options.folds):
-        kept = options.output.with_suffix(f".fold{number}.npy")
+        kept = options.output.with_suffix(f".{key}.fold{number}.npy")
         if not kept.exists():
             np.save(kept, label_fold(config, data_set, rows[fold != number], rows[fold == number]))
         logits[fold == number] = np.load(kept)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dataset.classes import classes_of, positions_of
+from dataset.names import named
 
 PREFIX = "target_"  # begins the name of the table's column for a class
 
@@ -38,6 +39,8 @@ def add_soft_labels(table: pd.DataFrame, path: str | Path, weight: float) -> str
     targets[is_learned] = np.eye(len(classes), dtype=np.float32)[positions_of(table)[is_learned]]
     known = soft.reindex(table["image"]).to_numpy(np.float32)
     chosen = is_learned & ~np.isnan(known).any(axis=1)
+    if not is_learned.any():
+        raise ValueError("No training image has a diagnosis, which soft labels are blended with. Omit --soft-labels.")
     if not chosen.any():
         raise ValueError(f"{path} names no training image. Its column image must hold the names of the data's images.")
     targets[chosen] = (1 - weight) * targets[chosen] + weight * known[chosen]
@@ -63,14 +66,20 @@ def _read(path: Path, classes: list[str]) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"There is no table of soft labels at {path}.")
     try:
-        table = pd.read_csv(path, dtype={"image": str, "file": str}, encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} is no table that can be read: {error}.") from None
+    table.columns = table.columns.str.strip()
     if "image" not in table and "file" in table:  # as predict.py writes it
-        table["image"] = table["file"].map(lambda file: os.path.splitext(os.path.basename(str(file)))[0])
-    if missing := [name for name in ["image", *classes] if name not in table]:
+        table["image"] = table["file"].map(os.path.basename)
+    columns = {f"{name}_" if f"{name}_" in table else name: name for name in classes}  # predict.py avoids two columns
+    if missing := [name for name in ["image", *columns] if name not in table]:
         raise ValueError(f"{path} lacks the column {missing[0]}. It needs image and {', '.join(classes)}.")
-    soft = table.set_index("image")[classes].apply(pd.to_numeric, errors="coerce").dropna(how="all")
+    table["image"] = [named(cell.strip()).stem for cell in table["image"]]
+    if (table["image"] == "").any():
+        raise ValueError(f"{path} has a row without the name of an image.")
+    soft = table.set_index("image")[list(columns)].rename(columns=columns)
+    soft = soft.apply(pd.to_numeric, errors="coerce").dropna(how="all")
     if soft.index.has_duplicates:
         raise ValueError(f"{path} has {soft.index[soft.index.duplicated()][0]} twice.")
     wrong = ~((soft >= 0).all(axis=1) & (soft.sum(axis=1) - 1).abs().le(0.02))

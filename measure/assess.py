@@ -84,6 +84,8 @@ def assess(
         assessment.figures.update(figures_of(masked).of_masks())
     for head, values in (collected.others or {}).items():
         has_target = known[head].to_numpy()
+        if not has_target.any():
+            continue
         of_images = dict(zip(evaluate.SCORES[head], values[has_target].T))
         numbers[head], numbers["intervals"][head] = mean_numbers(of_images, resamples.of(has_target))
         names = {"image": rows.loc[has_target, "image"].to_numpy()}

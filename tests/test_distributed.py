@@ -79,7 +79,7 @@ def test_two_processes_resume_where_they_stopped(toys):
 
 
 def test_the_program_runs_under_torchrun_and_one_process_writes(demo_folder, tmp_path):
-    flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "multitask"]
+    flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "classification", "multitask"]
     command = [*map(str, [*TORCHRUN, ROOT / "main.py", *flags])]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -81,6 +81,26 @@ def test_a_table_of_predict_is_read_by_its_files_and_skipped_ones_have_no_row(tm
     np.testing.assert_allclose(soft_targets(table)[:3], [[0, 1, 0], [0, 1, 0], [0, 0, 1]])
 
 
+def test_names_are_those_of_the_data_whatever_their_folder_suffix_and_blanks(tmp_path):
+    table = six().assign(image=["001", "NA", "c", "d", "e", "f"])
+    (tmp_path / "soft.csv").write_text("image, MEL, NV, BCC\n x/001.jpg ,0,1,0\nNA,0,0,1\n")
+    assert "2 of 3 training images" in add_soft_labels(table, tmp_path / "soft.csv", 1)
+    np.testing.assert_allclose(soft_targets(table)[:2], [[0, 1, 0], [0, 0, 1]])
+
+
+def test_a_class_named_as_a_column_of_predict_is_read_from_the_column_of_its_probabilities(tmp_path):
+    label = pd.Categorical(["malignant", "benign"], ["malignant", "benign"])
+    table = pd.DataFrame({"image": ["a", "b"], "label": label, "split": "train", "status": tables.USED})
+    (tmp_path / "p.csv").write_text("file,malignant,malignant_,benign\na.jpg,above,0.75,0.25\n")
+    add_soft_labels(table, tmp_path / "p.csv", 1)
+    np.testing.assert_allclose(soft_targets(table), [[0.75, 0.25], [0, 1]])
+
+
+def test_without_diagnoses_there_is_nothing_to_blend(tmp_path):
+    with pytest.raises(ValueError, match="No training image has a diagnosis"):
+        add_soft_labels(six().iloc[3:], written(tmp_path, ROWS), 0.5)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -88,6 +108,7 @@ def test_a_table_of_predict_is_read_by_its_files_and_skipped_ones_have_no_row(tm
         ([("a", 0.5, 0.3, 0.3)], "a are not probabilities that sum to 1"),
         ([("a", -0.5, 1.3, 0.2)], "a are not probabilities that sum to 1"),
         ([("a", 0.5, None, 0.5)], "a are not probabilities that sum to 1"),
+        ([("", 1, 0, 0)], "without the name of an image"),
         ([("x", 1, 0, 0)], "names no training image"),
         ([("e", 1, 0, 0)], "names no training image"),
     ],
