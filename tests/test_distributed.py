@@ -83,7 +83,7 @@ def test_the_program_runs_under_torchrun_and_one_process_writes(demo_folder, tmp
     command = [*map(str, [*TORCHRUN, ROOT / "main.py", *flags])]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("=== multitask ===") == 1 and done.stdout.count("test set") == 1
+    assert done.stdout.count("=== multitask ===") == 1 and done.stdout.count("test set") == 2
     environment = json.loads((tmp_path / "outputs" / "environment.json").read_text())
     assert environment["processes"] == 2
     assert environment["command"].startswith("torchrun --nproc-per-node=2 ") and "main.py" in environment["command"]
