@@ -130,7 +130,7 @@ class Batches:
         n_batches = -(-self.n_images // batch_size)
         self.sizes = [len(part) for part in np.array_split(rows, n_batches)] if n_batches else []
         if self.sizes and min(self.sizes) < n_ranks:
-            raise ValueError(f"Batches of {min(self.sizes)} images cannot be dealt out among {n_ranks} processes.")
+            raise ValueError(f"Batches of {min(self.sizes)} images cannot be split among {n_ranks} processes.")
 
     def subset(self, positions: Sequence[int]) -> "Batches":
         """The images at these positions of the table, as one batch."""

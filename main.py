@@ -55,7 +55,7 @@ SCHEDULE: str = "constant"  # of the learning rate: constant, cosine (decay to 0
 WARM_UP: float = 0.0  # share of the steps in which the learning rate rises from 0
 EMA: float = 0.0  # decay of the exponential moving average of the weights; 0 = no average
 LABEL_LOSS: str = "cross-entropy"  # of diagnoses: cross-entropy; docs/extending.md shows how to add others
-SOFT_LABELS: str = ""  # table of image and a probability per class, learned beside the diagnoses; "" for none
+SOFT_LABELS: str = ""  # table of class probabilities per image, learned along with the diagnoses; "" for none
 SOFT_WEIGHT: float = 0.7  # weight of SOFT_LABELS against the diagnosis
 MASK_LOSS: str = "bce"  # of masks: bce, bce+dice
 ENCODER_LR_SCALE: float = 1.0  # factor of the encoder's learning rate

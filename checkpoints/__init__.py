@@ -1,4 +1,4 @@
-"""A model in a file: the states of a training, and what was trained."""
+"""Model files: training states and trained models."""
 
 from checkpoints.states import Checkpoints
 from checkpoints.trained import Trained

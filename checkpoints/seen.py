@@ -1,4 +1,4 @@
-"""What a trained model has learned from, among today's images: these are no test images for it."""
+"""The present images that a trained model has learned from: they cannot be its test images."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +25,7 @@ def fit_to_data(trained: Iterable[Trained], image_size: int, table: pd.DataFrame
         if checkpoint["classes"] != list(classes_of(table)):
             ours, theirs = ", ".join(classes_of(table)) or "none", ", ".join(checkpoint["classes"]) or "none"
             raise ValueError(
-                f"{path} was trained on the classes {theirs}, and the data's are {ours}. Set CLASSES alike."
+                f"{path} was trained on the classes {theirs}, and the data's are {ours}. Set CLASSES to match."
             )
         if checkpoint["image_size"] != image_size:
             raise ValueError(f"{path} was trained at --image-size {checkpoint['image_size']}, not {image_size}.")
@@ -45,9 +45,7 @@ def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame) -> None
     ValueError : the checkpoint does not tell what it learned from; no image is left for one of the model's heads.
     """
     if "trained_on" not in checkpoint:
-        raise ValueError(
-            f"{path} does not tell which images it was trained on, so no test set is known to be new to it."
-        )
+        raise ValueError(f"{path} does not record its training images, so no test set is known to be new to it.")
     trained, chosen = (_among(checkpoint.get(name, {}), table) for name in ("trained_on", "chosen_on"))
     part, is_used = table["split"], table["status"] != LEFT_OUT
     learned = is_used & (part.isin(["val", "test"]) & trained | (part == "test") & chosen)

@@ -46,7 +46,7 @@ class Point(NamedTuple):
             return f"threshold {self.threshold:.4f}, fitted on the validation set; its sensitivity elsewhere is unknown"
         return (
             f"threshold {self.threshold:.4f}, which found {percent(self.sensitivity)} of the {PLURALS[self.name]} "
-            f"and passed over {percent(self.specificity)} of the rest in the test set ({self.n_images:,} images)"
+            f"and excluded {percent(self.specificity)} of the rest in the test set ({self.n_images:,} images)"
         )
 
 
@@ -87,8 +87,8 @@ def points_of(classes: Sequence[str], calibration: dict, tested: dict) -> list[P
 
     Parameters
     ----------
-    calibration, tested : as `checkpoints.trained.Trained` keeps them. What was reached on a test set counts for the
-        threshold that it was reached with, and for no other.
+    calibration, tested : as `checkpoints.trained.Trained` keeps them. Test results apply only to the
+        threshold at which they were obtained.
     """
     points, thresholds = [], calibration.get("thresholds", {})
     for name, members in points_among(classes).items():

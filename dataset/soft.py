@@ -46,7 +46,7 @@ def add_soft_labels(table: pd.DataFrame, path: str | Path, weight: float) -> str
     targets[chosen] = (1 - weight) * targets[chosen] + weight * known[chosen]
     table[[PREFIX + name for name in classes]] = targets
     n_unused = len(soft) - int(chosen.sum())
-    unused = f" {n_unused:,} rows are of no training image and are not used." if n_unused else ""
+    unused = f" {n_unused:,} rows match no training image and are not used." if n_unused else ""
     return f"Soft labels: {chosen.sum():,} of {is_learned.sum():,} training images have one, in {path}.{unused}"
 
 
@@ -68,7 +68,7 @@ def _read(path: Path, classes: list[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path} is no table that can be read: {error}.") from None
+        raise ValueError(f"{path} is not a readable table: {error}.") from None
     table.columns = table.columns.str.strip()
     if "image" not in table and "file" in table:  # as predict.py writes it
         table["image"] = table["file"].map(os.path.basename)

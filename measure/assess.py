@@ -19,7 +19,7 @@ from visualize import Figure
 
 
 class Assessment(NamedTuple):
-    """What a model is worth on a set of images.
+    """A model's performance on a set of images.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Assessment(NamedTuple):
 def assess(
     model: nn.Module, batches: data.Batches, calibration: dict, name: str, precision: str = "fp32"
 ) -> Assessment | None:
-    """Run a model over all images of `batches`, and make its numbers, tables and figures of what it says.
+    """Run a model over all images of `batches`, and turn its outputs into numbers, tables and figures.
 
     Under torchrun every process calls this with the same images and runs over its share of them. The first one returns
     the assessment, the others None.

@@ -15,7 +15,7 @@ N_RESAMPLES = 2000  # per interval
 NO_WIDTH = 1e-9  # narrower intervals mean that all resamples agree, except for rounding
 KIND = "_kind"  # suffix of the key that names the kind of an interval other than the bootstrap's
 NONE = "none: all resamples give the same"
-OF_SIZE = "test inversion, for the resamples of an absolute value are too large"
+OF_SIZE = "test inversion, because resampling inflates absolute values"
 BLOCK = 2**22  # weights per block, 32 MB
 
 

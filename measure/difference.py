@@ -9,7 +9,7 @@ from measure.scores import Score, compared
 def refuse_repeated(names: pd.Series | pd.Index) -> None:
     names = pd.Index(names)
     if names.has_duplicates:
-        raise ValueError(f"{names[names.duplicated()][0]!r} stands twice; expected each image name once.")
+        raise ValueError(f"{names[names.duplicated()][0]!r} occurs twice; expected each image name once.")
 
 
 def compare(head: str, first: pd.DataFrame, second: pd.DataFrame, lesions: pd.Series) -> dict:

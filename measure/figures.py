@@ -82,11 +82,11 @@ class Figures:
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision, self.model.explain)
         titles = [self._verdict(i, predicted[i]) for i in picks]
-        heading = f"{self.name}: where the predicted class is seen (Grad-CAM)"
+        heading = f"{self.name}: evidence for the predicted class (Grad-CAM)"
         return visualize.heat_maps(*few.images_and_masks(), output["heat"][:, 0].cpu().numpy(), titles, heading)
 
     def _class(self, i: int) -> str:
         return "no diagnosis" if self.true[i] < 0 else self.classes[self.true[i]]
 
     def _verdict(self, i: int, predicted: int) -> str:
-        return f"{self.names[i]}\nis {self._class(i)}, predicted {self.classes[predicted]}"
+        return f"{self.names[i]}\ntrue {self._class(i)}, predicted {self.classes[predicted]}"

@@ -21,7 +21,7 @@ class Score(NamedTuple):
     Attributes
     ----------
     path : where it stands in its head's part.
-    of : makes it of the tables of images, (`difference.read_head`'s table, weights (B, N)) -> (B,), so that two models
+    of : computes it from per-image tables, (`report.run.read_head`'s table, weights (B, N)) -> (B,), so that two models
         can be compared by it; None for what is not compared.
     shown : some of "report" (its first table), "console", "subgroups" and "multitask" (its difference in the report).
     of_class : not defined without this class.
@@ -95,7 +95,7 @@ SCORES = {  # by key in comparison.json
     ),
     "macro_f1": Score("Macro F1", "label", ("macro_f1",), shown=("console",)),
     "mean_auc": Score("Mean AUC", "label", ("official", "macro", "auc"), mean_auc, ("report",)),
-    "nll": Score("NLL, less is better", "label", ("calibration", "after", "nll"), nll),
+    "nll": Score("NLL, lower is better", "label", ("calibration", "after", "nll"), nll),
     "melanoma_recall": Score(
         "Melanoma sensitivity", "label", MELANOMA, label_score("per_class.MEL.recall"), ("report",), "MEL"
     ),
@@ -116,7 +116,7 @@ SCORES = {  # by key in comparison.json
         MeanOf("threshold_iou"),
         ("report",),
     ),
-    "failure_rate": Score("Failure rate, less is better", "mask", ("native", "failure_rate"), failure_rate),
+    "failure_rate": Score("Failure rate, lower is better", "mask", ("native", "failure_rate"), failure_rate),
 }
 
 

@@ -28,10 +28,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if is_comparison:
             print(compare_runs(options.runs, options.output_dir))
-            print(f"\nThis, as a page and as JSON, is in {options.output_dir}; open comparison.html there")
+            print(f"\nSaved as a page and as JSON in {options.output_dir}; open comparison.html there")
         else:
             rewrite(RunFolder(options.folder))
-            print(f"Written again: {options.folder / 'report.html'}")
+            print(f"Rewritten: {options.folder / 'report.html'}")
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
 

@@ -132,7 +132,7 @@ def _shown(head: str, models: list[dict]) -> list[tuple[str, Score]]:
 
 def _pair_of(row: dict, apart: str = " ") -> str:
     second, first = _named(row, apart), _named(row, apart, "less_")
-    return second if second == first else f"{second}{apart}less {first}"
+    return second if second == first else f"{second}{apart}minus {first}"
 
 
 def _named(row: dict, apart: str = " ", which: str = "") -> str:
@@ -157,7 +157,7 @@ def _ends(found: dict) -> list[float]:
 
 def as_text(found: dict, kinds: list[dict]) -> str:
     """The scores, the differences and the spread over seeds, as tables for the console."""
-    blocks = [f"{found['n_images']:,} test images of {found['n_lesions']:,} lesions; in brackets the 95 % interval"]
+    blocks = [f"{found['n_images']:,} test images of {found['n_lesions']:,} lesions; 95 % intervals in parentheses"]
     for kind in kinds:
         models = [(f"{row['run']} {row['name']}{_of(row)}", row["scores"]) for row in kind["models"]]
         differences = [(f"{row['run']} {row['pair']}{_of(row)}", row) for row in kind["differences"]]
@@ -182,7 +182,7 @@ def _of(row: dict) -> str:
 
 
 def _seeds(row: dict) -> str:
-    return f"{row['runs'][0]} and like it, n = {row['n_seeds']}: seeds {', '.join(map(str, row['seeds']))}"
+    return f"settings of {row['runs'][0]}, n = {row['n_seeds']}: seeds {', '.join(map(str, row['seeds']))}"
 
 
 def _value(score: dict) -> str:

@@ -292,7 +292,7 @@ def _leakage(pairs: pd.DataFrame) -> dict:
 def _settings(run: Run) -> dict[str, dict]:
     tables = {"Setting": run.config, "Environment": run.environment}
     if again := run.evaluation:
-        tables |= {"Measured again with": again["config"], "On": again["environment"]}
+        tables |= {"Evaluated again with": again["config"], "Evaluated again on": again["environment"]}
     return {title: {name: _shown(value) for name, value in table.items()} for title, table in tables.items()}
 
 

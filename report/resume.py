@@ -117,7 +117,7 @@ def choose_tasks(tasks: Sequence[str], table: pd.DataFrame, data_dir: str) -> li
     known = heads_in_all_parts(table)
     possible = [task for task in tasks if known[list(MODELS[task].outputs)].all()]
     missing = " and ".join({"label": "diagnoses", "mask": "masks"}.get(head, head) for head in known.index[~known])
-    parts = "Each part of the split needs some, of two classes or more"
+    parts = "Each part needs some (diagnoses: of two classes or more)"
     advice = f"{parts}; masks lie in masks/ as <image>_segmentation.png."
     return _continue_with(possible, tasks, f"Too few {missing} in {data_dir} for", advice)
 

@@ -109,7 +109,7 @@ class Finished(NamedTuple):
         return json.dumps([task, config, shared, self.remarks[task]], sort_keys=True)
 
     def is_copy_of(self, other: "Finished") -> bool:
-        """Whether both folders are one, or hold the same run: of one start, with one setting and seed."""
+        """Whether both folders are one or hold the same run (same start time, settings and seed)."""
         if self.files.folder.resolve() == other.files.folder.resolve():
             return True
         mine, theirs = (
@@ -124,7 +124,7 @@ def read_runs(folders: Sequence[Path]) -> list[Finished]:
 
     Raises
     ------
-    ValueError : all that speaks against comparing them, a line each: fewer than two, one that is not finished or is
+    ValueError : all reasons not to compare them, one per line: fewer than two, one that is not finished or is
         named twice, other test images, labels or lesions.
     """
     runs, problems = [], []
@@ -155,7 +155,7 @@ def read_run(folder: Path) -> Finished:
     """
     run = Run(folder)
     if not (run.record.get("finished") and run.metrics):
-        raise ValueError("holds no finished run. Let main.py, or main.py --resume, come to its end first.")
+        raise ValueError("holds no finished run. Let main.py or main.py --resume finish first.")
     if run.splits is None:
         raise ValueError("has no splits.csv, so its test images are not known.")
     test = run.splits[run.splits["split"] == "test"].set_index("image")

@@ -39,11 +39,11 @@ def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_m
     found = predict.Prediction((8, 8), np.eye(7)[1], None, None, balanced=0, findings=(Finding(point, 0.25),))
     assert (
         "⚠ Melanoma: above the threshold Probability 0.2500, threshold 0.2000. On 1,499 test images, this threshold "
-        "found 93 % of the melanomas (sensitivity) and passed over 66 % of the rest (specificity); 34 % of the rest "
+        "found 93 % of the melanomas (sensitivity) and excluded 66 % of the rest (specificity); 34 % of the rest "
         "were above it. Predicted class: Nevus, over 99 % . Balanced rule: Melanoma ."
     ) in words_of(found)
     below = words_of(found._replace(findings=(Finding(point, 0.15), Finding(unmeasured, 0.3))))
-    assert "passed over 66 % of the rest (specificity); 7 % of the melanomas were missed." in below
+    assert "excluded 66 % of the rest (specificity); 7 % of the melanomas were missed." in below
     assert "⚠" not in below and "Malignant: below the threshold Probability 0.3000, threshold 0.4000." in below
     assert "its sensitivity and specificity elsewhere are not known" in below
 

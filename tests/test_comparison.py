@@ -115,7 +115,7 @@ def test_a_task_that_the_first_run_lacks_is_compared_with_one_of_its_kind(place)
     rows = compared("a", "c")["differences"]
     pairs = [(row["head"], row["task"], row["less_task"]) for row in rows]
     assert pairs == [("label", "multitask", "classification"), ("mask", "multitask", "segmentation")]
-    assert "multitask less classification" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+    assert "multitask minus classification" in Path("comparison/comparison.html").read_text(encoding="utf-8")
 
 
 def test_runs_of_no_common_kind_are_shown_without_a_difference(place):
@@ -244,7 +244,7 @@ DAMAGES = {  # what is done to files of run b, and what is said of it
         {"splits.csv": lambda path: rewrite(path, first_is("lesion_id", "L2"))},
         "b: 1 test images belong to another lesion than in a (001).",
     ),
-    "a name that stands twice": ({PREDICTIONS: lambda path: rewrite(path, first_is("image", "NA"))}, "b: 'NA' stands"),
+    "a name that stands twice": ({PREDICTIONS: lambda path: rewrite(path, first_is("image", "NA"))}, "b: 'NA' occurs"),
     "an unknown class": (
         {PREDICTIONS: lambda path: rewrite(path, first_is("predicted", "wart"))},
         "b: predictions.csv has the class 'wart'; expected MEL",
@@ -352,7 +352,7 @@ def test_what_sets_a_model_apart_is_said_and_makes_it_another_setting(place, cap
     assert {row["task"] for row in found["seeds"]} == {"segmentation"}
     for shown in (printed, html):
         for name in ("classification (stopped after 2 of 15 epochs)", "classification (over 8 views)"):
-            assert name in shown and f"{name} less classification" in shown
+            assert name in shown and f"{name} minus classification" in shown
 
 
 def test_a_damaged_history_is_named_with_its_run(place, capsys):

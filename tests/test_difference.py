@@ -138,7 +138,7 @@ def test_a_name_that_stands_twice_or_has_no_lesion_is_refused_by_name():
         (SINGLE.iloc[[0, 1, 1]], SINGLE, LESIONS),
         (SINGLE, SINGLE.iloc[[0, 1, 1]], LESIONS),
     ):
-        with pytest.raises(ValueError, match="'b' stands twice"):
+        with pytest.raises(ValueError, match="'b' occurs twice"):
             compare("label", *arguments)
     with pytest.raises(ValueError, match="No lesion is known of 'd'"):
         compare("label", SINGLE, SINGLE, LESIONS["a":"c"])

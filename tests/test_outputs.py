@@ -59,7 +59,7 @@ def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tm
         assert row["melanoma"] == ("above" if p[0] >= 0.1 else "below")
         assert row["malignant"] == ("above" if float(row["p_malignant"]) >= 0.9 else "below")
     shown = capsys.readouterr().out
-    assert "melanoma: threshold 0.1000, which found 93 % of the melanomas and passed over 66 % of the rest" in shown
+    assert "melanoma: threshold 0.1000, which found 93 % of the melanomas and excluded 66 % of the rest" in shown
     assert "malignant: threshold 0.9000, which found 50 % of the malignant lesions" in shown
     assert "unavailable" not in shown
 

@@ -112,7 +112,7 @@ def test_what_main_stored_is_what_is_said(checkpoints, photos, tmp_path, capsys,
     run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out")
     shown = capsys.readouterr().out
     expected = f"malignant: threshold {point['threshold']:.4f}, which found {100 * point['sensitivity']:.0f} %"
-    assert f"{expected} of the malignant lesions and passed over {100 * point['specificity']:.0f} %" in shown
+    assert f"{expected} of the malignant lesions and excluded {100 * point['specificity']:.0f} %" in shown
     assert f"in the test set ({found['n_images']} images)" in shown
 
 

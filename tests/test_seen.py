@@ -72,7 +72,7 @@ def test_a_checkpoint_that_does_not_tell_what_it_learned_from_is_refused_in_word
     known = {name: value for name, value in checkpoint.items() if name not in ("split_hash", "trained_on")}
     save(tmp_path / "a.pth", known)
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(tmp_path / "a.pth")) == 2
-    assert "a.pth does not tell which images it was trained on" in capsys.readouterr().err
+    assert "a.pth does not record its training images" in capsys.readouterr().err
 
 
 def six_rows():

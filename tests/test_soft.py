@@ -40,7 +40,7 @@ def test_targets_are_blended_where_there_is_a_row_and_the_diagnosis_alone_elsewh
     targets = soft_targets(table)
     np.testing.assert_allclose(targets[:3], [[0.875, 0.075, 0.05], [0.025, 0.975, 0], [0, 0, 1]], rtol=1e-6)
     assert np.isnan(targets[3:]).all()  # without a diagnosis, or not learned from
-    assert "2 of 3 training images" in summary and "3 rows are of no training image" in summary
+    assert "2 of 3 training images" in summary and "3 rows match no training image" in summary
 
 
 def test_the_loss_is_cross_entropy_and_divergence_by_their_weights(tmp_path):

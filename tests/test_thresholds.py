@@ -41,10 +41,10 @@ def test_the_order_of_the_classes_is_the_checkpoints():
 def test_the_words_say_what_the_threshold_did_in_the_test_set():
     melanoma, malignant = points(CHECKPOINT)
     assert melanoma.describe() == (
-        "threshold 0.2000, which found 93 % of the melanomas and passed over 66 % of the rest in the test set "
+        "threshold 0.2000, which found 93 % of the melanomas and excluded 66 % of the rest in the test set "
         "(1,499 images)"
     )
-    assert "found 90 % of the malignant lesions and passed over 75 % of the rest" in malignant.describe()
+    assert "found 90 % of the malignant lesions and excluded 75 % of the rest" in malignant.describe()
 
 
 @pytest.mark.parametrize(
