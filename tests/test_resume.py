@@ -85,7 +85,7 @@ def test_more_epochs_are_refused_where_the_state_is_gone(demo_folder, finished, 
     (finished / "classification" / "last.pth").unlink()
     before = contents(finished)
     assert quick(demo_folder, tmp_path, "--resume", "--classification-epochs", "2") == 2
-    assert "last.pth is gone" in capsys.readouterr().err and contents(finished) == before
+    assert "last.pth is missing" in capsys.readouterr().err and contents(finished) == before
 
 
 def test_resuming_with_a_further_task_adds_it(demo_folder, finished, tmp_path):
