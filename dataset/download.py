@@ -165,11 +165,9 @@ def _fetch_rest(url: str, path: Path, name: str, limit: int) -> None:
         total = start + int(length) if length else None
         bar = tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, disable=None)
         with path.open("ab" if start else "wb") as file, bar:
-            for block in _blocks(response):
+            for block in _blocks(response, limit - start):
                 file.write(block)
                 bar.update(len(block))
-                if file.tell() > limit:
-                    break
     if path.stat().st_size > limit:
         path.unlink()
         raise ValueError(f"{name}: {url} sends more than {limit:,} bytes, so it is another file. It was removed.")
@@ -177,12 +175,19 @@ def _fetch_rest(url: str, path: Path, name: str, limit: int) -> None:
         raise ConnectionError(f"received {path.stat().st_size:,} of {total:,} bytes")
 
 
-def _blocks(response) -> Iterator[bytes]:
-    """The content of a response. Raises TimeoutError if too little arrives in a window of time."""
-    since, n_bytes = time.monotonic(), 0
-    while block := response.read1(BLOCK):  # returns available bytes without waiting for a full block
+def _blocks(response, limit: int) -> Iterator[bytes]:
+    """The content of a response, at most a block beyond `limit` bytes.
+
+    Raises
+    ------
+    TimeoutError : too little arrives in a window of time.
+    """
+    since, n_bytes, n_all = time.monotonic(), 0, 0
+    while n_all <= limit and (
+        block := response.read1(BLOCK)
+    ):  # returns available bytes without waiting for a full block
         yield block
-        n_bytes += len(block)
+        n_bytes, n_all = n_bytes + len(block), n_all + len(block)
         if time.monotonic() - since > WINDOW:
             if n_bytes < LEAST:
                 raise TimeoutError(f"received only {n_bytes:,} bytes in {WINDOW} seconds")
