@@ -111,7 +111,7 @@ def test_our_own_rates_are_those_recorded_in_the_table_and_the_readme():
     rates = [f"{RECORDED[task, 'training', 'ours']['value']:.1f}" for task in tasks]
     assert f"| **this project** | **{'** | **'.join(rates)}** |" in SPEED
     assert " / ".join(rates) in (ROOT / "README.md").read_text(encoding="utf-8")
-    figures = {"bare training step": "an epoch of ours against", "bare forward pass": "a pass over test images"}
+    figures = {"bare training step": "our epochs relative to", "bare forward pass": "a pass over test images"}
     for figure, start in figures.items():
         ratios = " | ".join(f"{RECORDED[task, figure, 'ours']['ratio']:.2f}" for task in tasks)
         (line,) = [line for line in SPEED.splitlines() if line.startswith(f"| {start}")]
