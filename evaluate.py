@@ -61,8 +61,7 @@ def heads_of(model: nn.Module, image: Tensor, classes: Sequence[str]) -> list[st
 
     def checked(image: Tensor) -> dict[str, Tensor]:
         output, expected = model(image), dict.fromkeys(SCORES, (len(image),))  # one number per image, except
-        expected |= {"mask": (len(image), 1, *image.shape[2:])}
-        expected["label"] = (len(image), len(classes))
+        expected |= {"label": (len(image), len(classes)), "mask": (len(image), 1, *image.shape[2:])}
         if not classes:
             del expected["label"]
         found = {name: tuple(logits.shape) for name, logits in output.items()} if isinstance(output, dict) else {}

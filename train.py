@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from checkpoints import Checkpoints
 from evaluate import SCORES, autocast, heads_of, infer
-from machine import from_first, hides_progress, is_distributed, is_first
+from machine import from_first, hides_progress, is_distributed, is_first, n_ranks
 
 Loss = Callable[..., Tensor]  # (logits, target) -> mean over the images; a label loss may take `frequencies`
 
@@ -263,10 +263,9 @@ def train_epoch(learner: Learner, batches, epoch: int) -> dict:
     """One pass over the training images; returns the mean loss of each head, and the sum."""
     learner.model.train()
     totals: dict[str, Tensor] = {}
-    n_ranks = dist.get_world_size() if is_distributed() else 1
     for number, batch in enumerate(_progress(batches, epoch)):
         # Gradients are averaged over ranks, each weighted by its share of the batch.
-        weight = len(batch["image"]) * n_ranks / batches.sizes[number]
+        weight = len(batch["image"]) * n_ranks() / batches.sizes[number]
         losses = learner.step(batch, (epoch - 1) * len(batches) + number, weight, shares_of(batches))
         _accumulate(totals, losses, batch)
         if batch["image"].device.type == "cpu" or number == len(batches) - 1:  # reading stalls a GPU

@@ -183,9 +183,7 @@ def _blocks(response, limit: int) -> Iterator[bytes]:
     TimeoutError : too little arrives in a window of time.
     """
     since, n_bytes, n_all = time.monotonic(), 0, 0
-    while n_all <= limit and (
-        block := response.read1(BLOCK)
-    ):  # returns available bytes without waiting for a full block
+    while n_all <= limit and (block := response.read1(BLOCK)):  # read1 does not wait for a full block
         yield block
         n_bytes, n_all = n_bytes + len(block), n_all + len(block)
         if time.monotonic() - since > WINDOW:

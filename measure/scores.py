@@ -120,7 +120,7 @@ SCORES = {  # by key in comparison.json
 }
 
 
-for _head in evaluate.SCORES.keys() - HEADS.keys():  # one number per image each
+for _head in [head for head in evaluate.SCORES if head not in HEADS]:  # one number per image each
     HEADS[_head] = _head.capitalize()
     SCORES |= {
         f"mean_{_head}_{_name}": Score(f"{_head}: mean {_name}", _head, (f"mean_{_name}",), MeanOf(_name), ("report",))

@@ -9,8 +9,10 @@ import torch
 from conftest import LEARNED, assess_rows, in_two_processes, untrained
 
 import data
+import evaluate
 import machine
 import visualize
+from dataset import table as tables_of_data
 from dataset.table import LABEL_ONLY
 from measure import numbers as scoring
 from measure import tables
@@ -122,3 +124,30 @@ def test_scores_at_the_masks_own_size_are_means_of_their_own_table(whole_run):
         assert scores["mean_iou"] == pytest.approx(table["iou"].mean(), abs=1e-4)
     for name in ("hd95", "assd"):
         assert found["native"][f"mean_{name}"] == pytest.approx(own[name].mean(), abs=1e-3)
+
+
+class Ages(torch.nn.Module):
+    """Says 50 years of every image."""
+
+    def forward(self, image):
+        return {"age": torch.full((len(image),), 50.0)}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_head_of_one_number_is_assessed_on_the_images_that_have_it_and_left_out_without_any(
+    measured, monkeypatch, known
+):
+    monkeypatch.setitem(evaluate.SCORES, "age", {"error": lambda age, years: (age - years).abs()})
+    for module in (data, tables_of_data):
+        monkeypatch.setattr(module, "NUMBERS", ("age",))
+    rows = measured[1].table.copy()
+    rows["age"] = np.resize([40.0, 80.0, np.nan], len(rows)) if known else np.nan
+    assessment = assess(Ages(), data.Batches(measured[1].pixels, rows, 16), {}, "age")
+    if known:
+        ages = assessment.tables["per_image_age"]
+        assert list(ages["image"]) == list(rows["image"][rows["age"].notna()])
+        assert assessment.numbers["age"]["mean_error"] == pytest.approx((50 - rows["age"].dropna()).abs().mean())
+        assert f"age: {ages['error'].mean():.3f} (95 % interval" in tables.console_table("a", assessment.numbers)
+    else:
+        assert "age" not in assessment.numbers and not assessment.tables
+        assert tables.console_table("a", assessment.numbers) == "a"

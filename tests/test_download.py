@@ -3,11 +3,13 @@
 import csv
 import hashlib
 import io
+import itertools
 import subprocess
 import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -270,3 +272,9 @@ def test_a_ground_truth_of_the_users_own_is_never_replaced(server, tmp_path):
     (folder / "GroundTruth.csv").unlink()
     get(server, folder)
     get(server, folder)  # our own is no obstacle
+
+
+def test_of_a_response_without_end_no_more_than_a_block_beyond_the_limit_is_read():
+    endless = SimpleNamespace(read1=lambda size: bytes(size))
+    blocks = list(itertools.islice(download._blocks(endless, 2 * download.BLOCK), 10))
+    assert len(blocks) == 3

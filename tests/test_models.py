@@ -198,6 +198,19 @@ def test_threads_that_explain_at_once_do_not_disturb_each_other():
 # Checkpoints
 
 
+def test_a_trained_model_knows_its_size_and_gives_calibrated_probabilities(tmp_path):
+    torch.manual_seed(0)
+    content = checkpoint_of("classification", Classifier())
+    torch.save(content, tmp_path / "a.pth")
+    torch.save(content | {"calibration": {"temperature": 2.0}}, tmp_path / "b.pth")
+    image = torch.randn(2, 3, 32, 32)
+    plain, calibrated = (load_model(tmp_path / f"{name}.pth") for name in "ab")
+    assert (calibrated.image_size, plain.temperature, calibrated.temperature) == (content["image_size"], 1.0, 2.0)
+    logits = plain(image)["label"].detach()
+    torch.testing.assert_close(plain.probabilities(image), logits.softmax(dim=1))
+    torch.testing.assert_close(calibrated.probabilities(image), (logits / 2).softmax(dim=1))
+
+
 @pytest.mark.parametrize("task", MODELS)
 def test_load_model_rebuilds_the_network_from_the_file_alone(task, device, tmp_path):
     torch.manual_seed(0)
