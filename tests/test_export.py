@@ -38,7 +38,7 @@ def test_any_number_of_images_gets_the_logits_of_pytorch(task, whole_run, demo_f
     assert facts["task"] == task and facts["image_size"] == 32 and len(facts["classes"]) == 7
 
 
-@pytest.mark.parametrize("encoder", ["resnet50", "efficientnet_lite0"])
+@pytest.mark.parametrize("encoder", ["resnet34", "efficientnet_lite0"])
 def test_a_model_on_another_encoder_is_exported_too(encoder, tmp_path):
     torch.manual_seed(0)
     model = models.MultiTask(encoder=encoder)
