@@ -39,6 +39,7 @@ RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
 EVALUATE_ONLY: bool = False  # evaluate the models in OUTPUT_DIR instead of training new ones
 CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: evaluate these files instead, several as one average
 TTA: bool = False  # evaluate the average over the eight flips and rotations of each image: eight times slower
+COVERAGE: float = 0.9  # share of each class's images whose prediction set shall hold the true class
 EXTERNAL_DIR: str = ""  # another folder like DATA_DIR, evaluated as a whole after the test set
 KEEP_FREED_MEMORY: bool = True  # reuse freed memory instead of returning it to Linux: faster steps
 
@@ -84,6 +85,7 @@ RANGES = {
     **dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
     **dict.fromkeys((f"{task}_LR" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "(0, inf)"),
     "ENCODER_LR_SCALE": "(0, inf)",
+    "COVERAGE": "(0, 1)",
     **dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)"),
 }
 
@@ -212,7 +214,7 @@ def run(config: Config) -> None:
         jobs = [evaluation(config, model, data_set.table, pixels, device) for model in trained]
         if not trained:
             jobs = [training(config, identities[task], task, data_set.table, pixels, device) for task in tasks]
-        evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA)
+        evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA, config.COVERAGE)
         if not resume.begin(folder, settings.plain(config), environment, jobs, identities):
             return machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
@@ -227,7 +229,8 @@ def run(config: Config) -> None:
                 train_model(config, folder, job, start, environment, Live(folder, work, config.ENCODER))
             if folder.facts(job.name).get("measured") != evaluated_as:
                 model = job.trained or machine.from_first(Trained.load, folder.best_path(job.name), tta=config.TTA)
-                results.evaluate_model(folder, model, job.batches, external, environment["precision"])
+                precision, coverage = environment["precision"], config.COVERAGE
+                results.evaluate_model(folder, model, job.batches, external, precision, coverage)
         results.finish(folder, data_set)
     machine.say(f"\nModels, numbers and figures are in {folder.path.resolve()}; open report.html there")
 

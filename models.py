@@ -5,6 +5,7 @@ of logits keyed like the batch: ``{"label": (N, K)}``, ``{"mask": (N, 1, H, W)}`
 """
 
 import zipfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders import Encoder, blueprint, make_encoder
+from encoders.unlike import Unlike, find_flaw
 
 N_CLASSES = 7
 MAX_SIZE = 4096  # pixels, of an image that a checkpoint may ask for
@@ -101,6 +103,11 @@ class MaskDecoder(nn.Module):
         return F.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)  # (N, 1, H, W)
 
 
+def top_class(logits: Tensor) -> Tensor:
+    """The class (N,) of the largest logit (N, K)."""
+    return logits.argmax(dim=1)
+
+
 class Model(nn.Module):
     """One encoder and named heads; the output has the heads' names.
 
@@ -110,6 +117,7 @@ class Model(nn.Module):
     arguments : of the constructor, from which a checkpoint rebuilds the network.
     classes, image_size, temperature : of a trained network (`load_model`): names of the labels, side of the input in
         pixels, divisor of the label logits.
+    unlike : tells how unlike the training images an image is; None where nothing was fitted.
     """
 
     outputs: tuple[str, ...] = ()
@@ -122,6 +130,7 @@ class Model(nn.Module):
         self.encoder = make_encoder(arguments["encoder"])
         self.heads = nn.ModuleDict(heads)
         self.arguments = arguments
+        self.unlike: Unlike | None = None
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Take ImageNet weights, as `encoders.start.imagenet_weights` gives them."""
@@ -177,14 +186,28 @@ class Model(nn.Module):
             raise ValueError("Heat maps explain labels, and this model only predicts masks.")
         features, size = self.encoder(image), image.shape[-2:]
         if label is None:
-            label = self.heads["label"](features, size).argmax(dim=1)
+            label = top_class(self.heads["label"](features, size))
         return self._heat_map(features, size, label)
 
-    def explain(self, image: Tensor) -> dict[str, Tensor]:
-        """The logits and, as ``"heat"``, the `heat_map` of the predicted class, from one pass through the encoder."""
+    def explain(self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class) -> dict[str, Tensor]:
+        """The logits and what explains them, from one pass through the encoder.
+
+        ``"heat"`` is the `heat_map`, of a model with labels; ``"unlike"`` (N,) the percentile of `Unlike`, where that
+        was fitted.
+
+        Parameters
+        ----------
+        label_of : from the logits (N, K), the class (N,) that the heat map explains; None for no heat map.
+        """
         features, size = self.encoder(image), image.shape[-2:]
         output = {name: head(features, size) for name, head in self.heads.items()}
-        return output | {"heat": self._heat_map(features, size, output["label"].argmax(dim=1))}
+        if label_of and "label" in output:
+            output["heat"] = self._heat_map(features, size, label_of(output["label"]))
+        return output | ({"unlike": self.unlike(features)} if self.unlike else {})
+
+    def unlikeness(self, image: Tensor) -> Tensor | None:
+        """How unlike the training images are images (N, 3, H, W), as `Unlike`: (N,); None where nothing was fitted."""
+        return self.unlike(self.encoder(image)) if self.unlike else None
 
     @torch.no_grad()
     def _heat_map(self, features: list[Tensor], size: tuple[int, int], label: Tensor) -> Tensor:
@@ -290,6 +313,9 @@ def load_checkpoint(path: str | Path) -> dict:
         raise ValueError(f"{path} names an image size of {checkpoint['image_size']}; expected 32 to {MAX_SIZE} pixels.")
     if problem := _find_mismatch(**{name: checkpoint[name] for name in ("task", "arguments", "classes", "weights")}):
         raise ValueError(f"{path} is not a checkpoint of this project: {problem}.")
+    channels = blueprint(checkpoint["arguments"].get("encoder", "resnet18")).channels
+    if (unlike := checkpoint.get("unlike")) and (flaw := find_flaw(unlike, channels)):
+        raise ValueError(f"{path} is not a checkpoint of this project: in unlike, {flaw}.")
     return checkpoint
 
 
@@ -327,6 +353,8 @@ def build_model(checkpoint: dict, device: str | torch.device = "cpu") -> Model:
     model.load_state_dict(checkpoint["weights"])
     model.classes, model.image_size = tuple(checkpoint["classes"]), checkpoint["image_size"]
     model.temperature = checkpoint.get("calibration", {}).get("temperature", 1.0)
+    if checkpoint.get("unlike"):
+        model.unlike = Unlike(**checkpoint["unlike"])
     return model.to(device, memory_format=torch.channels_last).eval()
 
 

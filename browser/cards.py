@@ -14,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import jinja2
+import numpy as np
 from PIL import Image
 
 import visualize
@@ -23,6 +24,7 @@ from dataset.classes import name_of
 from inference.drawing import mask_at, overlay, view_of
 from inference.outputs import columns, values
 from inference.predictor import Prediction, Predictor
+from inference.verdict import NOT_LOCALISED, UNLIKE, in_words, is_unlike
 
 VIEW = 800  # pixels: the longest side of an image on the page
 THUMBNAIL = 160  # pixels: the side of an example
@@ -71,11 +73,16 @@ def look(name: str, content: bytes, predictor: Predictor) -> Card:
         prediction,
         original=as_url(shown),
         outline="" if mask is None else as_url(outline_layer(prediction, shown.size), "PNG"),
-        heat="" if prediction.heat is None else as_url(visualize.heat_colours(prediction.heat)),
+        heat="" if prediction.heat is None else as_url(heat_layer(shown, prediction.heat)),
         mask="" if mask is None else as_url(Image.fromarray(mask), "PNG"),
         overlay=as_url(overlay(view, prediction, predictor.classes)),
         row=[name, *values(prediction, mask, predictor.classes)],
     )
+
+
+def heat_layer(image: Image.Image, heat: np.ndarray) -> Image.Image:
+    """The heat map (S, S) with the fine structure of the image, of the image's size."""
+    return visualize.heat_layer(image, np.asarray(Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)))
 
 
 def outline_layer(prediction: Prediction, size: tuple[int, int]) -> Image.Image:
@@ -94,6 +101,12 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         problems=problems,
         names=[name_of(code) for code in predictor.classes],
         is_calibrated=predictor.trained.is_calibrated,
+        localises=predictor.trained.localises,
+        NOT_LOCALISED=NOT_LOCALISED,
+        UNLIKE=UNLIKE,
+        is_unlike=is_unlike,
+        set_in_words=lambda prediction: in_words(prediction.members, predictor.classes),
+        target=predictor.trained.sets.get("target"),
         PLURALS=thresholds.PLURALS,
         NO_TAU=thresholds.NO_TAU,
         certainty=lambda probability: thresholds.certainty(probability).replace(" ", "\xa0"),

@@ -4,16 +4,29 @@ Both are used like a `models.Model`: logits by head's name, and heat maps for la
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import top_class
+
 N_VIEWS = 8  # flips and rotations of a square
 
 
-class Views(nn.Module):
+class Combined(nn.Module):
+    """Base of both."""
+
+    def explain(self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class) -> dict[str, Tensor]:
+        """As `Model.explain`, for the combined logits."""
+        output, unlike = self(image), self.unlikeness(image)
+        if label_of and "label" in output:
+            output["heat"] = self.heat_map(image, label_of(output["label"]))
+        return output if unlike is None else output | {"unlike": unlike}
+
+
+class Views(Combined):
     """Mean of a network's logits over the eight flips and rotations of square images (N, 3, S, S)."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -34,10 +47,9 @@ class Views(nn.Module):
         """As `Model.heat_map`, of the unchanged image."""
         return self.model.heat_map(image, label)
 
-    def explain(self, image: Tensor) -> dict[str, Tensor]:
-        """As `Model.explain`: averaged logits, and the heat map of the class that they predict."""
-        output = self(image)
-        return output | {"heat": self.heat_map(image, output["label"].argmax(dim=1))}
+    def unlikeness(self, image: Tensor) -> Tensor | None:
+        """As `Model.unlikeness`, of the unchanged image."""
+        return self.model.unlikeness(image)
 
 
 def views(image: Tensor) -> Iterator[tuple[tuple[int, bool], Tensor]]:
@@ -47,7 +59,7 @@ def views(image: Tensor) -> Iterator[tuple[tuple[int, bool], Tensor]]:
         yield (quarters, flip), view.flip(3) if flip else view
 
 
-class Average(nn.Module):
+class Average(Combined):
     """Several trained networks as one: the mean probability over those that have the head.
 
     Parameters
@@ -81,7 +93,7 @@ class Average(nn.Module):
         maps = [member.heat_map(image, label) for member in self.members if "label" in member.heads]
         return torch.stack(maps).mean(dim=0)
 
-    def explain(self, image: Tensor) -> dict[str, Tensor]:
-        """As `Model.explain`."""
-        output = self(image)
-        return output | {"heat": self.heat_map(image, output["label"].argmax(dim=1))}
+    def unlikeness(self, image: Tensor) -> Tensor | None:
+        """The mean of the members' percentiles; None where one has none."""
+        values = [member.unlikeness(image) for member in self.members]
+        return None if any(value is None for value in values) else torch.stack(values).mean(dim=0)

@@ -64,6 +64,16 @@ class Finding(NamedTuple):
         return "above" if self.probability >= self.point.threshold else "below"
 
 
+def prediction_sets(probabilities: np.ndarray, limits: Sequence[float]) -> np.ndarray:
+    """Whether each class is in each image's prediction set: (N, K) bool.
+
+    It is where its calibrated probability (N, K) reaches its limit (K,); the top-1 class always is, so no set is empty.
+    """
+    sets = probabilities >= np.asarray(limits)
+    sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True
+    return sets
+
+
 def points_among(classes: Sequence[str]) -> dict[str, list[int]]:
     """Positions of the classes of each of the `OPERATING_POINTS`, where there are such classes and others beside them.
 

@@ -1,5 +1,6 @@
 """A trained model, as it is used: one checkpoint or several, with or without the eight views of each image."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from checkpoints.networks import N_VIEWS, Average, Views
 from checkpoints.states import save
 from checkpoints.thresholds import Point, points_of
+from evaluate import LOCALISING
 from machine import from_first
 from models import MODELS, build_model, load_checkpoint
 
@@ -36,7 +38,7 @@ class Trained:
 
     def __init__(self, checkpoints: dict[Path, dict], tta: bool = False) -> None:
         _refuse_different(checkpoints)
-        self.checkpoints, self.tta = checkpoints, tta
+        self.checkpoints, self.tta, self._has_learned = checkpoints, tta, False
         first = next(iter(checkpoints.values()))
         self.is_average = len(checkpoints) > 1
         self.name: str = "average" if self.is_average else first["task"]
@@ -70,6 +72,12 @@ class Trained:
         return points_of(self.classes, self.calibration, tested) if "label" in self.heads else []
 
     @property
+    def localises(self) -> bool | None:
+        """Whether its heat maps lay on the lesions of its test set (`evaluate.LOCALISING`); None where unknown."""
+        heat = {} if self.is_average else self.checkpoint.get("tested", {}).get("heat_map")
+        return heat["energy_in_mask"] >= LOCALISING if heat else None
+
+    @property
     def temperature(self) -> float:
         """Divides the logits of the labels."""
         return self.calibration.get("temperature", 1.0)
@@ -80,9 +88,24 @@ class Trained:
         return "label" not in self.heads or "temperature" in self.calibration
 
     @property
+    def sets(self) -> dict:
+        """The `target` (coverage) and the classes' `limits` of its prediction sets; {} where none were fitted."""
+        return self.calibration.get("sets", {})
+
+    def learned_from(self, images: Iterable[str]) -> bool:
+        """Whether its one file was trained on exactly these images; False for several files."""
+        known = [] if self.is_average else self.checkpoint.get("trained_on", {}).get("images", [])
+        return bool(known) and set(known) == set(images)
+
+    @property
     def has_rule(self) -> bool:
         """Whether the balanced rule was fitted."""
         return "tau" in self.calibration
+
+    @property
+    def knows_unlike(self) -> bool:
+        """Whether it can tell how unlike the training images an image is."""
+        return all(content.get("unlike") for content in self.checkpoints.values())
 
     @property
     def alone(self) -> "Trained":
@@ -113,11 +136,19 @@ class Trained:
         return facts | {"epoch": self.checkpoint.get("epoch", "unknown")}
 
     def keep(self, **fitted: dict) -> None:
-        """Write ``calibration`` or ``tested``, for its views, into its one file, unless they stand there."""
+        """Write ``calibration`` or ``tested``, for its views, into its one file, with what `learn_unlike` was given.
+
+        The file stays as it is if all this stands there.
+        """
         content, new = self.checkpoint, {self._key(name): value for name, value in fitted.items()}
-        if any(content.get(name) != value for name, value in new.items()):
+        if self._has_learned or any(content.get(name) != value for name, value in new.items()):
             content |= new
             from_first(save, self.path, content)
+            self._has_learned = False
+
+    def learn_unlike(self, fitted: dict[str, torch.Tensor]) -> None:
+        """Take what `measure.alarms.fit_unlike` returned; its networks then tell how unlike an image is."""
+        self.checkpoint["unlike"], self._has_learned = fitted, True
 
     def _key(self, name: str) -> str:
         """Where a checkpoint keeps what was fitted, with or without views."""

@@ -7,10 +7,11 @@ import numpy as np
 from PIL import Image
 
 import visualize
-from checkpoints.thresholds import certainty, percent
+from checkpoints.thresholds import percent
 from dataset import images
 from dataset.classes import name_of
 from inference.predictor import Prediction
+from inference.verdict import UNLIKE, is_unlike, verdict
 
 STRIP = 1 << 22  # pixels of a mask computed at a time
 VIEW = 1600  # pixels: the longest side of an overlay
@@ -30,26 +31,25 @@ def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def overlay(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
-    """The image with the mask's contour, and a caption in the margin."""
+    """The image with the mask's contour, and the verdict in the margin."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
     return visualize.outlined(image, mask, caption(prediction, classes))
 
 
 def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
-    """The image with the heat map of the predicted class."""
+    """The heat map on the image in gray, with the mask's contour, and a scale with the class in the margin."""
     heat = Image.fromarray(prediction.heat).resize(image.size, Image.Resampling.BILINEAR)
-    return visualize.heated(image, np.asarray(heat), caption(prediction, classes))
+    mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
+    subject = UNLIKE if is_unlike(prediction) else f"evidence for {name_of(classes[prediction.heat_of])}"
+    return visualize.heated(image, np.asarray(heat), mask, f"0 to 1: {subject} (Grad-CAM)")
 
 
-def caption(prediction: Prediction, classes: Sequence[str]) -> str:
-    """The predicted class, its confidence and the lesion's share of the image."""
-    parts = []
-    if prediction.probabilities is not None:
-        best = prediction.probabilities.argmax()
-        parts.append(f"{name_of(classes[best])} {certainty(prediction.probabilities[best])}")
-    if prediction.mask is not None:
-        parts.append(f"lesion: {percent((prediction.mask > 0).mean())} of the image")
-    return ", ".join(parts)
+def caption(prediction: Prediction, classes: Sequence[str]) -> list[str]:
+    """The verdict and the lesion's share of the image, a line each."""
+    lines = verdict(prediction, classes)
+    if prediction.mask is not None and not is_unlike(prediction):
+        lines.append(f"Lesion: {percent((prediction.mask > 0).mean())} of the image")
+    return lines
 
 
 def view_of(source: str | Path | bytes, size: tuple[int, int]) -> Image.Image:

@@ -14,15 +14,18 @@ from inference.drawing import heat_map, mask_at, overlay, view_of
 from inference.inputs import Listed
 from inference.predictor import Prediction, Predictor
 from inference.table import Table
+from inference.verdict import is_unlike, verdict
 
 OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # concern one file only
 
 
 def columns(predictor: Predictor) -> list[str]:
     """The column names of `values`."""
-    names, heads = [], predictor.trained.heads
+    heads = predictor.trained.heads
+    names = ["unlike", "unlike_verdict"] * predictor.trained.knows_unlike
     if "label" in heads:
-        names += ["predicted", "confidence"] + ["balanced"] * predictor.trained.has_rule
+        names += ["predicted", "confidence"] + ["set"] * bool(predictor.trained.sets)
+        names += ["balanced"] * predictor.trained.has_rule
         for point in predictor.points:
             names += [f"p_{point.name}"] + [point.name] * (point.threshold is not None)
         names += predictor.classes
@@ -32,9 +35,12 @@ def columns(predictor: Predictor) -> list[str]:
 def values(prediction: Prediction, mask: np.ndarray | None, classes: Sequence[str]) -> list[str]:
     """The table's cells for an image; `mask` is from `mask_at`, at the image's own size."""
     cells = []
+    if prediction.unlike is not None:
+        cells += [f"{prediction.unlike:.1f}", "unlike" if is_unlike(prediction) else "like"]
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
         cells += [classes[best], f"{prediction.probabilities[best]:.4f}"]
+        cells += [" ".join(classes[k] for k in prediction.members)] * bool(prediction.members)
         cells += [] if prediction.balanced is None else [classes[prediction.balanced]]
         for finding in prediction.findings:
             cells += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
@@ -50,6 +56,7 @@ class Outputs:
 
     def __init__(self, folder: Path, predictor: Predictor) -> None:
         self.folder, self.predictor = folder, predictor
+        self.verdicts: dict[str, list[str]] = {}  # in full, by file
         classes = predictor.classes if "label" in predictor.trained.heads else ()
         self.table = Table(folder, columns(predictor), classes)
 
@@ -91,6 +98,7 @@ class Outputs:
             if error.errno not in OF_ONE_NAME:
                 raise
             return f"cannot write {error.filename}: {error.strerror}"
+        self.verdicts[item.file] = verdict(prediction, classes, in_full=True)
         return values(prediction, mask, classes)
 
 

@@ -1,6 +1,7 @@
 """A trained model for inference: decoded images in, probabilities, masks and heat maps out."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,11 @@ from checkpoints.thresholds import NO_TAU, Finding
 from checkpoints.trained import Trained
 from dataset import images
 
+NO_UNLIKE = (
+    "Images unlike the training images are not recognised: nothing was fitted for this model. main.py --evaluate-only "
+    "fits it, from 50 validation images or more."
+)
+NO_SETS = "No prediction sets: none were fitted for this model. main.py --evaluate-only fits them for one checkpoint."
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "ham10000.pth"  # the bundled model
 
 
@@ -31,9 +37,12 @@ class Prediction(NamedTuple):
     size: tuple[int, int]  # original width and height, upright
     probabilities: np.ndarray | None  # (K,), calibrated
     mask: np.ndarray | None  # (S, S) logits
-    heat: np.ndarray | None  # (S, S) in [0, 1], for the predicted class
+    heat: np.ndarray | None  # (S, S) in [0, 1]: evidence for the class `heat_of`
     balanced: int | None = None  # class predicted by the balanced rule; None also without tau
     findings: tuple[Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
+    members: tuple[int, ...] = ()  # classes of the prediction set, by descending probability; () where none was fitted
+    unlike: float | None = None  # share of the validation images that are closer to the training images, in per cent
+    heat_of: int | None = None  # the class whose alarm rings, else the top-1 class
 
 
 class Predictor:
@@ -43,7 +52,7 @@ class Predictor:
     ----------
     checkpoints : files written by main.py; the probabilities of several are averaged.
     tta : average the logits over the eight flips and rotations.
-    explain : compute heat maps of the predicted class, if the model has labels.
+    explain : compute heat maps of the class whose alarm rings, else of the top-1 class, if the model has labels.
 
     Raises
     ------
@@ -63,6 +72,12 @@ class Predictor:
     def remarks(self) -> list[str]:
         """Remarks on the decisions: each threshold with its results on the test set, and a missing balanced rule."""
         unavailable = [NO_TAU] if self.points and not self.trained.has_rule else []
+        unavailable += [] if self.trained.knows_unlike else [NO_UNLIKE]
+        unavailable += [] if self.trained.sets or "label" not in self.trained.heads else [NO_SETS]
+        always = [code for code, limit in zip(self.classes, self.trained.sets.get("limits", ())) if limit == 0]
+        unavailable += (
+            [f"In every prediction set, for lack of validation images: {', '.join(always)}."] if always else []
+        )
         return [f"{point.name}: {point.describe()}." for point in self.points] + unavailable
 
     def read(self, source: str | Path | bytes) -> Picture:
@@ -74,22 +89,51 @@ class Predictor:
         """The predictions for the images, in one batch."""
         pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
         image = data.normalise(pixels.to(self.device))
-        forward = self.model.explain if self.explain else None
+        forward = partial(self.model.explain, label_of=self._alarming if self.explain else None)
         ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
         output = {name: logits.cpu() for name, logits in output.items()}
         none = [None] * len(pictures)
-        probabilities, masks, balanced, findings = none, none, none, [()] * len(pictures)
+        fields: dict[str, Sequence] = dict.fromkeys(("probabilities", "mask", "heat"), none)
         if "label" in output:
-            probabilities = evaluate.softmax(output["label"].double().numpy(), self.trained.temperature)
-            findings = [thresholds.findings(of_picture, self.points) for of_picture in probabilities]
+            fields |= self._of_labels(self._probabilities(output["label"]))
+        if "mask" in output:
+            fields["mask"] = output["mask"][:, 0].numpy()
+        if "heat" in output:
+            fields |= {"heat": output["heat"][:, 0].numpy(), "heat_of": self._alarming(output["label"]).tolist()}
+        if "unlike" in output:
+            fields["unlike"] = output["unlike"].tolist()
+        return [
+            Prediction(picture.size, **dict(zip(fields, values)))
+            for picture, *values in zip(pictures, *fields.values())
+        ]
+
+    def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
+        return evaluate.softmax(logits.double().cpu().numpy(), self.trained.temperature)
+
+    def _of_labels(self, probabilities: np.ndarray) -> dict[str, Sequence]:
+        """The fields of `Prediction` that follow from calibrated probabilities (N, K)."""
+        fields: dict[str, Sequence] = {"probabilities": probabilities}
+        fields["findings"] = [thresholds.findings(of_picture, self.points) for of_picture in probabilities]
         if self.trained.has_rule:
             rule = self.trained.calibration["prior"], self.trained.calibration["tau"]
-            balanced = evaluate.predict_balanced(probabilities, *rule).tolist()
-        if "mask" in output:
-            masks = output["mask"][:, 0].numpy()
-        heat = output["heat"][:, 0].numpy() if self.explain else none
-        fields = zip(pictures, probabilities, masks, heat, balanced, findings)
-        return [Prediction(picture.size, *of_picture) for picture, *of_picture in fields]
+            fields["balanced"] = evaluate.predict_balanced(probabilities, *rule).tolist()
+        if self.trained.sets:
+            sets = thresholds.prediction_sets(probabilities, self.trained.sets["limits"])
+            orders = (-probabilities).argsort(axis=1, kind="stable")
+            fields["members"] = [tuple(order[members[order]].tolist()) for members, order in zip(sets, orders)]
+        return fields
+
+    def _alarming(self, logits: torch.Tensor) -> torch.Tensor:
+        """The class (N,) that a heat map explains: the most probable one whose alarm rings, else the top-1 class."""
+        probabilities = self._probabilities(logits)
+        chosen = probabilities.argmax(axis=1)
+        for i, of_picture in enumerate(probabilities):
+            for finding in thresholds.findings(of_picture, self.points):
+                if finding.verdict == "above":
+                    members = finding.point.members
+                    chosen[i] = members[of_picture[list(members)].argmax()]
+                    break
+        return torch.from_numpy(chosen).to(logits.device)
 
 
 def choose_checkpoints(named: list[Path] | None) -> list[Path]:

@@ -27,6 +27,9 @@ from inference.inputs import (
 from inference.outputs import Outputs
 from inference.predictor import Picture, Predictor, choose_checkpoints
 from inference.table import FIRST, PREDICTED, SKIPPED
+from inference.verdict import NOT_LOCALISED
+
+N_SAID = 20  # images at most whose verdicts the console shows
 
 
 def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]:
@@ -95,6 +98,7 @@ def predict_all(options: argparse.Namespace) -> int:
         machine.gather(None)  # all parts are whole
         n_done, n_skipped = machine.from_first(finish, outputs, listed, options.json)
     if machine.is_first():
+        print_verdicts(outputs, listed)
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
         places += [f"{kind}/" for kind in outputs.paths("")] if n_done else []
         earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
@@ -138,11 +142,20 @@ def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[i
     return n_done, n_skipped
 
 
+def print_verdicts(outputs: Outputs, listed: Sequence[Listed]) -> None:
+    """What the model says of each image that was predicted now, if few were named."""
+    for item in listed if len(listed) <= N_SAID else ():
+        if lines := outputs.verdicts.get(item.file):
+            print(f"{item.file}", *lines, sep="\n  ")
+
+
 def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     for line in predictor.remarks():
         print(line)
     if not predictor.trained.is_calibrated:
         used = " and ".join(map(str, checkpoints))
         print(f"{used} is not calibrated, so its confidence may be unreliable; main.py --evaluate-only calibrates it.")
+    if predictor.explain and predictor.trained.localises is False:
+        print(NOT_LOCALISED)
     if predictor.trained.note:
         print(f"The model was trained on {predictor.trained.note}: it knows nothing of real lesions.")

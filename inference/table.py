@@ -168,7 +168,7 @@ def _changes(before: dict, now: dict) -> Iterator[str]:
 
 
 def _is_number(column: str) -> bool:
-    return column in ("confidence", "lesion_share") or column.startswith("p_")
+    return column in ("unlike", "confidence", "lesion_share") or column.startswith("p_")
 
 
 def _line(row: list) -> bytes:

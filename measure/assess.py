@@ -11,6 +11,7 @@ import evaluate
 from dataset.groups import groups_of
 from dataset.table import targets
 from measure import bootstrap
+from measure.alarms import alarm_numbers
 from measure.collect import collect
 from measure.figures import Figures
 from measure.numbers import heat_numbers, label_numbers, mask_numbers, mean_numbers, subgroup_numbers
@@ -82,6 +83,8 @@ def assess(
         assessment.tables["per_image"] = mask_table(rows[masked], of_masked.mask)[["image", "iou", "dice"]]
         assessment.tables["per_image_native"] = mask_table(rows[masked], of_masked.native, of_masked.surface)
         assessment.figures.update(figures_of(masked).of_masks())
+    if collected.unlike is not None:
+        numbers["unlike"], numbers["intervals"]["unlike"] = alarm_numbers(collected.unlike[:, 0], resamples)
     for head, values in (collected.others or {}).items():
         has_target = known[head].to_numpy()
         if not has_target.any():

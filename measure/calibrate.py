@@ -1,4 +1,4 @@
-"""What is fitted on the validation set and applied unchanged elsewhere: temperature, thresholds, the balanced rule."""
+"""What is fitted on the validation set and applied unchanged elsewhere: temperature, thresholds, rule, sets."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,12 @@ import machine
 from checkpoints.thresholds import SCALE, points_among
 from dataset.classes import positions_of
 from measure.collect import gather_rows, run_over_share
+from measure.sets import COVERAGE, fit_limits
 
 
-def calibrate(model: nn.Module, batches: data.Batches, precision: str, learned: np.ndarray) -> dict:
+def calibrate(
+    model: nn.Module, batches: data.Batches, precision: str, learned: np.ndarray, coverage: float = COVERAGE
+) -> dict:
     """What is fitted on the validation set and applied unchanged elsewhere; {} for a model without labels.
 
     Under torchrun every process calls this with the same images, runs over its share and gets the result.
@@ -22,6 +25,7 @@ def calibrate(model: nn.Module, batches: data.Batches, precision: str, learned: 
     ----------
     batches : the validation set.
     learned : (M,) labels of the images that the model was trained on.
+    coverage : of the prediction sets.
 
     Returns
     -------
@@ -30,17 +34,20 @@ def calibrate(model: nn.Module, batches: data.Batches, precision: str, learned: 
     scale : which probabilities the thresholds are of.
     prior : share of each class among the images that the model was trained on.
     tau : of the balanced rule, for these probabilities.
+    sets : `target`, their coverage, and the `limits` of each class, of prediction sets (`measure.sets`).
     """
     classes = batches.classes
     if "label" not in evaluate.heads_of(model, batches.subset([0])[0]["image"], classes):
         return {}
     logits = [output["label"].cpu().numpy() for _, output in run_over_share(model, batches, precision)]
     whole = gather_rows(np.concatenate([np.empty((0, len(classes))), *logits]))
-    return machine.from_first(fit_calibration, positions_of(batches.table), whole, learned, classes)
+    return machine.from_first(fit_calibration, positions_of(batches.table), whole, learned, classes, coverage)
 
 
-def fit_calibration(true: np.ndarray, logits: np.ndarray, learned: np.ndarray, classes: Sequence[str]) -> dict:
-    """The temperature first, then thresholds and tau on the probabilities that it gives; as `calibrate`.
+def fit_calibration(
+    true: np.ndarray, logits: np.ndarray, learned: np.ndarray, classes: Sequence[str], coverage: float = COVERAGE
+) -> dict:
+    """The temperature first, then all else on the probabilities that it gives; as `calibrate`.
 
     Labels of -1 are of images that have none, and do not count.
     """
@@ -52,7 +59,9 @@ def fit_calibration(true: np.ndarray, logits: np.ndarray, learned: np.ndarray, c
         thresholds[name] = evaluate.operating_threshold(positive, score) if positive.any() else None
     prior = (np.bincount(learned, minlength=len(classes)) / len(learned)).tolist()
     tau = evaluate.fit_tau(true, probabilities, prior)
-    return {"temperature": temperature, "thresholds": thresholds, "scale": SCALE, "prior": prior, "tau": tau}
+    sets = {"target": coverage, "limits": fit_limits(true, probabilities, coverage)}
+    fitted = {"temperature": temperature, "thresholds": thresholds, "scale": SCALE}
+    return fitted | {"prior": prior, "tau": tau, "sets": sets}
 
 
 def one_against_rest(true: np.ndarray, probabilities: np.ndarray, members: list[int]) -> tuple[np.ndarray, np.ndarray]:

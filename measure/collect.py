@@ -1,6 +1,6 @@
 """One pass of a model over a set of images, shared among the processes -> the outputs behind all numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ class Collected(NamedTuple):
     heat : (N, 2) share of the heat map inside the mask, and the mask's share of the image.
     mask, native : (N, 4) `evaluate.mask_counts` at the network's size, and at each mask file's own.
     surface : (N, 2) 95 % Hausdorff and average surface distance in pixels of the mask file.
+    unlike : (N, 1) percentile of `encoders.unlike.Unlike`.
     others : by the name of a further head, (N, n) each image's scores in the order of ``evaluate.SCORES[name]``.
 
     `heat`, `mask`, `native` and `surface` are of images with a mask only, and NaN elsewhere.
@@ -37,6 +38,7 @@ class Collected(NamedTuple):
     mask: np.ndarray | None = None
     native: np.ndarray | None = None
     surface: np.ndarray | None = None
+    unlike: np.ndarray | None = None
     others: dict[str, np.ndarray] | None = None
 
     def of(self, chosen: np.ndarray) -> "Collected":
@@ -53,12 +55,14 @@ def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collecte
     others None.
     """
     rows = batches.table.iloc[machine.share()]
-    heads = evaluate.heads_of(model, batches.subset([0])[0]["image"], batches.classes)
-    forward = getattr(model, "explain", None) if "label" in heads else None
+    one = batches.subset([0])[0]
+    heads, forward = evaluate.heads_of(model, one["image"], batches.classes), explaining(model)
+    ((_, explained),) = evaluate.infer(model, [one], precision, forward)
     widths = {name: {name: len(scores)} for name, scores in evaluate.SCORES.items()}
     widths |= {"label": {"label": len(batches.classes)}, "mask": {"mask": 4, "native": 4, "surface": 2}}
-    widths["label"] |= {"heat": 2} if forward else {}
-    kept = {name: np.full((len(rows), n), np.nan) for head in heads for name, n in widths[head].items()}
+    widths |= {"heat": {"heat": 2}, "unlike": {"unlike": 1}}
+    given = [*heads, *({"heat", "unlike"} & explained.keys())]
+    kept = {name: np.full((len(rows), n), np.nan) for head in given for name, n in widths[head].items()}
     start = 0
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for batch, output in run_over_share(model, batches, precision, forward):
@@ -71,10 +75,20 @@ def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collecte
     return Collected(**whole, others=others) if machine.is_first() else None
 
 
+def explaining(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]] | None:
+    """What gives a model's logits with ``"heat"`` and ``"unlike"``, as `models.Model.explain`; None if nothing does."""
+    if hasattr(model, "explain"):
+        return model.explain
+    if getattr(model, "unlike", None):
+        return lambda image: model(image) | {"unlike": model.unlike(model.encoder(image))}
+    return None
+
+
 def _of_batch(batch: dict, output: dict, rows: pd.DataFrame, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
     """The fields of `Collected` for a batch."""
     values = {"label": output["label"].cpu().numpy()} if "label" in output else {}
-    for name in output.keys() - {"label", "mask", "heat"}:
+    values |= {"unlike": output["unlike"].cpu().numpy()[:, None]} if "unlike" in output else {}
+    for name in output.keys() - {"label", "mask", "heat", "unlike"}:
         scores = [score(output[name], batch[name]).cpu().numpy() for score in evaluate.SCORES[name].values()]
         values[name] = np.stack(scores, axis=1)
     masked = has_mask(rows)

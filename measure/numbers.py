@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 import evaluate
-from checkpoints.thresholds import points_among
+from checkpoints.thresholds import points_among, prediction_sets
 from dataset.classes import classes_of, positions_of
 from dataset.table import targets
 from measure import bootstrap, shares
 from measure.calibrate import one_against_rest
 from measure.collect import Collected
 from measure.scores import shown_in
+from measure.sets import set_scores, shares_of
 
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # lower limits in years
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
@@ -35,6 +36,8 @@ def label_numbers(
     predicted = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
     commonest = int(np.argmax(calibration["prior"]))
     points = {name: one_against_rest(true, probabilities, members) for name, members in points_among(classes).items()}
+    limits = calibration.get("sets", {}).get("limits")
+    sets = None if limits is None else prediction_sets(probabilities, limits)
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
         majority = evaluate.label_scores(true, np.full(len(true), commonest), classes, weights)
@@ -50,7 +53,7 @@ def label_numbers(
         values |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
         for name, (positive, score) in points.items():
             values |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
-        return values
+        return values if sets is None else values | under("sets", set_scores(true, sets, classes, weights))
 
     means = shares.of_predictions(true, predicted["likeliest"], classes) | {
         f"{MAJORITY}.accuracy": np.ones(len(true), bool)
@@ -60,6 +63,7 @@ def label_numbers(
     means |= under("official", shares.of_official(true, probabilities, classes))
     for name, (positive, score) in points.items():
         means |= under(f"operating_points.{name}", shares.of_binary(positive, score >= (thresholds[name] or 0)))
+    means |= {} if sets is None else under("sets", shares_of(true, sets, classes))
     numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
     for when, of_images in (("before", before), ("after", probabilities)):
         numbers["calibration"][when]["ece_if_calibrated"] = evaluate.ece_if_calibrated(of_images)
@@ -71,6 +75,8 @@ def label_numbers(
     for k, code in enumerate(classes):
         numbers["per_class"][code]["support"] = int((true == k).sum())
     numbers["calibration"] |= {name: calibration[name] for name in ("temperature", "scale", "tau")}
+    if sets is not None:
+        numbers["sets"] |= calibration["sets"]
     for name, threshold in thresholds.items():
         numbers["operating_points"][name]["threshold"] = threshold
     return numbers | {"n_images": len(true)}, intervals
@@ -190,10 +196,11 @@ def age_bands(ages: pd.Series) -> pd.Series:
 
 
 def tested_points(numbers: dict) -> dict:
-    """Performance of the operating points in `numbers`, for the checkpoint."""
+    """Performance of the operating points in `numbers`, and its `heat_map`, for the checkpoint."""
     label, keys = numbers.get("label", {}), ("threshold", "sensitivity", "specificity")
     points = label.get("operating_points", {}).items()
-    return {name: {key: point[key] for key in keys} | {"n_images": label["n_images"]} for name, point in points}
+    tested = {name: {key: point[key] for key in keys} | {"n_images": label["n_images"]} for name, point in points}
+    return tested | ({"heat_map": label["heat_map"]} if label.get("heat_map") else {})
 
 
 def under(prefix: str, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -46,7 +46,10 @@ def console_table(title: str, numbers: dict) -> str:
             f"  {score.title:18} {with_interval(numbers['mask'], numbers['intervals']['mask'], score.path[0])}"
             for score in shown_in("console", "mask").values()
         ]
-    for head in [head for head in numbers["intervals"] if head not in ("label", "mask")]:
+    if "unlike" in numbers:
+        shown = with_interval(numbers["unlike"], numbers["intervals"]["unlike"], "flagged")
+        lines.append(f"  Flagged as unlike the training images: {shown}")
+    for head in [head for head in numbers["intervals"] if head not in ("label", "mask", "unlike")]:
         shown = [with_interval(numbers[head], numbers["intervals"][head], name) for name in numbers["intervals"][head]]
         lines += [f"  {head}: {', '.join(shown)}"]
     return "\n".join(lines)

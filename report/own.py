@@ -17,6 +17,8 @@ from dataset.cache import PixelFile
 from dataset.classes import positions_of
 from dataset.splits import split_hash
 from dataset.table import SPLITS, learnable, targets, usable
+from encoders.unlike import Unlike
+from measure.alarms import fit_unlike
 from measure.assess import assess
 from measure.calibrate import calibrate
 from report import page, results
@@ -75,6 +77,8 @@ def report_model(
             folder.draw(f"{name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), name))
 
         calibration = calibrate(model, parts["val"], PRECISION, positions_of(parts["train"].table))
+        if fitted := fit_unlike(model, parts["train"], parts["val"], PRECISION):
+            model.unlike = Unlike(**fitted).to(device)
         assessment = assess(model, parts["test"], calibration, name, PRECISION)
         results.publish(folder.below(name), assessment, f"{name}, test set")
         folder.note_task(name, measured=results.evaluated_as("", tta=False))

@@ -13,10 +13,12 @@ from dataset.classes import positions_of
 from dataset.groups import groups_of
 from dataset.prepare import OtherSet, Prepared
 from dataset.table import learnable, usable
+from measure.alarms import fit_unlike
 from measure.assess import Assessment, assess
 from measure.calibrate import calibrate
 from measure.difference import compare
 from measure.numbers import tested_points
+from measure.sets import COVERAGE
 from measure.tables import console_table
 from report import page
 from report.folder import RunFolder
@@ -25,12 +27,19 @@ from report.run import read_head
 Parts = dict[str, data.Batches]  # by part of the split
 
 
-def evaluated_as(external_dir: str, tta: bool) -> dict:
+def evaluated_as(external_dir: str, tta: bool, coverage: float = COVERAGE) -> dict:
     """How models are evaluated, for the record: a resumed run does it again if that has changed."""
-    return {"external": external_dir, "tta": tta}
+    return {"external": external_dir, "tta": tta, "coverage": coverage}
 
 
-def evaluate_model(folder: RunFolder, trained: Trained, parts: Parts, other: OtherSet | None, precision: str) -> None:
+def evaluate_model(
+    folder: RunFolder,
+    trained: Trained,
+    parts: Parts,
+    other: OtherSet | None,
+    precision: str,
+    coverage: float = COVERAGE,
+) -> None:
     """Calibrate a model on the validation set, and assess it on the test set and on another data set.
 
     The checkpoint of the run itself gets what was fitted, and what its thresholds reached on the test set.
@@ -39,9 +48,9 @@ def evaluate_model(folder: RunFolder, trained: Trained, parts: Parts, other: Oth
     folder.note_task(name, measured=None, external=None)  # the files may be left from two evaluations
     if is_own and trained.tta:  # predict.py needs what is fitted for the network without views as well
         alone = trained.alone
-        fitted_network(alone, parts, precision)
+        fitted_network(alone, parts, precision, coverage)
         alone.keep(calibration=alone.calibration)
-    network = fitted_network(trained, parts, precision)
+    network = fitted_network(trained, parts, precision, coverage)
 
     def assess_on(batches: data.Batches, place: RunFolder, images: str) -> Assessment | None:
         assessment = assess(network, batches, trained.calibration, name, precision)
@@ -55,15 +64,22 @@ def evaluate_model(folder: RunFolder, trained: Trained, parts: Parts, other: Oth
     if other and (batches := batches_of_other(trained, other, parts["test"])):
         assess_on(batches, folder.below("external").below(name), other.name)
         folder.note_task(name, external={"folder": other.name, "left_out": other.left_out})
-    folder.note_task(name, measured=evaluated_as(other.name if other else "", trained.tta))
+    folder.note_task(name, measured=evaluated_as(other.name if other else "", trained.tta, coverage))
 
 
-def fitted_network(trained: Trained, parts: Parts, precision: str) -> nn.Module:
-    """The network of a model, which is calibrated now if it was not."""
-    network = trained.network(parts["test"].device)
-    if not trained.has_rule:
+def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: float = COVERAGE) -> nn.Module:
+    """The network of a model, with all that is fitted on the training and validation images.
+
+    What a checkpoint has is kept. What it lacks, as those of earlier versions may, is fitted if it was trained on
+    these very images.
+    """
+    device, is_ours = parts["test"].device, trained.learned_from(parts["train"].table["image"])
+    if is_ours and "unlike" not in trained.checkpoint:
+        trained.learn_unlike(fit_unlike(trained.alone.network(device), parts["train"], parts["val"], precision))
+    network = trained.network(device)
+    if not trained.has_rule or (is_ours and trained.sets.get("target") != coverage):
         learned = positions_of(parts["train"].table)
-        trained.calibration = calibrate(network, parts["val"].whole(), precision, learned)
+        trained.calibration = calibrate(network, parts["val"].whole(), precision, learned, coverage)
     return network
 
 

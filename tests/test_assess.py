@@ -56,7 +56,8 @@ def test_each_head_is_measured_on_the_images_that_have_its_target(measured):
     assert list(pd.read_csv(written / "per_image.csv")["image"]) == list(masked["image"])
     assert (found["label"]["n_images"], found["mask"]["n_images"]) == (len(labelled), len(masked))
     assert found["label"]["accuracy"] == measured_accuracy(measured, labelled["image"])
-    assert {point["n_images"] for point in scoring.tested_points(found).values()} == {len(labelled)}
+    tested = scoring.tested_points(found)
+    assert {tested[name]["n_images"] for name in ("melanoma", "malignant")} == {len(labelled)}
     women, men = (group for group in found["subgroups"] if group["group"] == "sex")  # in turn, from the first row on
     assert women["n_labels"] == 0 and women["accuracy"] is None
     assert "n_labels" not in men and men["accuracy"] == found["label"]["accuracy"]

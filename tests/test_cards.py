@@ -13,7 +13,8 @@ from dataset.classes import HAM10000
 
 def knows(**more):
     """As much of a predictor with labels as the page asks."""
-    trained = SimpleNamespace(heads=["label"], has_rule=True, is_calibrated=True)
+    trained = SimpleNamespace(heads=["label"], has_rule=True, is_calibrated=True, knows_unlike=True, localises=None)
+    trained.sets = {"target": 0.9, "limits": [0.1] * 7}
     return SimpleNamespace(trained=trained, classes=list(HAM10000), points=[], **more)
 
 
@@ -30,7 +31,7 @@ def test_an_outline_fills_nothing_or_all_only_if_it_does(n_pixels, words):
     logits = np.where(np.arange(400) < n_pixels, 1.0, -1.0).reshape(20, 20)
     found = predict.Prediction((20, 20), np.eye(7)[0], logits, None)
     assert f"The lesion fills {words} of the image" in words_of(found, outline="data:,")
-    assert predict.caption(found, HAM10000) == f"Melanoma over 99 %, lesion: {words} of the image"
+    assert predict.caption(found, HAM10000)[-1] == f"Lesion: {words} of the image"
 
 
 def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_missed():
@@ -40,7 +41,7 @@ def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_m
     assert (
         "⚠ Melanoma: above the threshold Probability 0.2500, threshold 0.2000. On 1,499 test images, this threshold "
         "found 93 % of the melanomas (sensitivity) and excluded 66 % of the rest (specificity); 34 % of the rest "
-        "were above it. Predicted class: Nevus, over 99 % . Balanced rule: Melanoma ."
+        "were above it. Top-1 class: Nevus, over 99 % . Balanced rule: Melanoma ."
     ) in words_of(found)
     below = words_of(found._replace(findings=(Finding(point, 0.15), Finding(unmeasured, 0.3))))
     assert "excluded 66 % of the rest (specificity); 7 % of the melanomas were missed." in below

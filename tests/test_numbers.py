@@ -32,6 +32,8 @@ def test_every_point_estimate_has_an_interval_that_holds_it(measured):
                     "scale",
                     "heat_map",
                     "class",
+                    "target",
+                    "limits",
                     "ece_if_calibrated",
                 )
                 and value is not None
@@ -96,6 +98,7 @@ def test_what_the_balanced_rule_changes_is_paired_by_lesion(both_rules, name):
 def test_what_a_checkpoint_keeps_of_the_test_set_is_plain_and_from_the_metrics(measured):
     found = measured[3]
     tested = scoring.tested_points(found)
+    assert tested.pop("heat_map") == found["label"]["heat_map"]
     assert list(tested) == ["melanoma", "malignant"] and scoring.tested_points({"mask": {}}) == {}
     for name, point in tested.items():
         source = found["label"]["operating_points"][name]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import metrics_in, quick
 
 import models
@@ -30,7 +31,9 @@ class Part:
         self.name, self.sizes, self.device, self.pixels = name, [len(labels)], "cpu", np.zeros((1, 8, 8, 4))
         self.classes = ("MEL", "NV")
         label = pd.Categorical.from_codes(labels, ["MEL", "NV"])
-        self.table = pd.DataFrame({"label": label, "image_path": "folder/image", "split": name, "status": tables.USED})
+        images = [f"{name}{number}" for number in range(len(labels))]
+        self.table = pd.DataFrame({"image": images, "label": label, "image_path": "folder/image", "split": name})
+        self.table["status"] = tables.USED
 
     def whole(self):
         return self
@@ -46,7 +49,7 @@ def calls(monkeypatch):
     """What was fitted and what was scored: (what, part's name, ...), and no network is built."""
     found = []
 
-    def calibrate(model, batches, precision, learned):
+    def calibrate(model, batches, precision, learned, coverage=0.9):
         found.append(("calibrate", batches.name, list(learned), model))
         return FITTED | {"of": model}
 
@@ -57,7 +60,9 @@ def calls(monkeypatch):
     for module in (results, own):
         monkeypatch.setattr(module, "calibrate", calibrate)
         monkeypatch.setattr(module, "assess", assess)
+        monkeypatch.setattr(module, "fit_unlike", lambda model, train, val, precision: {"of": (train.name, val.name)})
     monkeypatch.setattr(results, "publish", lambda *_: None)
+    monkeypatch.setattr(own, "Unlike", lambda of: torch.nn.Identity())
     monkeypatch.setattr(Trained, "network", lambda self, device: f"{len(self.checkpoints)} tta {self.tta}")
     return found
 
@@ -77,6 +82,26 @@ def test_what_a_checkpoint_holds_is_taken_as_it_is(parts, calls):
     model = trained(calibration=FITTED)
     results.fitted_network(model, parts, "fp32")
     assert model.calibration == FITTED and not calls
+
+
+def test_what_a_checkpoint_of_these_images_lacks_is_fitted_and_of_others_is_not(parts, calls):
+    images = list(parts["train"].table["image"])
+    ours, other = ({"images": names, "lesions": [], "patients": []} for names in (images, images[1:]))
+    for known, expected in ((ours, {"of": ("train", "val")}), (other, None)):
+        calls.clear()
+        model = trained(calibration=FITTED, trained_on=known)
+        results.fitted_network(model, parts, "fp32")
+        assert model.checkpoint.get("unlike") == expected
+        assert len(calls) == (known is ours)  # the sets that FITTED lacks
+
+
+def test_another_coverage_fits_the_sets_again(parts, calls):
+    images = list(parts["train"].table["image"])
+    sets = FITTED | {"sets": {"target": 0.9, "limits": [0.1, 0.1]}}
+    for coverage in (0.9, 0.8):
+        model = trained(calibration=sets, trained_on={"images": images}, unlike={})
+        results.fitted_network(model, parts, "fp32", coverage)
+        assert [call[0] for call in calls] == ["calibrate"] * (coverage == 0.8)
 
 
 def test_an_average_has_a_calibration_of_its_own(parts, calls):
@@ -108,7 +133,7 @@ def test_an_own_model_is_calibrated_on_the_validation_set_and_scored_on_the_test
     monkeypatch.setattr(own, "parts_for", lambda *_: parts)
     monkeypatch.setattr(own.RunFolder, "write_data", lambda *_: None)
     monkeypatch.setattr(own.page, "build", lambda _: "")
-    table = pd.concat([part.table for part in parts.values()], ignore_index=True).assign(image="", crc=0, lesion_id="")
+    table = pd.concat([part.table for part in parts.values()], ignore_index=True).assign(crc=0, lesion_id="")
     own.report_model(model, table, None, tmp_path / "own", name="own")
     assert calls[0] == ("calibrate", "val", [0, 0, 0], model)
     assert calls[1] == ("assess", "test", FITTED | {"of": model})
@@ -123,7 +148,7 @@ def test_a_checkpoint_keeps_what_its_thresholds_did_on_the_test_set(whole_run):
             name: {key: point[key] for key in ("threshold", "sensitivity", "specificity")}
             | {"n_images": found["n_images"]}
             for name, point in found["label"]["operating_points"].items()
-        }
+        } | {"heat_map": found["label"]["heat_map"]}
         labels = pd.read_csv(outputs / "splits.csv").query("split == 'train'")["label"].value_counts(normalize=True)
         assert checkpoint["calibration"]["prior"] == pytest.approx(labels.reindex(CLASSES).tolist())
     assert not models.load_checkpoint(outputs / "best_segmentation_model.pth").get("tested")

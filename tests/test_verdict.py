@@ -1,0 +1,60 @@
+"""What a model says of an image, and in which order."""
+
+import numpy as np
+import pytest
+
+from checkpoints.thresholds import Finding, Point
+from dataset.classes import HAM10000 as CLASSES
+from inference.predictor import Prediction
+from inference.verdict import UNLIKE, in_words, is_unlike, verdict
+
+MELANOMA = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
+MALIGNANT = Point("malignant", (0, 2, 3), 0.6, None, None, None)
+
+
+def prediction(**more):
+    """A nevus of 71 % that may be a melanoma."""
+    findings = (Finding(MELANOMA, 0.25), Finding(MALIGNANT, 0.3))
+    fields = {"findings": findings, "members": (1, 0), "unlike": 60.0} | more
+    probabilities = np.array([0.25, 0.71, 0.01, 0.01, 0.01, 0.005, 0.005])
+    return Prediction((8, 8), probabilities, None, None, **fields)
+
+
+def test_the_alarm_stands_before_the_set_and_the_set_before_the_class():
+    assert verdict(prediction(), CLASSES) == [
+        "Above the threshold: melanoma",
+        "Below the threshold: malignant",
+        "One of: nevus, melanoma",
+        "Top-1 class: Nevus 71 %",
+    ]
+
+
+def test_the_console_says_what_the_thresholds_did_in_the_test_set():
+    lines = verdict(prediction(), CLASSES, in_full=True)
+    assert lines[0] == "Like the training images (60.0 % of the validation images are closer)."
+    assert lines[1] == (
+        "Melanoma: probability 0.2500, above the threshold 0.2000, which found 93 % of the melanomas and excluded 66 % "
+        "of the rest in the test set (1,499 images)."
+    )
+    assert lines[2].startswith("Malignant: probability 0.3000, below the threshold 0.6000, fitted on the validation")
+    assert lines[3:] == ["One of: nevus, melanoma", "Top-1 class: Nevus 71 %"]
+
+
+@pytest.mark.parametrize("in_full", [False, True])
+def test_of_an_unlike_image_nothing_else_is_said(in_full):
+    (line,) = verdict(prediction(unlike=95.0), CLASSES, in_full)
+    assert line.startswith(UNLIKE) and "Nevus" not in line and ("95.0 %" in line) == in_full
+    assert is_unlike(prediction(unlike=95.0)) and not is_unlike(prediction(unlike=94.9))
+
+
+def test_what_a_model_does_not_know_is_left_out():
+    known = prediction(unlike=None, members=(), findings=(Finding(MELANOMA._replace(threshold=None), 0.25),))
+    assert verdict(known, CLASSES) == ["Top-1 class: Nevus 71 %"] and not is_unlike(known)
+    assert verdict(known, CLASSES, in_full=True)[0] == "Melanoma: probability 0.2500, no threshold is known."
+    assert verdict(Prediction((8, 8), None, None, None), CLASSES) == []
+
+
+def test_a_set_of_one_is_its_class_and_a_large_one_is_cut():
+    assert in_words((0,), CLASSES) == "Melanoma" and in_words((0,), ["Eczema", "MEL"]) == "Eczema"
+    assert in_words((1, 0), ["Eczema", "MEL"]) == "One of: melanoma, Eczema"
+    assert in_words(range(1000), [f"c{k}" for k in range(1000)]).endswith("c3, c4 and 995 more")
