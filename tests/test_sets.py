@@ -1,10 +1,17 @@
 """Prediction sets by class-conditional split conformal prediction."""
 
+import doctest
+
 import numpy as np
 import pytest
 
 from checkpoints.thresholds import prediction_sets
+from measure import sets
 from measure.sets import fit_limits, set_scores, shares_of
+
+
+def test_the_examples_of_the_docstrings_hold():
+    assert doctest.testmod(sets).failed == 0
 
 
 def drawn(n, seed):

@@ -1,10 +1,13 @@
 """What a model says of an image, and in which order."""
 
+import doctest
+
 import numpy as np
 import pytest
 
 from checkpoints.thresholds import Finding, Point
 from dataset.classes import HAM10000 as CLASSES
+from inference import verdict as words
 from inference.predictor import Prediction
 from inference.verdict import UNLIKE, in_words, is_unlike, verdict
 
@@ -55,6 +58,7 @@ def test_what_a_model_does_not_know_is_left_out():
 
 
 def test_a_set_of_one_is_its_class_and_a_large_one_is_cut():
+    assert doctest.testmod(words).failed == 0
     assert in_words((0,), CLASSES) == "Melanoma" and in_words((0,), ["Eczema", "MEL"]) == "Eczema"
     assert in_words((1, 0), ["Eczema", "MEL"]) == "One of: melanoma, Eczema"
     assert in_words(range(1000), [f"c{k}" for k in range(1000)]).endswith("c3, c4 and 995 more")
