@@ -3,6 +3,8 @@
 Under torchrun every process calls these functions; the first one writes and prints.
 """
 
+from collections.abc import Sequence
+
 from torch import nn
 
 import data
@@ -25,13 +27,17 @@ from report.run import read_head
 Parts = dict[str, data.Batches]  # by part of the split
 
 
-def evaluated_as(external_dir: str, tta: bool) -> dict:
+def evaluated_as(external_dir: str, tta: bool, subgroups: Sequence[str] = ()) -> dict:
     """How models are evaluated, for the record: a resumed run does it again if that has changed."""
-    return {"external": external_dir, "tta": tta}
+    return {"external": external_dir, "tta": tta} | ({"subgroups": list(subgroups)} if subgroups else {})
 
 
-def evaluate_model(folder: RunFolder, trained: Trained, parts: Parts, other: OtherSet | None, precision: str) -> None:
+def evaluate_model(
+    folder: RunFolder, trained: Trained, parts: Parts, other: OtherSet | None, precision: str, measured: dict
+) -> None:
     """Calibrate a model on the validation set, and assess it on the test set and on another data set.
+
+    `measured` is what `evaluated_as` says of it, for the record.
 
     The checkpoint of the run itself gets what was fitted, and what its thresholds reached on the test set.
     """
@@ -55,7 +61,7 @@ def evaluate_model(folder: RunFolder, trained: Trained, parts: Parts, other: Oth
     if other and (batches := batches_of_other(trained, other, parts["test"])):
         assess_on(batches, folder.below("external").below(name), other.name)
         folder.note_task(name, external={"folder": other.name, "left_out": other.left_out})
-    folder.note_task(name, measured=evaluated_as(other.name if other else "", trained.tta))
+    folder.note_task(name, measured=measured)
 
 
 def fitted_network(trained: Trained, parts: Parts, precision: str) -> nn.Module:
