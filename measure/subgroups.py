@@ -132,7 +132,8 @@ class GroupScores:
         def balanced_accuracy(chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
             return evaluate.label_scores(true[chosen], predicted[chosen], classes, weights)["balanced_accuracy"]
 
-        self.scores["balanced_accuracy"] = balanced_accuracy, (labelled,)
+        of_classes = tuple(labelled & (true == k) for k in np.unique(true[labelled])) or (labelled,)
+        self.scores["balanced_accuracy"] = balanced_accuracy, of_classes
         points, malignant = of_points(true, probabilities, classes)
         if "melanoma" in points:
             is_melanoma, score = points["melanoma"]
@@ -180,8 +181,9 @@ class GroupScores:
     def gaps(self, members: dict[str, np.ndarray], resamples: bootstrap.Resamples) -> dict[str, dict]:
         """The largest difference between two groups in each score, with its interval over the resamples of both.
 
-        Groups with fewer than `FEWEST` lesions of a kind that the score needs do not count. Empty where fewer than two
-        remain. The interval is that of the difference between these two groups: it does not allow for their choice.
+        Groups with fewer than `FEWEST` lesions of a kind that the score needs do not count: for balanced accuracy, of a
+        class that the set has, since a mean over fewer classes is another score. Empty where fewer than two remain. The
+        interval is that of the difference between these two groups: it does not allow for their choice.
 
         Returns
         -------

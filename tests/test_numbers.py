@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import assess_rows
+from conftest import assess_rows, probabilities_in
 from sklearn import metrics
 
 import evaluate
@@ -115,6 +115,13 @@ def test_nothing_is_perfect_about_a_class_without_images(measured):
     of_present = [official["per_class"][code]["sensitivity"] for code in CLASSES[1:]]
     assert official["macro"]["sensitivity"] == pytest.approx((1 + sum(of_present)) / 7)
     assert official["macro_present"]["sensitivity"] == pytest.approx(np.mean(of_present))
+
+
+def test_the_auc_of_malignant_is_scikit_learns(measured):
+    true, p = probabilities_in(measured[-1])
+    malignant = [CLASSES.index(code) for code in ("MEL", "BCC", "AKIEC")]
+    expected = metrics.roc_auc_score(np.isin(true, malignant), p[:, malignant].sum(axis=1))
+    assert measured[3]["label"]["malignant_auc"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_heat_maps_energy_is_of_the_images_with_a_mask(measured):
