@@ -77,15 +77,13 @@ DEMO = {"DATA_DIR": "demo_data", "OUTPUT_DIR": "outputs_demo", "IMAGE_SIZE": 64,
 DEMO |= {"CLASSIFICATION_EPOCHS": 4, "SEGMENTATION_EPOCHS": 3, "MULTITASK_EPOCHS": 5}
 DEMO |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
 RANGES = {"IMAGE_SIZE": "[32, 4096]", "SOFT_WEIGHT": "[0, 1]", "ENCODER_LR_SCALE": "(0, inf)"}
-RANGES |= {
-    **dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)"),
-    **dict.fromkeys(("LIMIT", "WEIGHT_DECAY"), "[0, inf)"),
-    **dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)"),
-    **dict.fromkeys((f"{task}_EPOCHS" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
-    **dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
-    **dict.fromkeys((f"{task}_LR" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "(0, inf)"),
-    **dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)"),
-}
+RANGES |= dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)")
+RANGES |= dict.fromkeys(("LIMIT", "WEIGHT_DECAY"), "[0, inf)")
+RANGES |= dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)")
+RANGES |= dict.fromkeys((f"{task}_EPOCHS" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)")
+RANGES |= dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)")
+RANGES |= dict.fromkeys((f"{task}_LR" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "(0, inf)")
+RANGES |= dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)")
 
 
 def choices() -> dict[str, tuple[str, ...]]:
