@@ -19,6 +19,8 @@ TASKS: tuple = ("classification", "segmentation", "multitask")  # models to trai
 CLASSES: tuple = ()  # diagnoses to learn, in this order: () for those of the data, else NAME or NAME=ONE,ANOTHER,...
 ZEROS: str = ""  # class of rows with a 0 for every class (ISIC 2017: NV); "" stops and asks
 SPLIT_FILE: str = ""  # table of image,split: "" for the split of the data, if any; none for a new split
+TEST_WHERE: tuple = ()  # COLUMN=VALUE ... of the test images, such as dataset=rosendahl; () for a random test set
+SUBGROUPS: tuple = ()  # further columns of the data by whose groups scores are reported
 INVERT_MASKS: bool = False  # lesions are black in the masks
 STRETCH_MASKS: bool = False  # masks were stretched to another shape: stretch them back
 RECIPE: str = "paper"  # paper (the constants below), strong or finetune (values of RECIPES instead)
@@ -75,19 +77,14 @@ RECIPES = {"paper": {}, "strong": STRONG, "finetune": FINETUNE}
 DEMO = {"DATA_DIR": "demo_data", "OUTPUT_DIR": "outputs_demo", "IMAGE_SIZE": 64, "SCHEDULE": "cosine"}
 DEMO |= {"CLASSIFICATION_EPOCHS": 4, "SEGMENTATION_EPOCHS": 3, "MULTITASK_EPOCHS": 5}
 DEMO |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
-RANGES = {
-    **dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)"),
-    "IMAGE_SIZE": "[32, 4096]",
-    "SOFT_WEIGHT": "[0, 1]",
-    **dict.fromkeys(("LIMIT", "WEIGHT_DECAY"), "[0, inf)"),
-    **dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)"),
-    **dict.fromkeys((f"{task}_EPOCHS" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
-    **dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)"),
-    **dict.fromkeys((f"{task}_LR" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "(0, inf)"),
-    "ENCODER_LR_SCALE": "(0, inf)",
-    "COVERAGE": "(0, 1)",
-    **dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)"),
-}
+RANGES = {"IMAGE_SIZE": "[32, 4096]", "SOFT_WEIGHT": "[0, 1]", "ENCODER_LR_SCALE": "(0, inf)", "COVERAGE": "(0, 1)"}
+RANGES |= dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)")
+RANGES |= dict.fromkeys(("LIMIT", "WEIGHT_DECAY"), "[0, inf)")
+RANGES |= dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)")
+RANGES |= dict.fromkeys((f"{task}_EPOCHS" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)")
+RANGES |= dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)")
+RANGES |= dict.fromkeys((f"{task}_LR" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "(0, inf)")
+RANGES |= dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)")
 
 
 def choices() -> dict[str, tuple[str, ...]]:
@@ -154,6 +151,7 @@ from checkpoints.states import Checkpoints, depends_on_epochs, describe
 from checkpoints.trained import Trained
 from dataset import splits, synthetic
 from dataset import table as tables
+from dataset.holdout import columns_in
 from dataset.prepare import Prepared, Reading, Splitting, prepare, prepare_other
 from dataset.soft import add_soft_labels, file_hash
 from encoders import ENCODERS, blueprint
@@ -214,7 +212,8 @@ def run(config: Config) -> None:
         jobs = [evaluation(config, model, data_set.table, pixels, device) for model in trained]
         if not trained:
             jobs = [training(config, identities[task], task, data_set.table, pixels, device) for task in tasks]
-        evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA, config.COVERAGE)
+        how = config.EXTERNAL_DIR, config.TTA, config.COVERAGE, config.SUBGROUPS
+        evaluated_as = results.evaluated_as(*how)
         if not resume.begin(folder, settings.plain(config), environment, jobs, identities):
             return machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 
@@ -229,8 +228,7 @@ def run(config: Config) -> None:
                 train_model(config, folder, job, start, environment, Live(folder, work, config.ENCODER))
             if folder.facts(job.name).get("measured") != evaluated_as:
                 model = job.trained or machine.from_first(Trained.load, folder.best_path(job.name), tta=config.TTA)
-                precision, coverage = environment["precision"], config.COVERAGE
-                results.evaluate_model(folder, model, job.batches, external, precision, coverage)
+                results.evaluate_model(folder, model, job.batches, external, environment["precision"], evaluated_as)
         results.finish(folder, data_set)
     machine.say(f"\nModels, numbers and figures are in {folder.path.resolve()}; open report.html there")
 
@@ -242,8 +240,9 @@ def recipe_of(config: Config, task: str) -> train.Recipe:
 
 
 def reading_of(config: Config) -> Reading:
-    """How to read data folders."""
-    return Reading(config.CLASSES, config.ZEROS, config.SPLIT_FILE, config.INVERT_MASKS, config.STRETCH_MASKS)
+    """How to read data folders. Raises ValueError if TEST_WHERE has another form."""
+    as_named = config.CLASSES, config.ZEROS, config.SPLIT_FILE, config.INVERT_MASKS, config.STRETCH_MASKS
+    return Reading(*as_named, (*config.SUBGROUPS, *columns_in(config.TEST_WHERE)))
 
 
 def prepare_data(config: Config) -> Prepared:
@@ -252,7 +251,7 @@ def prepare_data(config: Config) -> Prepared:
         machine.say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
         machine.from_first(synthetic.write_missing, config.DATA_DIR, config.SPLIT_SEED)
     fractions = config.VAL_FRACTION, config.TEST_FRACTION, config.SPLIT_SEED
-    splitting = Splitting(*fractions, by_lesion=config.GROUP_BY_LESION, join_duplicates=config.GROUP_DUPLICATES)
+    splitting = Splitting(*fractions, config.GROUP_BY_LESION, config.GROUP_DUPLICATES, config.TEST_WHERE)
     places = config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR
     data_set = prepare(*places, reading_of(config), splitting, limit=config.LIMIT, say=machine.say)
     if config.SOFT_LABELS:

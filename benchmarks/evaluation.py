@@ -37,6 +37,7 @@ from measure import bootstrap, numbers
 from measure import tables as table_of
 from measure.calibrate import fit_calibration
 from measure.collect import Collected
+from measure.subgroups import subgroup_numbers
 
 SHARES = np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])  # HAM10000's, in the order of CLASSES
 
@@ -68,7 +69,7 @@ def probe(n: int) -> dict[str, float]:
     resamples = timed(seconds, "resamples", lambda: bootstrap.resample_lesions(rows["lesion_id"]))
     timed(seconds, "labels", lambda: numbers.label_numbers(rows, collected.label, resamples, calibration))
     timed(seconds, "masks", lambda: numbers.mask_numbers(rows, collected, resamples))
-    timed(seconds, "subgroups", lambda: numbers.subgroup_numbers(rows, collected, resamples))
+    timed(seconds, "subgroups", lambda: subgroup_numbers(rows, collected, resamples, calibration))
     timed(seconds, "tables", lambda: tables(rows, collected, calibration))
     timed(seconds, "figures", lambda: figures(rows, collected, calibration["temperature"]))
     return {"seconds": sum(seconds.values()), "mb": peak_mb(), "mb_before": before, **seconds}

@@ -149,8 +149,8 @@ def pictures(folders: list[Path], parts: dict, size: int) -> Iterator[tuple[str,
     yield "colours", squared(Image.new("RGB", (9, 9), tuple(rng.integers(0, 256, 3).tolist())) for _ in range(N_DRAWN))
     yield "bare skin", squared(itertools.islice(bare_skin(parts, rng), N_SKIN))
     with tempfile.TemporaryDirectory() as place:
-        synthetic.write_dataset(Path(place), seed=0, lesions=dict.fromkeys(synthetic.LESIONS, 15))
-        drawn = sorted((Path(place) / "images").iterdir())
+        synthetic.write_dataset(Path(place) / "demo", seed=0, lesions=dict.fromkeys(synthetic.LESIONS, 15))
+        drawn = sorted((Path(place) / "demo" / "images").iterdir())
         yield "demo", squared(map(Image.open, drawn))
     images = [Image.open(path).convert("RGB") for path in parts["test"]["image_path"][:N_TEST]]
     for name, change in CHANGES.items():

@@ -39,7 +39,12 @@ DETAILS = {  # our column, and its names in files
     "age": ("age", "age_approx"),
     "sex": ("sex", "gender"),
     "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
+    "dx_type": ("dx_type", "diagnosis_confirm_type"),  # how the diagnosis was proved
+    "dataset": ("dataset", "attribution"),  # where the image comes from
+    "fitzpatrick_skin_type": ("fitzpatrick_skin_type", "fitzpatrick", "fitspatrick", "skin_type"),  # I to VI
 }
+GROUPED = ("dx_type", "dataset", "fitzpatrick_skin_type", "age", "sex", "localization")  # scores are given by group
+FURTHER = "column "  # precedes the name of a column that only the user names, in our table
 MASK_COLUMNS = tuple(
     f"{name}{end}" for name in ("mask", "segmentation", "seg") for end in ("", "_path", "_file", "_image")
 )
@@ -94,9 +99,24 @@ def find_column(columns: Iterable[str], spellings: Iterable[str]) -> str | None:
     return next((by_key[key] for key in map(squashed, spellings) if key in by_key), None)
 
 
-def detail_columns(rows: pd.DataFrame) -> dict[str, str]:
-    """The column of each detail that a table has; a column lesion holds ids if most of its cells have digits."""
-    by_detail = {name: find_column(rows, spellings) for name, spellings in DETAILS.items()}
+def column_for(name: str) -> str:
+    """The name in our table of a column that the user names.
+
+    Examples
+    --------
+    >>> column_for("attribution"), column_for("camera")
+    ('dataset', 'column camera')
+    """
+    return next((ours for ours in GROUPED if find_column([name], DETAILS[ours])), FURTHER + name)
+
+
+def detail_columns(rows: pd.DataFrame, further: Iterable[str] = ()) -> dict[str, str]:
+    """The column of each detail that a table has, and of the `further` names.
+
+    A column lesion holds ids if most of its cells have digits.
+    """
+    by_detail = {column_for(name): find_column(rows, [name]) for name in further}
+    by_detail |= {name: find_column(rows, spellings) for name, spellings in DETAILS.items()}
     lesion = find_column(rows, ["lesion"])
     if (
         not by_detail["lesion_id"]

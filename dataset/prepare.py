@@ -11,6 +11,7 @@ from dataset.cache import PixelFile, decode_table
 from dataset.choice import Choice
 from dataset.classes import classes_of
 from dataset.groups import join_groups
+from dataset.holdout import hold_out
 from dataset.layout import find
 from dataset.masks import ALONG_BORDERS, EMPTY, FULL, INVERTED, STRETCHED
 from dataset.ownsplit import own_split
@@ -25,6 +26,7 @@ class Reading(NamedTuple):
     split_file: str = ""
     invert_masks: bool = False
     stretch_masks: bool = False
+    columns: Sequence[str] = ()  # further columns of the data to keep
 
     @property
     def masks(self) -> str:
@@ -40,6 +42,7 @@ class Splitting(NamedTuple):
     seed: int = 42
     by_lesion: bool = True
     join_duplicates: bool = False  # near duplicates of different lesions count as one lesion
+    test_where: Sequence[str] = ()  # column=value of the test images, as for `hold_out`
 
 
 AS_FOUND, USUAL = Reading(), Splitting()
@@ -122,7 +125,7 @@ def decode(
     """
     choice = Choice.of(reading.classes)
     layout = find(data_dir, choice, reading.zeros)
-    table, class_remarks = read_layout(layout, choice)
+    table, class_remarks = read_layout(layout, choice, columns=reading.columns)
     say("\n".join([f"\n{data_dir}: {layout.describe()}", *class_remarks]))
     own = own_split(layout, reading.split_file)
     if own.parts is not None:
@@ -141,10 +144,15 @@ def split(
 
     Raises
     ------
-    ValueError : the masks seem inverted, or a class is too small; says what to do.
+    ValueError : the masks seem inverted, a class is too small, or no test set can be held out; says what to do.
     """
-    table, pixels = decoded.table, decoded.pixels
+    table, pixels, given = decoded.table, decoded.pixels, decoded.given
     refuse_implausible_masks(table, reading)
+    if splitting.test_where and given is not None:
+        raise ValueError(
+            f"--test-where chooses the test set, and so does the data's own split, by {decoded.where}. Pass "
+            "--split-file none as well to ignore that one, or omit --test-where."
+        )
     if splitting.join_duplicates:
         used = usable(table)
         pairs = leakage.find_pairs(used, pixels.thumbnails)
@@ -152,12 +160,14 @@ def split(
         table["group"] = join_groups(table)
     fractions = {name: getattr(splitting, name) for name in ("val_fraction", "test_fraction", "seed")}
     remarks: list[str] = []
-    if decoded.given is None:
+    if splitting.test_where:
+        given, remarks = hold_out(table, splitting.test_where)
+    if given is None:
         table["split"] = splits.split_table(table, **fractions, group_by_lesion=splitting.by_lesion)
         heading = [f"Split: ours, by {'lesion' if splitting.by_lesion else 'image'}."]
     else:
-        table["split"] = splits.complete_split(table, decoded.given, **fractions, group_by_lesion=splitting.by_lesion)
-        heading = remarks = splits.describe_own(table, decoded.given, decoded.where)
+        table["split"] = splits.complete_split(table, given, **fractions, group_by_lesion=splitting.by_lesion)
+        heading = remarks = remarks or splits.describe_own(table, given, decoded.where)
     by_image = splits.split_by_image(table, **fractions)
     counts = splits.with_totals(splits.class_table(table))
     say("\n".join(filter(None, ["", *heading, counts.to_string(), splits.describe_split(table, by_image)])))
@@ -204,7 +214,7 @@ def decode_other(
     """
     choice = Choice.of(reading.classes) if reading.classes else Choice({code: (code,) for code in classes})
     layout = find(data_dir, choice, reading.zeros)
-    table, _ = read_layout(layout, choice, complete=False)
+    table, remarks = read_layout(layout, choice, complete=False, columns=reading.columns)
     if usable(table).empty:
         raise ValueError(
             f"--external-dir {data_dir} has no image to evaluate: {describe_table(table)}\n"
@@ -212,7 +222,7 @@ def decode_other(
             "Map both to common classes, as in --classes malignant=MEL,BCC benign=NV."
         )
     table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
-    say("\n".join([f"\n{data_dir}: {layout.describe()}", describe_table(table), *cautions(table)]))
+    say("\n".join([f"\n{data_dir}: {layout.describe()}", *remarks, describe_table(table), *cautions(table)]))
     if usable(table).empty:
         raise ValueError(f"--external-dir {data_dir} has no image to evaluate, for the reasons above.")
     refuse_implausible_masks(table, reading)

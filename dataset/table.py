@@ -10,6 +10,9 @@ image_path, mask_path              "" if there is no file
 lesion_id, lesion_known            an image without a lesion id is its own lesion, named like the image
 patient_id, group                  missing if unknown; common to all images of a lesion or patient
 age, sex, localization             years, string, string; missing if unknown
+dx_type, dataset,                  proof of the diagnosis, source, skin type: strings; missing if unknown. Never an
+fitzpatrick_skin_type              input of a model: dx_type gives the diagnosis away
+column NAME                        a column NAME that the user asked for: strings; missing if unknown
 =================================  =======================================================================
 """
 
@@ -20,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 from dataset.choice import Choice
-from dataset.classes import describe_unknown, is_no_diagnosis, positions_of
-from dataset.columns import DETAILS, detail_columns, names_details
+from dataset.classes import describe_unknown, is_no_diagnosis, positions_of, quoted
+from dataset.columns import DETAILS, column_for, detail_columns, names_details
 from dataset.csvfile import CONTROL, printable
 from dataset.groups import join_groups, name_within_patients
 from dataset.layout import Layout, find
@@ -57,8 +60,10 @@ def read_table(
     return read_layout(layout, choice, complete)[0]
 
 
-def read_layout(layout: Layout, choice: Choice, complete: bool = True) -> tuple[pd.DataFrame, list[str]]:
-    """`read_table`, with remarks on the classes."""
+def read_layout(
+    layout: Layout, choice: Choice, complete: bool = True, columns: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[str]]:
+    """`read_table` with further columns, which must exist if `complete`; and remarks on classes and columns."""
     labels, remarks = layout.labels, []
     if choice.members:
         labels, remarks = choice.apply(labels, complete, layout.folder)
@@ -76,7 +81,11 @@ def read_layout(layout: Layout, choice: Choice, complete: bool = True) -> tuple[
     no_mask = (table["status"] != LEFT_OUT) & (table["mask_path"] == "")
     leave_out(table, no_mask & table["label"].isna(), "mask is missing")
     table.loc[no_mask & table["label"].notna(), ["status", "reason"]] = LABEL_ONLY, "mask is missing"
-    details, detail_remarks = _read_details(layout, table["image"])
+    details, detail_remarks = _read_details(layout, table["image"], columns)
+    if lacking := _describe_lacking(layout, columns, details):
+        if complete:
+            raise ValueError(lacking)
+        remarks.append(lacking)
     table, remarks = table.join(details), remarks + detail_remarks
     return table.assign(group=join_groups(table)), remarks
 
@@ -149,16 +158,16 @@ def leave_out(table: pd.DataFrame, chosen: pd.Series, reason: str) -> None:
     table.loc[chosen & (table["status"] != LEFT_OUT), ["status", "reason"]] = LEFT_OUT, reason
 
 
-def _read_details(layout: Layout, images: pd.Series) -> tuple[pd.DataFrame, list[str]]:
-    """Lesion, patient, age, sex and site of each row, and remarks.
+def _read_details(layout: Layout, images: pd.Series, further: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The `DETAILS` and further columns of each row, and remarks.
 
     Each value comes from the first table that has it; the table with the diagnoses comes last.
     """
     files, remarks = Index({file.path: file for file in layout.images if file}.values()), []
     merged: dict[str, pd.Series] = {}
-    for source in [*_detail_sources(layout), *filter(None, [layout.source])]:
+    for source in _detail_sources(layout, further):
         rows = source.rows
-        columns = detail_columns(rows)
+        columns = detail_columns(rows, further)
         if rows is layout.rows:
             by_row = {name: rows[column] for name, column in columns.items()}
         else:
@@ -170,7 +179,8 @@ def _read_details(layout: Layout, images: pd.Series) -> tuple[pd.DataFrame, list
             values = values.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # as pandas writes integers beside blanks
             values = values.where(~values.isin(["", *(text for text in values.unique() if _says_nothing(text))]))
             merged[name] = merged[name].fillna(values) if name in merged else values
-    details = pd.DataFrame(merged, index=images.index).reindex(columns=list(DETAILS))
+    details = pd.DataFrame(merged, index=images.index)
+    details = details.reindex(columns=[*DETAILS, *(name for name in merged if name not in DETAILS)])
     details["age"] = pd.to_numeric(details["age"], errors="coerce")
     lesion, restarts = name_within_patients(*(details[name].astype(object) for name in ("lesion_id", "patient_id")))
     details["lesion_known"] = lesion.notna()
@@ -194,12 +204,28 @@ def _says_nothing(text: object) -> bool:
     return isinstance(text, str) and is_no_diagnosis(text)
 
 
-def _detail_sources(layout: Layout) -> list[Source]:
-    """The other tables with details of images, those of `LESION_FILES` first."""
-    useful = [table for table in layout.others if names_details(table.rows)]
+def _detail_sources(layout: Layout, further: Sequence[str]) -> list[Source]:
+    """The tables with details of images: those of `LESION_FILES` first, that of the diagnoses last."""
+    useful = [table for table in layout.others if names_details(table.rows) or detail_columns(table.rows, further)]
     useful = [table for table in useful if not table.path.stem.lower().endswith(TRUTH)]
     order = [Path(name).stem for name in LESION_FILES]
-    return sorted(useful, key=lambda table: order.index(table.path.stem) if table.path.stem in order else len(order))
+    useful.sort(key=lambda table: order.index(table.path.stem) if table.path.stem in order else len(order))
+    return [*useful, *filter(None, [layout.source])]
+
+
+def _describe_lacking(layout: Layout, columns: Sequence[str], details: pd.DataFrame) -> str:
+    """Which of the columns that the user names no table has, and which columns there are; "" if none is lacking."""
+    found = details.columns[details.notna().any()]
+    lacking = [name for name in dict.fromkeys(columns) if column_for(name) not in found]
+    if not lacking:
+        return ""
+    tables = [*filter(None, [layout.source]), *layout.others]
+    there = dict.fromkeys(name for table in tables for name in table.rows)
+    names = printable(", ".join(list(there)[:40])) or "none"
+    return (
+        f"{layout.folder} has no table with the column {' and '.join(map(quoted, lacking))}, or knows no value of it "
+        f"(named by --subgroups or --test-where). Its columns are: {names}."
+    )
 
 
 def cautions(table: pd.DataFrame) -> list[str]:

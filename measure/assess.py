@@ -12,9 +12,10 @@ from dataset.groups import groups_of
 from dataset.table import targets
 from measure import bootstrap
 from measure.alarms import alarm_numbers
-from measure.collect import collect
+from measure.collect import Collected, collect
 from measure.figures import Figures
-from measure.numbers import heat_numbers, label_numbers, mask_numbers, mean_numbers, subgroup_numbers
+from measure.numbers import heat_numbers, label_numbers, mask_numbers, mean_numbers
+from measure.subgroups import is_biopsied, subgroup_numbers
 from measure.tables import mask_table, prediction_table
 from visualize import Figure
 
@@ -46,8 +47,8 @@ def assess(
     ----------
     model : maps images (N, 3, H, W) to a dict of logits, ``"label"`` or ``"mask"`` or both; heat maps are assessed if
         it can `explain`, as `models.Model` does.
-    batches : each head is assessed on the images that have its target. The columns age, sex and localization of their
-        table, where it has them, make the subgroups.
+    batches : each head is assessed on the images that have its target. Columns of their table make the subgroups, as
+        for `subgroup_numbers`.
     calibration : from `measure.calibrate.calibrate`.
     name : of the model, for the figures.
 
@@ -62,7 +63,7 @@ def assess(
     labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
     collected = collected._replace(**{head: None for head in ("label", "mask") if not known[head].any()})
     resamples = bootstrap.resample_lesions(groups_of(rows))
-    numbers: dict = {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
+    numbers = head_numbers(rows, collected, resamples, calibration)
     assessment = Assessment(numbers, {}, {})
 
     def figures_of(images: np.ndarray) -> Figures:
@@ -71,15 +72,10 @@ def assess(
 
     of_masked = collected.of(masked)
     if collected.label is not None:
-        diagnosed, logits = rows[labelled], collected.label[labelled]
-        numbers["label"], numbers["intervals"]["label"] = label_numbers(
-            diagnosed, logits, resamples.of(labelled), calibration
-        )
         numbers["label"]["heat_map"] = None if of_masked.heat is None else heat_numbers(of_masked.heat)
-        assessment.tables["predictions"] = prediction_table(diagnosed, logits, calibration)
+        assessment.tables["predictions"] = prediction_table(rows[labelled], collected.label[labelled], calibration)
         assessment.figures.update(figures_of(labelled).of_labels())
     if collected.mask is not None:
-        numbers["mask"], numbers["intervals"]["mask"] = mask_numbers(rows[masked], of_masked, resamples.of(masked))
         assessment.tables["per_image"] = mask_table(rows[masked], of_masked.mask)[["image", "iou", "dice"]]
         assessment.tables["per_image_native"] = mask_table(rows[masked], of_masked.native, of_masked.surface)
         assessment.figures.update(figures_of(masked).of_masks())
@@ -93,5 +89,22 @@ def assess(
         numbers[head], numbers["intervals"][head] = mean_numbers(of_images, resamples.of(has_target))
         names = {"image": rows.loc[has_target, "image"].to_numpy()}
         assessment.tables[f"per_image_{head}"] = pd.DataFrame(names | of_images)
-    numbers["subgroups"] = subgroup_numbers(rows, collected, resamples)
+    numbers["subgroups"], numbers["gaps"] = subgroup_numbers(rows, collected, resamples, calibration)
+    if (proved := is_biopsied(rows)).any():
+        numbers["biopsied"] = head_numbers(rows[proved], collected.of(proved), resamples.of(proved), calibration)
     return assessment
+
+
+def head_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples, calibration: dict) -> dict:
+    """Numbers of images and lesions; ``label``, ``mask`` and ``intervals`` of the images that have each target."""
+    numbers: dict = {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
+    labelled, masked = (targets(rows)[head].to_numpy() for head in ("label", "mask"))
+    if collected.label is not None and labelled.any():
+        numbers["label"], numbers["intervals"]["label"] = label_numbers(
+            rows[labelled], collected.label[labelled], resamples.of(labelled), calibration
+        )
+    if collected.mask is not None and masked.any():
+        numbers["mask"], numbers["intervals"]["mask"] = mask_numbers(
+            rows[masked], collected.of(masked), resamples.of(masked)
+        )
+    return numbers

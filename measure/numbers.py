@@ -3,20 +3,20 @@
 Shapes: N images, M of them with a mask, K classes, B resamples.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 import evaluate
 from checkpoints.thresholds import points_among, prediction_sets
 from dataset.classes import classes_of, positions_of
-from dataset.table import targets
 from measure import bootstrap, shares
 from measure.calibrate import one_against_rest
 from measure.collect import Collected
 from measure.scores import shown_in
 from measure.sets import set_scores, shares_of
 
-AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # lower limits in years
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
 BY_RULE = tuple(score.path[0] for score in shown_in("console", "label").values())  # the first two with their change
 MAJORITY = "majority"  # in metrics.json: the scores of always predicting the commonest class of the training images
@@ -35,7 +35,7 @@ def label_numbers(
     before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
     predicted = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
     commonest = int(np.argmax(calibration["prior"]))
-    points = {name: one_against_rest(true, probabilities, members) for name, members in points_among(classes).items()}
+    points, malignant = of_points(true, probabilities, classes)
     limits = calibration.get("sets", {}).get("limits")
     sets = None if limits is None else prediction_sets(probabilities, limits)
 
@@ -53,6 +53,8 @@ def label_numbers(
         values |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
         for name, (positive, score) in points.items():
             values |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
+        if malignant:
+            values["malignant_auc"] = evaluate.ranking_scores(*malignant, weights)["auc"]
         return values if sets is None else values | under("sets", set_scores(true, sets, classes, weights))
 
     means = shares.of_predictions(true, predicted["likeliest"], classes) | {
@@ -87,6 +89,17 @@ def calibration_interval(true: np.ndarray, probabilities: np.ndarray, resamples:
     (gaps,) = evaluate.calibration_gaps(true, probabilities, np.ones((1, len(true))))
     drawn = [evaluate.calibration_gaps(true, probabilities, weights) for weights in resamples.blocks()]
     return bootstrap.interval_of_size(gaps, np.concatenate(drawn))
+
+
+Binary = tuple[np.ndarray, np.ndarray]  # whether each image is positive, and its score: (N,) each
+
+
+def of_points(
+    true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> tuple[dict[str, Binary], Binary | None]:
+    """Truth and score of each operating point, and of malignant against the rest: melanoma's if nothing else is."""
+    points = {name: one_against_rest(true, probabilities, members) for name, members in points_among(classes).items()}
+    return points, points.get("malignant", points.get("melanoma"))
 
 
 def point_scores(
@@ -139,60 +152,6 @@ def mean_numbers(of_images: evaluate.Scores, resamples: bootstrap.Resamples) -> 
 
     numbers, intervals = bootstrap.with_intervals(scores, resamples)
     return numbers | {"n_images": len(resamples.lesion)}, intervals
-
-
-def subgroup_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> list[dict]:
-    """Number of images and lesions, and main scores, for each age band, sex and site in the table.
-
-    If some of its images lack a target, `n_labels` or `n_masks` gives the number behind the scores.
-    """
-    groups = {name: rows[name] for name in ("age", "sex", "localization") if name in rows}
-    if "age" in groups:
-        groups["age"] = age_bands(groups["age"])
-    found, heads = [], [head for head in ("label", "mask") if getattr(collected, head) is not None]
-    for name, values in groups.items():
-        for value in sorted(values.dropna().unique()):
-            chosen = np.flatnonzero(values.isin([value]))
-            members = rows.iloc[chosen]
-            numbers, intervals = main_numbers(members, collected.of(chosen), resamples.of(chosen))
-            group = {"group": name, "value": value, "n_images": len(members)}
-            group["n_lesions"] = int(members["lesion_id"].nunique())
-            n_known = targets(members)[heads].sum()
-            group |= {f"n_{head}s": int(n) for head, n in n_known.items() if n < len(members)}
-            found.append(group | numbers | {"intervals": intervals})
-    return found
-
-
-def main_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
-    """The main scores, as shown for subgroups, of the heads that the model has."""
-    numbers, intervals, known = {}, {}, targets(rows)
-    shown = {head: [score.path[0] for score in shown_in("subgroups", head).values()] for head in known}
-    labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
-    if collected.label is not None:
-        true, predicted = positions_of(rows)[labelled], collected.label[labelled].argmax(axis=1)
-        classes = classes_of(rows)
-
-        def scores(weights: np.ndarray) -> evaluate.Scores:
-            found = evaluate.label_scores(true, predicted, classes, weights)
-            return {name: found[name] for name in shown["label"]}
-
-        means = shares.of_predictions(true, predicted, classes)
-        numbers, intervals = bootstrap.with_intervals(scores, resamples.of(labelled), means)
-    if collected.mask is not None:
-        of_image = evaluate.image_mask_scores(collected.mask[masked])
-        values = {name: of_image[name.removeprefix("mean_")] for name in shown["mask"]}
-        found = bootstrap.with_intervals(
-            lambda weights: {name: evaluate.weighted_mean(weights, images) for name, images in values.items()},
-            resamples.of(masked),
-            shares.of_masks(int(masked.sum())),
-        )
-        numbers, intervals = numbers | found[0], intervals | found[1]
-    return numbers, intervals
-
-
-def age_bands(ages: pd.Series) -> pd.Series:
-    """The band of each age in years; NaN if unknown."""
-    return pd.cut(ages, [*AGE_BANDS.values(), np.inf], right=False, labels=list(AGE_BANDS)).astype(object)
 
 
 def tested_points(numbers: dict) -> dict:

@@ -94,6 +94,19 @@ SCORES = {  # by key in comparison.json
         ("report",),
     ),
     "macro_f1": Score("Macro F1", "label", ("macro_f1",), shown=("console",)),
+    "melanoma_sensitivity": Score(
+        "Melanoma sensitivity at the threshold",
+        "label",
+        ("operating_points", "melanoma", "sensitivity"),
+        shown=("subgroups",),
+    ),
+    "melanoma_specificity": Score(
+        "Melanoma specificity at the threshold",
+        "label",
+        ("operating_points", "melanoma", "specificity"),
+        shown=("subgroups",),
+    ),
+    "malignant_auc": Score("AUC of malignant", "label", ("malignant_auc",), shown=("report", "subgroups")),
     "mean_auc": Score("Mean AUC", "label", ("official", "macro", "auc"), mean_auc, ("report",)),
     "nll": Score("NLL, lower is better", "label", ("calibration", "after", "nll"), nll),
     "melanoma_recall": Score(

@@ -39,13 +39,13 @@ def console_table(title: str, numbers: dict) -> str:
     lines = [title]
     if label := numbers.get("label"):
         lines.append(f"  {label['n_images']:,} images with a label")
-        lines += rule_lines(label, numbers["intervals"]["label"])
+        lines += [*class_lines(label), *rule_lines(numbers), *change_lines(label, numbers["intervals"]["label"])]
     if "mask" in numbers:
-        lines.append(f"  {numbers['mask']['n_images']:,} images with a mask")
-        lines += [
-            f"  {score.title:18} {with_interval(numbers['mask'], numbers['intervals']['mask'], score.path[0])}"
-            for score in shown_in("console", "mask").values()
-        ]
+        lines += [f"  {numbers['mask']['n_images']:,} images with a mask", *mask_lines(numbers)]
+    if biopsied := numbers.get("biopsied"):
+        n_images, n_lesions = biopsied["n_images"], biopsied["n_lesions"]
+        lines.append(f"  Biopsied only: {n_images:,} images of {n_lesions:,} lesions, diagnosed by histopathology")
+        lines += [*rule_lines(biopsied), *mask_lines(biopsied)]
     if "unlike" in numbers:
         shown = with_interval(numbers["unlike"], numbers["intervals"]["unlike"], "flagged")
         lines.append(f"  Flagged as unlike the training images: {shown}")
@@ -55,8 +55,8 @@ def console_table(title: str, numbers: dict) -> str:
     return "\n".join(lines)
 
 
-def rule_lines(label: dict, intervals: dict) -> list[str]:
-    """Both rules side by side: scores by class, main scores with 95 % intervals, and their difference."""
+def class_lines(label: dict) -> list[str]:
+    """Both rules side by side: scores by class."""
     rules, keys = label["rules"], ("precision", "recall", "f1")
     lines = ["  " + " " * 6 + "".join(f"{TITLES[rule]:>30}" for rule in rules)]
     lines.append(f"  {'':6}" + f"{'precision':>10}{'recall':>10}{'F1':>10}" * len(rules) + f"{'images':>10}")
@@ -70,14 +70,40 @@ def rule_lines(label: dict, intervals: dict) -> list[str]:
         lines.append(f"  {code:6}{shown}{row['support']:>10}")
     if len(rows) > N_LINES:
         lines.append(f"  and {len(rows) - N_LINES:,} classes with fewer images; see metrics.json")
+    return lines
+
+
+def rule_lines(numbers: dict) -> list[str]:
+    """The main scores of the labels with 95 % intervals, by rule where it matters; none without labels."""
+    if "label" not in numbers:
+        return []
+    label, intervals, lines = numbers["label"], numbers["intervals"]["label"], []
     for name in BY_RULE:
         shown = ", ".join(
-            f"{TITLES[rule]} {with_interval(rules[rule], intervals['rules'][rule], name)}" for rule in rules
+            f"{TITLES[rule]} {with_interval(one, intervals['rules'][rule], name)}"
+            for rule, one in label["rules"].items()
         )
         lines.append(f"  {SCORES[name].title:18} {shown}")
+    if label.get("malignant_auc") is not None:
+        auc = with_interval(label, intervals, "malignant_auc")
+        lines.append(f"  {SCORES['malignant_auc'].title:18} {auc}")
+    return lines
+
+
+def mask_lines(numbers: dict) -> list[str]:
+    """The main scores of the masks with 95 % intervals; none without masks."""
+    if "mask" not in numbers:
+        return []
+    shown = shown_in("console", "mask").values()
+    mask, intervals = numbers["mask"], numbers["intervals"]["mask"]
+    return [f"  {score.title:18} {with_interval(mask, intervals, score.path[0])}" for score in shown]
+
+
+def change_lines(label: dict, intervals: dict) -> list[str]:
+    """What the balanced rule changes, with 95 % intervals."""
     one, other = (with_interval(label[CHANGE], intervals[CHANGE], name, "+") for name in BY_RULE[:2])
-    lines.append(f"  The balanced rule (tau {label['calibration']['tau']:.2f}) changes accuracy by {one}")
-    return [*lines, f"  and balanced accuracy by {other}."]
+    tau = label["calibration"]["tau"]
+    return [f"  The balanced rule (tau {tau:.2f}) changes accuracy by {one}", f"  and balanced accuracy by {other}."]
 
 
 def with_interval(numbers: dict, intervals: dict, name: str, sign: str = "-") -> str:

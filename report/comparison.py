@@ -14,8 +14,9 @@ from dataset.groups import groups_of
 from measure import bootstrap
 from measure.difference import compare
 from measure.scores import HEADS, Score, compared
+from report.cells import score_at
 from report.folder import RECORD, RunFolder
-from report.page import TEMPLATES, score_at
+from report.page import TEMPLATES
 from report.run import Finished, read_runs
 
 RunTask = tuple[Finished, str]

@@ -19,6 +19,8 @@ from dataset.table import SPLITS
 from encoders import title_of
 from measure import bootstrap
 from measure.scores import SCORES, Score, shown_in
+from measure.subgroups import FEWEST
+from report.cells import at, cell_of, has_score, score_at, scores_at, subgroup_tables
 from report.run import Run
 
 FEW = 30  # minimum test images of a class for certain scores
@@ -76,10 +78,10 @@ def cautions_of(run: Run) -> list[str]:
     for task, metrics in run.metrics.items():
         if run.views(task) > 1:
             found.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
-        recall = _at(metrics, ("label", "per_class", "MEL", "recall"))
+        recall = at(metrics, ("label", "per_class", "MEL", "recall"))
         if recall is not None and recall < 0.5:
             missed = "the top-1 class misses more than half of the melanomas"
-            balanced = _at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
+            balanced = at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
             by_other = "" if balanced is None else f" (balanced rule: {balanced:.2f})"
             found.append(f"{task}: melanoma sensitivity is {recall:.2f}{by_other}; {missed}.")
         heat = _heat(metrics)
@@ -87,6 +89,7 @@ def cautions_of(run: Run) -> list[str]:
             inside = f"{share(heat['energy_in_mask'])} of their energy lies inside the true mask"
             covers = f"which covers {share(heat['mask_area'])} of the image"
             found.append(f"{task}: the heat maps do not localise; {inside}, {covers}.")
+        found += _biopsy_cautions(task, metrics)
         found += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in run.classes if 0 < test.get(code, 0) < FEW]
@@ -101,6 +104,18 @@ def cautions_of(run: Run) -> list[str]:
             found.append(f"{len(members)} pair{'s' * (len(members) > 1)} of the {kind} cross the split: see below.")
     found.append("Research code, not a medical device: never base a diagnosis on it.")
     return found
+
+
+def _biopsy_cautions(task: str, metrics: dict) -> list[str]:
+    """How a model does where the diagnosis is sure, if that is known of some images only."""
+    everything, biopsied = (at(metrics, (*path, "label")) for path in ((), ("biopsied",)))
+    if not biopsied or biopsied["n_images"] == everything["n_images"]:
+        return []
+    return [
+        f"{task}: accuracy is {biopsied['accuracy']:.3f} on the {biopsied['n_images']:,} biopsied images, and "
+        f"{everything['accuracy']:.3f} on all {everything['n_images']:,}. The other diagnoses rest on follow-up, "
+        "consensus or the like."
+    ]
 
 
 def _fit_cautions(run: Run, task: str) -> list[str]:
@@ -123,6 +138,7 @@ def _values(run: Run) -> dict:
     return {
         "sensitivity": evaluate.SENSITIVITY,
         "failure": evaluate.FAILURE,
+        "fewest": FEWEST,
         "localising": evaluate.LOCALISING,
         "n_resamples": bootstrap.N_RESAMPLES,
         "cutoff": evaluate.CUTOFF,
@@ -169,9 +185,12 @@ def _commands(environments: list[dict]) -> list[tuple[str, str]]:
 
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     """The models' numbers on one set of images: side by side, and each in full."""
-    shown = [score for score in shown_in("report").values() if any(_has(found, score) for found in metrics.values())]
+    shown = [
+        score for score in shown_in("report").values() if any(has_score(found, score) for found in metrics.values())
+    ]
     names = [score.title for score in shown]
-    columns = {task: [score_at(found, (one.head, *one.path)) for one in shown] for task, found in metrics.items()}
+    sets = {task: found for one, all_images in metrics.items() for task, found in _with_biopsied(one, all_images)}
+    columns = {name: [score_at(found, (one.head, *one.path)) for one in shown] for name, found in sets.items()}
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in columns.items() for name, cell in zip(names, cells)]
     in_words = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
     columns |= _majority(shown, metrics)
@@ -181,10 +200,16 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     }
 
 
+def _with_biopsied(task: str, found: dict) -> list[tuple[str, dict]]:
+    """A model's numbers on all images, and on the biopsied ones if any are known."""
+    biopsied = {f"{task}, biopsied only": found["biopsied"]} if "biopsied" in found else {}
+    return list(({task: found} | biopsied).items())
+
+
 def _majority(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list]:
     """The column of always predicting the commonest class; {} without labels."""
     for found in metrics.values():
-        if majority := _at(found, ("label", "majority", "class")):
+        if majority := at(found, ("label", "majority", "class")):
             known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
             known["n_images"] = ("label", "n_images")
             paths = [known.get(one.path[0] if one.head == "label" else "", ("none",)) for one in shown]
@@ -195,8 +220,8 @@ def _majority(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list]:
 def _model(folder: Path, found: dict) -> dict:
     if "label" in found:
         found = found | {"label": found["label"] | {"n_positive": _positives(found["label"])}}
-    heads = {head: _scores(found, (head,)) if head in found else None for head in ("label", "mask")}
-    subgroups = _subgroups(found.get("subgroups") or [])
+    heads = {head: scores_at(found, (head,)) if head in found else None for head in ("label", "mask")}
+    subgroups = subgroup_tables(found.get("subgroups") or [], found.get("gaps") or [])
     return heads | {"heat": _heat(found), "subgroups": subgroups, "pictures": _pictures(folder)}
 
 
@@ -209,49 +234,8 @@ def _positives(label: dict) -> dict[str, int]:
 
 def _heat(found: dict) -> dict | None:
     """Energy of the heat maps inside the masks, and whether they localise; None without labels or masks."""
-    heat = _at(found, ("label", "heat_map"))
+    heat = at(found, ("label", "heat_map"))
     return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
-
-
-def _subgroups(groups: list[dict]) -> dict:
-    keys = [key for key in shown_in("subgroups") if groups and key in groups[0]]
-    counted = [name for name in ("n_labels", "n_masks") if any(name in group for group in groups)]
-    counts = [[group.get(name, group["n_images"]) for name in counted] for group in groups]
-    scores = [[score_at(group, (key,)) for key in keys] for group in groups]
-    names = [SCORES[key].title for key in [*counted, *keys]]
-    return {"columns": names, "rows": [group | {"cells": a + b} for group, a, b in zip(groups, counts, scores)]}
-
-
-def _scores(found: dict, path: tuple[str, ...]) -> dict:
-    """The part of metrics.json at `path`, each number in it replaced by its `score_at`."""
-    return {
-        name: _scores(found, (*path, name)) if isinstance(value, dict) else score_at(found, (*path, name))
-        for name, value in _at(found, path).items()
-    }
-
-
-def score_at(found: dict, path: tuple[str, ...]) -> dict:
-    """A number of metrics.json, its interval if both ends are known, and its `kind` if it is not the bootstrap's."""
-    kind = _at(found, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
-    cell = _cell(_at(found, path), _at(found, ("intervals", *path)))
-    return cell | {"kind": kind} if kind and cell["value"] is not None else cell
-
-
-def _cell(value: float | None, interval: list | None) -> dict:
-    """A value, and its interval if both ends are known; earlier versions wrote some that have no width."""
-    is_whole = value is not None and interval and None not in interval and interval[0] < interval[1]
-    return {"value": value, "interval": interval if is_whole else None}
-
-
-def _has(found: dict, score: Score) -> bool:
-    """Whether metrics.json holds a score; what is not defined stands there as None."""
-    return score.path[-1] in (_at(found, (score.head, *score.path[:-1])) or {})
-
-
-def _at(found: dict, path: tuple[str, ...]):
-    for name in path:
-        found = (found or {}).get(name)
-    return found
 
 
 def _pictures(folder: Path) -> dict[str, str]:
@@ -260,7 +244,7 @@ def _pictures(folder: Path) -> dict[str, str]:
 
 def _comparison(found: dict) -> dict:
     known = {key: found[key] for key in shown_in("multitask") if key in found}
-    cells = {SCORES[key].title: _cell(one["difference"], one["interval"]) for key, one in known.items()}
+    cells = {SCORES[key].title: cell_of(one["difference"], one["interval"]) for key, one in known.items()}
     return found | {"differences": {title: cell for title, cell in cells.items() if cell["value"] is not None}}
 
 

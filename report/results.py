@@ -3,6 +3,8 @@
 Under torchrun every process calls these functions; the first one writes and prints.
 """
 
+from collections.abc import Sequence
+
 from torch import nn
 
 import data
@@ -27,20 +29,18 @@ from report.run import read_head
 Parts = dict[str, data.Batches]  # by part of the split
 
 
-def evaluated_as(external_dir: str, tta: bool, coverage: float = COVERAGE) -> dict:
+def evaluated_as(external_dir: str, tta: bool, coverage: float = COVERAGE, subgroups: Sequence[str] = ()) -> dict:
     """How models are evaluated, for the record: a resumed run does it again if that has changed."""
-    return {"external": external_dir, "tta": tta, "coverage": coverage}
+    how = {"external": external_dir, "tta": tta, "coverage": coverage}
+    return how | ({"subgroups": list(subgroups)} if subgroups else {})
 
 
 def evaluate_model(
-    folder: RunFolder,
-    trained: Trained,
-    parts: Parts,
-    other: OtherSet | None,
-    precision: str,
-    coverage: float = COVERAGE,
+    folder: RunFolder, trained: Trained, parts: Parts, other: OtherSet | None, precision: str, measured: dict
 ) -> None:
     """Calibrate a model on the validation set, and assess it on the test set and on another data set.
+
+    `measured` is what `evaluated_as` says of it, for the record.
 
     The checkpoint of the run itself gets what was fitted, and what its thresholds reached on the test set.
     """
@@ -48,9 +48,9 @@ def evaluate_model(
     folder.note_task(name, measured=None, external=None)  # the files may be left from two evaluations
     if is_own and trained.tta:  # predict.py needs what is fitted for the network without views as well
         alone = trained.alone
-        fitted_network(alone, parts, precision, coverage)
+        fitted_network(alone, parts, precision, measured["coverage"])
         alone.keep(calibration=alone.calibration)
-    network = fitted_network(trained, parts, precision, coverage)
+    network = fitted_network(trained, parts, precision, measured["coverage"])
 
     def assess_on(batches: data.Batches, place: RunFolder, images: str) -> Assessment | None:
         assessment = assess(network, batches, trained.calibration, name, precision)
@@ -64,7 +64,7 @@ def evaluate_model(
     if other and (batches := batches_of_other(trained, other, parts["test"])):
         assess_on(batches, folder.below("external").below(name), other.name)
         folder.note_task(name, external={"folder": other.name, "left_out": other.left_out})
-    folder.note_task(name, measured=evaluated_as(other.name if other else "", trained.tta, coverage))
+    folder.note_task(name, measured=measured)
 
 
 def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: float = COVERAGE) -> nn.Module:

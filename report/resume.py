@@ -36,7 +36,8 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence, id
         config, environment = resume(folder, names, identities, config, environment)
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.path} is moved to {earlier}.")
-    if folder.is_finished(names, evaluated_as(config["EXTERNAL_DIR"], config["TTA"], config["COVERAGE"])):
+    how = evaluated_as(*(config[name] for name in ("EXTERNAL_DIR", "TTA", "COVERAGE", "SUBGROUPS")))
+    if folder.is_finished(names, how):
         return False
     folder.write_json("config.json", config)
     folder.write_json("environment.json", environment)

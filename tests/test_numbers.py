@@ -120,20 +120,11 @@ def test_nothing_is_perfect_about_a_class_without_images(measured):
     assert official["macro_present"]["sensitivity"] == pytest.approx(np.mean(of_present))
 
 
-def test_subgroups_add_up(measured):
-    found, rows = measured[3], measured[1].table
-    for group in ("age", "sex", "localization"):
-        members = [row for row in found["subgroups"] if row["group"] == group]
-        known = rows[group].notna()
-        assert sum(row["n_images"] for row in members) == known.sum()
-        weighted = sum(row["accuracy"] * row["n_images"] for row in members) / known.sum()
-        right = probabilities_in(measured[-1])[1].argmax(axis=1) == rows["label"].cat.codes
-        assert weighted == pytest.approx(right[known].mean())
-
-
-def test_a_table_that_knows_no_age_sex_or_site_has_no_subgroups(measured):
-    rows = measured[1].table.drop(columns=["age", "sex", "localization"])
-    assert assess_rows(measured, rows)["subgroups"] == []
+def test_the_auc_of_malignant_is_scikit_learns(measured):
+    true, p = probabilities_in(measured[-1])
+    malignant = [CLASSES.index(code) for code in ("MEL", "BCC", "AKIEC")]
+    expected = metrics.roc_auc_score(np.isin(true, malignant), p[:, malignant].sum(axis=1))
+    assert measured[3]["label"]["malignant_auc"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_heat_maps_energy_is_of_the_images_with_a_mask(measured):
@@ -147,33 +138,25 @@ def test_the_heat_maps_energy_is_of_the_images_with_a_mask(measured):
     assert found["label"]["heat_map"] == pytest.approx(expected)
 
 
-def test_ages_fall_into_bands():
-    bands = scoring.age_bands(pd.Series([0, 35, 40.0, 59.5, 60, 85, np.nan]))
-    expected = ["under 40", "under 40", "40 to 59", "40 to 59", "60 and over", "60 and over", None]
-    assert bands.where(bands.notna(), None).tolist() == expected
-
-
 def interval_of(values, weights):
     """95 % of the weighted means of (N,) values."""
     return np.percentile((weights @ values) / weights.sum(axis=1), [2.5, 97.5])
 
 
-def test_classes_and_subgroups_are_resampled_by_their_own_lesions():
+def test_classes_are_resampled_by_their_own_lesions():
     """Lesions of one image and of five in turn, so that other images' weights give another interval."""
     lesion = np.concatenate([np.full(1 + 4 * (k % 2), k) for k in range(20)])
     n = len(lesion)
     rows = pd.DataFrame({"image": [f"i{k}" for k in range(n)], "lesion_id": lesion, "status": USED})
     rows["label"] = pd.Categorical(np.where(np.arange(n) < 20, "x", "y"))
-    rows["sex"], rows["mask_path"] = np.where(np.arange(n) < 20, "female", "male"), "a.png"
+    rows["mask_path"] = "a.png"
     counts = np.random.default_rng(0).integers(1, 100, (n, 4)).astype(float)
     collected = Collected(mask=counts, native=counts, surface=np.ones((n, 2)))
-    resamples, male = bootstrap.resample_lesions(lesion, 200), np.arange(20, n)
-    weights = np.concatenate(list(resamples.blocks()))[:, male]
-    expected = interval_of(evaluate.dice(counts)[male], weights)
+    resamples, of_class = bootstrap.resample_lesions(lesion, 200), np.arange(20, n)
+    weights = np.concatenate(list(resamples.blocks()))[:, of_class]
+    expected = interval_of(evaluate.dice(counts)[of_class], weights)
     _, intervals = scoring.mask_numbers(rows, collected, resamples)
     np.testing.assert_allclose(intervals["by_class"]["y"]["mean_dice"], expected)
-    (group,) = [one for one in scoring.subgroup_numbers(rows, collected, resamples) if one["value"] == "male"]
-    np.testing.assert_allclose(group["intervals"]["mean_dice"], expected)
 
 
 def test_the_majority_is_that_of_the_training_images_and_not_of_the_test_set():

@@ -51,6 +51,7 @@ HEADLINE = {
     "Balanced accuracy, balanced rule": "label.rules.balanced.balanced_accuracy",
     "Melanoma sensitivity": "label.per_class.MEL.recall",
     "Melanoma sensitivity, balanced rule": "label.rules.balanced.per_class.MEL.recall",
+    "AUC of malignant": "label.malignant_auc",
     "Mean AUC": "label.official.macro.auc",
     "Images with a mask": "mask.n_images",
     "Mean Dice": "mask.mean_dice",
@@ -203,7 +204,7 @@ def test_every_table_of_labels_shows_both_rules_and_the_page_says_what_the_secon
         in shown
     )
     assert "by +0.090 (95 % interval +0.050 to +0.130) against the top-1 class" in shown
-    assert "τ = 0.45, fitted on the validation set." in shown and "Accuracies of the top-1 class." in shown
+    assert "τ = 0.45, fitted on the validation set." in shown and "Accuracies of the top-1 class;" in shown
     assert "classification: Accuracy, balanced rule 0.111" in shown
 
 
@@ -237,13 +238,50 @@ def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_
     html = page.build(copy)
     headline = headline_of(html, "multitask")
     assert (headline["Images with a label"], headline["Images with a mask"]) == ("2,345", "1,234")
-    assert re.search(r"of some</th><td>77</td><td>66</td><td>55</td><td>0\.", html)
+    assert re.search(r"of some</th><td>77</td><td>66</td><td>\d+</td><td>\d+</td><td>55</td><td>0\.", html)
     shown = text_of(html)
     assert "Diagnoses: 2,345 images" in shown and "Masks: 1,234 images" in shown
     assert re.search(
         r"On 1,111 images the multi-task model's mean Dice differs from that of segmentation by \S+ \(95", shown
     )
     assert "multitask: Mean Dice 0." in shown and "multitask: Images" not in shown
+
+
+def test_the_biopsied_images_stand_beside_all_in_the_first_table_and_among_the_cautions(copy):
+    def prove(metrics):
+        biopsied = metrics["biopsied"] = json.loads(json.dumps({key: metrics[key] for key in ("label", "intervals")}))
+        biopsied["label"] |= {"accuracy": 0.6616, "n_images": 792, "malignant_auc": 0.8413}
+        biopsied["intervals"]["label"]["malignant_auc"] = [0.81, 0.87]
+        metrics["label"] |= {"accuracy": 0.8301, "n_images": 1499}
+
+    edit(copy / "classification" / "metrics.json", prove)
+    run = page.Run(copy)
+    html = page.build(copy)
+    column = headline_of(html, "classification, biopsied only")
+    assert (column["Images with a label"], column["Accuracy"][:5], column["Mean Dice"]) == ("792", "0.662", "–")
+    assert column["AUC of malignant"].startswith("0.841") and "0.810 – 0.870" in column["AUC of malignant"]
+    assert headline_of(html, "classification")["Accuracy"].startswith("0.830")
+    told = "classification: accuracy is 0.662 on the 792 biopsied images, and 0.830 on all 1,499."
+    assert any(caution.startswith(told) for caution in page.cautions_of(run))
+    assert "Biopsied only: the test images whose diagnosis was proved by histopathology." in text_of(html)
+    edit(copy / "classification" / "metrics.json", lambda found: found.pop("biopsied"))
+    assert "iopsied" not in text_of(page.build(copy))
+
+
+def test_subgroups_show_the_largest_gaps_the_groups_they_lie_between_and_what_is_not_shown(copy):
+    def differ(metrics):
+        gap = next(one for one in metrics["gaps"] if one["group"] == "sex")
+        gap |= {"n_values_not_shown": 1234, "n_images_not_shown": 5678}
+        gap["scores"] = {"accuracy": {"higher": "women", "lower": HOSTILE, "difference": 0.123, "interval": [0.1, 0.2]}}
+        gap["scores"]["malignant_auc"] = {"higher": "a", "lower": "b", "difference": 0.456, "interval": [None, None]}
+
+    edit(copy / "classification" / "metrics.json", differ)
+    shown = text_of(page.build(copy))
+    assert f"Largest gap 0.123 0.100 – 0.200 women − {HOSTILE} 0.456 a − b".replace(" ", "") in shown.replace(" ", "")
+    assert "Not shown: 1,234 more values of Sex, with 5,678 images." in shown
+    assert "known groups with at least 10 lesions of each kind" in shown
+    edit(copy / "classification" / "metrics.json", lambda found: found.pop("gaps"))  # as earlier versions wrote it
+    assert "1,234 more values" not in text_of(page.build(copy))
 
 
 def test_the_links_at_the_top_lead_to_all_sections(outputs):
@@ -387,7 +425,7 @@ def test_on_paper_no_table_is_cut_no_figure_split_and_folded_tables_are_open(out
         r"Mean Dice\n",
     ):
         assert re.search(last, text), last
-    assert "sex: female" in text
+    assert re.search(r"female +\d", text)
     width = float(re.search(r'<page width="([0-9.]+)"', boxes)[1])
     assert width == pytest.approx(210 / 25.4 * 72, abs=1)  # A4, in points
     edges = [float(x) for x in re.findall(r'xM(?:in|ax)="([0-9.-]+)"', boxes)]

@@ -81,6 +81,15 @@ def test_an_absent_class_does_not_stop_the_run(folder, tmp_path, capsys):
     assert metrics["label"]["per_class"]["VASC"]["recall"] is None
 
 
+def test_a_column_for_groups_that_another_data_set_lacks_is_said_and_does_not_stop_the_run(put, tmp_path):
+    folder = put({"images/a.jpg": "photo", "t.csv": ["image,label,camera", "a,mel,X"]})
+    said, place = [], {"image_size": 32, "cache_dir": tmp_path / "cache"}
+    reading = Reading(columns=("camera", "lens"))
+    table, _ = decode_other(folder, reading, ("MEL", "NV"), **place, say=said.append)
+    assert table["column camera"].tolist() == ["X"] and "column lens" not in table
+    assert "no table with the column lens" in said[0] and "Its columns are: image, label, camera." in said[0]
+
+
 @pytest.mark.parametrize("what", ["none is there", "no class of the model", "all are damaged"])
 def test_another_data_set_without_an_image_that_can_be_used_is_one_message(put, tmp_path, what):
     label = "wart" if what == "no class of the model" else "mel"

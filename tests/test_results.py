@@ -120,7 +120,7 @@ def test_scores_are_of_the_test_set_and_what_is_kept_is_of_the_network_as_it_is_
     monkeypatch.setattr("checkpoints.trained.save", lambda path, content: saved.update(content))
     folder = SimpleNamespace(below=lambda name: folder, note_task=lambda *_, **__: None)
     folder.best_path = lambda task: Path("a.pth" if is_own else "b.pth")
-    results.evaluate_model(folder, model, parts, None, "fp32")
+    results.evaluate_model(folder, model, parts, None, "fp32", results.evaluated_as("", tta=False))
     assert [call[1] for call in calls if call[0] == "assess"] == ["test"]
     assert saved.get("calibration", {}).get("of") == ("1 tta False" if is_own else None)
     assert saved.get("calibration_tta", {}).get("of") == ("1 tta True" if is_own and tta else None)

@@ -4,10 +4,12 @@ import io
 import pytest
 from conftest import disc, picture, state_of
 
+from dataset.choice import Choice
 from dataset.classes import HAM10000 as CLASSES
+from dataset.columns import FURTHER
 from dataset.csvfile import as_csv, read_back
-from dataset.layout import find_files
-from dataset.table import LEFT_OUT, USED, describe_table, read_table
+from dataset.layout import find, find_files
+from dataset.table import LEFT_OUT, USED, describe_table, read_layout, read_table
 
 
 def test_a_missing_folder_is_named_with_what_to_do(tmp_path):
@@ -228,6 +230,34 @@ def test_lesion_ids_of_any_release_are_read(folder, name):
     assert list(table["lesion_id"]) == ["L1", "L1", "c"] and list(table["lesion_known"]) == [True, True, False]
     assert table["age"].fillna(-1).tolist() == [55, -1, 40]
     assert table["sex"].isna().tolist() == [False, True, False] and table["localization"][0] == "torso"
+
+
+@pytest.mark.parametrize("proof", ["dx_type", "diagnosis_confirm_type"])
+@pytest.mark.parametrize("source", ["dataset", "attribution"])
+def test_proof_source_and_skin_type_are_read_by_ham10000s_names_and_the_archives(folder, proof, source):
+    for image in "ab":
+        folder.add(image)
+    folder.write()
+    lines = [f"image,{proof},{source},fitzpatrick_skin_type", "a,histo,rosendahl,II", "b,,unknown,"]
+    table = read_table(write_csv(folder, *lines, name="mine.csv"))
+    assert table.loc[0, ["dx_type", "dataset", "fitzpatrick_skin_type"]].tolist() == ["histo", "rosendahl", "II"]
+    assert table.loc[1, ["dx_type", "dataset", "fitzpatrick_skin_type"]].isna().all()
+
+
+def test_a_column_that_only_the_user_names_is_kept_and_one_that_nobody_has_is_refused_with_those_there_are(folder):
+    for image in "ab":
+        folder.add(image)
+    folder.write()
+    layout = find(write_csv(folder, "image,camera,blank", "a,X1,", "b,X2,", name="mine.csv"))
+    table, _ = read_layout(layout, Choice({}), columns=("Camera", "camera"))
+    assert table["column camera"].tolist() == table["column Camera"].tolist() == ["X1", "X2"]
+    assert not [name for name in read_layout(layout, Choice({}))[0] if name.startswith(FURTHER)]
+    for name in ("lens", "dataset", "blank"):
+        message = f"column {name}, or knows no value of it .*are: image, MEL, .*, camera, blank"
+        with pytest.raises(ValueError, match=message):
+            read_layout(layout, Choice({}), columns=("camera", name))
+        *_, remark = read_layout(layout, Choice({}), complete=False, columns=(name,))[1]
+        assert f"column {name}, or" in remark
 
 
 def test_a_known_files_lesion_ids_come_before_anothers(folder):

@@ -16,6 +16,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "checkpoints/thresholds.py": ("thresholds",),
     "checkpoints/trained.py": ("trained", "results"),
     "dataset/groups.py": ("groups",),
+    "dataset/holdout.py": ("holdout",),
     "dataset/images.py": ("images", "masks"),
     "dataset/leakage.py": ("leakage",),
     "dataset/masks.py": ("masks", "images"),
@@ -32,6 +33,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "measure/numbers.py": ("numbers", "tables", "calibrate", "assess"),
     "measure/scores.py": ("difference", "scores", "report", "comparison"),
     "measure/shares.py": ("bootstrap", "numbers"),
+    "measure/subgroups.py": ("subgroups",),
     "measure/tables.py": ("tables", "calibrate"),
     "report/own.py": ("results", "own"),
     "report/results.py": ("results", "difference"),
@@ -581,6 +583,16 @@ WRONG = {
             "EXIF is ignored",
         ),
     ),
+    "dataset/holdout.py": (
+        (
+            "is_sibling = ~is_test & group.isin(set(group[is_test]))",
+            "is_sibling = ~is_test & False",
+            "siblings are learned",
+        ),
+        ("is_test &= cells", "is_test |= cells", "one of several columns is enough"),
+        (".isin([value.casefold() for value in values])", ".isin([values[0].casefold()])", "the first value alone"),
+        ("if tested and not tested & learned:", "if False:", "nothing that is tested is learned"),
+    ),
     "dataset/splits.py": (
         ("if len(members) < len(shares):", "if len(members) < len(shares) - 1:", "a class may lack a part"),
         (
@@ -772,21 +784,7 @@ WRONG = {
             "the distances exchanged",
         ),
         ("weights[:, images]))", "weights[:, : len(images)]))", "weights of other images by diagnosis"),
-        (
-            "[*AGE_BANDS.values(), np.inf], right=False",
-            "[*AGE_BANDS.values(), np.inf], right=True",
-            "40 years are under 40",
-        ),
-        (
-            "chosen = np.flatnonzero(values.isin([value]))",
-            "chosen = np.flatnonzero(~values.isin([value]))",
-            "the others' subgroup",
-        ),
-        (
-            "resamples.of(chosen))\n            group",
-            "resamples.of(np.arange(len(chosen))))\n            group",
-            "lesions of other images in subgroups",
-        ),
+        ('points.get("malignant", points.get("melanoma"))', 'points.get("melanoma")', "the AUC of melanoma alone"),
         (
             'keys = numbers.get("label", {}), ("threshold", "sensitivity", "specificity")',
             'keys = numbers.get("label", {}), ("threshold", "specificity", "ppv")',
@@ -815,6 +813,28 @@ WRONG = {
             'f"per_class.{name}.precision": true == k',
             "precision is over the class's images",
         ),
+    ),
+    "measure/subgroups.py": (
+        (
+            "[*AGE_BANDS.values(), np.inf], right=False",
+            "[*AGE_BANDS.values(), np.inf], right=True",
+            "40 years are under 40",
+        ),
+        ("np.flatnonzero(values == value)", "np.flatnonzero(values != value)", "the others' subgroup"),
+        ("some = resamples.of(chosen)", "some = resamples.of(np.arange(len(chosen)))", "lesions of other images"),
+        ("(float(value),) if are_numbers else (-n_images[value], value)", "(value,)", "in the alphabet's order"),
+        ("SKIN_TYPES.get(value.lower().split()[-1], len(SKIN_TYPES))", "0", "skin types in the alphabet's order"),
+        ("if len(unknown := np.flatnonzero(values.isna())):", "if len(unknown := []):", "unknown values are dropped"),
+        ("(score >= threshold)", "(score >= 0.5)", "melanoma at one half"),
+        ("< FEWEST:", "< 0:", "a group of one lesion makes the largest gap"),
+        ("if _n_lesions(some) > 1 else {}", "", "an interval from one lesion"),
+        (
+            "lower, *_, higher = sorted(values, key=values.__getitem__)",
+            "higher, *_, lower = sorted(values, key=values.__getitem__)",
+            "the gap the other way",
+        ),
+        ("weights[:, places[i]]", "weights[:, places[0]]", "the other group's weights"),
+        ('BIOPSIED = ("histo",', 'BIOPSIED = ("histo", "confocal",', "confocal microscopy is a biopsy"),
     ),
     "measure/tables.py": (
         (

@@ -1,0 +1,68 @@
+"""Numbers of metrics.json -> cells of the report's tables: each a value with its interval, if it has one."""
+
+from measure import bootstrap
+from measure.scores import SCORES, Score, shown_in
+
+COUNTED = {"n_melanomas": "Melanomas", "n_malignant": "Malignant"}  # of a subgroup
+COUNTED |= {name: SCORES[name].title for name in ("n_labels", "n_masks")}
+COLUMNS = {  # of subgroups
+    "dx_type": "Proof of the diagnosis",
+    "dataset": "Source",
+    "fitzpatrick_skin_type": "Fitzpatrick skin type",
+    "age": "Age",
+    "sex": "Sex",
+    "localization": "Site",
+}
+
+
+def scores_at(found: dict, path: tuple[str, ...]) -> dict:
+    """The part of metrics.json at `path`, each number in it replaced by its `score_at`."""
+    return {
+        name: scores_at(found, (*path, name)) if isinstance(value, dict) else score_at(found, (*path, name))
+        for name, value in at(found, path).items()
+    }
+
+
+def score_at(found: dict, path: tuple[str, ...]) -> dict:
+    """A number of metrics.json, its interval if both ends are known, and its `kind` if it is not the bootstrap's."""
+    kind = at(found, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
+    cell = cell_of(at(found, path), at(found, ("intervals", *path)))
+    return cell | {"kind": kind} if kind and cell["value"] is not None else cell
+
+
+def cell_of(value: float | None, interval: list | None) -> dict:
+    """A value, and its interval if both ends are known; earlier versions wrote some that have no width."""
+    is_whole = value is not None and interval and None not in interval and interval[0] < interval[1]
+    return {"value": value, "interval": interval if is_whole else None}
+
+
+def has_score(found: dict, score: Score) -> bool:
+    """Whether metrics.json holds a score; what is not defined stands there as None."""
+    return score.path[-1] in (at(found, (score.head, *score.path[:-1])) or {})
+
+
+def at(found: dict, path: tuple[str, ...]):
+    for name in path:
+        found = (found or {}).get(name)
+    return found
+
+
+def subgroup_tables(groups: list[dict], gaps: list[dict]) -> dict:
+    """The groups' scores by column of the data, each with the largest gaps between its groups."""
+    keys = [key for key in shown_in("subgroups") if groups and key in groups[0]]
+    counted = [name for name in COUNTED if any(name in group for group in groups)]
+    parts: dict[str, dict] = {}
+    for group in groups:
+        counts = [group.get(name, group["n_images"]) for name in counted]
+        title, none = COLUMNS.get(group["group"], group["group"]), {"rows": [], "gaps": [], "n_values_not_shown": 0}
+        part = parts.setdefault(group["group"], {"title": title} | none)
+        part["rows"].append(group | {"cells": counts + [score_at(group, (key,)) for key in keys]})
+    for gap in gaps:
+        found = gap["scores"]
+        cells = [
+            found[key] | cell_of(found[key]["difference"], found[key]["interval"]) if key in found else None
+            for key in keys
+        ]
+        parts[gap["group"]] |= gap | {"gaps": ["" for _ in counted] + cells if found else []}
+    names = [*(COUNTED[name] for name in counted), *(SCORES[key].title for key in keys)]
+    return {"columns": names, "parts": list(parts.values())}
