@@ -3,7 +3,8 @@
 from measure import bootstrap
 from measure.scores import SCORES, Score, shown_in
 
-COUNTED = {"n_melanomas": "Melanomas", "n_malignant": "Malignant"}  # of a subgroup
+COUNTED = {"n_images": "Images", "n_lesions": "Lesions"}  # of a subgroup
+COUNTED |= {"n_melanomas": "Melanomas", "n_malignant": "Malignant"}
 COUNTED |= {name: SCORES[name].title for name in ("n_labels", "n_masks")}
 COLUMNS = {  # of subgroups
     "dx_type": "Proof of the diagnosis",
@@ -56,13 +57,13 @@ def subgroup_tables(groups: list[dict], gaps: list[dict]) -> dict:
         counts = [group.get(name, group["n_images"]) for name in counted]
         title, none = COLUMNS.get(group["group"], group["group"]), {"rows": [], "gaps": [], "n_values_not_shown": 0}
         part = parts.setdefault(group["group"], {"title": title} | none)
-        part["rows"].append(group | {"cells": counts + [score_at(group, (key,)) for key in keys]})
+        part["rows"].append(group | {"cells": [score_at(group, (key,)) for key in keys] + counts})
     for gap in gaps:
         found = gap["scores"]
         cells = [
             found[key] | cell_of(found[key]["difference"], found[key]["interval"]) if key in found else None
             for key in keys
         ]
-        parts[gap["group"]] |= gap | {"gaps": ["" for _ in counted] + cells if found else []}
-    names = [*(COUNTED[name] for name in counted), *(SCORES[key].title for key in keys)]
+        parts[gap["group"]] |= gap | {"gaps": cells if found else []}
+    names = [*(SCORES[key].title for key in keys), *(COUNTED[name] for name in counted)]
     return {"columns": names, "parts": list(parts.values())}
