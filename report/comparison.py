@@ -15,8 +15,8 @@ from measure import bootstrap
 from measure.difference import compare
 from measure.scores import HEADS, Score, compared
 from report.folder import RECORD, RunFolder
-from report.page import TEMPLATES, score_at
-from report.run import Finished, read_runs
+from report.page import TEMPLATES
+from report.run import Finished, read_runs, score_at
 
 RunTask = tuple[Finished, str]
 

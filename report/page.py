@@ -19,7 +19,9 @@ from dataset.table import SPLITS
 from encoders import title_of
 from measure import bootstrap
 from measure.scores import SCORES, Score, shown_in
-from report.run import Run
+from report.checklist import as_markdown, items_of
+from report.folder import RunFolder
+from report.run import Run, at, cell_of, score_at
 
 FEW = 30  # minimum test images of a class for certain scores
 GAP = 1.3  # ratio of validation to training loss at the saved epoch that counts as overfitting
@@ -65,6 +67,13 @@ def build(folder: Path) -> str:
         ) from None
 
 
+def write(folder: RunFolder) -> None:
+    """Write the pages of a run, report.html and checklist.md. Raises as `build`."""
+    folder.write("report.html", build(folder.path))
+    run = Run(folder.path)
+    folder.write("checklist.md", as_markdown(items_of(run, cautions_of(run))))
+
+
 def cautions_of(run: Run) -> list[str]:
     """Limitations of this run's numbers, in plain language."""
     found = []
@@ -76,10 +85,10 @@ def cautions_of(run: Run) -> list[str]:
     for task, metrics in run.metrics.items():
         if run.views(task) > 1:
             found.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
-        recall = _at(metrics, ("label", "per_class", "MEL", "recall"))
+        recall = at(metrics, ("label", "per_class", "MEL", "recall"))
         if recall is not None and recall < 0.5:
             missed = "the top-1 class misses more than half of the melanomas"
-            balanced = _at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
+            balanced = at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
             by_other = "" if balanced is None else f" (balanced rule: {balanced:.2f})"
             found.append(f"{task}: melanoma sensitivity is {recall:.2f}{by_other}; {missed}.")
         heat = _heat(metrics)
@@ -120,6 +129,7 @@ def _fit_cautions(run: Run, task: str) -> list[str]:
 
 def _values(run: Run) -> dict:
     """Values of template.html."""
+    cautions = cautions_of(run)
     return {
         "sensitivity": evaluate.SENSITIVITY,
         "failure": evaluate.FAILURE,
@@ -128,7 +138,8 @@ def _values(run: Run) -> dict:
         "cutoff": evaluate.CUTOFF,
         "classes": {code: name_of(code) for code in run.classes},
         "note": run.note,
-        "cautions": cautions_of(run),
+        "cautions": cautions,
+        "checklist": items_of(run, cautions),
         "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
         "encoders": list(map(title_of, _named(run, "encoders"))),
         "initial_files": _named(run, "initial_files"),
@@ -184,7 +195,7 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
 def _majority(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list]:
     """The column of always predicting the commonest class; {} without labels."""
     for found in metrics.values():
-        if majority := _at(found, ("label", "majority", "class")):
+        if majority := at(found, ("label", "majority", "class")):
             known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
             known["n_images"] = ("label", "n_images")
             paths = [known.get(one.path[0] if one.head == "label" else "", ("none",)) for one in shown]
@@ -209,7 +220,7 @@ def _positives(label: dict) -> dict[str, int]:
 
 def _heat(found: dict) -> dict | None:
     """Energy of the heat maps inside the masks, and whether they localise; None without labels or masks."""
-    heat = _at(found, ("label", "heat_map"))
+    heat = at(found, ("label", "heat_map"))
     return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
 
 
@@ -226,32 +237,13 @@ def _scores(found: dict, path: tuple[str, ...]) -> dict:
     """The part of metrics.json at `path`, each number in it replaced by its `score_at`."""
     return {
         name: _scores(found, (*path, name)) if isinstance(value, dict) else score_at(found, (*path, name))
-        for name, value in _at(found, path).items()
+        for name, value in at(found, path).items()
     }
-
-
-def score_at(found: dict, path: tuple[str, ...]) -> dict:
-    """A number of metrics.json, its interval if both ends are known, and its `kind` if it is not the bootstrap's."""
-    kind = _at(found, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
-    cell = _cell(_at(found, path), _at(found, ("intervals", *path)))
-    return cell | {"kind": kind} if kind and cell["value"] is not None else cell
-
-
-def _cell(value: float | None, interval: list | None) -> dict:
-    """A value, and its interval if both ends are known; earlier versions wrote some that have no width."""
-    is_whole = value is not None and interval and None not in interval and interval[0] < interval[1]
-    return {"value": value, "interval": interval if is_whole else None}
 
 
 def _has(found: dict, score: Score) -> bool:
     """Whether metrics.json holds a score; what is not defined stands there as None."""
-    return score.path[-1] in (_at(found, (score.head, *score.path[:-1])) or {})
-
-
-def _at(found: dict, path: tuple[str, ...]):
-    for name in path:
-        found = (found or {}).get(name)
-    return found
+    return score.path[-1] in (at(found, (score.head, *score.path[:-1])) or {})
 
 
 def _pictures(folder: Path) -> dict[str, str]:
@@ -260,7 +252,7 @@ def _pictures(folder: Path) -> dict[str, str]:
 
 def _comparison(found: dict) -> dict:
     known = {key: found[key] for key in shown_in("multitask") if key in found}
-    cells = {SCORES[key].title: _cell(one["difference"], one["interval"]) for key, one in known.items()}
+    cells = {SCORES[key].title: cell_of(one["difference"], one["interval"]) for key, one in known.items()}
     return found | {"differences": {title: cell for title, cell in cells.items() if cell["value"] is not None}}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dataset.csvfile import TEXT, printable, read_back
+from measure import bootstrap
 from measure.difference import refuse_repeated
 from measure.scores import CALLS, HEADS, MeanOf, classes_in, compared
 
@@ -78,6 +79,26 @@ class Run:
         """Seed shared by all models; None if they differ."""
         seeds = {self.record["tasks"][task].get("identity", {}).get("seed") for task in self.metrics}
         return seeds.pop() if len(seeds) == 1 else None
+
+
+def score_at(found: dict, path: tuple[str, ...]) -> dict:
+    """A number of metrics.json, its interval if both ends are known, and its `kind` if it is not the bootstrap's."""
+    kind = at(found, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
+    cell = cell_of(at(found, path), at(found, ("intervals", *path)))
+    return cell | {"kind": kind} if kind and cell["value"] is not None else cell
+
+
+def cell_of(value: float | None, interval: list | None) -> dict:
+    """A value, and its interval if both ends are known; earlier versions wrote some that have no width."""
+    is_whole = value is not None and interval and None not in interval and interval[0] < interval[1]
+    return {"value": value, "interval": interval if is_whole else None}
+
+
+def at(found: dict, path: tuple[str, ...]):
+    """What stands in nested dicts at a path; None if nothing does."""
+    for name in path:
+        found = (found or {}).get(name)
+    return found
 
 
 class Finished(NamedTuple):

@@ -12,7 +12,7 @@ from functools import partial
 from html.parser import HTMLParser
 
 import pytest
-from conftest import edit, quick
+from conftest import edit, quick, text_of
 
 import evaluate
 from measure import bootstrap
@@ -140,18 +140,6 @@ def test_an_overfitted_model_is_called_so(copy):
 HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; "double" 'single'"""
 
 
-def text_of(html: str) -> str:
-    """What a reader sees."""
-    found = []
-
-    class Text(HTMLParser):
-        def handle_data(self, text):
-            found.append(text)
-
-    Text().feed(html)
-    return " ".join("".join(found).split())
-
-
 def test_names_from_the_data_are_shown_as_they_are(copy):
     """Neither HTML nor the template's own language is read in them."""
     edit(copy / "config.json", lambda config: config.update(DATA_DIR=HOSTILE, TASKS=["a", HOSTILE]))
@@ -166,8 +154,9 @@ def test_names_from_the_data_are_shown_as_they_are(copy):
     edit(copy / "classification" / "metrics.json", lambda found: found["subgroups"][0].update(value=HOSTILE))
     html = page.build(copy)
     assert "<script" not in html
-    # The folder in three places, TASKS, the device in two and a setting's name, a reason, a pair in two, a subgroup.
-    assert text_of(html).count(HOSTILE) == 11
+    # The folder in three places, TASKS, the device in two and a setting's name, a reason, a pair in two, a subgroup;
+    # in the checklist the folder in two, the device, the reason and the subgroup.
+    assert text_of(html).count(HOSTILE) == 11 + 5
 
 
 def test_the_fixed_numbers_are_those_of_evaluate(outputs, monkeypatch):
