@@ -18,6 +18,7 @@ from measure.scores import shown_in
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # lower limits in years
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
 BY_RULE = tuple(score.path[0] for score in shown_in("console", "label").values())  # the first two with their change
+OVER_MAJORITY = "likeliest_less_majority"  # in metrics.json: the top-1 class less MAJORITY, paired
 MAJORITY = "majority"  # in metrics.json: the scores of always predicting the commonest class of the training images
 
 
@@ -28,7 +29,7 @@ def label_numbers(
 
     `rules` holds the scores of the top-1 class and of the balanced rule, `balanced_less_likeliest` their paired
     difference; the scores of the top-1 class are also at the top level. `majority` holds the scores of always
-    predicting the commonest class of the training images.
+    predicting the commonest class of the training images, `likeliest_less_majority` the paired difference from it.
     """
     true, classes, thresholds = positions_of(rows), classes_of(rows), calibration["thresholds"]
     before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
@@ -44,6 +45,7 @@ def label_numbers(
             values |= under(f"rules.{rule}", of_rule)
         for name in BY_RULE[:2]:
             values[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
+            values[f"{OVER_MAJORITY}.{name}"] = rules["likeliest"][name] - majority[name]
         values |= under(MAJORITY, {name: majority[name] for name in BY_RULE})
         values |= under("official", evaluate.official_label_scores(true, probabilities, classes, weights))
         values |= under("calibration.before", evaluate.calibration_scores(true, before, weights))

@@ -16,7 +16,7 @@ from measure.difference import compare
 from measure.scores import HEADS, Score, compared
 from report.folder import RECORD, RunFolder
 from report.page import TEMPLATES
-from report.run import Finished, read_runs, score_at
+from report.run import Finished, read_runs, rounded, score_at
 
 RunTask = tuple[Finished, str]
 
@@ -200,4 +200,5 @@ def _mean(score: dict) -> str:
 def _with_interval(value: float | None, interval: list | None, form: str) -> str:
     if value is None:
         return "-"
-    return f"{value:{form}}" + (f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else "")
+    ends = [f"{rounded(end):{form}}" for end in interval or ()]
+    return f"{rounded(value):{form}}" + (f" ({' to '.join(ends)})" if ends else "")

@@ -19,9 +19,10 @@ from dataset.table import SPLITS
 from encoders import title_of
 from measure import bootstrap
 from measure.scores import SCORES, Score, shown_in
+from report.cautions import label_cautions
 from report.checklist import as_markdown, items_of
 from report.folder import RunFolder
-from report.run import Run, at, cell_of, score_at
+from report.run import Run, at, cell_of, rounded, score_at
 
 FEW = 30  # minimum test images of a class for certain scores
 GAP = 1.3  # ratio of validation to training loss at the saved epoch that counts as overfitting
@@ -38,14 +39,14 @@ TEMPLATES.globals["SYNTHETIC"] = NOTE
 def ends(interval: list, sign: str = "-", between: str = " – ") -> str:
     """An interval's ends, with so many digits that they differ."""
     digits = next((n for n in range(3, 10) if round(interval[0], n) != round(interval[1], n)), 3)
-    return between.join(f"{end:{sign}.{digits}f}" for end in interval)
+    return between.join(f"{rounded(end, digits):{sign}.{digits}f}" for end in interval)
 
 
 def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-TEMPLATES.filters |= {"ends": ends, "share": share}
+TEMPLATES.filters |= {"ends": ends, "share": share, "rounded": rounded}
 
 
 def build(folder: Path) -> str:
@@ -85,12 +86,7 @@ def cautions_of(run: Run) -> list[str]:
     for task, metrics in run.metrics.items():
         if run.views(task) > 1:
             found.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
-        recall = at(metrics, ("label", "per_class", "MEL", "recall"))
-        if recall is not None and recall < 0.5:
-            missed = "the top-1 class misses more than half of the melanomas"
-            balanced = at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
-            by_other = "" if balanced is None else f" (balanced rule: {balanced:.2f})"
-            found.append(f"{task}: melanoma sensitivity is {recall:.2f}{by_other}; {missed}.")
+        found += label_cautions(run, task)
         heat = _heat(metrics)
         if heat and not heat["localises"]:
             inside = f"{share(heat['energy_in_mask'])} of their energy lies inside the true mask"
@@ -101,6 +97,9 @@ def cautions_of(run: Run) -> list[str]:
     few = [f"{code} ({test[code]})" for code in run.classes if 0 < test.get(code, 0) < FEW]
     if few:
         found.append(f"Scores of classes with fewer than {FEW} test images are uncertain: {', '.join(few)}.")
+    val = set(run.splits[run.splits["split"] == "val"]["label"])
+    if unseen := [code for code in run.classes if code not in val]:
+        found.append(f"Classes without a validation image, for which nothing was fitted: {', '.join(unseen)}.")
     absent = ", ".join(code for code in run.classes if not test.get(code, 0))
     if absent:
         found.append(f"Classes without a test image: {absent}; means exclude them, except those of ISIC 2018.")

@@ -82,6 +82,18 @@ def test_the_baseline_always_calls_the_class_that_is_commonest_in_training(both_
     assert low < found["accuracy"] < high
 
 
+def test_the_top_1_class_is_compared_with_the_baseline_by_paired_resamples(both_rules):
+    """Its interval is that of differences on the same resamples, and not of two independent ones."""
+    table, _, resamples, numbers, intervals = both_rules
+    true, own = (pd.Categorical(table[key], CLASSES).codes.astype(int) for key in ("true", "predicted"))
+    predicted = np.full(len(true), CLASSES.index("NV")), own
+    expected = bootstrap.paired_difference(
+        lambda i, weights: evaluate.label_scores(true, predicted[i], CLASSES, weights)["accuracy"], resamples
+    )
+    found = [numbers["likeliest_less_majority"]["accuracy"], *intervals["likeliest_less_majority"]["accuracy"]]
+    np.testing.assert_allclose(found, [expected["difference"], *expected["interval"]])
+
+
 @pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy"])
 def test_what_the_balanced_rule_changes_is_paired_by_lesion(both_rules, name):
     table, _, resamples, numbers, intervals = both_rules

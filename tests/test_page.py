@@ -436,3 +436,27 @@ def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_fol
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(path), "--seed", "43") == 0
     report = (tmp_path / "outputs" / "report.html").read_text()
     assert "classification 1 epochs" in report and "seed 42" in report and "seed 43" not in report
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus(copy):
+    def tiny(metrics):
+        metrics["label"]["balanced_less_likeliest"] = {"accuracy": -0.0001, "balanced_accuracy": -0.0}
+        metrics["intervals"]["label"]["balanced_less_likeliest"] = {"accuracy": [-0.25, -0.0001]}
+
+    edit(copy / "classification" / "metrics.json", tiny)
+    shown = text_of(page.build(copy))
+    assert "accuracy by +0.000 (95 % interval -0.250 to +0.000) and balanced accuracy by +0.000" in shown
+    assert "-0.000" not in shown
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [([0.01, 0.2], "excludes 0: the multi-task model is better here"),
+     ([-0.2, -0.01], "excludes 0: the multi-task model is worse here"),
+     ([-0.1, 0.1], "no difference is established")],
+)  # fmt: skip
+def test_the_comparison_concludes_what_its_interval_allows(copy, interval, words):
+    change = {"difference": sum(interval) / 2, "interval": interval}
+    edit(copy / "comparison.json", lambda found: found["classification"].update(accuracy=change))
+    (said,) = re.findall(r"multi-task model's accuracy differs.*?(?:here|established)", text_of(page.build(copy)))
+    assert words in said
