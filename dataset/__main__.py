@@ -1,6 +1,6 @@
 """Download HAM10000, check how main.py would read a data folder, or draw a synthetic one.
 
-python -m dataset download FOLDER
+python -m dataset download FOLDER [--official-test]
 python -m dataset check FOLDER
 python -m dataset draw FOLDER
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import machine
 import settings
 from dataset.check import check
-from dataset.download import LICENCE, download
+from dataset.download import HAM10000_RELEASE, LICENCE, OFFICIAL_TEST, download
 from dataset.prepare import Reading
 from dataset.synthetic import write_dataset
 
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("download", help="download HAM10000 (2.8 GB) from Harvard Dataverse")
     command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("--official-test", action="store_true", help="instead, the test set of ISIC 2018 Task 3")
     command = commands.add_parser("check", help="report how main.py would read a folder; change nothing")
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("--image-size", type=int, default=224, help="pixels, to estimate memory and disk [224]")
@@ -42,9 +43,10 @@ def main(argv: list[str] | None = None) -> None:
         elif options.command == "draw":
             write_dataset(options.folder)
         else:
-            print(LICENCE, flush=True)
-            download(options.folder)
-            print(f"{options.folder} is complete. Next: python main.py --data-dir {options.folder}")
+            release = OFFICIAL_TEST if options.official_test else HAM10000_RELEASE
+            print(*filter(None, (LICENCE, release.remark)), sep="\n", flush=True)
+            download(options.folder, release)
+            print(f"{options.folder} is complete. Next: python main.py {release.usage} {options.folder}")
     except KeyboardInterrupt:
         parser.exit(130, "Stopped. The same command resumes from here.\n")
     except ConnectionError as error:

@@ -1,4 +1,4 @@
-"""Download HAM10000 from Harvard Dataverse, verify it and unpack it into the layout that main.py reads."""
+"""Download HAM10000 or its official test set from Harvard Dataverse, verify it and unpack it for main.py."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +21,13 @@ from tqdm import tqdm
 from dataset.classes import HAM10000
 from dataset.layout import find_files
 from dataset.table import LESION_FILES
+from dataset.tablefile import read_rows
 
 LICENCE = """HAM10000 is under CC BY-NC 4.0: use it for non-commercial purposes, and cite
   Tschandl, Rosendahl, Kittler: The HAM10000 dataset. Sci Data 5:180161 (2018). doi:10.7910/DVN/DBW86T
   and for the masks: Tschandl et al. Nat Med 26:1229-1234 (2020). doi:10.1038/s41591-020-0942-0"""
 SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
+ELSEWHERE = "Name another folder, or move it away."
 TIMEOUT = 30  # seconds without data before a connection is dropped
 TRIES = 5  # connections per file; each resumes where the last one broke
 BLOCK = 1 << 20  # bytes read at a time
@@ -39,50 +41,66 @@ class Archive(NamedTuple):
 
     name: str
     url: str
-    md5: str
+    md5: str  # "" if not known: then the checksums within the zip file are verified
     folder: str  # below the data folder
     pattern: str  # for names of files to unpack, without their folders
     n_files: int
 
+    @property
+    def key(self) -> str:
+        """Name of its temporary files."""
+        return self.md5 or self.url.rpartition("/")[2]
 
-IMAGE, MASK = r"ISIC_\d{7}\.jpg", r"ISIC_\d{7}_segmentation\.png"
-ARCHIVES = (
+
+class Release(NamedTuple):
+    """What makes up one data folder."""
+
+    name: str
+    archives: tuple[Archive, ...]
+    metadata_url: str  # of a table with METADATA_COLUMNS
+    usage: str  # flags of main.py before the folder's name
+    remark: str = ""
+
+    @property
+    def n_images(self) -> int:
+        return sum(archive.n_files for archive in self.archives if archive.folder == "images")
+
+
+UNGRADED = "ISIC_0035068"  # a challenge image that the official scorer gives the weight 0
+IMAGE, MASK = rf"(?!{UNGRADED})ISIC_\d{{7}}\.jpg", r"ISIC_\d{7}_segmentation\.png"
+TRAINING_ARCHIVES = (
     Archive("images, part 1", f"{SERVER}3172585", "4639bfa73ab251610530a97c898e6e46", "images", IMAGE, 5000),
     Archive("images, part 2", f"{SERVER}3172584", "da43d6cc50f6613013be07e8986b384b", "images", IMAGE, 5015),
     Archive("masks", f"{SERVER}3838943", "6e8d252e09cfdb0189199f15985a5b84", "masks", MASK, 10015),
 )
-METADATA_URL = f"{SERVER}4338392?format=original"
-METADATA_COLUMNS = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
+HAM10000_RELEASE = Release("HAM10000", TRAINING_ARCHIVES, f"{SERVER}4338392?format=original", "--data-dir")
+OFFICIAL_TEST = Release(
+    "the ISIC 2018 Task 3 test set",
+    (Archive("test images", f"{SERVER}3855824", "", "images", IMAGE, 1511),),
+    f"{SERVER}6924466?format=original",
+    "--evaluate-only --external-dir",
+    f"{UNGRADED} does not count in the challenge's scores and is left out.",
+)
+METADATA_COLUMNS = ["lesion_id", "image", "dx", "dx_type"]  # read_rows calls image_id image
 
 
-def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url: str = METADATA_URL) -> None:
+def download(folder: Path, release: Release = HAM10000_RELEASE) -> None:
     """Fetch, verify and unpack the data set into the layout that main.py reads, skipping completed files.
 
     Raises
     ------
     ConnectionError : the server cannot be reached or keeps disconnecting; partial downloads are kept.
     ValueError : a file has unexpected content; names it. It is removed.
-    FileExistsError : the folder holds another GroundTruth.csv.
+    FileExistsError : the folder holds another GroundTruth.csv, or the metadata of another data set.
     OSError : the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = folder / LESION_FILES[0]
-    if not metadata.exists():
-        partial = metadata.with_name(metadata.name + ".partial")
-        partial.unlink(missing_ok=True)  # small, without a known checksum: never resumed
-        fetch(metadata_url, partial, "metadata", MAX_METADATA)
-        try:
-            read_diagnoses(partial)
-        except ValueError:
-            partial.unlink()
-            raise
-        partial.rename(metadata)
-    diagnoses = read_diagnoses(metadata)
+    diagnoses = get_metadata(folder, release)
     truth, content = folder / "GroundTruth.csv", _one_hot(diagnoses)
     if truth.exists() and truth.read_bytes() != content:
-        raise FileExistsError(f"{truth} already exists and is not from HAM10000. Name another folder, or move it away.")
-    for archive in archives:
-        done = folder / f".{archive.md5}.unpacked"
+        raise FileExistsError(f"{truth} already exists and is not from {release.name}. {ELSEWHERE}")
+    for archive in release.archives:
+        done = folder / f".{archive.key}.unpacked"
         if not done.exists():
             get_archive(archive, folder)
             done.touch()
@@ -92,43 +110,73 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES, metadata_url:
     partial.replace(truth)
 
 
+def get_metadata(folder: Path, release: Release) -> pd.Series:
+    """Class code by image, from the metadata, which are fetched if they are not there."""
+    metadata = folder / LESION_FILES[0]
+    if metadata.exists():
+        try:
+            return read_diagnoses(metadata, release)
+        except ValueError as error:
+            raise FileExistsError(f"{error} {ELSEWHERE}") from error
+    partial = metadata.with_name(metadata.name + ".partial")
+    partial.unlink(missing_ok=True)  # small, without a known checksum: never resumed
+    fetch(release.metadata_url, partial, "metadata", MAX_METADATA)
+    try:
+        diagnoses = read_diagnoses(partial, release)
+    except ValueError:
+        partial.unlink()
+        raise
+    partial.rename(metadata)
+    return diagnoses
+
+
 def _one_hot(diagnoses: pd.Series) -> bytes:
     """Content of GroundTruth.csv."""
     one_hot = pd.get_dummies(pd.Categorical(diagnoses, HAM10000)).set_axis(diagnoses.index).astype(float)
     return one_hot.rename_axis("image").to_csv(lineterminator="\n").encode()
 
 
-def read_diagnoses(path: Path) -> pd.Series:
-    """Class code by image, from HAM10000_metadata.csv. Raises ValueError for another file."""
+def read_diagnoses(path: Path, release: Release) -> pd.Series:
+    """Class code by image, from the metadata of a release, without `UNGRADED`. Raises ValueError for another file."""
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-        missing = [name for name in METADATA_COLUMNS if name not in rows]
-        problem = f"it lacks the columns {', '.join(missing)}" if missing else ""
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        problem = str(error)
-    if not problem:
-        codes = rows.set_index("image_id")["dx"].replace("", "nothing").str.upper()
-        unknown = sorted(set(codes) - set(HAM10000))
-        problem = f"dx holds {', '.join(unknown[:5])}" if unknown else ""
-        problem = "an image is listed twice" if codes.index.has_duplicates else problem
-        problem = "a row names no image" if (codes.index == "").any() else problem
+        rows = read_rows(path)
+        problem = _problem_of(rows, release.n_images)
+    except ValueError as error:
+        problem = str(error).rstrip(".")
     if problem:
-        raise ValueError(f"{path} does not hold HAM10000's metadata: {problem}.")
-    return codes
+        raise ValueError(f"{path} does not hold the metadata of {release.name}: {problem}.")
+    return rows.set_index("image")["dx"].str.upper().drop(UNGRADED, errors="ignore")
+
+
+def _problem_of(rows: pd.DataFrame, n_images: int) -> str:
+    """Why these are not the metadata of so many images; "" if they are."""
+    if missing := [name for name in METADATA_COLUMNS if name not in rows]:
+        return f"it lacks the columns {', '.join(missing)}"
+    codes = rows["dx"].replace("", "nothing").str.upper()
+    n_rows = int((rows["image"] != UNGRADED).sum())
+    if unknown := sorted(set(codes) - set(HAM10000)):
+        return f"dx holds {', '.join(unknown[:5])}"
+    if blank := [name for name in ("image", "lesion_id") if (rows[name] == "").any()]:
+        return f"a row names no {blank[0].removesuffix('_id')}"
+    if rows["image"].duplicated().any():
+        return "an image is listed twice"
+    return "" if n_rows == n_images else f"it has {n_rows:,} rows, expected {n_images:,}"
 
 
 def get_archive(archive: Archive, folder: Path) -> None:
     """Fetch one archive, verify it, unpack it and delete it."""
-    partial = folder / f".{archive.md5}.zip.partial"
+    partial = folder / f".{archive.key}.zip.partial"
     fetch(archive.url, partial, archive.name, MAX_ARCHIVE)
-    digest = md5_of(partial)
-    if digest != archive.md5:
+    try:
+        if archive.md5 and (digest := md5_of(partial)) != archive.md5:
+            raise ValueError(
+                f"{archive.name} from {archive.url} has the MD5 {digest}, expected {archive.md5}: it is damaged or was "
+                "replaced, and was removed. Try again."
+            )
+        unpack(partial, folder / archive.folder, archive)
+    except ValueError:
         partial.unlink()
-        raise ValueError(
-            f"{archive.name} from {archive.url} has the MD5 {digest}, expected {archive.md5}: it is damaged or was "
-            "replaced, and was removed. Try again."
-        )
-    unpack(partial, folder / archive.folder, archive)
+        raise
     partial.unlink()
 
 
@@ -206,8 +254,8 @@ def unpack(path: Path, folder: Path, archive: Archive) -> None:
 
     Raises
     ------
-    ValueError : not a zip file; it has a path that leads outside, a link, an oversized file, or another number of files
-        than `archive.n_files`.
+    ValueError : not a zip file, or a damaged one; it has a path that leads outside, a link, an oversized file, or
+        another number of files than `archive.n_files`.
     """
     try:
         with zipfile.ZipFile(path) as zipped:
@@ -218,6 +266,8 @@ def unpack(path: Path, folder: Path, archive: Archive) -> None:
             wanted = {name: m for name, m in wanted.items() if re.fullmatch(archive.pattern, name)}
             if len(wanted) != archive.n_files:
                 raise ValueError(f"{archive.name}: {len(wanted)} files to unpack, expected {archive.n_files}.")
+            if not archive.md5 and (damaged := zipped.testzip()):
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
             folder.mkdir(exist_ok=True)
             for name, member in tqdm(wanted.items(), f"unpacking {archive.name}", unit="file", disable=None):
                 _unpack_file(zipped, member, folder / name)

@@ -3,7 +3,9 @@
 Shapes: N images, M of them with a mask, K classes, B resamples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pandas as pd
 import evaluate
 from checkpoints.thresholds import points_among, prediction_sets
 from dataset.classes import classes_of, positions_of
-from measure import bootstrap, shares
+from measure import benefit, bootstrap, shares
 from measure.calibrate import one_against_rest
 from measure.collect import Collected
 from measure.scores import shown_in
@@ -19,7 +21,26 @@ from measure.sets import set_scores, shares_of
 
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
 BY_RULE = tuple(score.path[0] for score in shown_in("console", "label").values())  # the first two with their change
+OVER_MAJORITY = "likeliest_less_majority"  # in metrics.json: the top-1 class less MAJORITY, paired
 MAJORITY = "majority"  # in metrics.json: the scores of always predicting the commonest class of the training images
+
+
+Binary = tuple[np.ndarray, np.ndarray]  # whether each image is positive, and its score: (N,) each
+
+
+class Family(NamedTuple):
+    """Scores that stand at one place in metrics.json.
+
+    Attributes
+    ----------
+    place : prefix of their names; "" for the top level.
+    scores : from weights (B, N).
+    images : behind those that are shares of images, as in `measure.shares`.
+    """
+
+    place: str
+    scores: Callable[[np.ndarray], evaluate.Scores]
+    images: shares.Images
 
 
 def label_numbers(
@@ -29,43 +50,16 @@ def label_numbers(
 
     `rules` holds the scores of the top-1 class and of the balanced rule, `balanced_less_likeliest` their paired
     difference; the scores of the top-1 class are also at the top level. `majority` holds the scores of always
-    predicting the commonest class of the training images.
+    predicting the commonest class of the training images, `likeliest_less_majority` the paired difference from it.
     """
-    true, classes, thresholds = positions_of(rows), classes_of(rows), calibration["thresholds"]
+    true, classes = positions_of(rows), classes_of(rows)
     before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
-    predicted = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
-    commonest = int(np.argmax(calibration["prior"]))
-    points, malignant = of_points(true, probabilities, classes)
-    limits = calibration.get("sets", {}).get("limits")
-    sets = None if limits is None else prediction_sets(probabilities, limits)
+    families = label_families(true, before, probabilities, classes, calibration)
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
-        majority = evaluate.label_scores(true, np.full(len(true), commonest), classes, weights)
-        rules = {rule: evaluate.label_scores(true, codes, classes, weights) for rule, codes in predicted.items()}
-        values = dict(rules["likeliest"])
-        for rule, of_rule in rules.items():
-            values |= under(f"rules.{rule}", of_rule)
-        for name in BY_RULE[:2]:
-            values[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
-        values |= under(MAJORITY, {name: majority[name] for name in BY_RULE})
-        values |= under("official", evaluate.official_label_scores(true, probabilities, classes, weights))
-        values |= under("calibration.before", evaluate.calibration_scores(true, before, weights))
-        values |= under("calibration.after", evaluate.calibration_scores(true, probabilities, weights))
-        for name, (positive, score) in points.items():
-            values |= under(f"operating_points.{name}", point_scores(positive, score, thresholds[name], weights))
-        if malignant:
-            values["malignant_auc"] = evaluate.ranking_scores(*malignant, weights)["auc"]
-        return values if sets is None else values | under("sets", set_scores(true, sets, classes, weights))
+        return merged(under(family.place, family.scores(weights)) for family in families)
 
-    means = shares.of_predictions(true, predicted["likeliest"], classes) | {
-        f"{MAJORITY}.accuracy": np.ones(len(true), bool)
-    }
-    for rule, codes in predicted.items():
-        means |= under(f"rules.{rule}", shares.of_predictions(true, codes, classes))
-    means |= under("official", shares.of_official(true, probabilities, classes))
-    for name, (positive, score) in points.items():
-        means |= under(f"operating_points.{name}", shares.of_binary(positive, score >= (thresholds[name] or 0)))
-    means |= {} if sets is None else under("sets", shares_of(true, sets, classes))
+    means = merged(under(family.place, family.images) for family in families)
     numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
     for when, of_images in (("before", before), ("after", probabilities)):
         numbers["calibration"][when]["ece_if_calibrated"] = evaluate.ece_if_calibrated(of_images)
@@ -73,15 +67,69 @@ def label_numbers(
             interval = calibration_interval(true, of_images, resamples)
             intervals["calibration"][when] |= {"ece": interval, f"ece{bootstrap.KIND}": bootstrap.OF_SIZE}
     numbers.setdefault("operating_points", {})
-    numbers[MAJORITY]["class"] = classes[commonest]
+    numbers[MAJORITY]["class"] = classes[int(np.argmax(calibration["prior"]))]
     for k, code in enumerate(classes):
         numbers["per_class"][code]["support"] = int((true == k).sum())
     numbers["calibration"] |= {name: calibration[name] for name in ("temperature", "scale", "tau")}
-    if sets is not None:
+    if "sets" in calibration:
         numbers["sets"] |= calibration["sets"]
-    for name, threshold in thresholds.items():
+    for name, threshold in calibration["thresholds"].items():
         numbers["operating_points"][name]["threshold"] = threshold
     return numbers | {"n_images": len(true)}, intervals
+
+
+def label_families(
+    true: np.ndarray, before: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], calibration: dict
+) -> list[Family]:
+    """The scores of the labels.
+
+    Parameters
+    ----------
+    true : (N,) int in [0, K).
+    before, probabilities : (N, K), uncalibrated and calibrated.
+    """
+    truth = true, probabilities, classes
+    points, malignant = of_points(*truth)
+    found = [
+        rule_family(*truth, calibration),
+        Family("official", partial(evaluate.official_label_scores, *truth), shares.of_official(*truth)),
+        Family("calibration.before", partial(evaluate.calibration_scores, true, before), {}),
+        Family("calibration.after", partial(evaluate.calibration_scores, true, probabilities), {}),
+        Family("surest", partial(benefit.surest_scores, *truth), benefit.shares_of_surest(*truth)),
+    ]
+    for name, (positive, score) in points.items():
+        threshold = calibration["thresholds"][name]
+        images = shares.of_binary(positive, score >= (threshold or 0))
+        found.append(Family(f"operating_points.{name}", partial(point_scores, positive, score, threshold), images))
+    if malignant:
+        found.append(Family("malignant", partial(evaluate.ranking_scores, *malignant), {}))
+        found.append(Family("net_benefit", partial(benefit.benefit_scores, *malignant), {}))
+    if "sets" in calibration:
+        sets = prediction_sets(probabilities, calibration["sets"]["limits"])
+        found.append(Family("sets", partial(set_scores, true, sets, classes), shares_of(true, sets, classes)))
+    return found
+
+
+def rule_family(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], calibration: dict) -> Family:
+    """The scores of the top-1 class, of both rules, of the commonest class, and their paired differences."""
+    predicted = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
+    commonest = np.full(len(true), int(np.argmax(calibration["prior"])))
+
+    def scores(weights: np.ndarray) -> evaluate.Scores:
+        majority = evaluate.label_scores(true, commonest, classes, weights)
+        rules = {rule: evaluate.label_scores(true, codes, classes, weights) for rule, codes in predicted.items()}
+        values = dict(rules["likeliest"])
+        for rule, of_rule in rules.items():
+            values |= under(f"rules.{rule}", of_rule)
+        for name in BY_RULE[:2]:
+            values[f"{CHANGE}.{name}"] = rules["balanced"][name] - rules["likeliest"][name]
+            values[f"{OVER_MAJORITY}.{name}"] = rules["likeliest"][name] - majority[name]
+        return values | under(MAJORITY, {name: majority[name] for name in BY_RULE})
+
+    images = shares.of_predictions(true, predicted["likeliest"], classes)
+    for rule, codes in predicted.items():
+        images |= under(f"rules.{rule}", shares.of_predictions(true, codes, classes))
+    return Family("", scores, images | {f"{MAJORITY}.accuracy": np.ones(len(true), bool)})
 
 
 def calibration_interval(true: np.ndarray, probabilities: np.ndarray, resamples: bootstrap.Resamples) -> list[float]:
@@ -89,9 +137,6 @@ def calibration_interval(true: np.ndarray, probabilities: np.ndarray, resamples:
     (gaps,) = evaluate.calibration_gaps(true, probabilities, np.ones((1, len(true))))
     drawn = [evaluate.calibration_gaps(true, probabilities, weights) for weights in resamples.blocks()]
     return bootstrap.interval_of_size(gaps, np.concatenate(drawn))
-
-
-Binary = tuple[np.ndarray, np.ndarray]  # whether each image is positive, and its score: (N,) each
 
 
 def of_points(
@@ -162,5 +207,10 @@ def tested_points(numbers: dict) -> dict:
     return tested | ({"heat_map": label["heat_map"]} if label.get("heat_map") else {})
 
 
+def merged(parts: Iterable[dict]) -> dict:
+    return {name: values for part in parts for name, values in part.items()}
+
+
 def under(prefix: str, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"{prefix}.{name}": values for name, values in scores.items()}
+    """The scores with a prefix to their names; "" for none."""
+    return {f"{prefix}.{name}" if prefix else name: values for name, values in scores.items()}

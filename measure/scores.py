@@ -106,7 +106,7 @@ SCORES = {  # by key in comparison.json
         ("operating_points", "melanoma", "specificity"),
         shown=("subgroups",),
     ),
-    "malignant_auc": Score("AUC of malignant", "label", ("malignant_auc",), shown=("report", "subgroups")),
+    "malignant_auc": Score("AUC of malignant", "label", ("malignant", "auc"), shown=("report", "subgroups")),
     "mean_auc": Score("Mean AUC", "label", ("official", "macro", "auc"), mean_auc, ("report",)),
     "nll": Score("NLL, lower is better", "label", ("calibration", "after", "nll"), nll),
     "melanoma_recall": Score(

@@ -84,8 +84,8 @@ def rule_lines(numbers: dict) -> list[str]:
             for rule, one in label["rules"].items()
         )
         lines.append(f"  {SCORES[name].title:18} {shown}")
-    if label.get("malignant_auc") is not None:
-        auc = with_interval(label, intervals, "malignant_auc")
+    if (malignant := label.get("malignant", {})).get("auc") is not None:
+        auc = with_interval(malignant, intervals["malignant"], "auc")
         lines.append(f"  {SCORES['malignant_auc'].title:18} {auc}")
     return lines
 

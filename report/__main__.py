@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import settings
+from report import page
 from report.comparison import compare_runs
 from report.folder import RunFolder
-from report.page import build
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,11 +37,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def rewrite(folder: RunFolder) -> None:
-    """Write the page of a run again. Raises ValueError if the run is not finished, and as `build`."""
+    """Write the pages of a run again. Raises ValueError if the run is not finished, and as `page.build`."""
     folder.take_record()
     if not folder.record.get("finished", True):
         raise ValueError(f"The run in {folder.path} is not finished: resume it by its own command with --resume.")
-    folder.write("report.html", build(folder.path))
+    page.write(folder)
 
 
 if __name__ == "__main__":

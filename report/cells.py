@@ -31,6 +31,11 @@ def score_at(found: dict, path: tuple[str, ...]) -> dict:
     return cell | {"kind": kind} if kind and cell["value"] is not None else cell
 
 
+def rounded(value: float, digits: int = 3) -> float:
+    """A rounded number that is never -0.0, which would be shown as -0.000."""
+    return round(value, digits) + 0.0
+
+
 def cell_of(value: float | None, interval: list | None) -> dict:
     """A value, and its interval if both ends are known; earlier versions wrote some that have no width."""
     is_whole = value is not None and interval and None not in interval and interval[0] < interval[1]

@@ -14,7 +14,7 @@ from dataset.groups import groups_of
 from measure import bootstrap
 from measure.difference import compare
 from measure.scores import HEADS, Score, compared
-from report.cells import score_at
+from report.cells import rounded, score_at
 from report.folder import RECORD, RunFolder
 from report.page import TEMPLATES
 from report.run import Finished, read_runs
@@ -201,4 +201,5 @@ def _mean(score: dict) -> str:
 def _with_interval(value: float | None, interval: list | None, form: str) -> str:
     if value is None:
         return "-"
-    return f"{value:{form}}" + (f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else "")
+    ends = [f"{rounded(end):{form}}" for end in interval or ()]
+    return f"{rounded(value):{form}}" + (f" ({' to '.join(ends)})" if ends else "")

@@ -83,7 +83,7 @@ def report_model(
         results.publish(folder.below(name), assessment, f"{name}, test set")
         folder.note_task(name, measured=results.evaluated_as("", tta=False))
         if assessment:
-            folder.write("report.html", page.build(folder.path))
+            page.write(folder)
         folder.note(finished=True, seconds=None)  # the training time is unknown here
     return assessment and assessment.numbers
 

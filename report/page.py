@@ -20,7 +20,10 @@ from encoders import title_of
 from measure import bootstrap
 from measure.scores import SCORES, Score, shown_in
 from measure.subgroups import FEWEST
-from report.cells import at, cell_of, has_score, score_at, scores_at, subgroup_tables
+from report.cautions import label_cautions
+from report.cells import at, cell_of, has_score, rounded, score_at, scores_at, subgroup_tables
+from report.checklist import as_markdown, items_of
+from report.folder import RunFolder
 from report.run import Run
 
 FEW = 30  # minimum test images of a class for certain scores
@@ -38,14 +41,14 @@ TEMPLATES.globals["SYNTHETIC"] = NOTE
 def ends(interval: list, sign: str = "-", between: str = " – ") -> str:
     """An interval's ends, with so many digits that they differ."""
     digits = next((n for n in range(3, 10) if round(interval[0], n) != round(interval[1], n)), 3)
-    return between.join(f"{end:{sign}.{digits}f}" for end in interval)
+    return between.join(f"{rounded(end, digits):{sign}.{digits}f}" for end in interval)
 
 
 def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-TEMPLATES.filters |= {"ends": ends, "share": share}
+TEMPLATES.filters |= {"ends": ends, "share": share, "rounded": rounded}
 
 
 def build(folder: Path) -> str:
@@ -67,6 +70,13 @@ def build(folder: Path) -> str:
         ) from None
 
 
+def write(folder: RunFolder) -> None:
+    """Write the pages of a run, report.html and checklist.md. Raises as `build`."""
+    folder.write("report.html", build(folder.path))
+    run = Run(folder.path)
+    folder.write("checklist.md", as_markdown(items_of(run, cautions_of(run))))
+
+
 def cautions_of(run: Run) -> list[str]:
     """Limitations of this run's numbers, in plain language."""
     found = []
@@ -78,12 +88,7 @@ def cautions_of(run: Run) -> list[str]:
     for task, metrics in run.metrics.items():
         if run.views(task) > 1:
             found.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
-        recall = at(metrics, ("label", "per_class", "MEL", "recall"))
-        if recall is not None and recall < 0.5:
-            missed = "the top-1 class misses more than half of the melanomas"
-            balanced = at(metrics, ("label", "rules", "balanced", "per_class", "MEL", "recall"))
-            by_other = "" if balanced is None else f" (balanced rule: {balanced:.2f})"
-            found.append(f"{task}: melanoma sensitivity is {recall:.2f}{by_other}; {missed}.")
+        found += label_cautions(run, task)
         heat = _heat(metrics)
         if heat and not heat["localises"]:
             inside = f"{share(heat['energy_in_mask'])} of their energy lies inside the true mask"
@@ -95,6 +100,9 @@ def cautions_of(run: Run) -> list[str]:
     few = [f"{code} ({test[code]})" for code in run.classes if 0 < test.get(code, 0) < FEW]
     if few:
         found.append(f"Scores of classes with fewer than {FEW} test images are uncertain: {', '.join(few)}.")
+    val = set(run.splits[run.splits["split"] == "val"]["label"])
+    if unseen := [code for code in run.classes if code not in val]:
+        found.append(f"Classes without a validation image, for which nothing was fitted: {', '.join(unseen)}.")
     absent = ", ".join(code for code in run.classes if not test.get(code, 0))
     if absent:
         found.append(f"Classes without a test image: {absent}; means exclude them, except those of ISIC 2018.")
@@ -135,6 +143,7 @@ def _fit_cautions(run: Run, task: str) -> list[str]:
 
 def _values(run: Run) -> dict:
     """Values of template.html."""
+    cautions = cautions_of(run)
     return {
         "sensitivity": evaluate.SENSITIVITY,
         "failure": evaluate.FAILURE,
@@ -144,7 +153,8 @@ def _values(run: Run) -> dict:
         "cutoff": evaluate.CUTOFF,
         "classes": {code: name_of(code) for code in run.classes},
         "note": run.note,
-        "cautions": cautions_of(run),
+        "cautions": cautions,
+        "checklist": items_of(run, cautions),
         "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
         "encoders": list(map(title_of, _named(run, "encoders"))),
         "initial_files": _named(run, "initial_files"),

@@ -114,7 +114,7 @@ def finish(folder: RunFolder, data_set: Prepared) -> None:
     audit_leakage(folder, data_set)
     folder.note(comparison=compare_tasks(folder, data_set), seconds=folder.seconds())
     if machine.is_first():
-        folder.write("report.html", page.build(folder.path))
+        page.write(folder)
     folder.note(finished=True)
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -290,6 +291,18 @@ def edit(path, change):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def text_of(html: str) -> str:
+    """What a reader of a page sees."""
+    found = []
+
+    class Text(HTMLParser):
+        def handle_data(self, text):
+            found.append(text)
+
+    Text().feed(html)
+    return " ".join("".join(found).split())
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import itertools
+import json
 import subprocess
 import sys
 import threading
@@ -13,12 +14,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, disc, picture
+from conftest import ROOT, disc, picture, quick
 
 from dataset import download
 from dataset.__main__ import main
 from dataset.classes import HAM10000 as CLASSES
-from dataset.table import USED, read_table
+from dataset.table import USED, read_table, usable
 
 NAMES = [f"ISIC_{i:07}" for i in range(7)]
 METADATA = "lesion_id,image_id,dx,dx_type,age,sex,localization\n" + "".join(
@@ -87,15 +88,16 @@ def server(monkeypatch):
         server.shutdown()
 
 
-def get(server, folder, images=None, masks=None, md5=None):
-    """Serve two archives and download."""
+def get(server, folder, images=None, masks=None, md5=None, kinds=("images", "masks")):
+    """Serve archives and download; without their MD5 if that is ""."""
     archives = []
     for kind, content, pattern in (("images", images or zipped(IMAGES), download.IMAGE),
                                    ("masks", masks or zipped(MASKS), download.MASK)):  # fmt: skip
         server.files[f"/{kind}.zip"] = content
-        digest = md5 or hashlib.md5(content).hexdigest()
+        digest = hashlib.md5(content).hexdigest() if md5 is None else md5
         archives.append(download.Archive(kind, f"{server.address}/{kind}.zip", digest, kind, pattern, 7))
-    download.download(folder, archives, f"{server.address}/metadata")
+    archives = tuple(archive for archive in archives if archive.folder in kinds)
+    download.download(folder, download.Release("HAM10000", archives, f"{server.address}/metadata", ""))
 
 
 def test_a_download_ends_with_the_folder_that_main_reads(server, tmp_path):
@@ -181,7 +183,7 @@ def test_what_is_no_zip_file_is_refused(server, tmp_path):
 @pytest.mark.parametrize("text", ["", "<html></html>", "a,b\n1,2\n", METADATA.replace("mel", "wart")])
 def test_metadata_that_is_something_else_is_refused(text, server, tmp_path):
     server.files["/metadata"] = text.encode()
-    with pytest.raises(ValueError, match="does not hold HAM10000's metadata"):
+    with pytest.raises(ValueError, match="does not hold the metadata of HAM10000: "):
         get(server, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -209,13 +211,13 @@ def test_a_full_disk_ends_in_one_message_and_a_later_run_goes_on(server, tmp_pat
     """The limit on a file's size makes writing fail as a full disk does."""
     large = zipped(IMAGES | {"padding.bin": np.random.default_rng(0).bytes(200_000)})
     code = f"""
-import functools, resource, sys
+import resource, sys
 sys.path.insert(0, {str(ROOT)!r})
 from dataset import __main__, download
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 archive = download.Archive("images", "{server.address}/images.zip", "{hashlib.md5(large).hexdigest()}", "images",
                           download.IMAGE, 7)
-__main__.download = functools.partial(download.download, archives=[archive], metadata_url="{server.address}/metadata")
+__main__.HAM10000_RELEASE = download.Release("x", (archive,), "{server.address}/metadata", "")
 __main__.main(["download", "ham"])
 """
     server.files["/images.zip"] = large
@@ -278,3 +280,88 @@ def test_of_a_response_without_end_no_more_than_a_block_beyond_the_limit_is_read
     endless = SimpleNamespace(read1=lambda size: bytes(size))
     blocks = list(itertools.islice(download._blocks(endless, 2 * download.BLOCK), 10))
     assert len(blocks) == 3
+
+
+ROW_OF_UNGRADED = f"HAM_9,{download.UNGRADED},nv,histo,50.0,male,back\n"
+
+
+def get_unverified(server, folder, **archives):
+    get(server, folder, md5="", kinds=("images",), **archives)
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_the_image_that_does_not_count_is_left_out_wherever_it_is_listed(separator, server, tmp_path):
+    """It is known to be listed among the diagnoses, among the images, or in neither."""
+    server.files["/metadata"] = (METADATA + ROW_OF_UNGRADED).replace(",", separator).encode()
+    get_unverified(server, tmp_path, images=zipped(IMAGES | {f"{download.UNGRADED}.jpg": b"not an image"}))
+    table = read_table(tmp_path)
+    assert list(table["image"]) == NAMES and list(table["lesion_id"]) == [f"HAM_{i}" for i in range(7)]
+    assert len(usable(table)) == len(list((tmp_path / "images").iterdir())) == 7
+
+
+def test_archives_without_known_checksums_resume_and_each_is_fetched_once(server, tmp_path):
+    server.cuts = [None, 1000]
+    get(server, tmp_path, md5="")
+    get(server, tmp_path, md5="")
+    fetched = [("/images.zip", None), ("/images.zip", "bytes=1000-"), ("/masks.zip", None)]
+    assert server.asked == [("/metadata", None), *fetched]
+
+
+def test_a_damaged_archive_without_a_known_checksum_is_removed_before_anything_is_unpacked(server, tmp_path):
+    """The content of its last member has changed, which only the checksums within the zip file show."""
+    content, last = bytearray(zipped(IMAGES)), IMAGES[f"{NAMES[-1]}.jpg"]
+    content[content.find(last) + len(last) // 2] ^= 255
+    with pytest.raises(ValueError, match=rf"not a complete zip file: {NAMES[-1]}\.jpg is damaged"):
+        get_unverified(server, tmp_path, images=bytes(content))
+    assert [path.name for path in tmp_path.iterdir()] == ["HAM10000_metadata.csv"]
+    get_unverified(server, tmp_path)
+    assert len(usable(read_table(tmp_path))) == 7
+
+
+def test_metadata_with_too_few_rows_are_refused_before_the_images_are_fetched(server, tmp_path):
+    server.files["/metadata"] = "".join(METADATA.splitlines(keepends=True)[:-1]).encode()
+    with pytest.raises(ValueError, match="it has 6 rows, expected 7"):
+        get(server, tmp_path)
+    assert [path for path, _ in server.asked] == ["/metadata"]
+
+
+def test_another_data_sets_folder_is_refused_and_left_as_it_is(server, tmp_path, capsys):
+    (tmp_path / "HAM10000_metadata.csv").write_text(METADATA)
+    with pytest.raises(SystemExit) as stop:
+        main(["download", "--official-test", str(tmp_path)])
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and "it has 7 rows, expected 1,511. Name another folder" in message
+    assert (tmp_path / "HAM10000_metadata.csv").read_text() == METADATA
+
+
+@pytest.fixture
+def official(server, monkeypatch, tmp_path):
+    """The folder to which the command line downloads the official test set: 42 images of 21 lesions."""
+    names = [f"ISIC_{34524 + i:07}" for i in range(42)]
+    rows = [f"HAMTEST_{i // 2},{name},{CLASSES[i // 6].lower()},histo" for i, name in enumerate(names)]
+    server.files["/6924466?format=original"] = "\n".join(["lesion_id,image_id,dx,dx_type", *rows]).encode()
+    server.files["/3855824"] = zipped({f"{name}.jpg": encoded(picture(i), "JPEG") for i, name in enumerate(names)})
+    (archive,) = download.OFFICIAL_TEST.archives
+    moved = [
+        url.replace(download.SERVER, f"{server.address}/") for url in (archive.url, download.OFFICIAL_TEST.metadata_url)
+    ]
+    small = download.OFFICIAL_TEST._replace(
+        archives=(archive._replace(url=moved[0], n_files=42),), metadata_url=moved[1]
+    )
+    monkeypatch.setattr("dataset.__main__.OFFICIAL_TEST", small)
+    return tmp_path / "official"
+
+
+def test_the_official_test_set_is_another_data_set_for_main_with_intervals_by_lesion(
+    official, demo_folder, tmp_path, capsys
+):
+    main(["download", "--official-test", str(official)])
+    printed = capsys.readouterr().out
+    assert f"Next: python main.py --evaluate-only --external-dir {official}" in printed
+    assert "CC BY-NC 4.0" in printed and "ISIC_0035068 does not count" in printed
+    main(["check", str(official), "--image-size", "32"])
+    assert "Lesion ids: yes, 21 lesions" in capsys.readouterr().out
+    assert "histo" in (official / "HAM10000_metadata.csv").read_text()
+    assert quick(demo_folder, tmp_path, "--tasks", "classification", "--external-dir", str(official)) == 0
+    metrics = json.loads((tmp_path / "outputs/external/classification/metrics.json").read_text())
+    assert (metrics["n_images"], metrics["n_lesions"]) == (42, 21)

@@ -84,6 +84,18 @@ def test_the_baseline_always_calls_the_class_that_is_commonest_in_training(both_
     assert low < found["accuracy"] < high
 
 
+def test_the_top_1_class_is_compared_with_the_baseline_by_paired_resamples(both_rules):
+    """Its interval is that of differences on the same resamples, and not of two independent ones."""
+    table, _, resamples, numbers, intervals = both_rules
+    true, own = (pd.Categorical(table[key], CLASSES).codes.astype(int) for key in ("true", "predicted"))
+    predicted = np.full(len(true), CLASSES.index("NV")), own
+    expected = bootstrap.paired_difference(
+        lambda i, weights: evaluate.label_scores(true, predicted[i], CLASSES, weights)["accuracy"], resamples
+    )
+    found = [numbers["likeliest_less_majority"]["accuracy"], *intervals["likeliest_less_majority"]["accuracy"]]
+    np.testing.assert_allclose(found, [expected["difference"], *expected["interval"]])
+
+
 @pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy"])
 def test_what_the_balanced_rule_changes_is_paired_by_lesion(both_rules, name):
     table, _, resamples, numbers, intervals = both_rules
@@ -124,7 +136,7 @@ def test_the_auc_of_malignant_is_scikit_learns(measured):
     true, p = probabilities_in(measured[-1])
     malignant = [CLASSES.index(code) for code in ("MEL", "BCC", "AKIEC")]
     expected = metrics.roc_auc_score(np.isin(true, malignant), p[:, malignant].sum(axis=1))
-    assert measured[3]["label"]["malignant_auc"] == pytest.approx(expected, abs=1e-4)
+    assert measured[3]["label"]["malignant"]["auc"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_heat_maps_energy_is_of_the_images_with_a_mask(measured):

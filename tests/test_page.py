@@ -12,7 +12,7 @@ from functools import partial
 from html.parser import HTMLParser
 
 import pytest
-from conftest import edit, quick
+from conftest import edit, quick, text_of
 
 import evaluate
 from measure import bootstrap
@@ -51,7 +51,7 @@ HEADLINE = {
     "Balanced accuracy, balanced rule": "label.rules.balanced.balanced_accuracy",
     "Melanoma sensitivity": "label.per_class.MEL.recall",
     "Melanoma sensitivity, balanced rule": "label.rules.balanced.per_class.MEL.recall",
-    "AUC of malignant": "label.malignant_auc",
+    "AUC of malignant": "label.malignant.auc",
     "Mean AUC": "label.official.macro.auc",
     "Images with a mask": "mask.n_images",
     "Mean Dice": "mask.mean_dice",
@@ -141,18 +141,6 @@ def test_an_overfitted_model_is_called_so(copy):
 HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; "double" 'single'"""
 
 
-def text_of(html: str) -> str:
-    """What a reader sees."""
-    found = []
-
-    class Text(HTMLParser):
-        def handle_data(self, text):
-            found.append(text)
-
-    Text().feed(html)
-    return " ".join("".join(found).split())
-
-
 def test_names_from_the_data_are_shown_as_they_are(copy):
     """Neither HTML nor the template's own language is read in them."""
     edit(copy / "config.json", lambda config: config.update(DATA_DIR=HOSTILE, TASKS=["a", HOSTILE]))
@@ -164,11 +152,12 @@ def test_names_from_the_data_are_shown_as_they_are(copy):
     }.items():
         with (copy / name).open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(row)
-    edit(copy / "classification" / "metrics.json", lambda found: found["subgroups"][0].update(value=HOSTILE))
+    edit(copy / "classification" / "metrics.json", lambda found: found["subgroups"][-1].update(value=HOSTILE))
     html = page.build(copy)
     assert "<script" not in html
-    # The folder in three places, TASKS, the device in two and a setting's name, a reason, a pair in two, a subgroup.
-    assert text_of(html).count(HOSTILE) == 11
+    # The folder in three places, TASKS, the device in two and a setting's name, a reason, a pair in two, a subgroup;
+    # in the checklist the folder in two, the device, the reason and the subgroup.
+    assert text_of(html).count(HOSTILE) == 11 + 5
 
 
 def test_the_fixed_numbers_are_those_of_evaluate(outputs, monkeypatch):
@@ -250,8 +239,9 @@ def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_
 def test_the_biopsied_images_stand_beside_all_in_the_first_table_and_among_the_cautions(copy):
     def prove(metrics):
         biopsied = metrics["biopsied"] = json.loads(json.dumps({key: metrics[key] for key in ("label", "intervals")}))
-        biopsied["label"] |= {"accuracy": 0.6616, "n_images": 792, "malignant_auc": 0.8413}
-        biopsied["intervals"]["label"]["malignant_auc"] = [0.81, 0.87]
+        biopsied["label"] |= {"accuracy": 0.6616, "n_images": 792}
+        biopsied["label"]["malignant"]["auc"] = 0.8413
+        biopsied["intervals"]["label"]["malignant"]["auc"] = [0.81, 0.87]
         metrics["label"] |= {"accuracy": 0.8301, "n_images": 1499}
 
     edit(copy / "classification" / "metrics.json", prove)
@@ -486,3 +476,27 @@ def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_fol
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(path), "--seed", "43") == 0
     report = (tmp_path / "outputs" / "report.html").read_text()
     assert "classification 1 epochs" in report and "seed 42" in report and "seed 43" not in report
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus(copy):
+    def tiny(metrics):
+        metrics["label"]["balanced_less_likeliest"] = {"accuracy": -0.0001, "balanced_accuracy": -0.0}
+        metrics["intervals"]["label"]["balanced_less_likeliest"] = {"accuracy": [-0.25, -0.0001]}
+
+    edit(copy / "classification" / "metrics.json", tiny)
+    shown = text_of(page.build(copy))
+    assert "accuracy by +0.000 (95 % interval -0.250 to +0.000) and balanced accuracy by +0.000" in shown
+    assert "-0.000" not in shown
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [([0.01, 0.2], "excludes 0: the multi-task model is better here"),
+     ([-0.2, -0.01], "excludes 0: the multi-task model is worse here"),
+     ([-0.1, 0.1], "no difference is established")],
+)  # fmt: skip
+def test_the_comparison_concludes_what_its_interval_allows(copy, interval, words):
+    change = {"difference": sum(interval) / 2, "interval": interval}
+    edit(copy / "comparison.json", lambda found: found["classification"].update(accuracy=change))
+    (said,) = re.findall(r"multi-task model's accuracy differs.*?(?:here|established)", text_of(page.build(copy)))
+    assert words in said

@@ -41,7 +41,14 @@ def test_every_flag_that_is_mentioned_exists(flag):
     known |= {
         settings.flag_of(name) for name in re.findall(r"^\+([A-Z_]+): ", README, re.MULTILINE)
     }  # a diff adds them
-    for place in ("predict.py", "app.py", "export.py", "benchmarks/out_of_fold.py", "tests/fuzz/__main__.py"):
+    for place in (
+        "predict.py",
+        "app.py",
+        "export.py",
+        "benchmarks/out_of_fold.py",
+        "tests/fuzz/__main__.py",
+        "dataset/__main__.py",
+    ):
         known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', (ROOT / place).read_text(encoding="utf-8")))
     assert flag in known or flag.replace("--no-", "--") in known
 

@@ -132,7 +132,7 @@ def test_an_own_model_is_calibrated_on_the_validation_set_and_scored_on_the_test
     model = SimpleNamespace(parameters=lambda: iter(()))
     monkeypatch.setattr(own, "parts_for", lambda *_: parts)
     monkeypatch.setattr(own.RunFolder, "write_data", lambda *_: None)
-    monkeypatch.setattr(own.page, "build", lambda _: "")
+    monkeypatch.setattr(own.page, "write", lambda _: None)
     table = pd.concat([part.table for part in parts.values()], ignore_index=True).assign(crc=0, lesion_id="")
     own.report_model(model, table, None, tmp_path / "own", name="own")
     assert calls[0] == ("calibrate", "val", [0, 0, 0], model)

@@ -35,6 +35,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "measure/shares.py": ("bootstrap", "numbers"),
     "measure/subgroups.py": ("subgroups",),
     "measure/tables.py": ("tables", "calibrate"),
+    "report/checklist.py": ("checklist",),
     "report/own.py": ("results", "own"),
     "report/results.py": ("results", "difference"),
 }
@@ -847,6 +848,11 @@ WRONG = {
             "classes_of(rows)), evaluate.softmax(logits)",
             "the table is not calibrated",
         ),
+    ),
+    "report/checklist.py": (
+        ('splits["lesion_id"] != splits["image"]', 'splits["lesion_id"] != ""', "images of unknown lesions have one"),
+        ('if line.startswith("Split: ")', "if line", "all remarks are about the split"),
+        ('(pairs["kind"] == kind).sum()', "len(pairs)", "pairs of every kind are counted as each"),
     ),
     "report/own.py": (
         ('positions_of(parts["train"].table))', 'positions_of(parts["val"].table))', "the prior of the validation set"),
