@@ -66,21 +66,20 @@ WEIGHT_DECAY: float = 0.0  # of AdamW
 DROPOUT: float = 0.0  # before the linear layer of the label head
 DROP_PATH: float = 0.0  # stochastic depth: share of images that skip the deepest block; EfficientNet-Lite only
 
-# What --recipe sets instead; flags still win.
+# What --recipe and --demo set instead; flags still win.
 STRONG = {"CLASSIFICATION_EPOCHS": 16, "SEGMENTATION_EPOCHS": 25, "MULTITASK_EPOCHS": 20}
 STRONG |= {"CLASSIFICATION_BATCH_SIZE": 64, "SEGMENTATION_BATCH_SIZE": 32, "MULTITASK_BATCH_SIZE": 64}
 STRONG |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
 STRONG |= {"SCHEDULE": "cosine", "WARM_UP": 0.05, "EMA": 0.99, "MASK_LOSS": "bce+dice"}
 FINETUNE = STRONG | {"AUGMENT": ("flips", "rotations", "crops", "mixup")}  # for a start from ImageNet
 RECIPES = {"paper": {}, "strong": STRONG, "finetune": FINETUNE}
-# What --demo sets instead; flags still win.
 DEMO = {"DATA_DIR": "demo_data", "OUTPUT_DIR": "outputs_demo", "IMAGE_SIZE": 64, "SCHEDULE": "cosine"}
 DEMO |= {"CLASSIFICATION_EPOCHS": 4, "SEGMENTATION_EPOCHS": 3, "MULTITASK_EPOCHS": 5}
 DEMO |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
-RANGES = {"IMAGE_SIZE": "[32, 4096]", "SOFT_WEIGHT": "[0, 1]", "ENCODER_LR_SCALE": "(0, inf)", "COVERAGE": "(0, 1)"}
+RANGES = {"IMAGE_SIZE": "[32, 4096]", "SOFT_WEIGHT": "[0, 1]", "ENCODER_LR_SCALE": "(0, inf)"}
 RANGES |= dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)")
 RANGES |= dict.fromkeys(("LIMIT", "WEIGHT_DECAY"), "[0, inf)")
-RANGES |= dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION"), "(0, 1)")
+RANGES |= dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION", "COVERAGE"), "(0, 1)")
 RANGES |= dict.fromkeys((f"{task}_EPOCHS" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)")
 RANGES |= dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)")
 RANGES |= dict.fromkeys((f"{task}_LR" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "(0, inf)")
@@ -212,8 +211,7 @@ def run(config: Config) -> None:
         jobs = [evaluation(config, model, data_set.table, pixels, device) for model in trained]
         if not trained:
             jobs = [training(config, identities[task], task, data_set.table, pixels, device) for task in tasks]
-        how = config.EXTERNAL_DIR, config.TTA, config.COVERAGE, config.SUBGROUPS
-        evaluated_as = results.evaluated_as(*how)
+        evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA, config.COVERAGE, config.SUBGROUPS)
         if not resume.begin(folder, settings.plain(config), environment, jobs, identities):
             return machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
 

@@ -254,6 +254,28 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
     return figure
 
 
+def net_benefit(
+    percents: Sequence[int], curves: dict[str, Sequence[float]], band: Sequence[Sequence[float]], title: str
+) -> Figure:
+    """Net benefit per image of acting on the ``"model"``'s alarms and on ``"all"`` images, by threshold in per cent.
+
+    Parameters
+    ----------
+    band : the lower and upper end of the model's interval at each threshold.
+    """
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.fill_between(percents, *zip(*band), color=BLUE, alpha=0.2, lw=0)
+    axis.plot(percents, curves["model"], color=BLUE, label="model")
+    axis.plot(percents, curves["all"], color=ORANGE, label="act on all")
+    axis.axhline(0, color="black", lw=1, label="act on none")
+    names = {"xlabel": "probability of malignancy from which one acts, in %", "ylabel": "net benefit"}
+    _finish(axis, title=f"{title}: net benefit", **names)
+    highest = max(max(high for _, high in band), max(curves["all"]))
+    axis.set_ylim(-0.3 * highest if highest > 0 else None, 1.1 * highest if highest > 0 else None)
+    return figure
+
+
 def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
     """Distribution of Dice for the `N_SHOWN` commonest diagnoses: one dot per image, boxes for quartiles."""
     known = [(name, values) for name, values in zip(class_names(list(dice)), dice.values()) if len(values)]

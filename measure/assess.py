@@ -8,6 +8,7 @@ from torch import nn
 
 import data
 import evaluate
+import visualize
 from dataset.groups import groups_of
 from dataset.table import targets
 from measure import bootstrap
@@ -75,6 +76,7 @@ def assess(
         numbers["label"]["heat_map"] = None if of_masked.heat is None else heat_numbers(of_masked.heat)
         assessment.tables["predictions"] = prediction_table(rows[labelled], collected.label[labelled], calibration)
         assessment.figures.update(figures_of(labelled).of_labels())
+        assessment.figures["net_benefit"] = net_benefit_figure(numbers, name)
     if collected.mask is not None:
         assessment.tables["per_image"] = mask_table(rows[masked], of_masked.mask)[["image", "iou", "dice"]]
         assessment.tables["per_image_native"] = mask_table(rows[masked], of_masked.native, of_masked.surface)
@@ -93,6 +95,16 @@ def assess(
     if (proved := is_biopsied(rows)).any():
         numbers["biopsied"] = head_numbers(rows[proved], collected.of(proved), resamples.of(proved), calibration)
     return assessment
+
+
+def net_benefit_figure(numbers: dict, name: str) -> Figure | None:
+    """The net benefit with its interval; None without malignant classes."""
+    benefit, ends = (part["label"].get("net_benefit") for part in (numbers, numbers["intervals"]))
+    if not benefit:
+        return None
+    curves = {kind: [values[kind] for values in benefit.values()] for kind in ("model", "all")}
+    band = [ends[percent]["model"] or [values["model"]] * 2 for percent, values in benefit.items()]
+    return visualize.net_benefit(list(map(int, benefit)), curves, band, name)
 
 
 def head_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples, calibration: dict) -> dict:

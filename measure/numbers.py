@@ -72,7 +72,8 @@ def label_numbers(
         numbers["per_class"][code]["support"] = int((true == k).sum())
     numbers["calibration"] |= {name: calibration[name] for name in ("temperature", "scale", "tau")}
     if "sets" in calibration:
-        numbers["sets"] |= calibration["sets"]
+        always = [code for code, limit in zip(classes, calibration["sets"]["limits"]) if limit == 0]
+        numbers["sets"] |= {"target": calibration["sets"]["target"], "always": always}
     for name, threshold in calibration["thresholds"].items():
         numbers["operating_points"][name]["threshold"] = threshold
     return numbers | {"n_images": len(true)}, intervals

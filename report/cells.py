@@ -53,6 +53,20 @@ def at(found: dict, path: tuple[str, ...]):
     return found
 
 
+def benefit_of(label: dict) -> dict | None:
+    """The net benefit at 10 %, and the thresholds at which the model is shown to be better than acting on all and none.
+
+    None where there are no malignant classes.
+    """
+    if "net_benefit" not in label:
+        return None
+    found = {int(percent): values for percent, values in label["net_benefit"].items()}
+    better = [percent for percent in found if (found[percent]["gain"]["interval"] or [0])[0] > 0]
+    has_holes = any(percent not in better for percent in found if better and better[0] <= percent <= better[-1])
+    ends = {"first": min(found), "last": max(found)}
+    return {"at": found[10], "percent": 10, "better": better, "has_holes": has_holes} | ends
+
+
 def subgroup_tables(groups: list[dict], gaps: list[dict]) -> dict:
     """The groups' scores by column of the data, each with the largest gaps between its groups."""
     keys = [key for key in shown_in("subgroups") if groups and key in groups[0]]

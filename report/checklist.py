@@ -120,8 +120,10 @@ def _data_facts(run: Run) -> dict:
         "left_out": reasons.str.split("(", n=1).str[0].str.strip().value_counts().to_dict(),
         "n_label_only": int(status.get(LABEL_ONLY, 0)),
         "n_mask_only": int(status.get(MASK_ONLY, 0)),
-        "subgroups": subgroups,
-        "details_missing": [name for name in DETAILS.values() if name not in subgroups],
+        "subgroups": {words: subgroups[name] for name, words in DETAILS.items() if name in subgroups},
+        "skin_types": subgroups.get("fitzpatrick_skin_type"),
+        "proofs": subgroups.get("dx_type"),
+        "details_missing": [words for name, words in DETAILS.items() if name not in subgroups],
         "parts": splits["split"].value_counts().reindex(SPLITS, fill_value=0).to_dict(),
         "own_split": " ".join(line for line in run.record.get("reading", []) if line.startswith("Split: ")),
         "crossing": crossing,
@@ -131,10 +133,11 @@ def _data_facts(run: Run) -> dict:
 
 
 def _subgroups(run: Run) -> dict[str, list[str]]:
-    """Test images by value of each detail that is known."""
-    groups = next((found["subgroups"] for found in run.metrics.values() if found.get("subgroups")), [])
-    by_name = {words: [one for one in groups if one["group"] == name] for name, words in DETAILS.items()}
-    return {name: [f"{one['value']} ({one['n_images']:,})" for one in some] for name, some in by_name.items() if some}
+    """Test images by value of each column that makes subgroups."""
+    found: dict[str, list[str]] = {}
+    for group in next((found["subgroups"] for found in run.metrics.values() if found.get("subgroups")), []):
+        found.setdefault(group["group"], []).append(f"{group['value']} ({group['n_images']:,})")
+    return found
 
 
 def _model_facts(run: Run) -> dict:

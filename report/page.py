@@ -17,11 +17,14 @@ from dataset.leakage import kinds_in
 from dataset.synthetic import NOTE
 from dataset.table import SPLITS
 from encoders import title_of
+from encoders.unlike import ALARM
 from measure import bootstrap
+from measure.alarms import MIN_IMAGES
+from measure.benefit import SUREST
 from measure.scores import SCORES, Score, shown_in
 from measure.subgroups import FEWEST
 from report.cautions import label_cautions
-from report.cells import at, cell_of, has_score, rounded, score_at, scores_at, subgroup_tables
+from report.cells import at, benefit_of, cell_of, has_score, rounded, score_at, scores_at, subgroup_tables
 from report.checklist import as_markdown, items_of
 from report.folder import RunFolder
 from report.run import Run
@@ -85,6 +88,9 @@ def cautions_of(run: Run) -> list[str]:
     scratch = [task for task, metrics in run.metrics.items() if metrics.get("initial_weights") == "scratch"]
     if scratch:
         found.append(f"{', '.join(scratch)}: trained from scratch, not from ImageNet weights, which costs accuracy.")
+    if blind := [task for task, metrics in run.metrics.items() if not metrics.get("unlike")]:
+        why = f"fewer than {MIN_IMAGES} validation images, or no encoder to judge by"
+        found.append(f"{', '.join(blind)}: images unlike the training images are not recognised ({why}).")
     for task, metrics in run.metrics.items():
         if run.views(task) > 1:
             found.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
@@ -149,6 +155,8 @@ def _values(run: Run) -> dict:
         "failure": evaluate.FAILURE,
         "fewest": FEWEST,
         "localising": evaluate.LOCALISING,
+        "alarm": ALARM,
+        "surest_share": SUREST,
         "n_resamples": bootstrap.N_RESAMPLES,
         "cutoff": evaluate.CUTOFF,
         "classes": {code: name_of(code) for code in run.classes},
@@ -230,7 +238,11 @@ def _majority(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list]:
 def _model(folder: Path, found: dict) -> dict:
     if "label" in found:
         found = found | {"label": found["label"] | {"n_positive": _positives(found["label"])}}
-    heads = {head: scores_at(found, (head,)) if head in found else None for head in ("label", "mask")}
+    heads = {head: scores_at(found, (head,)) if head in found else None for head in ("label", "mask", "unlike")}
+    if heads["label"]:
+        heads["label"]["benefit"] = benefit_of(heads["label"])
+    biopsied = found.get("biopsied") if at(found, ("biopsied", "label", "sets")) else None
+    heads["biopsied"] = biopsied and scores_at(biopsied, ("label",))
     subgroups = subgroup_tables(found.get("subgroups") or [], found.get("gaps") or [])
     return heads | {"heat": _heat(found), "subgroups": subgroups, "pictures": _pictures(folder)}
 

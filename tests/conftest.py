@@ -318,7 +318,7 @@ def copy(outputs, tmp_path):
 
 
 DRAWN = ("class_distribution", "confusion", "dice_by_class", "gallery", "heat_maps", "mask_rows", "ranking_curves")
-DRAWN += ("reliability", "risk_coverage", "training_curves")  # visualize's figures of a run
+DRAWN += ("net_benefit", "reliability", "risk_coverage", "training_curves")  # visualize's figures of a run
 
 
 def quick(folder, place, *flags):

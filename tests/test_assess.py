@@ -28,7 +28,7 @@ def test_everything_is_written_and_drawn(measured):
     figures = (
         "confusion_matrix confusion_matrix_balanced roc_and_precision_recall reliability risk_coverage confident_errors"
     )
-    figures += " heat_maps masks dice_by_class"
+    figures += " heat_maps masks dice_by_class net_benefit"
     assert {path.name for path in written.iterdir()} == tables | {f"{name}.png" for name in figures.split()}
     assert all((written / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in figures.split())
 

@@ -120,6 +120,11 @@ CHANGES = [
     (DETAILS, metrics(lambda found: found.update(subgroups=[])), "the people's age and sex and site"),
     (DETAILS, metrics(lambda found: found["subgroups"][-1].update(value="of some", n_images=1234)), "of some (1,234)"),
     (SKIN, config(data=NOTE), "No people"),
+    (
+        SKIN,
+        metrics(lambda found: found["subgroups"][0].update(group="fitzpatrick_skin_type", value="VI")),
+        "type: VI (",
+    ),
     (AMOUNT, table("splits.csv", lambda found: found.assign(lesion_id=found["image"])), "their lesions are unknown"),
     (AMOUNT, table("splits.csv", lambda found: found.assign(lesion_id="one")), "of 1 lesions"),
     (AMOUNT, table("splits.csv", lambda found: found.assign(group="one")), "in 1 groups"),
@@ -156,6 +161,12 @@ CHANGES = [
     (CLASSES, record(lambda found: found.update(classes=["MEL", "NV"])), "MEL, NV."),
     (CLASSES, config(CLASSES=["bad=MEL,BCC", "NV"]), "by --classes: bad=MEL,BCC NV."),
     (CONFIRMED, config(data=NOTE), "By construction"),
+    (CONFIRMED, metrics(lambda found: found["subgroups"][0].update(group="dx_type", value="lens")), "lens ("),
+    (
+        CONFIRMED,
+        metrics(lambda found: found.update(subgroups=[])),
+        "the share confirmed by histopathology",
+    ),
     (CONFIRMED, config(SOFT_LABELS="soft.csv", SOFT_WEIGHT=0.4), "in soft.csv, with the weight 0.4"),
     (MASKS, config(data=NOTE), "Exact by construction"),
     (

@@ -26,7 +26,6 @@ TESTED_IN = {
     "prediction_table": ("inference/table",),
     "reading": ("dataset/layout",),
     "report": ("report/__main__",),
-    "page": ("report/cells",),
     "run_folder": ("report/folder",),
     "table": ("dataset/csvfile",),
     "tablefile": ("dataset/columns", "dataset/sources"),

@@ -33,7 +33,7 @@ def test_every_point_estimate_has_an_interval_that_holds_it(measured):
                     "heat_map",
                     "class",
                     "target",
-                    "limits",
+                    "always",
                     "ece_if_calibrated",
                 )
                 and value is not None
