@@ -20,27 +20,34 @@ import settings
 from checkpoints.states import save
 from checkpoints.trained import Trained
 from dataset.layout import find_files
+from encoders.unlike import statistics
 
-TOLERANCE = 1e-3  # largest allowed difference of a logit between PyTorch and ONNX Runtime
+TOLERANCE = 1e-3  # largest allowed difference of a logit or feature between PyTorch and ONNX Runtime
+STEPS = 1000  # of percentiles, in units of TOLERANCE: they jump where an image lies beside a validation image
 PLACES = ("DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR")  # settings that name a folder on this machine
 N_REAL = 16  # images that the two are compared on
 
 
-class Logits(nn.Module):
-    """A model whose output is a tuple, in the order of its heads: ONNX has no dict."""
+class Outputs(nn.Module):
+    """A model whose output is a tuple, in the order of `names`: ONNX has no dict.
+
+    Its heads' logits, ``"features"`` (N, C) as `encoders.unlike.statistics`, and where fitted, ``"unlike"`` (N,).
+    """
 
     def __init__(self, model: models.Model) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.names = model, [*model.heads, "features", *["unlike"] * bool(model.unlike)]
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.model(image).values())
+        maps = self.model.encoder(image)
+        logits = [head(maps, image.shape[-2:]) for head in self.model.heads.values()]
+        return *logits, statistics(maps), *([self.model.unlike(maps)] if self.model.unlike else [])
 
 
 def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | None = None) -> dict[str, float]:
-    """Write `target` and return the largest difference from PyTorch's logits, on random and real images.
+    """Write `target` and return the largest difference from PyTorch's outputs, on random and real images.
 
-    The input is ``image`` (N, 3, S, S) as `data.normalise` gives it, for any N; the outputs are the heads' logits.
+    The input is ``image`` (N, 3, S, S) as `data.normalise` gives it, for any N; the outputs are those of `Outputs`.
     Classes, image size, normalisation and temperature are in the file's metadata.
 
     Parameters
@@ -53,10 +60,10 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
     ImportError : optional packages are not installed.
     """
     trained = Trained.load(checkpoint)
-    model, size = trained.network(), trained.image_size
+    model, size = Outputs(trained.network().to(memory_format=torch.contiguous_format)).eval(), trained.image_size
     partial = Path(f"{target}.partial")
     try:
-        export_network(model.to(memory_format=torch.contiguous_format), trained, partial)
+        export_network(model, trained, partial)
         generator = torch.Generator().manual_seed(0)
         samples = {"random input": [torch.randn(n, 3, size, size, generator=generator) for n in (1, 5)]}
         folder = data_dir or trained.checkpoint.get("config", {}).get("DATA_DIR", "")
@@ -100,7 +107,7 @@ def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} already exists. Name another file, or pass --overwrite.")
 
 
-def export_network(model: models.Model, trained: Trained, path: Path) -> None:
+def export_network(model: Outputs, trained: Trained, path: Path) -> None:
     """Export with a dynamic batch size."""
     import onnx
 
@@ -109,7 +116,7 @@ def export_network(model: models.Model, trained: Trained, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Logits(model).eval(), (example,), path, input_names=["image"], output_names=list(model.heads),
+            model, (example,), path, input_names=["image"], output_names=model.names,
             dynamic_shapes=({0: batch},), dynamo=True, external_data=False, verbose=False,
         )  # fmt: skip
     exported = onnx.load(path)
@@ -132,8 +139,8 @@ def real_pictures(folder: Path, size: int, must: bool) -> list[torch.Tensor]:
     return images
 
 
-def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]) -> float:
-    """Between logits of PyTorch and ONNX Runtime, over all batches and heads; NaN counts as infinite."""
+def largest_difference(model: Outputs, path: Path, batches: list[torch.Tensor]) -> float:
+    """Between PyTorch and ONNX Runtime, over all batches and outputs; NaN counts as infinite."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -141,8 +148,9 @@ def largest_difference(model: nn.Module, path: Path, batches: list[torch.Tensor]
     for batch in batches:
         with torch.inference_mode():
             expected = model(batch)
-        for name, exported in zip(expected, session.run(list(expected), {"image": batch.numpy()})):
-            difference = np.abs(expected[name].numpy() - exported).max()
+        exported = session.run(model.names, {"image": batch.numpy()})
+        for name, one, other in zip(model.names, expected, exported):
+            difference = np.abs(one.numpy() - other).max() / (STEPS if name == "unlike" else 1)
             worst = max(worst, float("inf") if np.isnan(difference) else float(difference))
     return worst
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture
+from test_unlike import of_encoder
 
 import export
 import models
 from checkpoints.states import save
+from encoders.unlike import statistics
 
 onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.txt")
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
@@ -51,7 +53,21 @@ def test_a_model_on_another_encoder_is_exported_too(encoder, tmp_path):
     save(tmp_path / "a.pth", facts | {"weights": model.state_dict()})
     assert set(export.export(tmp_path / "a.pth", tmp_path / "a.onnx")) == {"random input"}  # within its tolerance
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
-    assert [output.name for output in session.get_outputs()] == ["label", "mask"]
+    assert [output.name for output in session.get_outputs()] == ["label", "mask", "features"]
+
+
+def test_features_and_how_unlike_an_image_is_are_exported(tmp_path, checkpoints):
+    content = models.load_checkpoint(checkpoints["segmentation"])
+    values = of_encoder(quantiles=tuple(np.linspace(0, 1e4, 1000)))
+    save(tmp_path / "a.pth", content | {"unlike": values})
+    export.export(tmp_path / "a.pth", tmp_path / "a.onnx")
+    image, model = torch.randn(5, 3, 32, 32), models.load_model(tmp_path / "a.pth")
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    features, unlike = session.run(["features", "unlike"], {"image": image.numpy()})
+    with torch.inference_mode():
+        np.testing.assert_allclose(features, statistics(model.encoder(image)), atol=1e-3)
+        np.testing.assert_allclose(unlike, model.unlikeness(image), atol=0.2)
+    assert unlike.min() > 0 and unlike.max() < 100
 
 
 def test_a_file_that_differs_is_not_kept_and_an_older_one_stays(whole_run, tmp_path, capsys, monkeypatch):
