@@ -36,12 +36,29 @@ def calibrate(
     tau : of the balanced rule, for these probabilities.
     sets : `target`, their coverage, and the `limits` of each class, of prediction sets (`measure.sets`).
     """
-    classes = batches.classes
-    if "label" not in evaluate.heads_of(model, batches.subset([0])[0]["image"], classes):
+    if "label" not in evaluate.heads_of(model, batches.subset([0])[0]["image"], batches.classes):
         return {}
+    known = positions_of(batches.table), logits_of(model, batches, precision)
+    return machine.from_first(fit_calibration, *known, learned, batches.classes, coverage)
+
+
+def calibrate_sets(
+    model: nn.Module, batches: data.Batches, precision: str, temperature: float, coverage: float = COVERAGE
+) -> dict:
+    """The `sets` of `calibrate` alone, for a model whose temperature is known."""
+    true, logits = positions_of(batches.table), logits_of(model, batches, precision)
+    return machine.from_first(lambda: sets_of(true, evaluate.softmax(logits, temperature), coverage))
+
+
+def logits_of(model: nn.Module, batches: data.Batches, precision: str) -> np.ndarray | None:
+    """The logits of the labels (N, K) of all images, in the first process."""
     logits = [output["label"].cpu().numpy() for _, output in run_over_share(model, batches, precision)]
-    whole = gather_rows(np.concatenate([np.empty((0, len(classes))), *logits]))
-    return machine.from_first(fit_calibration, positions_of(batches.table), whole, learned, classes, coverage)
+    return gather_rows(np.concatenate([np.empty((0, len(batches.classes))), *logits]))
+
+
+def sets_of(true: np.ndarray, probabilities: np.ndarray, coverage: float) -> dict:
+    """The limits of prediction sets; labels of -1 do not count."""
+    return {"target": coverage, "limits": fit_limits(true[true >= 0], probabilities[true >= 0], coverage)}
 
 
 def fit_calibration(
@@ -59,9 +76,8 @@ def fit_calibration(
         thresholds[name] = evaluate.operating_threshold(positive, score) if positive.any() else None
     prior = (np.bincount(learned, minlength=len(classes)) / len(learned)).tolist()
     tau = evaluate.fit_tau(true, probabilities, prior)
-    sets = {"target": coverage, "limits": fit_limits(true, probabilities, coverage)}
     fitted = {"temperature": temperature, "thresholds": thresholds, "scale": SCALE}
-    return fitted | {"prior": prior, "tau": tau, "sets": sets}
+    return fitted | {"prior": prior, "tau": tau, "sets": sets_of(true, probabilities, coverage)}
 
 
 def one_against_rest(true: np.ndarray, probabilities: np.ndarray, members: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from dataset.prepare import OtherSet, Prepared
 from dataset.table import learnable, usable
 from measure.alarms import fit_unlike
 from measure.assess import Assessment, assess
-from measure.calibrate import calibrate
+from measure.calibrate import calibrate, calibrate_sets
 from measure.difference import compare
 from measure.numbers import tested_points
 from measure.sets import COVERAGE
@@ -77,9 +77,12 @@ def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: flo
     if is_ours and "unlike" not in trained.checkpoint:
         trained.learn_unlike(fit_unlike(trained.alone.network(device), parts["train"], parts["val"], precision))
     network = trained.network(device)
-    if not trained.has_rule or (is_ours and trained.sets.get("target") != coverage):
+    if not trained.has_rule:
         learned = positions_of(parts["train"].table)
         trained.calibration = calibrate(network, parts["val"].whole(), precision, learned, coverage)
+    elif is_ours and trained.sets.get("target") != coverage:
+        sets = calibrate_sets(network, parts["val"].whole(), precision, trained.temperature, coverage)
+        trained.calibration = trained.calibration | {"sets": sets}
     return network
 
 

@@ -10,7 +10,7 @@ import data
 import evaluate
 import models
 from dataset.classes import HAM10000 as CLASSES
-from measure.calibrate import calibrate, fit_calibration
+from measure.calibrate import calibrate, calibrate_sets, fit_calibration
 from measure.collect import collect
 
 
@@ -78,3 +78,13 @@ def test_images_without_a_label_do_not_count_where_probabilities_are_calibrated(
     of_all = fit_calibration(true, logits, LEARNED, CLASSES)
     more = np.concatenate([true, [-1, -1]]), np.concatenate([logits, np.full((2, 7), 9.0)])
     assert fit_calibration(*more, np.append(LEARNED, -1), CLASSES) == of_all
+
+
+def test_sets_alone_are_those_of_the_whole_calibration_at_its_temperature(measured):
+    model, batches, calibration, *_ = measured
+    sets = calibrate_sets(model, batches, "fp32", calibration["temperature"], calibration["sets"]["target"])
+    assert sets == calibration["sets"]
+    assert calibrate_sets(model, batches, "fp32", 3.0) != sets
+    true, logits = labels_and_logits()
+    some = np.append(true, -1), np.append(logits, [[9.0] * 7], axis=0)
+    assert fit_calibration(*some, LEARNED, CLASSES)["sets"] == fit_calibration(true, logits, LEARNED, CLASSES)["sets"]

@@ -53,6 +53,10 @@ def calls(monkeypatch):
         found.append(("calibrate", batches.name, list(learned), model))
         return FITTED | {"of": model}
 
+    def calibrate_sets(model, batches, precision, temperature, coverage):
+        found.append(("calibrate_sets", batches.name, temperature))
+        return {"target": coverage}
+
     def assess(model, batches, calibration, name, precision):
         found.append(("assess", batches.name, calibration))
         return Assessment({"label": {}}, {}, {})
@@ -62,6 +66,7 @@ def calls(monkeypatch):
         monkeypatch.setattr(module, "assess", assess)
         monkeypatch.setattr(module, "fit_unlike", lambda model, train, val, precision: {"of": (train.name, val.name)})
     monkeypatch.setattr(results, "publish", lambda *_: None)
+    monkeypatch.setattr(results, "calibrate_sets", calibrate_sets)
     monkeypatch.setattr(own, "Unlike", lambda of: torch.nn.Identity())
     monkeypatch.setattr(Trained, "network", lambda self, device: f"{len(self.checkpoints)} tta {self.tta}")
     return found
@@ -92,7 +97,8 @@ def test_what_a_checkpoint_of_these_images_lacks_is_fitted_and_of_others_is_not(
         model = trained(calibration=FITTED, trained_on=known)
         results.fitted_network(model, parts, "fp32")
         assert model.checkpoint.get("unlike") == expected
-        assert len(calls) == (known is ours)  # the sets that FITTED lacks
+        assert calls == ([("calibrate_sets", "val", 2.0)] if known is ours else [])
+        assert model.calibration == FITTED | ({"sets": {"target": 0.9}} if known is ours else {})
 
 
 def test_another_coverage_fits_the_sets_again(parts, calls):
@@ -101,7 +107,8 @@ def test_another_coverage_fits_the_sets_again(parts, calls):
     for coverage in (0.9, 0.8):
         model = trained(calibration=sets, trained_on={"images": images}, unlike={})
         results.fitted_network(model, parts, "fp32", coverage)
-        assert [call[0] for call in calls] == ["calibrate"] * (coverage == 0.8)
+        assert [call[0] for call in calls] == ["calibrate_sets"] * (coverage == 0.8)
+        assert model.calibration["temperature"] == 2.0 and model.sets["target"] == coverage
 
 
 def test_an_average_has_a_calibration_of_its_own(parts, calls):
