@@ -9,6 +9,7 @@ import pytest
 import predict
 from checkpoints.thresholds import NO_TAU, Finding, Point
 from dataset.classes import HAM10000
+from inference.verdict import NOT_LOCALISED
 
 
 def knows(**more):
@@ -18,11 +19,11 @@ def knows(**more):
     return SimpleNamespace(trained=trained, classes=list(HAM10000), points=[], **more)
 
 
-def words_of(found, outline=""):
+def words_of(found, outline="", heat=""):
     """What the page says of a prediction."""
     from browser import cards
 
-    html = cards.render([cards.Card("a.png", found, "", outline, "", "", "", ["a.png"])], [], knows())
+    html = cards.render([cards.Card("a.png", found, "", outline, heat, "", "", ["a.png"])], [], knows())
     return " ".join(re.sub("<[^>]*>", " ", html).split())
 
 
@@ -54,3 +55,28 @@ def test_decisions_of_an_older_checkpoint_leave_out_what_it_lacks():
     shown = words_of(predict.Prediction((8, 8), np.eye(7)[1], None, None, findings=findings))
     assert "Nevus, over 99 %" in shown and NO_TAU in shown and "Balanced rule:" not in shown
     assert "Melanoma: no threshold is known Probability 0.2500." in shown and "sensitivity" not in shown
+
+
+def test_of_an_unlike_image_the_page_warns_and_folds_the_rest_away():
+    found = predict.Prediction((8, 8), np.eye(7)[1], None, np.zeros((8, 8)), members=(1, 0), heat_of=1, unlike=99.5)
+    words = words_of(found, heat="data:,")
+    assert words.startswith("a.png ⚠ Unlike the training images: do not rely on this 99.5 % of the validation images")
+    folded = words.index("What the model would predict")
+    assert folded < words.index("Prediction set: One of: nevus, melanoma") < words.index("Top-1 class: Nevus")
+    assert "evidence for" not in words and "not to be relied on" in words
+    like = words_of(
+        found._replace(unlike=12.3, findings=(Finding(Point("melanoma", (0,), 0.2, None, None, None), 0.1),))
+    )
+    assert "Like the training images (12.3 % of the validation images are closer)." in like and "would" not in like
+
+
+@pytest.mark.parametrize(("localises", "is_open"), [(True, True), (None, True), (False, False)])
+def test_a_heat_map_that_does_not_localise_is_closed_and_said_so(localises, is_open):
+    from browser import cards
+
+    found = predict.Prediction((8, 8), np.eye(7)[1], None, np.zeros((8, 8)), heat_of=1)
+    predictor = knows()
+    predictor.trained.localises = localises
+    html = cards.render([cards.Card("a.png", found, "", "", "data:,", "", "", ["a.png"])], [], predictor)
+    assert ('value="40"' in html) == is_open and ("--heat: 0" in html) != is_open
+    assert (NOT_LOCALISED in html) != is_open and "evidence for Nevus" in html
