@@ -46,6 +46,7 @@ def test_every_flag_that_is_mentioned_exists(flag):
         "app.py",
         "export.py",
         "benchmarks/out_of_fold.py",
+        "benchmarks/unlike.py",
         "tests/fuzz/__main__.py",
         "dataset/__main__.py",
     ):
