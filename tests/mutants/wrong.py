@@ -13,7 +13,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "settings.py": ("settings",),
     "checkpoints/networks.py": ("trained",),
     "checkpoints/seen.py": ("seen",),
-    "checkpoints/thresholds.py": ("thresholds",),
+    "checkpoints/thresholds.py": ("thresholds", "sets"),
     "checkpoints/trained.py": ("trained", "results"),
     "dataset/groups.py": ("groups",),
     "dataset/holdout.py": ("holdout",),
@@ -25,12 +25,18 @@ TESTS = {  # by file, those that are run, quick ones first
     "encoders/base.py": ("encoders", "models"),
     "encoders/efficientnet_lite.py": ("encoders", "weights", "models"),
     "encoders/resnet.py": ("encoders", "weights"),
+    "encoders/unlike.py": ("unlike", "alarms"),
     "encoders/weights.py": ("weights",),
+    "inference/predictor.py": ("predictor", "verdict"),
+    "inference/verdict.py": ("verdict",),
+    "measure/alarms.py": ("alarms",),
+    "measure/benefit.py": ("benefit",),
     "measure/bootstrap.py": ("bootstrap",),
     "measure/calibrate.py": ("calibrate",),
     "measure/collect.py": ("collect", "assess"),
     "measure/difference.py": ("difference", "comparison"),
     "measure/numbers.py": ("numbers", "tables", "calibrate", "assess"),
+    "measure/sets.py": ("sets",),
     "measure/scores.py": ("difference", "scores", "report", "comparison"),
     "measure/shares.py": ("bootstrap", "numbers"),
     "measure/subgroups.py": ("subgroups",),
@@ -401,12 +407,7 @@ WRONG = {
         ),
         ('size=skip.shape[-2:], mode="nearest"', 'scale_factor=2, mode="nearest"', "odd sizes do not fit"),
         ("reversed(skips), channels))", "skips, channels))", "skips in the wrong order"),
-        (
-            'label = self.heads["label"](features, size).argmax(dim=1)',
-            'label = self.heads["label"](features, size).argmin(dim=1)',
-            "the least likely class is explained",
-        ),
-        ('output["label"].argmax(dim=1))}', 'output["label"].argmin(dim=1))}', "explains the least likely class"),
+        ("return logits.argmax(dim=1)", "return logits.argmin(dim=1)", "the least likely class is explained"),
         (
             "return model.to(device, memory_format=torch.channels_last).eval()",
             "return model.to(device, memory_format=torch.channels_last)",
@@ -467,6 +468,8 @@ WRONG = {
         ('table.loc[learned, "split"] = ""', 'table.loc[learned, "split"] = "train"', "left out into the training set"),
     ),
     "checkpoints/thresholds.py": (
+        ("sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True", "pass", "empty sets"),
+        ("sets = probabilities >= np", "sets = probabilities > np", "a limit is not reached"),
         (
             "self.probability >= self.point.threshold",
             "self.probability > self.point.threshold",
@@ -744,6 +747,47 @@ WRONG = {
             "values of images with a mask to the first",
         ),
     ),
+    "encoders/unlike.py": (
+        ("cells.mean(dim=2), cells.std", "cells.std(dim=2), cells.std", "no means"),
+        (".clamp(min=SMALLEST).log()", ".clamp(min=SMALLEST)", "no logarithm"),
+        ("maps[:N_MAPS])", "maps)", "the deep maps as well"),
+        ("offset = (statistics - self.mean) / self.scale", "offset = statistics - self.mean", "not standardised"),
+        ("beside = (offset.square()", "beside = 0 * (offset.square()", "the other directions do not count"),
+        ("(distance[:, None] > self.quantiles)", "(distance[:, None] < self.quantiles)", "the share that is farther"),
+        ("torch.autocast(maps[0].device.type, enabled=False)", "torch.inference_mode()", "distances in bfloat16"),
+        ("not value.isfinite().all() or ", "", "statistics that are not finite"),
+    ),
+    "inference/predictor.py": (
+        ('if finding.verdict == "above":', 'if finding.verdict == "below":', "the heat map of no alarm"),
+        ("members[of_picture[list(members)].argmax()]", "members[0]", "the first class of an alarm"),
+        ("orders = (-probabilities)", "orders = probabilities", "the least probable class of a set first"),
+    ),
+    "inference/verdict.py": (
+        ("prediction.unlike >= ALARM", "prediction.unlike > ALARM", "at the alarm is like"),
+        ("len(members) - N_NAMED:,} more", "len(members):,} more", "all classes are more"),
+        ('for side in () if in_full else ("above", "below")', 'for side in () if in_full else ("below",)', "no alarm"),
+    ),
+    "measure/alarms.py": (
+        ("len(val.table) < MIN_IMAGES", "len(val.table) < 1", "a percentile of few images"),
+        ("train.table[::step]", "train.table[:N_FITTED]", "the first images of the table"),
+        ("gathered(some), gathered(val.whole())", "gathered(val.whole()), gathered(some)", "fitted on validation"),
+        ("scale = np.where(scale > 1e-6, scale, 1)", "pass", "a division by zero"),
+        ("variances, axes = variances[::-1], axes[:, ::-1]", "pass", "the smallest axes are kept"),
+        ("flagged = (percentiles >= ALARM)", "flagged = (percentiles > ALARM)", "at the alarm is like"),
+    ),
+    "measure/benefit.py": (
+        ("threshold / (1 - threshold)\n    return", "threshold\n    return", "a share in place of odds"),
+        ("score >= percent / 100", "score > 1 - percent / 100", "acting on the other end"),
+        ("np.maximum(of_all, 0)", "of_all", "acting on none is no alternative"),
+        ("order = np.argsort(-probabilities", "order = np.argsort(probabilities", "the least sure images"),
+        ("both = true == k, (true == k) & kept", "both = true == k, true == k", "right among all of the class"),
+    ),
+    "measure/sets.py": (
+        ("(len(own) + 1) * coverage", "len(own) * coverage", "no correction for the number of images"),
+        ("[true == k, k])[::-1]", "[true == k, k])", "the smallest probabilities"),
+        ("if rank <= len(own) else 0.0", "if rank <= len(own) else 1.0", "a class with few images in no set"),
+        ("weights[:, single], holds[single]", "weights[:, single], single[single]", "every single set is right"),
+    ),
     "measure/difference.py": (
         (
             '[table.set_index("image").loc[images] for table in (first, second)]',
@@ -760,8 +804,8 @@ WRONG = {
     "measure/numbers.py": (
         ("score >= (threshold or 0), weights)", "score > (threshold or 0), weights)", "at the threshold is not called"),
         (
-            'commonest = int(np.argmax(calibration["prior"]))',
-            "commonest = int(np.bincount(true).argmax())",
+            'commonest = np.full(len(true), int(np.argmax(calibration["prior"])))',
+            "commonest = np.full(len(true), int(np.bincount(true).argmax()))",
             "the majority of the test set",
         ),
         (
@@ -770,8 +814,8 @@ WRONG = {
             "the change the other way",
         ),
         (
-            'evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])\n    predicted',
-            "evaluate.softmax(logits), evaluate.softmax(logits)\n    predicted",
+            'evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])\n    families',
+            "evaluate.softmax(logits), evaluate.softmax(logits)\n    families",
             "scores of the uncalibrated",
         ),
         (
@@ -875,14 +919,17 @@ WRONG = {
         ),
     ),
     "report/results.py": (
+        ('if is_ours and "unlike" not in', 'if "unlike" not in', "fitted on images that it did not learn from"),
+        ("elif is_ours and trained.sets", "elif trained.sets", "sets of other data"),
+        ("trained.temperature, coverage)", "1.0, coverage)", "sets of uncalibrated probabilities"),
         (
             'learned = positions_of(parts["train"].table)',
             'learned = positions_of(parts["test"].table)',
             "the prior of the test set",
         ),
         (
-            'calibrate(network, parts["val"].whole(), precision, learned)',
-            'calibrate(network, parts["test"].whole(), precision, learned)',
+            'calibrate(network, parts["val"].whole(), precision, learned, coverage)',
+            'calibrate(network, parts["test"].whole(), precision, learned, coverage)',
             "calibrated on the test set",
         ),
         (
