@@ -11,7 +11,8 @@ import machine
 import settings
 from dataset.check import check
 from dataset.download import HAM10000_RELEASE, LICENCE, OFFICIAL_TEST, download
-from dataset.prepare import Reading
+from dataset.holdout import columns_in
+from dataset.prepare import Reading, Splitting
 from dataset.synthetic import write_dataset
 
 
@@ -30,13 +31,17 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--split-file", default="", help="as in main.py: a table of image,split, or none")
     command.add_argument("--invert-masks", action="store_true", help="as in main.py: the lesion is black in the masks")
     command.add_argument("--stretch-masks", action="store_true", help="as in main.py: masks were stretched")
+    command.add_argument("--test-where", nargs="+", default=(), help="as in main.py: COLUMN=VALUE of the test images")
+    command.add_argument("--subgroups", nargs="+", default=(), help="as in main.py: columns to report scores by")
     command = commands.add_parser("draw", help="draw synthetic lesions into a new folder")
     command.add_argument("folder", type=Path, metavar="DIR")
     options = parser.parse_args(argv)
     try:
         if options.command == "check":
             choices = (options.classes, options.zeros, options.split_file, options.invert_masks, options.stretch_masks)
-            report, problem = check(options.folder, options.image_size, Reading(*choices))
+            reading = Reading(*choices, (*options.subgroups, *columns_in(options.test_where)))
+            splitting = Splitting(test_where=options.test_where)
+            report, problem = check(options.folder, options.image_size, reading, splitting)
             print(report, flush=True)
             if problem:
                 parser.exit(2, f"{problem}\n")

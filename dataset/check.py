@@ -9,7 +9,7 @@ import pandas as pd
 
 from dataset.cache import record_bytes
 from dataset.classes import classes_of
-from dataset.prepare import Reading, decode, split
+from dataset.prepare import AS_FOUND, USUAL, Reading, Splitting, decode, split
 from dataset.splits import heads_in_all_parts
 from dataset.table import LESION_FILES, has_mask, usable
 
@@ -38,7 +38,9 @@ ADVICE = {
 }
 
 
-def check(folder: Path, image_size: int = 224, reading: Reading | None = None) -> tuple[str, str]:
+def check(
+    folder: Path, image_size: int = 224, reading: Reading = AS_FOUND, splitting: Splitting = USUAL
+) -> tuple[str, str]:
     """Report on a data folder, and the reason why a run would stop: "" if it would train.
 
     Every image is decoded; the folder is not changed.
@@ -47,12 +49,12 @@ def check(folder: Path, image_size: int = 224, reading: Reading | None = None) -
     ------
     FileNotFoundError, ValueError : a run would stop before decoding; says what to do.
     """
-    reading, lines, problem = reading or Reading(), [], ""
+    lines, problem = [], ""
     with tempfile.TemporaryDirectory() as cache:
         decoded = decode(folder, reading, image_size=32, cache_dir=cache, say=lines.append)
         lines += describe(decoded.table, folder, image_size)
         try:
-            table = split(decoded, reading, say=lines.append).table
+            table = split(decoded, reading, splitting, say=lines.append).table
             if not heads_in_all_parts(table).any():
                 problem = "Each part of the split needs masks, or diagnoses of at least two classes."
         except ValueError as error:

@@ -115,3 +115,15 @@ def test_check_and_a_run_say_the_same_of_a_folder(folder, tmp_path, capsys):
     program_main.prepare_data(config)
     said = capsys.readouterr().out.strip().splitlines()
     assert len(said) > 10 and [line for line in said if line not in printed.splitlines()] == []
+
+
+def test_a_held_out_source_is_checked_as_a_run_reads_it(folder, capsys):
+    folder.fill(6)
+    lines = [f"{row[0]},{row[0]},{'female' if row[0].endswith(('0', '1')) else 'male'}" for row in folder.rows]
+    (folder.path / "HAM10000_metadata.csv").write_text("\n".join(["image_id,lesion_id,sex", *lines]) + "\n")
+    main(["check", str(folder.path), "--test-where", "sex=female", "--subgroups", "sex"])
+    assert "the test set is sex=female (14 images)" in capsys.readouterr().out
+    for flags, words in ((["--test-where", "sex=none"], "sex"), (["--subgroups", "camera"], "camera")):
+        with pytest.raises(SystemExit) as stop:
+            main(["check", str(folder.path), *flags])
+        assert stop.value.code == 2 and words in capsys.readouterr().err

@@ -4,11 +4,14 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture, run, saved
 
+import data
 import export
 import models
 import predict
+from checkpoints.thresholds import points_of
 from inference import predictor as loading
 
 
@@ -55,3 +58,49 @@ def test_without_a_checkpoint_the_shipped_one_is_used_and_said(checkpoints, phot
     assert run(photos, "--output-dir", tmp_path / "other") == 2
     error = capsys.readouterr().err
     assert "is damaged" in error and "Traceback" not in error
+
+
+def predictor_of(checkpoints, thresholds):
+    """A predictor in float32 whose operating points have these thresholds."""
+    predictor = predict.Predictor(checkpoints["multitask"], device="cpu", explain=True)
+    predictor.precision = "fp32"
+    predictor.points = points_of(predictor.classes, {"thresholds": thresholds}, {})
+    return predictor
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "candidates"),
+    [
+        ({"melanoma": 0.0, "malignant": 0.0}, [0]),  # the first alarm is melanoma's
+        ({"melanoma": 1.1, "malignant": 0.0}, [0, 2, 3]),
+        ({"melanoma": 1.1, "malignant": 1.1}, range(7)),
+    ],
+)
+def test_a_heat_map_explains_the_most_probable_class_of_the_alarm_that_rings(checkpoints, thresholds, candidates):
+    predictor = predictor_of(checkpoints, thresholds)
+    pixels = [np.asarray(picture(seed, (32, 32))) for seed in range(6)]
+    found = predictor.predict([predict.Picture(one, (32, 32)) for one in pixels])
+    expected = [max(candidates, key=lambda k: one.probabilities[k]) for one in found]
+    assert [one.heat_of for one in found] == expected
+    image = data.normalise(torch.from_numpy(np.stack(pixels)))
+    with torch.inference_mode():
+        heat = predictor.model.heat_map(image, torch.tensor(expected))[:, 0]
+    np.testing.assert_allclose(np.stack([one.heat for one in found]), heat, atol=1e-4)
+
+
+def test_a_set_holds_the_classes_that_reach_their_limits_the_most_probable_first(checkpoints):
+    predictor = predict.Predictor(checkpoints["classification"], device="cpu")
+    predictor.trained.calibration = predictor.trained.calibration | {"sets": {"target": 0.9, "limits": [0.1] * 7}}
+    for one in predictor.predict([predict.Picture(np.asarray(picture(s, (32, 32))), (32, 32)) for s in range(4)]):
+        expected = sorted(np.flatnonzero(one.probabilities >= 0.1), key=lambda k: -one.probabilities[k])
+        assert list(one.members) == expected and len(expected) > 1
+    predictor.trained.calibration = {}
+    (one,) = predictor.predict([predict.Picture(np.asarray(picture(0, (32, 32))), (32, 32))])
+    assert one.members == () and any("No prediction sets" in line for line in predictor.remarks())
+
+
+def test_classes_that_are_in_every_set_are_named(checkpoints):
+    predictor = predict.Predictor(checkpoints["classification"], device="cpu")
+    limits = [0.1, 0.2, 0.3, 0.1, 0.1, 0.0, 0.0]
+    predictor.trained.calibration = predictor.trained.calibration | {"sets": {"target": 0.9, "limits": limits}}
+    assert "In every prediction set, for lack of validation images: DF, VASC." in predictor.remarks()

@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import metrics_in, quick
+from conftest import metrics_in, picture, quick
 
 import models
+import predict
 from checkpoints.states import save
 from checkpoints.thresholds import SCALE
 from checkpoints.trained import Trained
 from dataset import table as tables
 from dataset.classes import HAM10000 as CLASSES
+from measure import alarms
 from measure.assess import Assessment
 from report import own, results
 from report.folder import RunFolder
@@ -244,3 +246,21 @@ def test_where_some_images_lack_a_mask_each_head_learns_from_and_is_measured_on_
     assert {task: differences["n_images"] for task, differences in found.items()} == expected
     html = (outputs / "report.html").read_text(encoding="utf-8")
     assert f"On {len(test)} images" in html and f"On {len(masked)} images" in html
+
+
+def test_a_run_learns_what_is_unlike_its_images_and_predict_py_says_it(demo_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(alarms, "MIN_IMAGES", 1)
+    assert quick(demo_folder, tmp_path) == 0
+    found = metrics_in(tmp_path, "classification")
+    assert 0 <= found["unlike"]["flagged"] <= 1 and found["unlike"]["n_images"] == found["n_images"]
+    assert "Flagged as unlike the training images" in capsys.readouterr().out
+    checkpoint = tmp_path / "outputs" / "best_classification_model.pth"
+    picture(7, (60, 45)).save(tmp_path / "noise.png")
+    image = next((demo_folder / "images").iterdir())
+    flags = ["--checkpoint", str(checkpoint), "--output-dir", str(tmp_path / "out"), "--json", "--device", "cpu"]
+    assert predict.main([str(tmp_path / "noise.png"), str(image), *flags]) == 0
+    rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert rows["unlike_verdict"].tolist()[0] == "unlike" and rows["unlike"][0] == 100
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'noise.png'}\n  Unlike the training images: do not rely on this (100.0 %" in said
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())[0]["unlike"] == 100
