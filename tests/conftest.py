@@ -23,12 +23,14 @@ from filelock import FileLock
 from PIL import Image
 
 import data
+import encoders
 import main
 import models
 import predict
 from dataset import cache, synthetic
 from dataset.classes import HAM10000 as CLASSES
 from dataset.table import read_table
+from encoders.base import Encoder
 from inference import run as running
 from measure import bootstrap, tables
 from measure import numbers as scoring
@@ -42,6 +44,7 @@ QUICK = [
     *("--image-size", "32", "--pretrained", "no", "--device", "cpu", "--no-keep-freed-memory"),
     *("--classification-epochs", "1", "--segmentation-epochs", "1", "--multitask-epochs", "1"),
 ]
+RESNET = ["--encoder", "resnet18"]  # for `quick`, where the real network matters
 DEMO = ("demo", "data")  # the last names of the demo's folder
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own: more threads would wait for each other
@@ -121,6 +124,26 @@ def demo_folder(made_once):
     name, below = DEMO
     lesions = dict.fromkeys(CLASSES, 5)
     return made_once(name, lambda place: synthetic.write_dataset(place / below, seed=0, lesions=lesions)) / below
+
+
+class Tiny(Encoder):
+    """An encoder of five convolutions: a run with it writes kilobytes where a ResNet-18 writes 200 MB."""
+
+    name, title, channels, label_channels = "tiny", "Tiny", (4, 4, 8, 8, 16), 16
+
+    def __init__(self):
+        super().__init__()
+        pairs = zip((3, *self.channels), self.channels)
+        self.stages = torch.nn.ModuleList(torch.nn.Conv2d(n, m, 3, stride=2, padding=1) for n, m in pairs)
+
+    def forward(self, image):
+        maps = [image]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]).relu())
+        return maps[1:]
+
+
+encoders.ENCODERS["tiny"] = Tiny
 
 
 class Folder:
@@ -322,7 +345,7 @@ DRAWN += ("net_benefit", "reliability", "risk_coverage", "training_curves")  # v
 
 
 def quick(folder, place, *flags):
-    """The exit code of main in this process, one epoch of classification unless flags say otherwise.
+    """The exit code of main in this process, one epoch of a `Tiny` classifier unless flags say otherwise.
 
     Its figures are made and not drawn, which would take more than half of the time; `whole_run` draws them. Those of
     the demo's own images, which are `whole_run`'s, are not even made.
@@ -332,7 +355,7 @@ def quick(folder, place, *flags):
     if Path(folder).parts[-2:] == DEMO and "--external-dir" not in flags:
         fakes |= dict.fromkeys(DRAWN, lambda *_: "no figure")
     with mock.patch.multiple("visualize", **fakes):
-        return main.main([*places, *QUICK, "--tasks", "classification", *flags])
+        return main.main([*places, *QUICK, "--encoder", "tiny", "--tasks", "classification", *flags])
 
 
 def contents(folder):

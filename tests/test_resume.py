@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, ROOT, contents, quick, threads
+from conftest import QUICK, RESNET, ROOT, contents, quick, threads
 
 import models
 import train
@@ -61,7 +61,7 @@ def test_resuming_a_finished_run_does_nothing_and_says_so(demo_folder, finished,
 def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_other_tasks(demo_folder, copy, tmp_path):
     tasks, outputs = ["--tasks", "classification", "segmentation"], copy
     before = contents(outputs)
-    assert quick(demo_folder, tmp_path, *tasks, "--resume", "--classification-epochs", "2") == 0
+    assert quick(demo_folder, tmp_path, *RESNET, *tasks, "--resume", "--classification-epochs", "2") == 0
     after, record = contents(outputs), RunFolder(outputs).read_record()
     assert n_epochs(outputs / "classification") == 2 and record["finished"]
     first, second = (json.loads(some["environment.json"]) for some in (before, after))
@@ -74,7 +74,7 @@ def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_o
 
 def test_resuming_one_task_leaves_what_the_configuration_says_of_the_others(demo_folder, copy, tmp_path):
     again = ["--resume", "--tasks", "classification", "--classification-epochs", "2"]
-    again += ["--segmentation-epochs", "9", "--segmentation-batch-size", "12"]
+    again += ["--segmentation-epochs", "9", "--segmentation-batch-size", "12", *RESNET]
     assert quick(demo_folder, tmp_path, *again) == 0
     config = json.loads((copy / "config.json").read_text())
     assert config["TASKS"] == ["segmentation", "multitask", "classification"] and config["CLASSIFICATION_EPOCHS"] == 2
@@ -214,7 +214,7 @@ def n_epochs(folder):
 
 def test_a_run_killed_three_times_and_resumed_ends_with_the_same_weights(demo_folder, tmp_path):
     """While it prepares, and within an epoch, twice; test_train.py stops between any two files."""
-    flags = ["--tasks", "multitask", "--multitask-epochs", "6"]
+    flags = ["--tasks", "multitask", "--multitask-epochs", "6", *RESNET]
     assert quick(demo_folder, tmp_path, *flags, "--output-dir", str(tmp_path / "whole")) == 0
     outputs = tmp_path / "killed"
     command = ["--data-dir", demo_folder, *QUICK, *flags, "--output-dir", "killed", "--resume"]
@@ -247,7 +247,7 @@ def test_a_run_with_another_encoder_says_so_and_is_not_resumed_with_the_default(
     assert checkpoint["arguments"] == {"n_classes": 7, "encoder": "resnet50"}
     assert models.build_model(checkpoint).encoder.channels[-1] == 2048
     assert quick(demo_folder, tmp_path, "--resume") == 2
-    assert "encoder was resnet50, is resnet18" in capsys.readouterr().err
+    assert "encoder was resnet50, is tiny" in capsys.readouterr().err
 
 
 def test_a_fine_tuning_recipe_is_resumed_to_the_same_weights_and_named_in_checkpoint_and_report(demo_folder, tmp_path):
