@@ -52,10 +52,14 @@ class Outputs:
     """The folder that predictions are written to.
 
     The probabilities in its table are calibrated: softmax(logits / temperature), as in main.py's tables.
+
+    Parameters
+    ----------
+    keeps_verdicts : keep in memory what the console says of each image.
     """
 
-    def __init__(self, folder: Path, predictor: Predictor) -> None:
-        self.folder, self.predictor = folder, predictor
+    def __init__(self, folder: Path, predictor: Predictor, keeps_verdicts: bool = False) -> None:
+        self.folder, self.predictor, self.keeps_verdicts = folder, predictor, keeps_verdicts
         self.verdicts: dict[str, list[str]] = {}  # in full, by file
         classes = predictor.classes if "label" in predictor.trained.heads else ()
         self.table = Table(folder, columns(predictor), classes)
@@ -98,7 +102,8 @@ class Outputs:
             if error.errno not in OF_ONE_NAME:
                 raise
             return f"cannot write {error.filename}: {error.strerror}"
-        self.verdicts[item.file] = verdict(prediction, classes, in_full=True)
+        if self.keeps_verdicts:
+            self.verdicts[item.file] = verdict(prediction, classes, in_full=True)
         return values(prediction, mask, classes)
 
 
