@@ -1,5 +1,6 @@
 """A trained model for inference: decoded images in, probabilities, masks and heat maps out."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ class Prediction(NamedTuple):
     balanced: int | None = None  # class predicted by the balanced rule; None also without tau
     findings: tuple[Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
     members: tuple[int, ...] = ()  # classes of the prediction set, by descending probability; () where none was fitted
-    unlike: float | None = None  # share of the validation images that are closer to the training images, in per cent
+    unlike: float | None = None  # per cent of the validation images that are closer to the training ones, as shown
     heat_of: int | None = None  # the class whose alarm rings, else the top-1 class
 
 
@@ -101,7 +102,7 @@ class Predictor:
         if "heat" in output:
             fields |= {"heat": output["heat"][:, 0].numpy(), "heat_of": self._alarming(output["label"]).tolist()}
         if "unlike" in output:
-            fields["unlike"] = output["unlike"].tolist()
+            fields["unlike"] = [rounded_down(percent) for percent in output["unlike"].tolist()]
         return [
             Prediction(picture.size, **dict(zip(fields, values)))
             for picture, *values in zip(pictures, *fields.values())
@@ -134,6 +135,17 @@ class Predictor:
                     chosen[i] = members[of_picture[list(members)].argmax()]
                     break
         return torch.from_numpy(chosen).to(logits.device)
+
+
+def rounded_down(percent: float) -> float:
+    """A percentile as it is shown, to a tenth, so that what is shown as the alarm's limit has reached it.
+
+    Examples
+    --------
+    >>> rounded_down(94.96), rounded_down(95.0)
+    (94.9, 95.0)
+    """
+    return math.floor(10 * percent + 1e-3) / 10  # float32 may lie below a whole tenth
 
 
 def choose_checkpoints(named: list[Path] | None) -> list[Path]:

@@ -1,5 +1,6 @@
 """What predict.py writes of each picture: columns, cells and files."""
 
+import doctest
 import json
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 from conftest import picture, rows_of, run
 
+import inference.predictor
 import predict
 from dataset.classes import HAM10000 as CLASSES
+from inference.outputs import values
 
 
 def changed(checkpoint, path, change):
@@ -90,6 +93,15 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
     predictor = predict.Predictor(path, device="cpu")
     (found,) = predictor.predict([predict.Picture(np.asarray(picture(3, (32, 32))), (32, 32))])
     assert found.balanced is None and [finding.verdict is None for finding in found.findings] == [True, False]
+
+
+@pytest.mark.parametrize(("found", "cells"), [(94.964, ["94.9", "like"]), (95.0, ["95.0", "unlike"])])
+def test_a_percentile_never_reads_as_the_limit_of_the_alarm_before_it_rings(found, cells, checkpoints, monkeypatch):
+    """113 of 119 validation images are 94.96 %, which would round to 95.0."""
+    predictor = predict.Predictor(checkpoints["segmentation"], device="cpu")
+    monkeypatch.setattr(predictor.model, "explain", lambda image, label_of: {"unlike": torch.tensor([found])})
+    (prediction,) = predictor.predict([predict.Picture(np.zeros((32, 32, 3), np.uint8), (32, 32))])
+    assert values(prediction, None, ()) == cells and doctest.testmod(inference.predictor).failed == 0
 
 
 def test_a_model_of_outlines_decides_nothing(checkpoints, photos, tmp_path, capsys):
