@@ -1,5 +1,6 @@
 """The folder of predictions: a table, and a mask, an overlay and a heat map per image."""
 
+import csv
 import errno
 import io
 from collections.abc import Iterator, Sequence
@@ -40,12 +41,25 @@ def values(prediction: Prediction, mask: np.ndarray | None, classes: Sequence[st
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
         cells += [classes[best], f"{prediction.probabilities[best]:.4f}"]
-        cells += [" ".join(classes[k] for k in prediction.members)] * bool(prediction.members)
+        cells += [spaced([classes[k] for k in prediction.members])] * bool(prediction.members)
         cells += [] if prediction.balanced is None else [classes[prediction.balanced]]
         for finding in prediction.findings:
             cells += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
         cells += [f"{p:.4f}" for p in prediction.probabilities]
     return cells if mask is None else [*cells, f"{np.count_nonzero(mask) / mask.size:.4f}"]
+
+
+def spaced(names: Sequence[str]) -> str:
+    """Names with spaces between them, those that hold a space in quotes, as `csv` reads with ``delimiter=" "``.
+
+    Examples
+    --------
+    >>> spaced(["NV", "basal cell carcinoma"])
+    'NV "basal cell carcinoma"'
+    """
+    text = io.StringIO()
+    csv.writer(text, delimiter=" ", lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 class Outputs:

@@ -16,6 +16,7 @@ from checkpoints import thresholds
 from checkpoints.thresholds import NO_TAU, Finding
 from checkpoints.trained import Trained
 from dataset import images
+from dataset.classes import quoted
 
 NO_UNLIKE = (
     "Images unlike the training images are not recognised: nothing was fitted for this model. main.py --evaluate-only "
@@ -76,9 +77,8 @@ class Predictor:
         unavailable += [] if self.trained.knows_unlike else [NO_UNLIKE]
         unavailable += [] if self.trained.sets or "label" not in self.trained.heads else [NO_SETS]
         always = [code for code, limit in zip(self.classes, self.trained.sets.get("limits", ())) if limit == 0]
-        unavailable += (
-            [f"In every prediction set, for lack of validation images: {', '.join(always)}."] if always else []
-        )
+        lacking = "In every prediction set, for lack of validation images"
+        unavailable += [f"{lacking}: {', '.join(map(quoted, always))}."] if always else []
         return [f"{point.name}: {point.describe()}." for point in self.points] + unavailable
 
     def read(self, source: str | Path | bytes) -> Picture:

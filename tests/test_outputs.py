@@ -1,5 +1,6 @@
 """What predict.py writes of each picture: columns, cells and files."""
 
+import csv
 import doctest
 import json
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from conftest import picture, rows_of, run
 
+import inference.outputs
 import inference.predictor
 import predict
 from dataset.classes import HAM10000 as CLASSES
 from inference.outputs import values
+from inference.verdict import in_words
 
 
 def changed(checkpoint, path, change):
@@ -36,6 +39,14 @@ def test_a_class_called_like_a_column_has_a_column_of_its_own(checkpoints, photo
     for row, one in zip(rows_of(out), json.loads((out / "predictions.json").read_text())):
         assert row["malignant"] in ("above", "below") and list(one.get("probabilities", names)) == names
         assert one["probabilities"]["malignant"] == float(row["malignant_"])
+
+
+def test_the_classes_of_a_set_can_be_told_apart_whatever_they_are_called():
+    names = ["basal cell", "cell", 'so-called "mole"', "a, b"]
+    prediction = predict.Prediction((8, 8), np.array([0.4, 0.3, 0.2, 0.1]), None, None, members=(0, 1, 2, 3))
+    cell = values(prediction, None, names)[2]
+    assert next(csv.reader([cell], delimiter=" ")) == names and doctest.testmod(inference.outputs).failed == 0
+    assert in_words((1, 3), names) == 'One of: cell, "a, b"'
 
 
 def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tmp_path, capsys):
