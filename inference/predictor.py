@@ -22,7 +22,10 @@ NO_UNLIKE = (
     "Images unlike the training images are not recognised: nothing was fitted for this model. main.py --evaluate-only "
     "fits it, from 50 validation images or more."
 )
-NO_SETS = "No prediction sets: none were fitted for this model. main.py --evaluate-only fits them for one checkpoint."
+NO_SETS = (
+    "No prediction sets: none were fitted for this model. main.py --evaluate-only fits them for one checkpoint, and "
+    "with --tta for its average over flips and rotations."
+)
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "ham10000.pth"  # the bundled model
 
 
@@ -73,9 +76,10 @@ class Predictor:
 
     def remarks(self) -> list[str]:
         """Remarks on the decisions: each threshold with its results on the test set, and a missing balanced rule."""
-        unavailable = [NO_TAU] if self.points and not self.trained.has_rule else []
+        has_labels = "label" in self.trained.heads
+        unavailable = [NO_TAU] if has_labels and not self.trained.has_rule else []
         unavailable += [] if self.trained.knows_unlike else [NO_UNLIKE]
-        unavailable += [] if self.trained.sets or "label" not in self.trained.heads else [NO_SETS]
+        unavailable += [NO_SETS] if has_labels and not self.trained.sets else []
         always = [code for code, limit in zip(self.classes, self.trained.sets.get("limits", ())) if limit == 0]
         lacking = "In every prediction set, for lack of validation images"
         unavailable += [f"{lacking}: {', '.join(map(quoted, always))}."] if always else []

@@ -115,6 +115,21 @@ def test_a_percentile_never_reads_as_the_limit_of_the_alarm_before_it_rings(foun
     assert values(prediction, None, ()) == cells and doctest.testmod(inference.predictor).failed == 0
 
 
+def test_what_is_missing_over_views_and_for_other_classes_is_named_with_its_way_out(checkpoints, tmp_path):
+    """Nothing is fitted for the views, and no class is known to be malignant."""
+
+    def change(content):
+        content["classes"] = list("abcdefg")
+
+    path = changed(checkpoints["classification"], tmp_path / "a.pth", change)
+    remarks = predict.Predictor(path, device="cpu", tta=True).remarks()
+    missing = [line for line in remarks if "--evaluate-only fits" in line and "with --tta" in line]
+    assert [line.partition(":")[0] for line in missing] == [
+        "Balanced rule unavailable",
+        "No prediction sets",
+    ]
+
+
 def test_a_model_of_outlines_decides_nothing(checkpoints, photos, tmp_path, capsys):
     run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", tmp_path / "out")
     assert list(rows_of(tmp_path / "out")[0]) == ["file", "output", "skipped", "lesion_share"]
