@@ -23,7 +23,6 @@ from dataset.layout import find_files
 from encoders.unlike import statistics
 
 TOLERANCE = 1e-3  # largest allowed difference of a logit or feature between PyTorch and ONNX Runtime
-STEPS = 1000  # of percentiles, in units of TOLERANCE: they jump where an image lies beside a validation image
 PLACES = ("DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR")  # settings that name a folder on this machine
 N_REAL = 16  # images that the two are compared on
 
@@ -150,9 +149,14 @@ def largest_difference(model: Outputs, path: Path, batches: list[torch.Tensor]) 
             expected = model(batch)
         exported = session.run(model.names, {"image": batch.numpy()})
         for name, one, other in zip(model.names, expected, exported):
-            difference = np.abs(one.numpy() - other).max() / (STEPS if name == "unlike" else 1)
+            difference = np.abs(one.numpy() - other).max() * (TOLERANCE / step_of(model) if name == "unlike" else 1)
             worst = max(worst, float("inf") if np.isnan(difference) else float(difference))
     return worst
+
+
+def step_of(model: Outputs) -> float:
+    """How far percentiles may differ: they jump by one quantile where an image lies beside a validation image."""
+    return max(1.0, 101 / len(model.model.unlike.quantiles))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """The folder of predictions: a table, and a mask, an overlay and a heat map per image."""
 
+import csv
 import errno
 import io
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ def values(prediction: Prediction, mask: np.ndarray | None, classes: Sequence[st
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
         cells += [classes[best], f"{prediction.probabilities[best]:.4f}"]
-        cells += [" ".join(classes[k] for k in prediction.members)] * bool(prediction.members)
+        cells += [spaced([classes[k] for k in prediction.members])] * bool(prediction.members)
         cells += [] if prediction.balanced is None else [classes[prediction.balanced]]
         for finding in prediction.findings:
             cells += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
@@ -48,14 +49,31 @@ def values(prediction: Prediction, mask: np.ndarray | None, classes: Sequence[st
     return cells if mask is None else [*cells, f"{np.count_nonzero(mask) / mask.size:.4f}"]
 
 
+def spaced(names: Sequence[str]) -> str:
+    """Names with spaces between them, those that hold a space in quotes, as `csv` reads with ``delimiter=" "``.
+
+    Examples
+    --------
+    >>> spaced(["NV", "basal cell carcinoma"])
+    'NV "basal cell carcinoma"'
+    """
+    text = io.StringIO()
+    csv.writer(text, delimiter=" ", lineterminator="").writerow(names)
+    return text.getvalue()
+
+
 class Outputs:
     """The folder that predictions are written to.
 
     The probabilities in its table are calibrated: softmax(logits / temperature), as in main.py's tables.
+
+    Parameters
+    ----------
+    keeps_verdicts : keep in memory what the console says of each image.
     """
 
-    def __init__(self, folder: Path, predictor: Predictor) -> None:
-        self.folder, self.predictor = folder, predictor
+    def __init__(self, folder: Path, predictor: Predictor, keeps_verdicts: bool = False) -> None:
+        self.folder, self.predictor, self.keeps_verdicts = folder, predictor, keeps_verdicts
         self.verdicts: dict[str, list[str]] = {}  # in full, by file
         classes = predictor.classes if "label" in predictor.trained.heads else ()
         self.table = Table(folder, columns(predictor), classes)
@@ -98,7 +116,8 @@ class Outputs:
             if error.errno not in OF_ONE_NAME:
                 raise
             return f"cannot write {error.filename}: {error.strerror}"
-        self.verdicts[item.file] = verdict(prediction, classes, in_full=True)
+        if self.keeps_verdicts:
+            self.verdicts[item.file] = verdict(prediction, classes, in_full=True)
         return values(prediction, mask, classes)
 
 

@@ -1,5 +1,6 @@
 """A trained model for inference: decoded images in, probabilities, masks and heat maps out."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,16 @@ from checkpoints import thresholds
 from checkpoints.thresholds import NO_TAU, Finding
 from checkpoints.trained import Trained
 from dataset import images
+from dataset.classes import quoted
 
 NO_UNLIKE = (
     "Images unlike the training images are not recognised: nothing was fitted for this model. main.py --evaluate-only "
     "fits it, from 50 validation images or more."
 )
-NO_SETS = "No prediction sets: none were fitted for this model. main.py --evaluate-only fits them for one checkpoint."
+NO_SETS = (
+    "No prediction sets: none were fitted for this model. main.py --evaluate-only fits them for one checkpoint, and "
+    "with --tta for its average over flips and rotations."
+)
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "ham10000.pth"  # the bundled model
 
 
@@ -41,7 +46,7 @@ class Prediction(NamedTuple):
     balanced: int | None = None  # class predicted by the balanced rule; None also without tau
     findings: tuple[Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
     members: tuple[int, ...] = ()  # classes of the prediction set, by descending probability; () where none was fitted
-    unlike: float | None = None  # share of the validation images that are closer to the training images, in per cent
+    unlike: float | None = None  # per cent of the validation images that are closer to the training ones, as shown
     heat_of: int | None = None  # the class whose alarm rings, else the top-1 class
 
 
@@ -71,13 +76,13 @@ class Predictor:
 
     def remarks(self) -> list[str]:
         """Remarks on the decisions: each threshold with its results on the test set, and a missing balanced rule."""
-        unavailable = [NO_TAU] if self.points and not self.trained.has_rule else []
+        has_labels = "label" in self.trained.heads
+        unavailable = [NO_TAU] if has_labels and not self.trained.has_rule else []
         unavailable += [] if self.trained.knows_unlike else [NO_UNLIKE]
-        unavailable += [] if self.trained.sets or "label" not in self.trained.heads else [NO_SETS]
+        unavailable += [NO_SETS] if has_labels and not self.trained.sets else []
         always = [code for code, limit in zip(self.classes, self.trained.sets.get("limits", ())) if limit == 0]
-        unavailable += (
-            [f"In every prediction set, for lack of validation images: {', '.join(always)}."] if always else []
-        )
+        lacking = "In every prediction set, for lack of validation images"
+        unavailable += [f"{lacking}: {', '.join(map(quoted, always))}."] if always else []
         return [f"{point.name}: {point.describe()}." for point in self.points] + unavailable
 
     def read(self, source: str | Path | bytes) -> Picture:
@@ -101,7 +106,7 @@ class Predictor:
         if "heat" in output:
             fields |= {"heat": output["heat"][:, 0].numpy(), "heat_of": self._alarming(output["label"]).tolist()}
         if "unlike" in output:
-            fields["unlike"] = output["unlike"].tolist()
+            fields["unlike"] = [rounded_down(percent) for percent in output["unlike"].tolist()]
         return [
             Prediction(picture.size, **dict(zip(fields, values)))
             for picture, *values in zip(pictures, *fields.values())
@@ -134,6 +139,17 @@ class Predictor:
                     chosen[i] = members[of_picture[list(members)].argmax()]
                     break
         return torch.from_numpy(chosen).to(logits.device)
+
+
+def rounded_down(percent: float) -> float:
+    """A percentile as it is shown, to a tenth, so that what is shown as the alarm's limit has reached it.
+
+    Examples
+    --------
+    >>> rounded_down(94.96), rounded_down(95.0)
+    (94.9, 95.0)
+    """
+    return math.floor(10 * percent + 1e-3) / 10  # float32 may lie below a whole tenth
 
 
 def choose_checkpoints(named: list[Path] | None) -> list[Path]:

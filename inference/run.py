@@ -89,16 +89,16 @@ def predict_all(options: argparse.Namespace) -> int:
         raise ValueError(f"--explain needs labels: {' and '.join(map(str, checkpoints))} predicts masks only.")
     if passed_over:
         machine.say(f"Ignored: {', '.join(f'{n:,} {kind}' for kind, n in passed_over.items())}.")
-    outputs = Outputs(options.output_dir, predictor)
+    outputs = Outputs(options.output_dir, predictor, keeps_verdicts=len(listed) <= N_SAID)
     with machine.locked(options.output_dir):
         listed, left = machine.from_first(begin, outputs, listed, options, checkpoints)
         with outputs.table.open_part(machine.rank()) as write:
             for row in process_all(outputs, left[machine.share()], options.batch_size):
                 write(row)
-        machine.gather(None)  # all parts are whole
+        verdicts = machine.gather(outputs.verdicts)  # from here on, all parts are whole
         n_done, n_skipped = machine.from_first(finish, outputs, listed, options.json)
     if machine.is_first():
-        print_verdicts(outputs, listed)
+        print_verdicts({file: lines for part in verdicts for file, lines in part.items()}, listed)
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
         places += [f"{kind}/" for kind in outputs.paths("")] if n_done else []
         earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
@@ -142,10 +142,10 @@ def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[i
     return n_done, n_skipped
 
 
-def print_verdicts(outputs: Outputs, listed: Sequence[Listed]) -> None:
-    """What the model says of each image that was predicted now, if few were named."""
-    for item in listed if len(listed) <= N_SAID else ():
-        if lines := outputs.verdicts.get(item.file):
+def print_verdicts(verdicts: dict[str, list[str]], listed: Sequence[Listed]) -> None:
+    """What the model says of each image that was predicted now."""
+    for item in listed:
+        if lines := verdicts.get(item.file):
             print(f"{item.file}", *lines, sep="\n  ")
 
 

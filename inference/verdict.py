@@ -7,7 +7,7 @@ set; the top-1 class. Of an image that is unlike the training images, only that 
 from collections.abc import Sequence
 
 from checkpoints.thresholds import Finding, certainty
-from dataset.classes import NAMES, name_of
+from dataset.classes import NAMES, name_of, quoted
 from encoders.unlike import ALARM
 from inference.predictor import Prediction
 
@@ -56,7 +56,7 @@ def finding_in_full(finding: Finding) -> str:
 
 
 def in_words(members: Sequence[int], classes: Sequence[str]) -> str:
-    """A prediction set as a string.
+    """A prediction set as a string, names with a comma in quotes.
 
     Examples
     --------
@@ -67,4 +67,4 @@ def in_words(members: Sequence[int], classes: Sequence[str]) -> str:
     if len(members) == 1:
         return name_of(codes[0])
     more = f" and {len(members) - N_NAMED:,} more" if len(members) > N_NAMED else ""
-    return f"One of: {', '.join(name_of(code).lower() if code in NAMES else code for code in codes)}{more}"
+    return f"One of: {', '.join(name_of(code).lower() if code in NAMES else quoted(code) for code in codes)}{more}"

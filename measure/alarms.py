@@ -23,7 +23,7 @@ def fit_unlike(model: nn.Module, train: data.Batches, val: data.Batches, precisi
     {} with fewer than `MIN_IMAGES` validation images, and for a model without an `encoder` that returns a list of
     feature maps. Under torchrun every process calls this with the same images, runs over its share and gets the result.
     """
-    if len(val.table) < MIN_IMAGES or not hasattr(model, "encoder"):
+    if len(val.table) < MIN_IMAGES or not gives_maps(model, val.subset([0])[0]["image"]):
         return {}
 
     def gathered(batches: data.Batches) -> np.ndarray | None:
@@ -33,6 +33,21 @@ def fit_unlike(model: nn.Module, train: data.Batches, val: data.Batches, precisi
     step = -(-len(train.table) // N_FITTED)
     some = data.Batches(train.pixels, train.table[::step], max(train.sizes), device=train.device)
     return machine.from_first(fit, gathered(some), gathered(val.whole()))
+
+
+@torch.inference_mode()
+def gives_maps(model: nn.Module, image: torch.Tensor) -> bool:
+    """Whether a model has an encoder that turns images (1, 3, H, W) into a list of feature maps (1, c, h, w)."""
+    if not isinstance(encoder := getattr(model, "encoder", None), nn.Module):
+        return False
+    was_training = encoder.training
+    try:
+        maps = encoder.eval()(image)
+    except Exception:  # an own model may call anything its encoder, and feed it anything; modules raise many kinds
+        return False
+    finally:
+        encoder.train(was_training)
+    return isinstance(maps, list | tuple) and all(isinstance(x, torch.Tensor) and x.ndim == 4 for x in maps)
 
 
 def fit(train: np.ndarray, val: np.ndarray) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ import evaluate
 import machine
 from dataset import images
 from dataset.table import has_mask
+from encoders.unlike import Unlike
 
 
 class Collected(NamedTuple):
@@ -79,7 +80,7 @@ def explaining(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]] | None
     """What gives a model's logits with ``"heat"`` and ``"unlike"``, as `models.Model.explain`; None if nothing does."""
     if hasattr(model, "explain"):
         return model.explain
-    if getattr(model, "unlike", None):
+    if isinstance(getattr(model, "unlike", None), Unlike):
         return lambda image: model(image) | {"unlike": model.unlike(model.encoder(image))}
     return None
 

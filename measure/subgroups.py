@@ -3,7 +3,7 @@
 Shapes: N images, n of a group, B resamples.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -93,11 +93,12 @@ def ordered_groups(column: str, values: pd.Series) -> pd.Series:
     return texts.astype(pd.CategoricalDtype(sorted(n_images.index, key=place), ordered=True))
 
 
-def _bands(limits: Iterable[float]) -> list[str]:
-    """Names of the bands between limits, each of which belongs to the band below it."""
-    texts = [f"{limit:g}" for limit in limits]
-    if not texts:
+def _bands(limits: Sequence[float]) -> list[str]:
+    """Names of the bands between limits, each of which belongs to the band below it; with the digits that differ."""
+    if not len(limits):
         return ["all"]
+    in_digits = ([f"{limit:.{n}g}" for limit in limits] for n in range(6, 18))  # 17 tell any two numbers apart
+    texts = next(texts for texts in in_digits if len(set(texts)) == len(texts))
     between = [f"over {low}, up to {high}" for low, high in pairwise(texts)]
     return [f"up to {texts[0]}", *between, f"over {texts[-1]}"]
 

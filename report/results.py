@@ -71,7 +71,7 @@ def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: flo
     """The network of a model, with all that is fitted on the training and validation images.
 
     What a checkpoint has is kept. What it lacks, as those of earlier versions may, is fitted if it was trained on
-    these very images.
+    these very images. Without a balanced rule, as for an average, all that is calibrated is fitted on any images.
     """
     device, is_ours = parts["test"].device, trained.learned_from(parts["train"].table["image"])
     if is_ours and "unlike" not in trained.checkpoint:
@@ -83,6 +83,10 @@ def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: flo
     elif is_ours and trained.sets.get("target") != coverage:
         sets = calibrate_sets(network, parts["val"].whole(), precision, trained.temperature, coverage)
         trained.calibration = trained.calibration | {"sets": sets}
+    elif trained.sets.get("target") != coverage:
+        kept = f"its own are for {trained.sets['target']:g}" if trained.sets else "none are known"
+        why = f"{trained.path.name} was not trained on these images"
+        machine.say(f"Prediction sets are not fitted for --coverage {coverage:g}, as {why}: {kept}.")
     return network
 
 

@@ -10,6 +10,7 @@ import data
 import models
 from encoders.unlike import ALARM, Unlike, statistics
 from measure import alarms, bootstrap
+from measure.collect import explaining
 
 
 def drawn(n, seed, mean=0.0):
@@ -87,6 +88,20 @@ def test_nothing_is_fitted_on_few_validation_images_or_without_an_encoder(batche
     few = data.Batches(batches.pixels, batches.table[:49], 7)
     assert alarms.fit_unlike(model, batches, few, "fp32") == {}
     assert alarms.fit_unlike(torch.nn.Identity(), batches, batches, "fp32") == {}
+
+
+@pytest.mark.parametrize("encoder", [torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(5, 2), "resnet18", torch.nn.Flatten()])
+def test_nothing_is_fitted_on_what_an_own_model_calls_its_encoder_if_that_gives_no_maps(encoder, batches):
+    model = torch.nn.Identity()
+    model.encoder, model.unlike = encoder, "a name of its own"
+    assert alarms.fit_unlike(model, batches, batches, "fp32") == {} and explaining(model) is None
+
+
+def test_looking_for_an_encoder_changes_nothing_in_the_model():
+    model = models.Segmenter().train()
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    assert alarms.gives_maps(model, torch.randn(1, 3, 32, 32)) and model.encoder.training
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
 
 
 def test_the_share_of_flagged_images_has_an_interval():

@@ -70,6 +70,12 @@ def test_of_an_unlike_image_the_page_warns_and_folds_the_rest_away():
     assert "Like the training images (12.3 % of the validation images are closer)." in like and "would" not in like
 
 
+@pytest.mark.parametrize("probabilities", [None, np.eye(7)[1]])
+def test_an_image_is_said_to_be_like_the_training_images_by_a_model_without_thresholds_too(probabilities):
+    found = predict.Prediction((8, 8), probabilities, None, None, unlike=12.3)
+    assert "Like the training images (12.3 % of the validation images are closer)." in words_of(found)
+
+
 @pytest.mark.parametrize(("localises", "is_open"), [(True, True), (None, True), (False, False)])
 def test_a_heat_map_that_does_not_localise_is_closed_and_said_so(localises, is_open):
     from browser import cards

@@ -115,6 +115,7 @@ def test_pictures_are_shared_out_and_another_number_of_processes_goes_on_after_a
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=180)
     assert whole.returncode == 0 and whole.stdout.count("12 predicted, 0 skipped") == 1, whole.stderr
+    assert re.findall(r"(\d\d)\.png\n  Melanoma: ", whole.stdout) == [f"{i:02}" for i in range(12)]
     assert all(in_two_processes(die_soon, *flags, "--output-dir", tmp_path / "killed"))
     assert predict_with(*flags, "--output-dir", tmp_path / "killed", "--resume") == 0  # in this process alone
     assert re.search(r"12 predicted \([3-6] of them earlier\)", capsys.readouterr().out)

@@ -70,6 +70,18 @@ def test_features_and_how_unlike_an_image_is_are_exported(tmp_path, checkpoints)
     assert unlike.min() > 0 and unlike.max() < 100
 
 
+@pytest.mark.parametrize(("n_jumps", "is_kept"), [(1, True), (2, False)])
+def test_a_percentile_may_jump_by_one_of_few_validation_images(n_jumps, is_kept, tmp_path, checkpoints):
+    """One of 50 is 2 %. In the file all are nearer than the image, in PyTorch some are not."""
+    values = of_encoder(quantiles=tuple(np.linspace(0, 1, 50)))
+    save(tmp_path / "a.pth", models.load_checkpoint(checkpoints["segmentation"]) | {"unlike": values})
+    export.export(tmp_path / "a.pth", tmp_path / "a.onnx")
+    model = export.Outputs(models.load_model(tmp_path / "a.pth")).eval()
+    model.model.unlike.quantiles[:n_jumps] = 1e9
+    difference = export.largest_difference(model, tmp_path / "a.onnx", [torch.randn(1, 3, 32, 32)])
+    assert (difference <= export.TOLERANCE) == is_kept
+
+
 def test_a_file_that_differs_is_not_kept_and_an_older_one_stays(whole_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", -1)
     target = tmp_path / "model.onnx"

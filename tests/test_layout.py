@@ -56,6 +56,10 @@ def test_the_imports_are_those_of_the_readmes_diagram():
     assert {room: others for room, others in found.items() if others} == DRAWN
 
 
+def test_no_package_stands_beside_the_source():
+    assert not [path.name for kind in ("*.whl", "*.tar.gz") for path in ROOT.glob(kind)]
+
+
 def test_no_way_leads_back():
     """Between the files as well as between the rooms."""
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}

@@ -1,5 +1,7 @@
 """What predict.py writes of each picture: columns, cells and files."""
 
+import csv
+import doctest
 import json
 
 import numpy as np
@@ -7,8 +9,12 @@ import pytest
 import torch
 from conftest import picture, rows_of, run
 
+import inference.outputs
+import inference.predictor
 import predict
 from dataset.classes import HAM10000 as CLASSES
+from inference.outputs import values
+from inference.verdict import in_words
 
 
 def changed(checkpoint, path, change):
@@ -33,6 +39,14 @@ def test_a_class_called_like_a_column_has_a_column_of_its_own(checkpoints, photo
     for row, one in zip(rows_of(out), json.loads((out / "predictions.json").read_text())):
         assert row["malignant"] in ("above", "below") and list(one.get("probabilities", names)) == names
         assert one["probabilities"]["malignant"] == float(row["malignant_"])
+
+
+def test_the_classes_of_a_set_can_be_told_apart_whatever_they_are_called():
+    names = ["basal cell", "cell", 'so-called "mole"', "a, b"]
+    prediction = predict.Prediction((8, 8), np.array([0.4, 0.3, 0.2, 0.1]), None, None, members=(0, 1, 2, 3))
+    cell = values(prediction, None, names)[2]
+    assert next(csv.reader([cell], delimiter=" ")) == names and doctest.testmod(inference.outputs).failed == 0
+    assert in_words((1, 3), names) == 'One of: cell, "a, b"'
 
 
 def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tmp_path, capsys):
@@ -90,6 +104,30 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
     predictor = predict.Predictor(path, device="cpu")
     (found,) = predictor.predict([predict.Picture(np.asarray(picture(3, (32, 32))), (32, 32))])
     assert found.balanced is None and [finding.verdict is None for finding in found.findings] == [True, False]
+
+
+@pytest.mark.parametrize(("found", "cells"), [(94.964, ["94.9", "like"]), (95.0, ["95.0", "unlike"])])
+def test_a_percentile_never_reads_as_the_limit_of_the_alarm_before_it_rings(found, cells, checkpoints, monkeypatch):
+    """113 of 119 validation images are 94.96 %, which would round to 95.0."""
+    predictor = predict.Predictor(checkpoints["segmentation"], device="cpu")
+    monkeypatch.setattr(predictor.model, "explain", lambda image, label_of: {"unlike": torch.tensor([found])})
+    (prediction,) = predictor.predict([predict.Picture(np.zeros((32, 32, 3), np.uint8), (32, 32))])
+    assert values(prediction, None, ()) == cells and doctest.testmod(inference.predictor).failed == 0
+
+
+def test_what_is_missing_over_views_and_for_other_classes_is_named_with_its_way_out(checkpoints, tmp_path):
+    """Nothing is fitted for the views, and no class is known to be malignant."""
+
+    def change(content):
+        content["classes"] = list("abcdefg")
+
+    path = changed(checkpoints["classification"], tmp_path / "a.pth", change)
+    remarks = predict.Predictor(path, device="cpu", tta=True).remarks()
+    missing = [line for line in remarks if "--evaluate-only fits" in line and "with --tta" in line]
+    assert [line.partition(":")[0] for line in missing] == [
+        "Balanced rule unavailable",
+        "No prediction sets",
+    ]
 
 
 def test_a_model_of_outlines_decides_nothing(checkpoints, photos, tmp_path, capsys):

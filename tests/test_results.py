@@ -113,6 +113,16 @@ def test_another_coverage_fits_the_sets_again(parts, calls):
         assert model.calibration["temperature"] == 2.0 and model.sets["target"] == coverage
 
 
+@pytest.mark.parametrize(("target", "kept"), [(0.9, "its own are for 0.9"), (None, "none are known"), (0.8, "")])
+def test_a_coverage_that_other_images_do_not_give_is_not_passed_over(parts, calls, capsys, target, kept):
+    sets = {"sets": {"target": target, "limits": [0.1, 0.1]}} if target else {}
+    model = trained(calibration=FITTED | sets, trained_on={"images": ["another"]})
+    results.fitted_network(model, parts, "fp32", 0.8)
+    assert model.calibration == FITTED | sets and not calls
+    shown = capsys.readouterr().out
+    assert ("not fitted for --coverage 0.8" in shown) == bool(kept) and kept in shown
+
+
 def test_an_average_has_a_calibration_of_its_own(parts, calls):
     model = trained(2, calibration=FITTED)
     results.fitted_network(model, parts, "fp32")

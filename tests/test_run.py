@@ -1,5 +1,6 @@
 """predict.py's loop over many pictures: in little memory, stopped, and gone on with."""
 
+import pytest
 import torch
 from conftest import dies_after, picture, run
 
@@ -7,6 +8,7 @@ import machine
 import predict
 from inference import run as running
 from inference.inputs import Listed
+from inference.outputs import Outputs
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch):
@@ -23,6 +25,18 @@ def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch):
     for taken, row in enumerate(running.process_all(None, listed, batch_size=1), 1):
         assert row[0] == str(taken - 1) and begun - taken <= 3 * torch.get_num_threads()
     assert begun == taken == 103
+
+
+@pytest.mark.parametrize("n_said", [5, 4])
+def test_verdicts_are_kept_only_for_as_many_pictures_as_the_console_shows(
+    n_said, checkpoints, photos, tmp_path, monkeypatch, capsys
+):
+    made = []
+    monkeypatch.setattr(running, "N_SAID", n_said)
+    monkeypatch.setattr(running, "Outputs", lambda *args, **more: made.append(Outputs(*args, **more)) or made[-1])
+    assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out") == 0
+    shown = capsys.readouterr().out.count("Top-1 class: ")
+    assert len(made[0].verdicts) == shown == (5 if n_said == 5 else 0)
 
 
 def test_a_stopped_run_goes_on_and_predicts_nothing_twice(checkpoints, photos, tmp_path, monkeypatch, capsys):

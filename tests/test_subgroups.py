@@ -156,6 +156,12 @@ def test_a_column_of_many_numbers_is_cut_at_its_quartiles():
     assert values_of(f"{FURTHER}mm", one_value_but_a_few) == ["all"]
 
 
+def test_large_numbers_that_lie_close_together_have_bands_with_different_names():
+    """As days of one month, 20240101 and on, whose first six digits are the same."""
+    expected = ["up to 20240105", "over 20240105, up to 20240109", "over 20240109, up to 20240113", "over 20240113"]
+    assert values_of(f"{FURTHER}day", [str(20240100 + day) for day in range(1, 18)]) == expected
+
+
 def test_ages_fall_into_bands():
     bands = subgroups.ordered_groups("age", pd.Series([0, 35, 40.0, 59.5, 60, 85, np.nan])).astype(object)
     expected = ["under 40", "under 40", "40 to 59", "40 to 59", "60 and over", "60 and over", None]
