@@ -257,7 +257,7 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
 def net_benefit(
     percents: Sequence[int], curves: dict[str, Sequence[float]], band: Sequence[Sequence[float]], title: str
 ) -> Figure:
-    """Net benefit per image of acting on the ``"model"``'s alarms and on ``"all"`` images, by threshold in per cent.
+    """Net benefit per image of treating by the ``"model"`` and of treating ``"all"``, by threshold in per cent.
 
     Parameters
     ----------
@@ -267,9 +267,9 @@ def net_benefit(
     axis = figure.subplots()
     axis.fill_between(percents, *zip(*band), color=BLUE, alpha=0.2, lw=0)
     axis.plot(percents, curves["model"], color=BLUE, label="model")
-    axis.plot(percents, curves["all"], color=ORANGE, label="act on all")
-    axis.axhline(0, color="black", lw=1, label="act on none")
-    names = {"xlabel": "probability of malignancy from which one acts, in %", "ylabel": "net benefit"}
+    axis.plot(percents, curves["all"], color=ORANGE, label="treat all")
+    axis.axhline(0, color="black", lw=1, label="treat none")
+    names = {"xlabel": "threshold probability of malignancy, in %", "ylabel": "net benefit"}
     _finish(axis, title=f"{title}: net benefit", **names)
     highest = max(max(high for _, high in band), max(curves["all"]))
     axis.set_ylim(-0.3 * highest if highest > 0 else None, 1.1 * highest if highest > 0 else None)

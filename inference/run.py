@@ -29,7 +29,7 @@ from inference.predictor import Picture, Predictor, choose_checkpoints
 from inference.table import FIRST, PREDICTED, SKIPPED
 from inference.verdict import NOT_LOCALISED
 
-N_SAID = 20  # images at most whose verdicts the console shows
+N_SAID = 20  # images; with more, the console shows no verdicts
 
 
 def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]:
@@ -143,7 +143,7 @@ def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[i
 
 
 def print_verdicts(outputs: Outputs, listed: Sequence[Listed]) -> None:
-    """What the model says of each image that was predicted now, if few were named."""
+    """Print the verdict on each image predicted in this run, if at most `N_SAID` were listed."""
     for item in listed if len(listed) <= N_SAID else ():
         if lines := outputs.verdicts.get(item.file):
             print(f"{item.file}", *lines, sep="\n  ")

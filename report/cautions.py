@@ -1,4 +1,4 @@
-"""A run's files -> what shows that a classifier is of little use, in plain words for the report."""
+"""A run's files -> signs that a classifier is of little use, in plain words for the report."""
 
 from collections.abc import Iterator
 
