@@ -23,7 +23,7 @@ from dataset.layout import find_files
 from encoders.unlike import statistics
 
 TOLERANCE = 1e-3  # largest allowed difference of a logit or feature between PyTorch and ONNX Runtime
-STEPS = 1000  # of percentiles, in units of TOLERANCE: they jump where an image lies beside a validation image
+STEPS = 1000  # tolerated TOLERANCEs for percentiles: these jump where an image is as far as a validation image
 PLACES = ("DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR")  # settings that name a folder on this machine
 N_REAL = 16  # images that the two are compared on
 
@@ -31,7 +31,7 @@ N_REAL = 16  # images that the two are compared on
 class Outputs(nn.Module):
     """A model whose output is a tuple, in the order of `names`: ONNX has no dict.
 
-    Its heads' logits, ``"features"`` (N, C) as `encoders.unlike.statistics`, and where fitted, ``"unlike"`` (N,).
+    The heads' logits, ``"features"`` (N, C) as `encoders.unlike.statistics`, and ``"unlike"`` (N,) if fitted.
     """
 
     def __init__(self, model: models.Model) -> None:

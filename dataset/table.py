@@ -205,7 +205,7 @@ def _says_nothing(text: object) -> bool:
 
 
 def _detail_sources(layout: Layout, further: Sequence[str]) -> list[Source]:
-    """The tables with details of images: those of `LESION_FILES` first, that of the diagnoses last."""
+    """The tables with details of the images: those of `LESION_FILES` first, the table of diagnoses last."""
     useful = [table for table in layout.others if names_details(table.rows) or detail_columns(table.rows, further)]
     useful = [table for table in useful if not table.path.stem.lower().endswith(TRUTH)]
     order = [Path(name).stem for name in LESION_FILES]

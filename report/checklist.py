@@ -57,7 +57,7 @@ class Item(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """Whether the author has something to add."""
+        """Whether the author has to add something."""
         return OPEN in self.answer
 
 

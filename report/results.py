@@ -40,7 +40,7 @@ def evaluate_model(
 ) -> None:
     """Calibrate a model on the validation set, and assess it on the test set and on another data set.
 
-    `measured` is what `evaluated_as` says of it, for the record.
+    `measured` is the result of `evaluated_as`, for the record.
 
     The checkpoint of the run itself gets what was fitted, and what its thresholds reached on the test set.
     """
@@ -68,10 +68,10 @@ def evaluate_model(
 
 
 def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: float = COVERAGE) -> nn.Module:
-    """The network of a model, with all that is fitted on the training and validation images.
+    """The network of a model, with everything that is fitted on the training and validation images.
 
-    What a checkpoint has is kept. What it lacks, as those of earlier versions may, is fitted if it was trained on
-    these very images.
+    Whatever the checkpoint has is kept. Whatever it lacks (checkpoints of earlier versions may lack parts) is fitted if
+    it was trained on exactly these images.
     """
     device, is_ours = parts["test"].device, trained.learned_from(parts["train"].table["image"])
     if is_ours and "unlike" not in trained.checkpoint:
