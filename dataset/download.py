@@ -111,7 +111,7 @@ def download(folder: Path, release: Release = HAM10000_RELEASE) -> None:
 
 
 def get_metadata(folder: Path, release: Release) -> pd.Series:
-    """Class code by image, from the metadata, which are fetched if they are not there."""
+    """Class code by image, from the metadata, which is fetched if missing."""
     metadata = folder / LESION_FILES[0]
     if metadata.exists():
         try:
