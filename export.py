@@ -30,7 +30,7 @@ N_REAL = 16  # images that the two are compared on
 class Outputs(nn.Module):
     """A model whose output is a tuple, in the order of `names`: ONNX has no dict.
 
-    Its heads' logits, ``"features"`` (N, C) as `encoders.unlike.statistics`, and where fitted, ``"unlike"`` (N,).
+    The heads' logits, ``"features"`` (N, C) as `encoders.unlike.statistics`, and ``"unlike"`` (N,) if fitted.
     """
 
     def __init__(self, model: models.Model) -> None:

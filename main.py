@@ -20,7 +20,7 @@ CLASSES: tuple = ()  # diagnoses to learn, in this order: () for those of the da
 ZEROS: str = ""  # class of rows with a 0 for every class (ISIC 2017: NV); "" stops and asks
 SPLIT_FILE: str = ""  # table of image,split: "" for the split of the data, if any; none for a new split
 TEST_WHERE: tuple = ()  # COLUMN=VALUE ... of the test images, such as dataset=rosendahl; () for a random test set
-SUBGROUPS: tuple = ()  # further columns of the data by whose groups scores are reported
+SUBGROUPS: tuple = ()  # further columns of the data: scores are also reported for each of their groups
 INVERT_MASKS: bool = False  # lesions are black in the masks
 STRETCH_MASKS: bool = False  # masks were stretched to another shape: stretch them back
 RECIPE: str = "paper"  # paper (the constants below), strong or finetune (values of RECIPES instead)
@@ -41,7 +41,7 @@ RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
 EVALUATE_ONLY: bool = False  # evaluate the models in OUTPUT_DIR instead of training new ones
 CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: evaluate these files instead, several as one average
 TTA: bool = False  # evaluate the average over the eight flips and rotations of each image: eight times slower
-COVERAGE: float = 0.9  # share of each class's images whose prediction set shall hold the true class
+COVERAGE: float = 0.9  # target share of each class's images whose prediction set holds the true class
 EXTERNAL_DIR: str = ""  # another folder like DATA_DIR, evaluated as a whole after the test set
 KEEP_FREED_MEMORY: bool = True  # reuse freed memory instead of returning it to Linux: faster steps
 

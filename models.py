@@ -117,7 +117,7 @@ class Model(nn.Module):
     arguments : of the constructor, from which a checkpoint rebuilds the network.
     classes, image_size, temperature : of a trained network (`load_model`): names of the labels, side of the input in
         pixels, divisor of the label logits.
-    unlike : tells how unlike the training images an image is; None where nothing was fitted.
+    unlike : the fitted detector of images unlike the training images; None if none was fitted.
     """
 
     outputs: tuple[str, ...] = ()
@@ -190,14 +190,14 @@ class Model(nn.Module):
         return self._heat_map(features, size, label)
 
     def explain(self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class) -> dict[str, Tensor]:
-        """The logits and what explains them, from one pass through the encoder.
+        """The logits and their explanation, from one pass through the encoder.
 
-        ``"heat"`` is the `heat_map`, of a model with labels; ``"unlike"`` (N,) the percentile of `Unlike`, where that
+        ``"heat"`` is the `heat_map`, if the model has labels; ``"unlike"`` (N,) is the percentile of `Unlike`, if that
         was fitted.
 
         Parameters
         ----------
-        label_of : from the logits (N, K), the class (N,) that the heat map explains; None for no heat map.
+        label_of : maps the logits (N, K) to the class (N,) that the heat map explains; None for no heat map.
         """
         features, size = self.encoder(image), image.shape[-2:]
         output = {name: head(features, size) for name, head in self.heads.items()}
@@ -206,7 +206,7 @@ class Model(nn.Module):
         return output | ({"unlike": self.unlike(features)} if self.unlike else {})
 
     def unlikeness(self, image: Tensor) -> Tensor | None:
-        """How unlike the training images are images (N, 3, H, W), as `Unlike`: (N,); None where nothing was fitted."""
+        """The percentile (N,) by `Unlike` of images (N, 3, H, W); None if it was not fitted."""
         return self.unlike(self.encoder(image)) if self.unlike else None
 
     @torch.no_grad()

@@ -257,7 +257,7 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
 def net_benefit(
     percents: Sequence[int], curves: dict[str, Sequence[float]], band: Sequence[Sequence[float]], title: str
 ) -> Figure:
-    """Net benefit per image of acting on the ``"model"``'s alarms and on ``"all"`` images, by threshold in per cent.
+    """Net benefit per image of treating by the ``"model"`` and of treating ``"all"``, by threshold in per cent.
 
     Parameters
     ----------
@@ -267,9 +267,9 @@ def net_benefit(
     axis = figure.subplots()
     axis.fill_between(percents, *zip(*band), color=BLUE, alpha=0.2, lw=0)
     axis.plot(percents, curves["model"], color=BLUE, label="model")
-    axis.plot(percents, curves["all"], color=ORANGE, label="act on all")
-    axis.axhline(0, color="black", lw=1, label="act on none")
-    names = {"xlabel": "probability of malignancy from which one acts, in %", "ylabel": "net benefit"}
+    axis.plot(percents, curves["all"], color=ORANGE, label="treat all")
+    axis.axhline(0, color="black", lw=1, label="treat none")
+    names = {"xlabel": "threshold probability of malignancy, in %", "ylabel": "net benefit"}
     _finish(axis, title=f"{title}: net benefit", **names)
     highest = max(max(high for _, high in band), max(curves["all"]))
     axis.set_ylim(-0.3 * highest if highest > 0 else None, 1.1 * highest if highest > 0 else None)
@@ -426,7 +426,7 @@ def heated(image: Image.Image, heat: np.ndarray, mask: np.ndarray | None, subjec
 def heat_layer(image: Image.Image, heat: np.ndarray) -> Image.Image:
     """A heat map (H, W) with the fine structure of a photograph of its size.
 
-    The photograph's own brightness is left out: a hotter place is also brighter on a dark lesion.
+    The photograph's own brightness is left out, so that a hotter spot is brighter on a dark lesion too.
     """
     gray = image.convert("L")
     smooth = gray.filter(ImageFilter.GaussianBlur(max(2, min(gray.size) // 20)))
@@ -454,7 +454,7 @@ def _grown(mask: np.ndarray, n_pixels: int) -> np.ndarray:
 
 
 def _captioned(image: Image.Image, lines: Sequence[str], scale: Image.Image | None = None) -> Image.Image:
-    """The image above its caption; a scale stands before the first line. Lines break between words."""
+    """The image above its caption; a scale precedes the first line. Lines break between words."""
     font = _font(max(13, min(image.size) // 24))
     pad, line_height = round(font.size / 3), round(1.25 * font.size)
     left = pad + (scale.width + pad if scale else 0)
@@ -470,7 +470,7 @@ def _captioned(image: Image.Image, lines: Sequence[str], scale: Image.Image | No
 
 
 def _broken(line: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """A line in parts that are no wider than `width` pixels, unless a word is."""
+    """A line broken into parts at most `width` pixels wide, unless a single word is wider."""
     parts = [""]
     for word in re.split(" (?!%)", line):
         longer = f"{parts[-1]} {word}".strip()

@@ -1,17 +1,17 @@
-"""Does a model notice pictures that are unlike its training images?
+"""Does a model detect images that are unlike its training images?
 
     python benchmarks/unlike.py --data-dir data --photos PHOTOGRAPHS
     python benchmarks/unlike.py --data-dir data --photos PHOTOGRAPHS --checkpoint pretrained/ham10000_resnet18.pth
 
 Compares `encoders.unlike.Unlike` with Mahalanobis distances from class means on the deepest feature map (Lee et al.
 2018, arXiv:1807.03888), their relative form (Ren et al. 2021, arXiv:2106.09022), the 20th nearest neighbour (Sun et al.
-2022, arXiv:2204.06507), energy (Liu et al. 2020, arXiv:2010.03759) and the top-1 probability, all on the same pictures
-and network. Each method's threshold is the 95th percentile of the validation images. Prints a table with the share that
-is flagged and the AUROC against the test images.
+2022, arXiv:2204.06507), energy (Liu et al. 2020, arXiv:2010.03759) and the top-1 probability, all on the same images
+and network. Each method's threshold is the 95th percentile of the validation images. Prints a table with the share
+flagged and the AUROC against the test images.
 
-The folders of PHOTOGRAPHS are searched for photographs and drawings of no skin, of at least 100 pixels; each file gives
-itself and nine random parts. Those of installed Python packages are always used. Bare skin is cut from HAM10000 images
-outside their masks; some of it has hairs, rulers or a second lesion.
+PHOTOGRAPHS are folders of photographs and drawings that show no skin; those smaller than 100 pixels are skipped. Each
+file is used whole and as nine random crops. The images in installed Python packages are always used. Bare skin is
+cropped from HAM10000 images outside their masks; some crops show hairs, rulers or a second lesion.
 """
 
 import argparse
@@ -55,7 +55,7 @@ Score = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Evaluate all methods and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--photos", type=Path, nargs="+", default=[])
@@ -103,7 +103,7 @@ def outputs_of(model: models.Model, images: list[np.ndarray]) -> dict[str, np.nd
 
 
 def methods(outputs: dict[str, dict[str, np.ndarray]]) -> dict[str, Score]:
-    """The scores, higher for an unlike image."""
+    """The methods' scores, higher for an unlike image."""
     train = outputs["train"]
     unlike = Unlike(**alarms.fit(train["statistics"], outputs["val"]["statistics"]))
     by_class, overall = (mahalanobis(train["deepest"], groups) for groups in (train["label"], 0 * train["label"]))
@@ -133,7 +133,7 @@ def mahalanobis(train: np.ndarray, groups: np.ndarray) -> Callable[[np.ndarray],
 
 
 def pictures(folders: list[Path], parts: dict, size: int) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Kinds of pictures that are not dermoscopy, or not as it should be; each (S, S, 3) uint8."""
+    """Kinds of images that are not dermoscopic, or altered dermoscopic images; each (S, S, 3) uint8."""
     rng = np.random.default_rng(0)
 
     def squared(images) -> list[np.ndarray]:
@@ -158,7 +158,7 @@ def pictures(folders: list[Path], parts: dict, size: int) -> Iterator[tuple[str,
 
 
 def photographs(folders: list[Path]) -> list[Image.Image]:
-    """The different pictures of some folders, each at most 800 pixels wide and high."""
+    """The distinct images in some folders, each reduced to at most 800 pixels in width and height."""
     found: dict[str, Image.Image] = {}
     for path in sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
         try:

@@ -48,7 +48,7 @@ class Views(Combined):
         return self.model.heat_map(image, label)
 
     def unlikeness(self, image: Tensor) -> Tensor | None:
-        """As `Model.unlikeness`, of the unchanged image."""
+        """As `Model.unlikeness`, for the unchanged image."""
         return self.model.unlikeness(image)
 
 
@@ -94,6 +94,6 @@ class Average(Combined):
         return torch.stack(maps).mean(dim=0)
 
     def unlikeness(self, image: Tensor) -> Tensor | None:
-        """The mean of the members' percentiles; None where one has none."""
+        """The mean of the members' percentiles; None if a member has none."""
         values = [member.unlikeness(image) for member in self.members]
         return None if any(value is None for value in values) else torch.stack(values).mean(dim=0)

@@ -67,7 +67,7 @@ class Finding(NamedTuple):
 def prediction_sets(probabilities: np.ndarray, limits: Sequence[float]) -> np.ndarray:
     """Whether each class is in each image's prediction set: (N, K) bool.
 
-    It is where its calibrated probability (N, K) reaches its limit (K,); the top-1 class always is, so no set is empty.
+    A class is in the set if its calibrated probability (N, K) reaches its limit (K,). The top-1 class is always in it.
     """
     sets = probabilities >= np.asarray(limits)
     sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True

@@ -73,7 +73,7 @@ class Trained:
 
     @property
     def localises(self) -> bool | None:
-        """Whether its heat maps lay on the lesions of its test set (`evaluate.LOCALISING`); None where unknown."""
+        """Whether its heat maps localised the lesions of its test set (`evaluate.LOCALISING`); None if unknown."""
         heat = {} if self.is_average else self.checkpoint.get("tested", {}).get("heat_map")
         return heat["energy_in_mask"] >= LOCALISING if heat else None
 
@@ -89,7 +89,7 @@ class Trained:
 
     @property
     def sets(self) -> dict:
-        """The `target` (coverage) and the classes' `limits` of its prediction sets; {} where none were fitted."""
+        """The `target` (coverage) and the classes' `limits` of its prediction sets; {} if none were fitted."""
         return self.calibration.get("sets", {})
 
     def learned_from(self, images: Iterable[str]) -> bool:
@@ -104,7 +104,7 @@ class Trained:
 
     @property
     def knows_unlike(self) -> bool:
-        """Whether it can tell how unlike the training images an image is."""
+        """Whether it can detect images unlike the training images."""
         return all(content.get("unlike") for content in self.checkpoints.values())
 
     @property
@@ -138,7 +138,7 @@ class Trained:
     def keep(self, **fitted: dict) -> None:
         """Write ``calibration`` or ``tested``, for its views, into its one file, with what `learn_unlike` was given.
 
-        The file stays as it is if all this stands there.
+        The file is not rewritten if it already holds all of this.
         """
         content, new = self.checkpoint, {self._key(name): value for name, value in fitted.items()}
         if self._has_learned or any(content.get(name) != value for name, value in new.items()):
@@ -147,7 +147,7 @@ class Trained:
             self._has_learned = False
 
     def learn_unlike(self, fitted: dict[str, torch.Tensor]) -> None:
-        """Take what `measure.alarms.fit_unlike` returned; its networks then tell how unlike an image is."""
+        """Take the result of `measure.alarms.fit_unlike`; its networks then return ``"unlike"``."""
         self.checkpoint["unlike"], self._has_learned = fitted, True
 
     def _key(self, name: str) -> str:

@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("download", help="download HAM10000 (2.8 GB) from Harvard Dataverse")
     command.add_argument("folder", type=Path, metavar="DIR")
-    command.add_argument("--official-test", action="store_true", help="instead, the test set of ISIC 2018 Task 3")
+    command.add_argument("--official-test", action="store_true", help="download the ISIC 2018 Task 3 test set instead")
     command = commands.add_parser("check", help="report how main.py would read a folder; change nothing")
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("--image-size", type=int, default=224, help="pixels, to estimate memory and disk [224]")

@@ -39,12 +39,12 @@ DETAILS = {  # our column, and its names in files
     "age": ("age", "age_approx"),
     "sex": ("sex", "gender"),
     "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
-    "dx_type": ("dx_type", "diagnosis_confirm_type"),  # how the diagnosis was proved
+    "dx_type": ("dx_type", "diagnosis_confirm_type"),  # how the diagnosis was confirmed
     "dataset": ("dataset", "attribution"),  # where the image comes from
     "fitzpatrick_skin_type": ("fitzpatrick_skin_type", "fitzpatrick", "fitspatrick", "skin_type"),  # I to VI
 }
 GROUPED = ("dx_type", "dataset", "fitzpatrick_skin_type", "age", "sex", "localization")  # scores are given by group
-FURTHER = "column "  # precedes the name of a column that only the user names, in our table
+FURTHER = "column "  # prefix in our table of a column that only the user names
 MASK_COLUMNS = tuple(
     f"{name}{end}" for name in ("mask", "segmentation", "seg") for end in ("", "_path", "_file", "_image")
 )

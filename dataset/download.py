@@ -27,7 +27,7 @@ LICENCE = """HAM10000 is under CC BY-NC 4.0: use it for non-commercial purposes,
   Tschandl, Rosendahl, Kittler: The HAM10000 dataset. Sci Data 5:180161 (2018). doi:10.7910/DVN/DBW86T
   and for the masks: Tschandl et al. Nat Med 26:1229-1234 (2020). doi:10.1038/s41591-020-0942-0"""
 SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
-ELSEWHERE = "Name another folder, or move it away."
+ELSEWHERE = "Name another folder, or move that file away."
 TIMEOUT = 30  # seconds without data before a connection is dropped
 TRIES = 5  # connections per file; each resumes where the last one broke
 BLOCK = 1 << 20  # bytes read at a time
@@ -53,7 +53,7 @@ class Archive(NamedTuple):
 
 
 class Release(NamedTuple):
-    """What makes up one data folder."""
+    """The files that make up one data folder."""
 
     name: str
     archives: tuple[Archive, ...]
@@ -79,7 +79,7 @@ OFFICIAL_TEST = Release(
     (Archive("test images", f"{SERVER}3855824", "", "images", IMAGE, 1511),),
     f"{SERVER}6924466?format=original",
     "--evaluate-only --external-dir",
-    f"{UNGRADED} does not count in the challenge's scores and is left out.",
+    f"{UNGRADED} has no weight in the challenge's scores and is left out.",
 )
 METADATA_COLUMNS = ["lesion_id", "image", "dx", "dx_type"]  # read_rows calls image_id image
 
@@ -111,7 +111,7 @@ def download(folder: Path, release: Release = HAM10000_RELEASE) -> None:
 
 
 def get_metadata(folder: Path, release: Release) -> pd.Series:
-    """Class code by image, from the metadata, which are fetched if they are not there."""
+    """Class code by image, from the metadata, which is fetched if missing."""
     metadata = folder / LESION_FILES[0]
     if metadata.exists():
         try:
@@ -149,7 +149,7 @@ def read_diagnoses(path: Path, release: Release) -> pd.Series:
 
 
 def _problem_of(rows: pd.DataFrame, n_images: int) -> str:
-    """Why these are not the metadata of so many images; "" if they are."""
+    """Why these rows are not the metadata of `n_images` images; "" if they are."""
     if missing := [name for name in METADATA_COLUMNS if name not in rows]:
         return f"it lacks the columns {', '.join(missing)}"
     codes = rows["dx"].replace("", "nothing").str.upper()

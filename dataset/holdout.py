@@ -1,4 +1,4 @@
-"""A test set chosen by what is known of the images, such as all images of one source."""
+"""A test set selected by columns of the data, such as all images of one source."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,16 @@ N_VALUES = 20  # values that a message lists
 
 
 def hold_out(table: pd.DataFrame, conditions: Sequence[str]) -> tuple[pd.Series, list[str]]:
-    """Make the images that meet the conditions the test set and all others train, from which val is yet to be cut.
+    """Make the matching images the test set and all others train, from which the caller takes val.
 
-    Other images of a test image's lesion or patient are marked as left out: they may not be learned from, and they do
-    not meet the conditions.
+    Other images of a test image's lesion or patient are marked as left out: they must not be trained on, and they do
+    not match.
 
     Parameters
     ----------
     table : with the columns that the conditions name, as `column_for` names them.
     conditions : "column=value" each. Several values of one column are alternatives; an image must match each of
-        several columns. Case does not count.
+        several columns. Case is ignored.
 
     Returns
     -------
@@ -32,8 +32,8 @@ def hold_out(table: pd.DataFrame, conditions: Sequence[str]) -> tuple[pd.Series,
 
     Raises
     ------
-    ValueError : a condition is not of that form, or a value does not occur; no usable image meets all of them, or no
-        other image is left to learn from, or none of a tested class. Says what there is.
+    ValueError : a condition has another form, or a value does not occur; no usable image matches, no other image is
+        left for training, or none of a tested class. The message lists the values that occur.
     """
     used = usable(table)
     wanted = _by_column(conditions)
@@ -53,7 +53,7 @@ def hold_out(table: pd.DataFrame, conditions: Sequence[str]) -> tuple[pd.Series,
     leave_out(table, is_sibling.reindex(table.index, fill_value=False), SIBLING)
     parts = pd.Series("", table.index, dtype=object)
     parts[used.index[is_test]], parts[rest.index] = "test", "train"
-    remarks = [f"Split: the test set is {where} ({is_test.sum():,} images); train and val are cut from the others."]
+    remarks = [f"Split: the test set is {where} ({is_test.sum():,} images); train and val come from the others."]
     if n := int(is_sibling.sum()):
         remarks.append(f"{n:,} other images of the test set's lesions or patients are left out of all parts.")
     if n_unknown:
@@ -78,7 +78,7 @@ def columns_in(conditions: Sequence[str]) -> list[str]:
 
 
 def _as_text(values: pd.Series) -> pd.Series:
-    """Cells as the user writes them, whole numbers without a point; missing if unknown."""
+    """Cells as the user writes them, whole numbers without a decimal point; missing if unknown."""
     return values.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value), "ignore").astype(object)
 
 
@@ -94,17 +94,19 @@ def _refuse_absent(column: str, values: Sequence[str], cells: pd.Series) -> None
 
 
 def _refuse_untaught(test: pd.DataFrame, rest: pd.DataFrame, where: str) -> None:
-    """Raises ValueError if nothing that is tested could be learned."""
+    """Raises ValueError if no tested class could be learned."""
     if rest.empty:
-        raise ValueError(f"All usable images, or their lesions, have {where}: none is left to learn from.")
+        raise ValueError(f"All usable images, or their lesions, have {where}: none is left for training.")
     tested, learned = (set(positions_of(rows)) - {-1} for rows in (test, rest))
     if tested and not tested & learned:
-        raise ValueError(f"The images with {where} have no diagnosis in common with the others: nothing can be tested.")
+        raise ValueError(f"The images with {where} share no diagnosis with the others: nothing can be tested.")
 
 
 def _describe_untaught(test: pd.DataFrame, rest: pd.DataFrame) -> list[str]:
-    """Remark on classes that only the test set has."""
+    """Remark on classes that occur only in the test set."""
     counts = test["label"].value_counts()
     only = [code for code, n in counts.items() if n and not (rest["label"] == code).any()]
     n = int(counts[only].sum())
-    return [f"{n:,} test images are of {in_words(only)}, which no other image is: they cannot be learned."] * bool(only)
+    return [f"{n:,} test images are of {in_words(only)}, absent from all other images: this cannot be learned."] * bool(
+        only
+    )

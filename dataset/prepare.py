@@ -150,8 +150,8 @@ def split(
     refuse_implausible_masks(table, reading)
     if splitting.test_where and given is not None:
         raise ValueError(
-            f"--test-where chooses the test set, and so does the data's own split, by {decoded.where}. Pass "
-            "--split-file none as well to ignore that one, or omit --test-where."
+            f"--test-where selects the test set, but the data comes with its own split, by {decoded.where}. Pass "
+            "--split-file none as well to ignore that split, or omit --test-where."
         )
     if splitting.join_duplicates:
         used = usable(table)

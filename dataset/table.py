@@ -10,8 +10,8 @@ image_path, mask_path              "" if there is no file
 lesion_id, lesion_known            an image without a lesion id is its own lesion, named like the image
 patient_id, group                  missing if unknown; common to all images of a lesion or patient
 age, sex, localization             years, string, string; missing if unknown
-dx_type, dataset,                  proof of the diagnosis, source, skin type: strings; missing if unknown. Never an
-fitzpatrick_skin_type              input of a model: dx_type gives the diagnosis away
+dx_type, dataset,                  method of confirmation, source, skin type: strings; missing if unknown. Never an
+fitzpatrick_skin_type              input of a model: dx_type reveals the diagnosis
 column NAME                        a column NAME that the user asked for: strings; missing if unknown
 =================================  =======================================================================
 """
@@ -205,7 +205,7 @@ def _says_nothing(text: object) -> bool:
 
 
 def _detail_sources(layout: Layout, further: Sequence[str]) -> list[Source]:
-    """The tables with details of images: those of `LESION_FILES` first, that of the diagnoses last."""
+    """The tables with details of the images: those of `LESION_FILES` first, the table of diagnoses last."""
     useful = [table for table in layout.others if names_details(table.rows) or detail_columns(table.rows, further)]
     useful = [table for table in useful if not table.path.stem.lower().endswith(TRUTH)]
     order = [Path(name).stem for name in LESION_FILES]
@@ -214,7 +214,7 @@ def _detail_sources(layout: Layout, further: Sequence[str]) -> list[Source]:
 
 
 def _describe_lacking(layout: Layout, columns: Sequence[str], details: pd.DataFrame) -> str:
-    """Which of the columns that the user names no table has, and which columns there are; "" if none is lacking."""
+    """Which of the user's columns no table has, and which columns exist; "" if none is lacking."""
     found = details.columns[details.notna().any()]
     lacking = [name for name in dict.fromkeys(columns) if column_for(name) not in found]
     if not lacking:
@@ -223,7 +223,7 @@ def _describe_lacking(layout: Layout, columns: Sequence[str], details: pd.DataFr
     there = dict.fromkeys(name for table in tables for name in table.rows)
     names = printable(", ".join(list(there)[:40])) or "none"
     return (
-        f"{layout.folder} has no table with the column {' and '.join(map(quoted, lacking))}, or knows no value of it "
+        f"No table in {layout.folder} has the column {' or '.join(map(quoted, lacking))} with a known value "
         f"(named by --subgroups or --test-where). Its columns are: {names}."
     )
 

@@ -1,4 +1,4 @@
-"""How unlike the training images an image is, from the shallow feature maps of an encoder.
+"""Distance of an image from the training images, by the shallow feature maps of an encoder.
 
 Shapes: N images, C statistics, R axes, Q quantiles.
 """
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-N_MAPS = 3  # the shallowest, at strides 2, 4 and 8: on deeper ones bare skin is like a lesion
+N_MAPS = 3  # the shallowest, at strides 2, 4 and 8: on deeper ones, bare skin resembles lesions
 SMALLEST = 1e-3  # standard deviation
-ALARM = 95.0  # percentile of the validation images from which an image counts as unlike the training images
+ALARM = 95.0  # percentile of the validation images from which an image is flagged as unlike the training images
 
 
 def statistics(maps: Sequence[Tensor]) -> Tensor:
@@ -52,14 +52,14 @@ class Unlike(nn.Module):
         return (along.square() / self.variances).sum(dim=1) + beside / self.rest
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Share of the validation images that are closer to the training images, in per cent: (N,)."""
+        """Percentage of validation images that are closer to the training images: (N,)."""
         with torch.autocast(maps[0].device.type, enabled=False):
             distance = self.distance(statistics(maps))
             return 100 * (distance[:, None] > self.quantiles).float().mean(dim=1)
 
 
 def find_flaw(fitted: object, channels: Sequence[int]) -> str:
-    """Why the content of a checkpoint gives no `Unlike` for an encoder of these channels; "" if it does."""
+    """Why a checkpoint's content is no valid `Unlike` for an encoder with these channels; "" if it is valid."""
     n = 2 * sum(channels[:N_MAPS])
     n_axes = fitted["axes"].shape[-1] if isinstance(fitted, dict) and isinstance(fitted.get("axes"), Tensor) else 0
     shapes = {"mean": (n,), "scale": (n,), "axes": (n, n_axes), "variances": (n_axes,), "rest": (), "quantiles": None}

@@ -37,7 +37,7 @@ def overlay(image: Image.Image, prediction: Prediction, classes: Sequence[str]) 
 
 
 def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
-    """The heat map on the image in gray, with the mask's contour, and a scale with the class in the margin."""
+    """The heat map with the image's fine structure and the mask's contour; a scale with the class in the margin."""
     heat = Image.fromarray(prediction.heat).resize(image.size, Image.Resampling.BILINEAR)
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
     subject = UNLIKE if is_unlike(prediction) else f"evidence for {name_of(classes[prediction.heat_of])}"
@@ -45,7 +45,7 @@ def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str])
 
 
 def caption(prediction: Prediction, classes: Sequence[str]) -> list[str]:
-    """The verdict and the lesion's share of the image, a line each."""
+    """The verdict and the lesion's share of the image, one string per line."""
     lines = verdict(prediction, classes)
     if prediction.mask is not None and not is_unlike(prediction):
         lines.append(f"Lesion: {percent((prediction.mask > 0).mean())} of the image")

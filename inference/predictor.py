@@ -19,8 +19,8 @@ from dataset import images
 from dataset.classes import quoted
 
 NO_UNLIKE = (
-    "Images unlike the training images are not recognised: nothing was fitted for this model. main.py --evaluate-only "
-    "fits it, from 50 validation images or more."
+    "Images unlike the training images cannot be detected: the detector was not fitted for this model. main.py "
+    "--evaluate-only fits it on the training data, with 50 validation images or more."
 )
 NO_SETS = (
     "No prediction sets: none were fitted for this model. main.py --evaluate-only fits them for one checkpoint, and "
@@ -45,9 +45,9 @@ class Prediction(NamedTuple):
     heat: np.ndarray | None  # (S, S) in [0, 1]: evidence for the class `heat_of`
     balanced: int | None = None  # class predicted by the balanced rule; None also without tau
     findings: tuple[Finding, ...] = ()  # melanoma and malignant: probability, above or below the threshold
-    members: tuple[int, ...] = ()  # classes of the prediction set, by descending probability; () where none was fitted
-    unlike: float | None = None  # per cent of the validation images that are closer to the training ones, as shown
-    heat_of: int | None = None  # the class whose alarm rings, else the top-1 class
+    members: tuple[int, ...] = ()  # classes of the prediction set, by descending probability; () if none was fitted
+    unlike: float | None = None  # percentage of validation images closer to the training images, rounded down as shown
+    heat_of: int | None = None  # a class above its threshold, else the top-1 class
 
 
 class Predictor:
@@ -57,7 +57,7 @@ class Predictor:
     ----------
     checkpoints : files written by main.py; the probabilities of several are averaged.
     tta : average the logits over the eight flips and rotations.
-    explain : compute heat maps of the class whose alarm rings, else of the top-1 class, if the model has labels.
+    explain : compute heat maps for a class above its threshold, else for the top-1 class, if the model has labels.
 
     Raises
     ------
@@ -81,8 +81,9 @@ class Predictor:
         unavailable += [] if self.trained.knows_unlike else [NO_UNLIKE]
         unavailable += [NO_SETS] if has_labels and not self.trained.sets else []
         always = [code for code, limit in zip(self.classes, self.trained.sets.get("limits", ())) if limit == 0]
-        lacking = "In every prediction set, for lack of validation images"
-        unavailable += [f"{lacking}: {', '.join(map(quoted, always))}."] if always else []
+        if always:
+            named = ", ".join(map(quoted, always))
+            unavailable.append(f"Too few validation images to fit a limit, so in every set: {named}.")
         return [f"{point.name}: {point.describe()}." for point in self.points] + unavailable
 
     def read(self, source: str | Path | bytes) -> Picture:
@@ -129,7 +130,7 @@ class Predictor:
         return fields
 
     def _alarming(self, logits: torch.Tensor) -> torch.Tensor:
-        """The class (N,) that a heat map explains: the most probable one whose alarm rings, else the top-1 class."""
+        """The class (N,) that a heat map explains: of the first point above its threshold, else the top-1 class."""
         probabilities = self._probabilities(logits)
         chosen = probabilities.argmax(axis=1)
         for i, of_picture in enumerate(probabilities):

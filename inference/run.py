@@ -29,7 +29,7 @@ from inference.predictor import Picture, Predictor, choose_checkpoints
 from inference.table import FIRST, PREDICTED, SKIPPED
 from inference.verdict import NOT_LOCALISED
 
-N_SAID = 20  # images at most whose verdicts the console shows
+N_SAID = 20  # images; with more, the console shows no verdicts
 
 
 def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]:
@@ -143,7 +143,7 @@ def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[i
 
 
 def print_verdicts(verdicts: dict[str, list[str]], listed: Sequence[Listed]) -> None:
-    """What the model says of each image that was predicted now."""
+    """Print the verdict on each image predicted in this run."""
     for item in listed:
         if lines := verdicts.get(item.file):
             print(f"{item.file}", *lines, sep="\n  ")

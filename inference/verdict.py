@@ -1,20 +1,22 @@
-"""What a model says of an image, in words, always in this order.
+"""The verdict on an image in words, always in the same order.
 
-Unlike the training images or not; above or below the thresholds, with what those did in the test set; the prediction
-set; the top-1 class. Of an image that is unlike the training images, only that is said: the table keeps the rest.
+First whether it is unlike the training images; then above or below each threshold; the prediction set; the top-1 class.
+An image unlike the training images gets only that warning: the table keeps the rest.
 """
 
 from collections.abc import Sequence
 
 from checkpoints.thresholds import Finding, certainty
-from dataset.classes import NAMES, name_of, quoted
+from dataset.classes import name_of, quoted
 from encoders.unlike import ALARM
+from evaluate import LOCALISING
 from inference.predictor import Prediction
 
 UNLIKE = "Unlike the training images: do not rely on this"
-N_NAMED = 5  # classes of a set, by descending probability
+N_NAMED = 5  # most probable classes of a set that are named
 NOT_LOCALISED = (
-    "The heat maps of this model do not localise: in its test set they lay no more on lesions than beside them."
+    "The heat maps of this model do not localise lesions: in its test set, less than "
+    f"{100 * LOCALISING:.0f} % of their energy lay inside the lesion."
 )
 
 
@@ -24,11 +26,11 @@ def is_unlike(prediction: Prediction) -> bool:
 
 
 def verdict(prediction: Prediction, classes: Sequence[str], in_full: bool = False) -> list[str]:
-    """The lines about an image; [] for a model without labels that cannot tell what is unlike.
+    """The verdict, one string per line; [] for a model without labels for which `Unlike` was not fitted.
 
     Parameters
     ----------
-    in_full : with percentile, probabilities and test results, for a console; else for a caption.
+    in_full : whether to add percentile, probabilities and test results, as for a console; a caption has none.
     """
     if is_unlike(prediction):
         closer = f" ({prediction.unlike:.1f} % of the validation images are closer)" if in_full else ""
@@ -42,29 +44,26 @@ def verdict(prediction: Prediction, classes: Sequence[str], in_full: bool = Fals
         if names := [finding.point.name for finding in prediction.findings if finding.verdict == side]:
             lines.append(f"{side.capitalize()} the threshold: {', '.join(names)}")
     if prediction.members:
-        lines.append(in_words(prediction.members, classes))
+        lines.append(f"Prediction set: {in_words(prediction.members, classes)}")
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
-        lines.append(f"Top-1 class: {name_of(classes[best])} {certainty(prediction.probabilities[best])}")
+        lines.append(f"Top-1 class: {name_of(classes[best])}, {certainty(prediction.probabilities[best])}")
     return lines
 
 
 def finding_in_full(finding: Finding) -> str:
-    """An operating point's verdict, with its threshold and test results."""
+    """Probability and verdict at an operating point, with its threshold and test results."""
     name, where = finding.point.name.capitalize(), f"{finding.verdict} the " if finding.verdict else ""
     return f"{name}: probability {finding.probability:.4f}, {where}{finding.point.describe()}."
 
 
 def in_words(members: Sequence[int], classes: Sequence[str]) -> str:
-    """A prediction set as a string, names with a comma in quotes.
+    """A prediction set as a string: its classes, the most probable first; names with a comma in quotes.
 
     Examples
     --------
-    >>> in_words([0, 1], ["MEL", "NV"]), in_words([1], ["MEL", "NV"])
-    ('One of: melanoma, nevus', 'Nevus')
+    >>> in_words([1, 0], ["MEL", "NV"])
+    'Nevus, Melanoma'
     """
-    codes = [classes[k] for k in members[:N_NAMED]]
-    if len(members) == 1:
-        return name_of(codes[0])
     more = f" and {len(members) - N_NAMED:,} more" if len(members) > N_NAMED else ""
-    return f"One of: {', '.join(name_of(code).lower() if code in NAMES else quoted(code) for code in codes)}{more}"
+    return ", ".join(quoted(name_of(classes[k])) for k in members[:N_NAMED]) + more

@@ -1,4 +1,4 @@
-"""Fit how unlike the training images an image is (`encoders.unlike.Unlike`), and measure its false alarms."""
+"""Fit the detector of images unlike the training images (`encoders.unlike.Unlike`); measure its false alarms."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from measure import bootstrap
 from measure.collect import gather_rows, run_over_share
 
 N_FITTED = 5_000  # training images at most
-MIN_IMAGES = 50  # validation images; with fewer the 95th percentile would be a guess
+MIN_IMAGES = 50  # validation images; with fewer, the 95th percentile would be a guess
 MAX_NUMBERS = 200_000  # of the axes: 400 kB in a checkpoint
 N_QUANTILES = 1_000
 
@@ -20,8 +20,8 @@ N_QUANTILES = 1_000
 def fit_unlike(model: nn.Module, train: data.Batches, val: data.Batches, precision: str) -> dict[str, torch.Tensor]:
     """Statistics of the training images and quantiles of the validation images, for `Unlike` and a checkpoint.
 
-    {} with fewer than `MIN_IMAGES` validation images, and for a model without an `encoder` that returns a list of
-    feature maps. Under torchrun every process calls this with the same images, runs over its share and gets the result.
+    Empty if there are fewer than `MIN_IMAGES` validation images, or if the model has no `encoder` that returns a list
+    of feature maps. Under torchrun, every process calls this with the same images, runs its share and gets the result.
     """
     if len(val.table) < MIN_IMAGES or not gives_maps(model, val.subset([0])[0]["image"]):
         return {}
@@ -73,7 +73,7 @@ def fit(train: np.ndarray, val: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 def alarm_numbers(percentiles: np.ndarray, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
-    """Share of the images (N,) that count as unlike the training images, with its interval.
+    """Share of the images (N,) that are flagged as unlike the training images, with its interval.
 
     On images like the training images these are false alarms.
     """

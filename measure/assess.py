@@ -98,7 +98,7 @@ def assess(
 
 
 def net_benefit_figure(numbers: dict, name: str) -> Figure | None:
-    """The net benefit with its interval; None without malignant classes."""
+    """The figure of the net benefit with its interval; None without malignant classes."""
     benefit, ends = (part["label"].get("net_benefit") for part in (numbers, numbers["intervals"]))
     if not benefit:
         return None

@@ -1,4 +1,4 @@
-"""How useful a classifier is: net benefit of acting on its alarms, and how right it is where it is surest.
+"""Usefulness of a classifier: net benefit of treating by it, and accuracy on its most confident predictions.
 
 Shapes: N images, K classes, B resamples.
 """
@@ -10,15 +10,15 @@ import numpy as np
 import evaluate
 from measure.shares import Images
 
-THRESHOLDS = tuple(range(2, 51, 2))  # probability of malignancy from which one would act, in per cent
-SUREST = 0.8  # share of the images whose top-1 probability is highest
+THRESHOLDS = tuple(range(2, 51, 2))  # threshold probabilities of malignancy, in per cent
+SUREST = 0.8  # share of the images, those with the highest top-1 probability
 
 
 def net_benefit(positive: np.ndarray, acted: np.ndarray, threshold: float, weights: np.ndarray) -> np.ndarray:
-    """Net benefit (B,) of acting on some images: true positives minus weighted false positives, per image.
+    """Net benefit (B,) of treating some images: true positives minus weighted false positives, per image.
 
-    A false positive counts threshold / (1 - threshold): who acts from a probability of 10 % on accepts nine needless
-    actions for one that was needed (Vickers & Elkin 2006, doi:10.1177/0272989X06295361).
+    The weight of a false positive is threshold / (1 - threshold): a threshold of 10 % accepts nine unnecessary
+    treatments for one necessary treatment (Vickers & Elkin 2006, doi:10.1177/0272989X06295361).
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def net_benefit(positive: np.ndarray, acted: np.ndarray, threshold: float, weigh
 
 
 def benefit_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> evaluate.Scores:
-    """Net benefit of acting where the score (N,) reaches each of the `THRESHOLDS`, and of acting on all images.
+    """Net benefit of treating where the score (N,) reaches each of the `THRESHOLDS`, and of treating all images.
 
-    ``<per cent>.gain`` is what the model adds to the better one of acting on all and acting on none.
+    ``<per cent>.gain`` is the gain of the model over the better of treating all and treating none.
     """
     scores, everyone = {}, np.ones(len(positive), bool)
     for percent in THRESHOLDS:
@@ -50,7 +50,7 @@ def benefit_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray)
 
 
 def surest(probabilities: np.ndarray) -> np.ndarray:
-    """Whether each image is among the `SUREST` by its top-1 probability: (N,) bool. Ties go to the first images."""
+    """Whether each image is among the `SUREST` by its top-1 probability: (N,) bool. Of ties, the first images are."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     chosen = np.zeros(len(probabilities), bool)
     chosen[order[: max(1, round(SUREST * len(order)))]] = True
@@ -60,7 +60,7 @@ def surest(probabilities: np.ndarray) -> np.ndarray:
 def surest_scores(
     true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], weights: np.ndarray
 ) -> evaluate.Scores:
-    """Accuracy on the surest images; by class, the share `kept` among them, and the share of these that is `right`."""
+    """Accuracy on the surest images; per class, the share `kept` among them, and the share of those that is `right`."""
     right, kept = probabilities.argmax(axis=1) == true, surest(probabilities)
     scores = {"accuracy": evaluate.weighted_mean(weights[:, kept], right[kept].astype(float))}
     for k, code in enumerate(classes):
@@ -71,7 +71,7 @@ def surest_scores(
 
 
 def shares_of_surest(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Images:
-    """Those among `surest_scores` that are shares of images, as `measure.shares`."""
+    """The images behind those of `surest_scores` that are shares of images, as in `measure.shares`."""
     kept = surest(probabilities)
     images = {"accuracy": kept}
     for k, code in enumerate(classes):

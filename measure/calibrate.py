@@ -1,4 +1,4 @@
-"""What is fitted on the validation set and applied unchanged elsewhere: temperature, thresholds, rule, sets."""
+"""Fit temperature, thresholds, rule and prediction sets on the validation set, to be applied unchanged elsewhere."""
 
 from collections.abc import Sequence
 
@@ -64,7 +64,7 @@ def sets_of(true: np.ndarray, probabilities: np.ndarray, coverage: float) -> dic
 def fit_calibration(
     true: np.ndarray, logits: np.ndarray, learned: np.ndarray, classes: Sequence[str], coverage: float = COVERAGE
 ) -> dict:
-    """The temperature first, then all else on the probabilities that it gives; as `calibrate`.
+    """The temperature first, then everything else on the calibrated probabilities; as `calibrate`.
 
     Labels of -1 are of images that have none, and do not count.
     """

@@ -77,7 +77,7 @@ def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collecte
 
 
 def explaining(model: nn.Module) -> Callable[[Tensor], dict[str, Tensor]] | None:
-    """What gives a model's logits with ``"heat"`` and ``"unlike"``, as `models.Model.explain`; None if nothing does."""
+    """The function that adds ``"heat"`` and ``"unlike"`` to a model's logits, as `models.Model.explain`; or None."""
     if hasattr(model, "explain"):
         return model.explain
     if isinstance(getattr(model, "unlike", None), Unlike):

@@ -29,13 +29,13 @@ Binary = tuple[np.ndarray, np.ndarray]  # whether each image is positive, and it
 
 
 class Family(NamedTuple):
-    """Scores that stand at one place in metrics.json.
+    """Scores at one place in metrics.json.
 
     Attributes
     ----------
     place : prefix of their names; "" for the top level.
     scores : from weights (B, N).
-    images : behind those that are shares of images, as in `measure.shares`.
+    images : those behind each score that is a share of images, as in `measure.shares`.
     """
 
     place: str
@@ -143,7 +143,7 @@ def calibration_interval(true: np.ndarray, probabilities: np.ndarray, resamples:
 def of_points(
     true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> tuple[dict[str, Binary], Binary | None]:
-    """Truth and score of each operating point, and of malignant against the rest: melanoma's if nothing else is."""
+    """Truth and score of each operating point, and of malignant (or of melanoma if alone) against the rest."""
     points = {name: one_against_rest(true, probabilities, members) for name, members in points_among(classes).items()}
     return points, points.get("malignant", points.get("melanoma"))
 

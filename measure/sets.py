@@ -1,8 +1,8 @@
-"""Prediction sets: classes that an image may be of, by class-conditional split conformal prediction.
+"""Prediction sets: the possible classes of an image, by class-conditional split conformal prediction.
 
-Each class has its own limit, fitted on the validation images of that class, so that the sets hold the true class with
-the stated probability for every class, if new images are drawn as the validation images were (Vovk 2012,
-arXiv:1209.2673; Sadinle et al. 2019, arXiv:1609.00451). Shapes: N images, K classes, B resamples.
+Each class has its own limit, fitted on the validation images of that class. For every class, the sets then hold the
+true class with the stated probability, if new images are drawn like the validation images (Vovk 2012, arXiv:1209.2673;
+Sadinle et al. 2019, arXiv:1609.00451). Shapes: N images, K classes, B resamples.
 """
 
 import math
@@ -13,13 +13,13 @@ import numpy as np
 import evaluate
 from measure.shares import Images
 
-COVERAGE = 0.9  # share of the images of each class whose set holds it
+COVERAGE = 0.9  # share of the images of each class whose set holds that class
 
 
 def fit_limits(true: np.ndarray, probabilities: np.ndarray, coverage: float = COVERAGE) -> list[float]:
     """The probability from which each class is in an image's set: (K,).
 
-    With n validation images of a class it is the ceil((n + 1) coverage)-th largest of their probabilities of the class.
+    With n validation images of a class, it is the ceil((n + 1) coverage)-th largest of their probabilities of it.
     A class with fewer images than coverage / (1 - coverage) is in every set: its limit is 0.
 
     Parameters
@@ -41,7 +41,7 @@ def fit_limits(true: np.ndarray, probabilities: np.ndarray, coverage: float = CO
 
 
 def set_scores(true: np.ndarray, sets: np.ndarray, classes: Sequence[str], weights: np.ndarray) -> evaluate.Scores:
-    """Coverage and mean size of sets (N, K) bool, overall and `per_class`; `single` sets and how often they are right.
+    """Coverage and mean size of sets (N, K) bool, overall and `per_class`; share of `single` sets, and of these, right.
 
     Coverage is the share of the images whose set holds the true class.
     """
@@ -61,7 +61,7 @@ def set_scores(true: np.ndarray, sets: np.ndarray, classes: Sequence[str], weigh
 
 
 def shares_of(true: np.ndarray, sets: np.ndarray, classes: Sequence[str]) -> Images:
-    """Those among `set_scores` that are shares of images, as `measure.shares`."""
+    """The images behind those of `set_scores` that are shares of images, as in `measure.shares`."""
     images = {"coverage": np.ones(len(true), bool), "single": np.ones(len(true), bool)}
     images["single_right"] = sets.sum(axis=1) == 1
     return images | {f"per_class.{code}.coverage": true == k for k, code in enumerate(classes)}

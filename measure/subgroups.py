@@ -1,4 +1,4 @@
-"""Scores of a model by group of images: by proof of the diagnosis, source, skin type, age, sex, site, further columns.
+"""Scores of a model by group of images: method of confirmation, source, skin type, age, sex, site, further columns.
 
 Shapes: N images, n of a group, B resamples.
 """
@@ -19,16 +19,16 @@ from measure.numbers import of_points
 
 BIOPSIED = ("histo", "histopathology", "histology")  # values of dx_type; confocal microscopy is not a biopsy
 AGE_BANDS = {"under 40": 0, "40 to 59": 40, "60 and over": 60}  # lower limits in years
-FEW_NUMBERS = 10  # a column of more distinct numbers is cut at its quartiles
+FEW_NUMBERS = 10  # a column with more distinct numbers is split at its quartiles
 ROMAN = ("i", "ii", "iii", "iv", "v", "vi")
 SKIN_TYPES = {word: rank for rank, pair in enumerate(zip("123456", ROMAN)) for word in pair}
 UNKNOWN = "unknown"
-N_SHOWN = 20  # largest groups of a column that are shown
-FEWEST = 10  # lesions of each kind that a score needs for its group to count in the largest gap
+N_SHOWN = 20  # groups of a column that are shown: the largest
+FEWEST = 10  # lesions of each kind that a score needs; groups with fewer do not count in the largest gap
 
 
 def is_biopsied(rows: pd.DataFrame) -> np.ndarray:
-    """Whether the diagnosis was proved by histopathology: (N,) bool."""
+    """Whether the diagnosis was confirmed by histopathology: (N,) bool."""
     if "dx_type" not in rows:
         return np.zeros(len(rows), bool)
     return rows["dx_type"].astype("string").str.lower().isin(BIOPSIED).to_numpy(bool)
@@ -39,8 +39,8 @@ def subgroup_numbers(
 ) -> tuple[list[dict], list[dict]]:
     """The scores of each group, and the largest gap in each score between the groups of a column.
 
-    Columns of which no value is known are skipped; images without a value make the group `UNKNOWN`. Groups stand in
-    their natural order: ages and other numbers ascending, skin types I to VI, others by size.
+    Columns without a known value are skipped; images without a value form the group `UNKNOWN`. Groups are in their
+    natural order: ages and other numbers ascending, skin types I to VI, others by size.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def _further(rows: pd.DataFrame) -> list[str]:
 def ordered_groups(column: str, values: pd.Series) -> pd.Series:
     """The group of each value as an ordered categorical; missing if unknown.
 
-    Ages fall into `AGE_BANDS`. Other columns of more than `FEW_NUMBERS` numbers are cut at their quartiles.
+    Ages are grouped into `AGE_BANDS`. Other columns with more than `FEW_NUMBERS` numbers are split at their quartiles.
     """
     numbers = pd.to_numeric(values, errors="coerce")
     if column == "age":
@@ -94,7 +94,7 @@ def ordered_groups(column: str, values: pd.Series) -> pd.Series:
 
 
 def _bands(limits: Sequence[float]) -> list[str]:
-    """Names of the bands between limits, each of which belongs to the band below it; with the digits that differ."""
+    """Names of the bands between limits, with the digits that differ; each limit belongs to the band below it."""
     if not len(limits):
         return ["all"]
     in_digits = ([f"{limit:.{n}g}" for limit in limits] for n in range(6, 18))  # 17 tell any two numbers apart
@@ -112,7 +112,7 @@ class GroupScores:
     def __init__(self, rows: pd.DataFrame, collected: Collected, calibration: dict) -> None:
         self.rows, self.known = rows, targets(rows)
         self.heads = [head for head in ("label", "mask") if getattr(collected, head) is not None]
-        self.kinds: dict[str, np.ndarray] = {}  # (N,) bool: images of classes that are counted
+        self.kinds: dict[str, np.ndarray] = {}  # (N,) bool: images of the classes that are counted
         self.means: dict[str, np.ndarray] = {}  # (N,) bool: images behind each score that is a mean of values in [0, 1]
         # By score: the function of positions (n,) and weights (B, n), and the kinds of images that it needs, (N,) bool.
         self.scores: dict[str, tuple[Callable, tuple[np.ndarray, ...]]] = {}
@@ -158,7 +158,7 @@ class GroupScores:
         self.scores[name] = (lambda chosen, weights: evaluate.weighted_mean(weights, values[chosen])), (images,)
 
     def score(self, name: str, chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """A score (B,) of a group: positions (n,) and weights (B, n). NaN without an image that it needs."""
+        """A score (B,) of a group: positions (n,) and weights (B, n). NaN if the group has no image that it needs."""
         function, kinds = self.scores[name]
         needed = np.any(kinds, axis=0)[chosen]
         return function(chosen[needed], weights[:, needed]) if needed.any() else np.full(len(weights), np.nan)
@@ -182,9 +182,9 @@ class GroupScores:
     def gaps(self, members: dict[str, np.ndarray], resamples: bootstrap.Resamples) -> dict[str, dict]:
         """The largest difference between two groups in each score, with its interval over the resamples of both.
 
-        Groups with fewer than `FEWEST` lesions of a kind that the score needs do not count: for balanced accuracy, of a
-        class that the set has, since a mean over fewer classes is another score. Empty where fewer than two remain. The
-        interval is that of the difference between these two groups: it does not allow for their choice.
+        Groups with fewer than `FEWEST` lesions of a kind that the score needs do not count. For balanced accuracy, the
+        kinds are the classes of the set, since a mean over fewer classes is another score. Empty if fewer than two
+        groups remain. The interval is for the difference between these two groups; it ignores how they were chosen.
 
         Returns
         -------
@@ -202,7 +202,7 @@ class GroupScores:
         return found
 
     def _difference(self, name: str, first: np.ndarray, second: np.ndarray, resamples: bootstrap.Resamples) -> dict:
-        """Second minus first group in a score, each with its own images' weights in the same resamples."""
+        """A score of the second group minus that of the first, with the weights of the same resamples."""
         groups, places = (first, second), (slice(len(first)), slice(len(first), None))
         return bootstrap.paired_difference(
             lambda i, weights: self.score(name, groups[i], weights[:, places[i]]),
@@ -210,7 +210,7 @@ class GroupScores:
         )
 
     def _reliable(self, name: str, chosen: np.ndarray, resamples: bootstrap.Resamples) -> float | None:
-        """A group's score; None if it is not defined, or rests on fewer than `FEWEST` lesions of a kind."""
+        """A group's score; None if undefined, or if it rests on fewer than `FEWEST` lesions of a kind."""
         of_kinds = [chosen[images[chosen]] for images in self.scores[name][1]]
         if min(_n_lesions(resamples.of(images)) for images in of_kinds) < FEWEST:
             return None

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def rewrite(folder: RunFolder) -> None:
-    """Write the pages of a run again. Raises ValueError if the run is not finished, and as `page.build`."""
+    """Write the pages of a run again. Raises ValueError if the run is unfinished, and as `page.build`."""
     folder.take_record()
     if not folder.record.get("finished", True):
         raise ValueError(f"The run in {folder.path} is not finished: resume it by its own command with --resume.")

@@ -1,4 +1,4 @@
-"""A run's files -> what shows that a classifier is of little use, in plain words for the report."""
+"""A run's files -> signs that a classifier is of little use, in plain words for the report."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def label_cautions(run: Run, task: str) -> Iterator[str]:
 
 
 def _no_better(task: str, metrics: dict) -> Iterator[str]:
-    """Whether the accuracy is better than that of always predicting one class, by the paired interval."""
+    """Whether the accuracy exceeds that of always predicting one class, by the paired interval."""
     always, path = at(metrics, ("label", "majority", "class")), ("label", "likeliest_less_majority")
     gains = {name: at(metrics, (*path, name)) for name in ("accuracy", "balanced_accuracy")}
     lows = {name: (at(metrics, ("intervals", *path, name)) or [gain])[0] for name, gain in gains.items()}
@@ -33,7 +33,7 @@ def _chance(task: str, metrics: dict) -> Iterator[str]:
         value, interval = at(metrics, ("label", *path)), at(metrics, ("intervals", "label", *path))
         low = interval[0] if interval and interval[0] is not None else value
         if low is not None and low <= 0.5:
-            yield f"{task}: the {name} of {value:.3f} is not shown to be better than chance, which is 0.5."
+            yield f"{task}: the {name} of {value:.3f} is not shown to be better than chance (0.5)."
 
 
 def _melanoma(task: str, label: dict) -> Iterator[str]:
@@ -53,6 +53,6 @@ def _never(run: Run, task: str) -> Iterator[str]:
     predicted = set() if table is None else set(table["predicted"])
     if never := [code for code in at(run.metrics[task], ("label", "per_class")) if predicted and code not in predicted]:
         yield (
-            f"{task}: never predicted as top-1 class: {', '.join(never)}. A precision of 0.000 and a PPV of 1.000 are "
-            "conventions there, not measurements."
+            f"{task}: never predicted as top-1 class: {', '.join(never)}. Their precision of 0.000 and PPV of "
+            "1.000 are conventions, not measurements."
         )

@@ -7,7 +7,7 @@ COUNTED = {"n_images": "Images", "n_lesions": "Lesions"}  # of a subgroup
 COUNTED |= {"n_melanomas": "Melanomas", "n_malignant": "Malignant"}
 COUNTED |= {name: SCORES[name].title for name in ("n_labels", "n_masks")}
 COLUMNS = {  # of subgroups
-    "dx_type": "Proof of the diagnosis",
+    "dx_type": "Diagnosis confirmed by",
     "dataset": "Source",
     "fitzpatrick_skin_type": "Fitzpatrick skin type",
     "age": "Age",
@@ -54,7 +54,7 @@ def at(found: dict, path: tuple[str, ...]):
 
 
 def benefit_of(label: dict) -> dict | None:
-    """The net benefit at 10 %, and the thresholds at which the model is shown to be better than acting on all and none.
+    """Net benefit at 10 %, and thresholds at which the model is shown to be better than treating all and treating none.
 
     None where there are no malignant classes.
     """

@@ -2,7 +2,7 @@
 
 CLEAR Derm (Daneshjou et al. 2022, JAMA Dermatol, doi:10.1001/jamadermatol.2021.4915), TRIPOD+AI (Collins et al. 2024,
 BMJ, doi:10.1136/bmj-2023-078378) and CLAIM 2024 (Tejani et al. 2024, Radiol Artif Intell, doi:10.1148/ryai.240300). The
-items that apply to a model of images are merged, in own words; questions and answers are in checklist.txt.
+items that apply to an image model are merged and reworded; questions and answers are in checklist.txt.
 """
 
 import re
@@ -41,9 +41,9 @@ NOT_SETTINGS = {
     "soft_labels",
     "soft_weight",
 }
-INTRODUCTION = """The items of CLEAR Derm (2022), TRIPOD+AI (2024) and CLAIM (2024) that apply to a model of images,
-merged and in own words. Each answer is taken from the files of this run. A checked box needs nothing more than a check
-that the answer is right; an open box has a part that only the authors know, after "You must say"."""
+INTRODUCTION = """The items of CLEAR Derm (2022), TRIPOD+AI (2024) and CLAIM (2024) that apply to an image model, merged
+and reworded. Each answer is taken from the files of this run. For a checked box, only verify that the answer is right.
+For an open box, add the part that only the authors know, after "You must say"."""
 LANGUAGE = jinja2.Environment(undefined=jinja2.StrictUndefined)  # an answer's white space does not matter
 
 
@@ -57,7 +57,7 @@ class Item(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """Whether the author has something to add."""
+        """Whether the author has to add something."""
         return OPEN in self.answer
 
 

@@ -89,8 +89,8 @@ def cautions_of(run: Run) -> list[str]:
     if scratch:
         found.append(f"{', '.join(scratch)}: trained from scratch, not from ImageNet weights, which costs accuracy.")
     if blind := [task for task, metrics in run.metrics.items() if not metrics.get("unlike")]:
-        why = f"fewer than {MIN_IMAGES} validation images, or no encoder to judge by"
-        found.append(f"{', '.join(blind)}: images unlike the training images are not recognised ({why}).")
+        why = f"fewer than {MIN_IMAGES} validation images, or a model without a suitable encoder"
+        found.append(f"{', '.join(blind)}: images unlike the training images cannot be detected ({why}).")
     for task, metrics in run.metrics.items():
         if run.views(task) > 1:
             found.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
@@ -121,14 +121,14 @@ def cautions_of(run: Run) -> list[str]:
 
 
 def _biopsy_cautions(task: str, metrics: dict) -> list[str]:
-    """How a model does where the diagnosis is sure, if that is known of some images only."""
+    """Accuracy on the biopsied images, if only some are biopsied."""
     everything, biopsied = (at(metrics, (*path, "label")) for path in ((), ("biopsied",)))
     if not biopsied or biopsied["n_images"] == everything["n_images"]:
         return []
     return [
-        f"{task}: accuracy is {biopsied['accuracy']:.3f} on the {biopsied['n_images']:,} biopsied images, and "
-        f"{everything['accuracy']:.3f} on all {everything['n_images']:,}. The other diagnoses rest on follow-up, "
-        "consensus or the like."
+        f"{task}: accuracy is {biopsied['accuracy']:.3f} on the {biopsied['n_images']:,} biopsied images and "
+        f"{everything['accuracy']:.3f} on all {everything['n_images']:,}. The other diagnoses were confirmed by "
+        "follow-up, consensus or similar."
     ]
 
 

@@ -40,7 +40,7 @@ def evaluate_model(
 ) -> None:
     """Calibrate a model on the validation set, and assess it on the test set and on another data set.
 
-    `measured` is what `evaluated_as` says of it, for the record.
+    `measured` is the result of `evaluated_as`, for the record.
 
     The checkpoint of the run itself gets what was fitted, and what its thresholds reached on the test set.
     """
@@ -68,13 +68,14 @@ def evaluate_model(
 
 
 def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: float = COVERAGE) -> nn.Module:
-    """The network of a model, with all that is fitted on the training and validation images.
+    """The network of a model, with everything that is fitted on the training and validation images.
 
-    What a checkpoint has is kept. What it lacks, as those of earlier versions may, is fitted if it was trained on
-    these very images. Without a balanced rule, as for an average, all that is calibrated is fitted on any images.
+    Whatever the checkpoint has is kept. Whatever it lacks (checkpoints of earlier versions may lack parts) is fitted if
+    it was trained on exactly these images. Without a balanced rule, as for an average, everything is calibrated on any
+    images.
     """
     device, is_ours = parts["test"].device, trained.learned_from(parts["train"].table["image"])
-    if is_ours and "unlike" not in trained.checkpoint:
+    if is_ours and not trained.checkpoint.get("unlike"):
         trained.learn_unlike(fit_unlike(trained.alone.network(device), parts["train"], parts["val"], precision))
     network = trained.network(device)
     if not trained.has_rule:

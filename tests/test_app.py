@@ -104,7 +104,7 @@ def test_a_picture_is_shown_with_warnings_classes_and_layers_and_is_kept_nowhere
     page.get_by_role("heading", name="mine.jpg").wait_for()
     assert page.locator(".seen img").count() == 3 and page.locator(".bars li").count() == 7
     assert re.search(r"Malignant: (above|below) the threshold\s+Probability [01]\.\d{4}, threshold", shown(page))
-    assert "Predicted class: " in shown(page) and "Balanced rule: " in shown(page)
+    assert "Top-1 class: " in shown(page) and "Balanced rule: " in shown(page)
     assert not [path for path in page_address[1].rglob("*") if path.is_file()]
 
 
@@ -122,7 +122,7 @@ def test_after_a_bad_file_nothing_of_the_picture_before_stays_but_the_explanatio
     page.get_by_role("alert").get_by_text(f"bad.jpg {reason}").wait_for()
     page.wait_for_timeout(1000)
     assert page.locator(".results img").count() == 0 and page.get_by_role("alert").count() == 1
-    assert not re.search(r"mine|\d\s%|Predicted class|threshold", shown(page))
+    assert not re.search(r"mine|\d\s%|Top-1 class|threshold", shown(page))
 
 
 @needs_chromium

@@ -62,8 +62,8 @@ def test_of_an_unlike_image_the_page_warns_and_folds_the_rest_away():
     words = words_of(found, heat="data:,")
     assert words.startswith("a.png ⚠ Unlike the training images: do not rely on this 99.5 % of the validation images")
     folded = words.index("What the model would predict")
-    assert folded < words.index("Prediction set: One of: nevus, melanoma") < words.index("Top-1 class: Nevus")
-    assert "evidence for" not in words and "not to be relied on" in words
+    assert folded < words.index("Prediction set: Nevus, Melanoma") < words.index("Top-1 class: Nevus")
+    assert "evidence for" not in words and "not reliable on this image" in words
     like = words_of(
         found._replace(unlike=12.3, findings=(Finding(Point("melanoma", (0,), 0.2, None, None, None), 0.1),))
     )

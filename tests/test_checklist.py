@@ -17,13 +17,13 @@ DETAILS, SKIN = "Age, sex and body site", "Skin tones"
 AMOUNT, LEFT_OUT = "Amount of data", "Images left out and missing values"
 PREPARATION, ETHICS = "Preparation of the images", "Ethics approval, consent and privacy"
 CLASSES, CONFIRMED, MASKS = "Diagnoses to predict", "How each diagnosis was confirmed, and by whom", "Masks"
-PARTS, OVERLAP, COUNTS = "How the parts were made", "Overlap between the parts", "Images of each class"
+PARTS, OVERLAP, COUNTS = "How the split was made", "Overlap between the parts", "Images of each class"
 ARCHITECTURE, START, IN_OUT = "Architecture", "Initial weights", "Inputs and outputs"
 SETTINGS, WEIGHTS, RARE, REPEATED = "Settings", "Choice of the weights", "Rare classes", "Repeated runs"
 SCORES, THRESHOLDS = "Scores and their uncertainty", "Thresholds and calibration"
 BASELINE, SUBGROUPS = "Comparison with simpler rules, people or other methods", "Subgroups and fairness"
 MAIN_SCORES, FAILURES, ELSEWHERE = "Main scores", "Failures", "Data from elsewhere"
-UNKNOWN, WEAK, CODE = "What the model cannot answer", "Known weaknesses of this run", "Code and weights"
+UNKNOWN, WEAK, CODE = "Limits of the model's predictions", "Known weaknesses of this run", "Code and weights"
 TASKS = ("classification", "segmentation", "multitask")
 
 
@@ -54,7 +54,7 @@ def test_both_pages_show_every_answer_and_an_open_box_where_the_author_must_writ
         assert item.answer in line.replace("\\", "") and item.answer in shown and item.question in shown
     n_open = sum(item.is_open for item in items)
     assert 0 < n_open < len(items)
-    assert f"{n_open} of {len(items)} have a part that only you can say" in shown
+    assert f"{n_open} of {len(items)} have a part that only you can answer" in shown
 
 
 def config(**values):
@@ -154,7 +154,7 @@ CHANGES = [
         ),
         "2 images have no diagnosis.",
     ),
-    (PREPARATION, config(IMAGE_SIZE=77), "a square of 77 pixels"),
+    (PREPARATION, config(IMAGE_SIZE=77), "Resized to 77×77 pixels"),
     (PREPARATION, config(INVERT_MASKS=True), "Masks were inverted."),
     (PREPARATION, config(STRETCH_MASKS=True), "Masks were stretched"),
     (ETHICS, config(data=NOTE), "No people"),
@@ -176,7 +176,7 @@ CHANGES = [
     ),
     (PARTS, config(GROUP_BY_LESION=False), "by image"),
     (PARTS, config(GROUP_DUPLICATES=True), "near duplicates in one part"),
-    (PARTS, config(TEST_FRACTION=0.31, SPLIT_SEED=7), "0.31 for test and the seed 7"),
+    (PARTS, config(TEST_FRACTION=0.31, SPLIT_SEED=7), "0.31 for test, seed 7"),
     (PARTS, record(lambda found: found.update(reading=["Other.", "Split: own."])), "images. Split: own."),
     (PARTS, config(EVALUATE_ONLY=True, CHECKPOINTS=["a.pth"]), "You must say: on which images the models in a.pth"),
     (PARTS, table("splits.csv", lambda found: found.assign(split="test")), "0 train, 0 val"),
@@ -198,10 +198,10 @@ CHANGES = [
     (SETTINGS, record(lambda found: found["tasks"]["multitask"]["identity"].update(lr=0.123)), "lr 0.123"),
     (SETTINGS, record(lambda found: found["tasks"]["multitask"]["identity"].clear()), "multitask: You must say"),
     (SETTINGS, stop_early, "epochs 1 of 30"),
-    (WEIGHTS, metrics(lambda found: found.update(epoch=17)), "epoch 17, that of the lowest validation loss"),
+    (WEIGHTS, metrics(lambda found: found.update(epoch=17)), "epoch 17, which had the lowest validation loss"),
     (WEIGHTS, metrics(averaged), "average of a.pth, b.pth"),
     (WEIGHTS, metrics(lambda found: found.pop("epoch")), "You must say: which weights"),
-    (RARE, config(LABEL_LOSS="weighted"), "Loss of the diagnoses: weighted."),
+    (RARE, config(LABEL_LOSS="weighted"), "Classification loss: weighted."),
     (RARE, config(EVALUATE_ONLY=True), "You must say: whether training weighted"),
     (REPEATED, record(lambda found: [one["identity"].update(seed=5) for one in found["tasks"].values()]), "the seed 5"),
     (REPEATED, record(lambda found: found["tasks"]["multitask"]["identity"].update(seed=5)), "No single seed is known"),
@@ -210,20 +210,20 @@ CHANGES = [
     (SCORES, table("splits.csv", lambda found: found.assign(group="one")), "groups that share a lesion or a patient"),
     (THRESHOLDS, metrics(lambda found: found["label"]["calibration"].update(temperature=3.21), "multitask"), "3.21"),
     (BASELINE, metrics(lambda found: found["label"]["majority"].update({"class": "ODD"}), "classification"), "ODD"),
-    (SUBGROUPS, metrics(lambda found: found.update(subgroups=[])), "No scores of subgroups"),
+    (SUBGROUPS, metrics(lambda found: found.update(subgroups=[])), "No subgroup scores"),
     (MAIN_SCORES, metrics(lambda found: found["label"].update(accuracy=0.4321), "multitask"), "Accuracy 0.432"),
     (FAILURES, metrics(lambda found: found["mask"]["native"].update(failure_rate=0.123), "multitask"), "12.3 %"),
-    (FAILURES, table("splits.csv", without_test_images_of_vasc), "about which nothing is known: VASC."),
-    (ELSEWHERE, config(EVALUATE_ONLY=True), "None beside the test images."),
+    (FAILURES, table("splits.csv", without_test_images_of_vasc), "whose performance is unknown: VASC."),
+    (ELSEWHERE, config(EVALUATE_ONLY=True), "None apart from the test images."),
     (UNKNOWN, record(lambda found: found.update(classes=["MEL", "NV"])), "It has 2 classes"),
     (WEAK, config(data=NOTE), "synthetic drawings"),
     (
         CODE,
         lambda folder: edit(folder / "environment.json", lambda one: one.update(commit="abc+")),
-        "abc, with changes",
+        "abc, with uncommitted changes",
     ),
     (CODE, lambda folder: edit(folder / "environment.json", lambda one: one.pop("commit")), "code is unknown"),
-    (CODE, lambda folder: [path.unlink() for path in folder.glob("*.pth")], "as this folder holds no weights"),
+    (CODE, lambda folder: [path.unlink() for path in folder.glob("*.pth")], "this folder holds no weights"),
 ]
 
 
@@ -288,7 +288,7 @@ def test_scores_on_another_data_set_and_an_evaluation_of_its_own_are_told(short_
     found = answers(place / "outputs")
     assert f"classification: 2 images of {other}: Accuracy" in found[ELSEWHERE]
     assert f"{demo_folder} and {other} were tested" in found[UNKNOWN]
-    assert "Images of lesions that they are known to have learned from were left out." in found[PARTS]
+    assert "Images of lesions known to be among their training data were left out." in found[PARTS]
     assert "cross-entropy" in found[RARE]  # trained by this run, before
     assert f"2 images of {other}" in (place / "outputs" / "checklist.md").read_text().replace("\\", "")
 

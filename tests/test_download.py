@@ -358,7 +358,7 @@ def test_the_official_test_set_is_another_data_set_for_main_with_intervals_by_le
     main(["download", "--official-test", str(official)])
     printed = capsys.readouterr().out
     assert f"Next: python main.py --evaluate-only --external-dir {official}" in printed
-    assert "CC BY-NC 4.0" in printed and "ISIC_0035068 does not count" in printed
+    assert "CC BY-NC 4.0" in printed and "ISIC_0035068 has no weight" in printed
     main(["check", str(official), "--image-size", "32"])
     assert "Lesion ids: yes, 21 lesions" in capsys.readouterr().out
     assert "histo" in (official / "HAM10000_metadata.csv").read_text()

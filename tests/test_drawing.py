@@ -48,7 +48,7 @@ print(peak() - before)
 
 def test_a_caption_names_class_and_area():
     prediction = predict.Prediction((8, 8), np.eye(7)[0] * 0.76 + 0.04, np.array([[1.0, -1.0], [-1.0, -1.0]]), None)
-    assert predict.caption(prediction, CLASSES) == ["Top-1 class: Melanoma 80 %", "Lesion: 25 % of the image"]
+    assert predict.caption(prediction, CLASSES) == ["Top-1 class: Melanoma, 80 %", "Lesion: 25 % of the image"]
 
 
 def test_an_overlay_draws_the_outline_and_leaves_the_rest():

@@ -64,7 +64,7 @@ def test_a_class_that_only_the_test_set_has_is_named():
     rows = made(lesion_id=range(120), label=pd.Categorical(["VASC"] * 4 + ["NV", "MEL"] * 58))
     rows.loc[:9, "dataset"] = "a"
     remarks = hold_out(rows, ["dataset=a"])[1]
-    assert remarks[-1].startswith("4 test images are of VASC (Vascular Lesion), which no other image is")
+    assert remarks[-1].startswith("4 test images are of VASC (Vascular Lesion), absent from all other images")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_class_that_only_the_test_set_has_is_named():
         (["dataset=a", "age=80"], "No usable image has age=80.*The values of age are: 50"),
         (["dataset=a", "sex=male"], "No usable image has dataset=a and sex=male. Name values that occur together"),
         (["age=50"], "All usable images, or their lesions, have age=50: none is left"),
-        (["dx=mel"], "no diagnosis in common with the others"),
+        (["dx=mel"], "share no diagnosis with the others"),
         (["dataset"], "TEST_WHERE holds 'dataset'. Expected column=value"),
         (["=a"], "TEST_WHERE holds '=a'"),
     ],
@@ -125,7 +125,7 @@ def test_a_run_tests_on_the_source_that_is_held_out_and_resumes_no_other(folder,
     assert quick(folder.path, tmp_path, "--test-where", "camera=x1") == 2
     assert "The values of camera are: X (28 images), Y (14 images)." in capsys.readouterr().err
     assert quick(folder.path, tmp_path, "--subgroups", "lens") == 2
-    assert "no table with the column lens" in capsys.readouterr().err and not (tmp_path / "outputs").exists()
+    assert "has the column lens with a known value" in capsys.readouterr().err and not (tmp_path / "outputs").exists()
     where = ("--test-where", "camera=y")
     assert quick(folder.path, tmp_path, *where, "--subgroups", "site") == 0
     tested = pd.read_csv(tmp_path / "outputs" / "splits.csv").query("split == 'test'")["image"]

@@ -251,9 +251,9 @@ def test_the_biopsied_images_stand_beside_all_in_the_first_table_and_among_the_c
     assert (column["Images with a label"], column["Accuracy"][:5], column["Mean Dice"]) == ("792", "0.662", "–")
     assert column["AUC of malignant"].startswith("0.841") and "0.810 – 0.870" in column["AUC of malignant"]
     assert headline_of(html, "classification")["Accuracy"].startswith("0.830")
-    told = "classification: accuracy is 0.662 on the 792 biopsied images, and 0.830 on all 1,499."
+    told = "classification: accuracy is 0.662 on the 792 biopsied images and 0.830 on all 1,499."
     assert any(caution.startswith(told) for caution in page.cautions_of(run))
-    assert "Biopsied only: the test images whose diagnosis was proved by histopathology." in text_of(html)
+    assert "Biopsied only: the test images whose diagnosis was confirmed by histopathology." in text_of(html)
     edit(copy / "classification" / "metrics.json", lambda found: found.pop("biopsied"))
     assert "iopsied" not in text_of(page.build(copy))
 

@@ -87,7 +87,7 @@ def test_a_column_for_groups_that_another_data_set_lacks_is_said_and_does_not_st
     reading = Reading(columns=("camera", "lens"))
     table, _ = decode_other(folder, reading, ("MEL", "NV"), **place, say=said.append)
     assert table["column camera"].tolist() == ["X"] and "column lens" not in table
-    assert "no table with the column lens" in said[0] and "Its columns are: image, label, camera." in said[0]
+    assert "has the column lens with a known value" in said[0] and "Its columns are: image, label, camera." in said[0]
 
 
 @pytest.mark.parametrize("what", ["none is there", "no class of the model", "all are damaged"])

@@ -253,11 +253,11 @@ def test_a_column_that_only_the_user_names_is_kept_and_one_that_nobody_has_is_re
     assert table["column camera"].tolist() == table["column Camera"].tolist() == ["X1", "X2"]
     assert not [name for name in read_layout(layout, Choice({}))[0] if name.startswith(FURTHER)]
     for name in ("lens", "dataset", "blank"):
-        message = f"column {name}, or knows no value of it .*are: image, MEL, .*, camera, blank"
+        message = f"the column {name} with a known value .*are: image, MEL, .*, camera, blank"
         with pytest.raises(ValueError, match=message):
             read_layout(layout, Choice({}), columns=("camera", name))
         *_, remark = read_layout(layout, Choice({}), complete=False, columns=(name,))[1]
-        assert f"column {name}, or" in remark
+        assert f"column {name} with" in remark
 
 
 def test_a_known_files_lesion_ids_come_before_anothers(folder):

@@ -27,8 +27,8 @@ def test_the_alarm_stands_before_the_set_and_the_set_before_the_class():
     assert verdict(prediction(), CLASSES) == [
         "Above the threshold: melanoma",
         "Below the threshold: malignant",
-        "One of: nevus, melanoma",
-        "Top-1 class: Nevus 71 %",
+        "Prediction set: Nevus, Melanoma",
+        "Top-1 class: Nevus, 71 %",
     ]
 
 
@@ -40,7 +40,7 @@ def test_the_console_says_what_the_thresholds_did_in_the_test_set():
         "of the rest in the test set (1,499 images)."
     )
     assert lines[2].startswith("Malignant: probability 0.3000, below the threshold 0.6000, fitted on the validation")
-    assert lines[3:] == ["One of: nevus, melanoma", "Top-1 class: Nevus 71 %"]
+    assert lines[3:] == ["Prediction set: Nevus, Melanoma", "Top-1 class: Nevus, 71 %"]
 
 
 @pytest.mark.parametrize("in_full", [False, True])
@@ -52,13 +52,13 @@ def test_of_an_unlike_image_nothing_else_is_said(in_full):
 
 def test_what_a_model_does_not_know_is_left_out():
     known = prediction(unlike=None, members=(), findings=(Finding(MELANOMA._replace(threshold=None), 0.25),))
-    assert verdict(known, CLASSES) == ["Top-1 class: Nevus 71 %"] and not is_unlike(known)
+    assert verdict(known, CLASSES) == ["Top-1 class: Nevus, 71 %"] and not is_unlike(known)
     assert verdict(known, CLASSES, in_full=True)[0] == "Melanoma: probability 0.2500, no threshold is known."
     assert verdict(Prediction((8, 8), None, None, None), CLASSES) == []
 
 
-def test_a_set_of_one_is_its_class_and_a_large_one_is_cut():
+def test_a_set_lists_its_classes_and_a_large_one_is_cut():
     assert doctest.testmod(words).failed == 0
     assert in_words((0,), CLASSES) == "Melanoma" and in_words((0,), ["Eczema", "MEL"]) == "Eczema"
-    assert in_words((1, 0), ["Eczema", "MEL"]) == "One of: melanoma, Eczema"
+    assert in_words((1, 0), ["Eczema", "MEL"]) == "Melanoma, Eczema"
     assert in_words(range(1000), [f"c{k}" for k in range(1000)]).endswith("c3, c4 and 995 more")

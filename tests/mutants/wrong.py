@@ -919,7 +919,11 @@ WRONG = {
         ),
     ),
     "report/results.py": (
-        ('if is_ours and "unlike" not in', 'if "unlike" not in', "fitted on images that it did not learn from"),
+        (
+            "if is_ours and not trained.checkpoint.get",
+            "if not trained.checkpoint.get",
+            "fitted on images that it did not learn from",
+        ),
         ("elif is_ours and trained.sets", "elif trained.sets", "sets of other data"),
         ("trained.temperature, coverage)", "1.0, coverage)", "sets of uncalibrated probabilities"),
         (
