@@ -17,10 +17,10 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-import visualize
 from checkpoints import thresholds
 from dataset import images
 from dataset.classes import name_of
+from inference import canvas
 from inference.drawing import mask_at, overlay, view_of
 from inference.outputs import columns, values
 from inference.predictor import Prediction, Predictor
@@ -82,14 +82,14 @@ def look(name: str, content: bytes, predictor: Predictor) -> Card:
 
 def heat_layer(image: Image.Image, heat: np.ndarray) -> Image.Image:
     """The heat map (S, S) with the fine structure of the image, of the image's size."""
-    return visualize.heat_layer(image, np.asarray(Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)))
+    return canvas.heat_layer(image, np.asarray(Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)))
 
 
 def outline_layer(prediction: Prediction, size: tuple[int, int]) -> Image.Image:
     """The mask's contour alone, at `size` (width, height), as a layer over the image."""
     layer, mask = Image.new("RGBA", size), mask_at(prediction.mask, size) > 0
     if mask.any():
-        layer.paste(*visualize.contour(mask))
+        layer.paste(*canvas.contour(mask))
     return layer
 
 

@@ -148,7 +148,8 @@ class Trained:
 
     def learn_unlike(self, fitted: dict[str, torch.Tensor]) -> None:
         """Take the result of `measure.alarms.fit_unlike`; its networks then return ``"unlike"``."""
-        self.checkpoint["unlike"], self._has_learned = fitted, True
+        self._has_learned = bool(fitted) or "unlike" not in self.checkpoint
+        self.checkpoint["unlike"] = fitted
 
     def _key(self, name: str) -> str:
         """Where a checkpoint keeps what was fitted, with or without views."""

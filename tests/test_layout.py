@@ -21,6 +21,7 @@ TESTED_IN = {
     "bootstrap": ("measure/shares",),
     "check": ("dataset/__main__",),
     "comparison": ("report/run",),
+    "drawing": ("inference/canvas",),
     "encoders": ("encoders/base", "encoders/efficientnet_lite", "encoders/resnet"),
     "images": ("dataset/opening",),
     "prediction_table": ("inference/table",),

@@ -103,4 +103,4 @@ def test_classes_that_are_in_every_set_are_named(checkpoints):
     predictor = predict.Predictor(checkpoints["classification"], device="cpu")
     limits = [0.1, 0.2, 0.3, 0.1, 0.1, 0.0, 0.0]
     predictor.trained.calibration = predictor.trained.calibration | {"sets": {"target": 0.9, "limits": limits}}
-    assert "In every prediction set, for lack of validation images: DF, VASC." in predictor.remarks()
+    assert "Too few validation images to fit a limit, so in every set: DF, VASC." in predictor.remarks()
