@@ -77,8 +77,9 @@ def report_model(
             folder.draw(f"{name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), name))
 
         calibration = calibrate(model, parts["val"], PRECISION, positions_of(parts["train"].table))
-        if fitted := fit_unlike(model, parts["train"], parts["val"], PRECISION):
-            model.unlike = Unlike(**fitted).to(device)
+        fitted = fit_unlike(model, parts["train"], parts["val"], PRECISION)
+        if fitted or isinstance(getattr(model, "unlike", None), Unlike):  # that of an earlier report does not count
+            model.unlike = Unlike(**fitted).to(device) if fitted else None
         assessment = assess(model, parts["test"], calibration, name, PRECISION)
         results.publish(folder.below(name), assessment, f"{name}, test set")
         folder.note_task(name, measured=results.evaluated_as("", tta=False))

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
+from conftest import ROOT, Tiny
 from torch import nn
 
 import data
@@ -18,6 +18,8 @@ from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.splits import split_table
 from dataset.table import LABEL_ONLY, LEFT_OUT, read_table
+from encoders.unlike import Unlike
+from measure import alarms
 from report.comparison import compare_runs
 from report.own import parts_for, report_model
 
@@ -202,3 +204,26 @@ def test_the_example_of_the_docs_runs(demo_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "own-models.md", "exec"), {"__name__": "example"})
     assert (tmp_path / "outputs_small" / "report.html").exists()
+
+
+class Encoded(nn.Module):
+    """A module of one's own with an encoder that gives feature maps."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.linear = Tiny(), nn.Linear(16, 7)
+
+    def forward(self, image):
+        return {"label": self.linear(self.encoder(image)[-1].mean(dim=(2, 3)))}
+
+
+def test_an_own_encoder_tells_what_is_unlike_its_images_and_an_earlier_fit_is_not_kept(split, tmp_path, monkeypatch):
+    table, pixels = split()
+    model = Encoded()
+    monkeypatch.setattr(alarms, "MIN_IMAGES", 1)
+    found = report_model(model, table, pixels, tmp_path / "one", name="own")
+    assert found["unlike"]["n_images"] == found["n_images"] and isinstance(model.unlike, Unlike)
+    assert "flagged as unlike" in (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(alarms, "MIN_IMAGES", 1000)
+    assert "unlike" not in report_model(model, table, pixels, tmp_path / "two", name="own") and model.unlike is None
