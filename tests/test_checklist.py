@@ -229,7 +229,9 @@ CHANGES = [
 
 @pytest.mark.parametrize(("question", "change", "words"), CHANGES, ids=lambda value: value if value is str else None)
 def test_an_answer_changes_with_the_runs_facts(question, change, words, copy):
-    edit(copy / "environment.json", lambda found: found.setdefault("commit", "1234567"))  # unknown without git
+    edit(
+        copy / "environment.json", lambda found: found.update(commit=found.get("commit") or "1234567")
+    )  # none without git
     assert words not in answers(copy)[question]
     change(copy)
     assert words in answers(copy)[question]
