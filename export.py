@@ -27,7 +27,7 @@ PLACES = ("DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR")  # settings tha
 N_REAL = 16  # images that the two are compared on
 
 
-class Outputs(nn.Module):
+class Exported(nn.Module):
     """A model whose output is a tuple, in the order of `names`: ONNX has no dict.
 
     The heads' logits, ``"features"`` (N, C) as `encoders.unlike.statistics`, and ``"unlike"`` (N,) if fitted.
@@ -46,7 +46,7 @@ class Outputs(nn.Module):
 def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | None = None) -> dict[str, float]:
     """Write `target` and return the largest difference from PyTorch's outputs, on random and real images.
 
-    The input is ``image`` (N, 3, S, S) as `data.normalise` gives it, for any N; the outputs are those of `Outputs`.
+    The input is ``image`` (N, 3, S, S) as `data.normalise` gives it, for any N; the outputs are those of `Exported`.
     Classes, image size, normalisation and temperature are in the file's metadata.
 
     Parameters
@@ -59,7 +59,7 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
     ImportError : optional packages are not installed.
     """
     trained = Trained.load(checkpoint)
-    model, size = Outputs(trained.network().to(memory_format=torch.contiguous_format)).eval(), trained.image_size
+    model, size = Exported(trained.network().to(memory_format=torch.contiguous_format)).eval(), trained.image_size
     partial = Path(f"{target}.partial")
     try:
         export_network(model, trained, partial)
@@ -106,7 +106,7 @@ def refuse(checkpoint: str, target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} already exists. Name another file, or pass --overwrite.")
 
 
-def export_network(model: Outputs, trained: Trained, path: Path) -> None:
+def export_network(model: Exported, trained: Trained, path: Path) -> None:
     """Export with a dynamic batch size."""
     import onnx
 
@@ -138,7 +138,7 @@ def real_pictures(folder: Path, size: int, must: bool) -> list[torch.Tensor]:
     return images
 
 
-def largest_difference(model: Outputs, path: Path, batches: list[torch.Tensor]) -> float:
+def largest_difference(model: Exported, path: Path, batches: list[torch.Tensor]) -> float:
     """Between PyTorch and ONNX Runtime, over all batches and outputs; NaN counts as infinite."""
     import onnxruntime
 
@@ -154,7 +154,7 @@ def largest_difference(model: Outputs, path: Path, batches: list[torch.Tensor]) 
     return worst
 
 
-def step_of(model: Outputs) -> float:
+def step_of(model: Exported) -> float:
     """How far percentiles may differ: they jump by one quantile where an image lies beside a validation image."""
     return max(1.0, 101 / len(model.model.unlike.quantiles))
 

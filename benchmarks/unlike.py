@@ -105,7 +105,7 @@ def outputs_of(model: models.Model, images: list[np.ndarray]) -> dict[str, np.nd
 def methods(outputs: dict[str, dict[str, np.ndarray]]) -> dict[str, Score]:
     """The methods' scores, higher for an unlike image."""
     train = outputs["train"]
-    unlike = Unlike(**alarms.fit(train["statistics"], outputs["val"]["statistics"]))
+    unlike = Unlike(**alarms.fit_statistics(train["statistics"], outputs["val"]["statistics"]))
     by_class, overall = (mahalanobis(train["deepest"], groups) for groups in (train["label"], 0 * train["label"]))
     bank = train["deepest"] / np.linalg.norm(train["deepest"], axis=1, keepdims=True)
 

@@ -14,17 +14,16 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import jinja2
-import numpy as np
 from PIL import Image
 
 from checkpoints import thresholds
 from dataset import images
 from dataset.classes import name_of
-from inference import canvas
+from inference.canvas import contour, heat_layer
 from inference.drawing import mask_at, overlay, view_of
 from inference.outputs import columns, values
 from inference.predictor import Prediction, Predictor
-from inference.verdict import NOT_LOCALISED, UNLIKE, in_words, is_unlike
+from inference.verdict import NOT_LOCALISED, UNLIKE, is_unlike, name_set
 
 VIEW = 800  # pixels: the longest side of an image on the page
 THUMBNAIL = 160  # pixels: the side of an example
@@ -80,16 +79,11 @@ def look(name: str, content: bytes, predictor: Predictor) -> Card:
     )
 
 
-def heat_layer(image: Image.Image, heat: np.ndarray) -> Image.Image:
-    """The heat map (S, S) with the fine structure of the image, of the image's size."""
-    return canvas.heat_layer(image, np.asarray(Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)))
-
-
 def outline_layer(prediction: Prediction, size: tuple[int, int]) -> Image.Image:
     """The mask's contour alone, at `size` (width, height), as a layer over the image."""
     layer, mask = Image.new("RGBA", size), mask_at(prediction.mask, size) > 0
     if mask.any():
-        layer.paste(*canvas.contour(mask))
+        layer.paste(*contour(mask))
     return layer
 
 
@@ -105,7 +99,7 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         NOT_LOCALISED=NOT_LOCALISED,
         UNLIKE=UNLIKE,
         is_unlike=is_unlike,
-        set_in_words=lambda prediction: in_words(prediction.members, predictor.classes),
+        set_in_words=lambda prediction: name_set(prediction.members, predictor.classes),
         target=predictor.trained.sets.get("target"),
         PLURALS=thresholds.PLURALS,
         NO_TAU=thresholds.NO_TAU,

@@ -106,7 +106,7 @@ def _describe_untaught(test: pd.DataFrame, rest: pd.DataFrame) -> list[str]:
     """Remark on classes that occur only in the test set."""
     counts = test["label"].value_counts()
     only = [code for code, n in counts.items() if n and not (rest["label"] == code).any()]
+    if not only:
+        return []
     n = int(counts[only].sum())
-    return [f"{n:,} test images are of {in_words(only)}, absent from all other images: this cannot be learned."] * bool(
-        only
-    )
+    return [f"{n:,} test images are of {in_words(only)}, absent from all other images: this cannot be learned."]

@@ -46,10 +46,11 @@ def contour(mask: np.ndarray) -> tuple[Image.Image, tuple[int, int]]:
 
 
 def heated(image: Image.Image, heat: np.ndarray, mask: np.ndarray | None, subject: str) -> Image.Image:
-    """A heat map (H, W) in [0, 1] of a photograph's size, with a mask's contour, and its scale in the margin below.
+    """A heat map (S, S) in [0, 1] on a photograph, with a mask's contour, and its scale in the margin below.
 
     Parameters
     ----------
+    mask : (H, W) bool, of the image's size.
     subject : caption of the scale.
     """
     size = max(13, min(image.size) // 24)  # of the scale's bar and letters
@@ -60,14 +61,15 @@ def heated(image: Image.Image, heat: np.ndarray, mask: np.ndarray | None, subjec
 
 
 def heat_layer(image: Image.Image, heat: np.ndarray) -> Image.Image:
-    """A heat map (H, W) with the fine structure of a photograph of its size.
+    """A heat map (S, S) in [0, 1], at a photograph's size and with its fine structure.
 
     The photograph's own brightness is left out, so that a hotter spot is brighter on a dark lesion too.
     """
     gray = image.convert("L")
     smooth = gray.filter(ImageFilter.GaussianBlur(max(2, min(gray.size) // 20)))
     detail = np.asarray(gray, np.float32) - np.asarray(smooth, np.float32)
-    colours = np.asarray(heat_colours(0.1 + 0.9 * heat), np.float32)
+    spread = np.asarray(Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR))
+    colours = np.asarray(heat_colours(0.1 + 0.9 * spread), np.float32)
     return Image.fromarray((colours + DETAIL * detail[..., None]).clip(0, 255).astype(np.uint8))
 
 

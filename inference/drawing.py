@@ -9,7 +9,7 @@ from PIL import Image
 from checkpoints.thresholds import percent
 from dataset import images
 from dataset.classes import name_of
-from inference import canvas
+from inference.canvas import heated, outlined
 from inference.predictor import Prediction
 from inference.verdict import UNLIKE, is_unlike, verdict
 
@@ -33,15 +33,14 @@ def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def overlay(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
     """The image with the mask's contour, and the verdict in the margin."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
-    return canvas.outlined(image, mask, caption(prediction, classes))
+    return outlined(image, mask, caption(prediction, classes))
 
 
 def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
     """The heat map with the image's fine structure and the mask's contour; a scale with the class in the margin."""
-    heat = Image.fromarray(prediction.heat).resize(image.size, Image.Resampling.BILINEAR)
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
     subject = UNLIKE if is_unlike(prediction) else f"Evidence for {name_of(classes[prediction.heat_of])}"
-    return canvas.heated(image, np.asarray(heat), mask, f"{subject} (Grad-CAM, 0 to 1)")
+    return heated(image, prediction.heat, mask, f"{subject} (Grad-CAM, 0 to 1)")
 
 
 def caption(prediction: Prediction, classes: Sequence[str]) -> list[str]:

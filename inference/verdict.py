@@ -44,7 +44,7 @@ def verdict(prediction: Prediction, classes: Sequence[str], in_full: bool = Fals
         if names := [finding.point.name for finding in prediction.findings if finding.verdict == side]:
             lines.append(f"{side.capitalize()} the threshold: {', '.join(names)}")
     if prediction.members:
-        lines.append(f"Prediction set: {in_words(prediction.members, classes)}")
+        lines.append(f"Prediction set: {name_set(prediction.members, classes)}")
     if prediction.probabilities is not None:
         best = prediction.probabilities.argmax()
         lines.append(f"Top-1 class: {name_of(classes[best])}, {certainty(prediction.probabilities[best])}")
@@ -57,12 +57,12 @@ def finding_in_full(finding: Finding) -> str:
     return f"{name}: probability {finding.probability:.4f}, {where}{finding.point.describe()}."
 
 
-def in_words(members: Sequence[int], classes: Sequence[str]) -> str:
+def name_set(members: Sequence[int], classes: Sequence[str]) -> str:
     """A prediction set as a string: its classes, the most probable first; names with a comma in quotes.
 
     Examples
     --------
-    >>> in_words([1, 0], ["MEL", "NV"])
+    >>> name_set([1, 0], ["MEL", "NV"])
     'Nevus, Melanoma'
     """
     more = f" and {len(members) - N_NAMED:,} more" if len(members) > N_NAMED else ""

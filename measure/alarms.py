@@ -32,7 +32,7 @@ def fit_unlike(model: nn.Module, train: data.Batches, val: data.Batches, precisi
 
     step = -(-len(train.table) // N_FITTED)
     some = data.Batches(train.pixels, train.table[::step], max(train.sizes), device=train.device)
-    return machine.from_first(fit, gathered(some), gathered(val.whole()))
+    return machine.from_first(fit_statistics, gathered(some), gathered(val.whole()))
 
 
 @torch.inference_mode()
@@ -50,7 +50,7 @@ def gives_maps(model: nn.Module, image: torch.Tensor) -> bool:
     return isinstance(maps, list | tuple) and all(isinstance(x, torch.Tensor) and x.ndim == 4 for x in maps)
 
 
-def fit(train: np.ndarray, val: np.ndarray) -> dict[str, torch.Tensor]:
+def fit_statistics(train: np.ndarray, val: np.ndarray) -> dict[str, torch.Tensor]:
     """The arguments of `Unlike` from statistics of training (M, C) and validation images (V, C).
 
     The covariance is shrunk towards a multiple of the identity (Ledoit & Wolf 2004).

@@ -17,7 +17,7 @@ from measure import benefit, bootstrap, shares
 from measure.calibrate import one_against_rest
 from measure.collect import Collected
 from measure.scores import shown_in
-from measure.sets import set_scores, shares_of
+from measure.sets import set_scores, shares_of_sets
 
 CHANGE = "balanced_less_likeliest"  # of the scores, in metrics.json
 BY_RULE = tuple(score.path[0] for score in shown_in("console", "label").values())  # the first two with their change
@@ -107,7 +107,7 @@ def label_families(
         found.append(Family("net_benefit", partial(benefit.benefit_scores, *malignant), {}))
     if "sets" in calibration:
         sets = prediction_sets(probabilities, calibration["sets"]["limits"])
-        found.append(Family("sets", partial(set_scores, true, sets, classes), shares_of(true, sets, classes)))
+        found.append(Family("sets", partial(set_scores, true, sets, classes), shares_of_sets(true, sets, classes)))
     return found
 
 

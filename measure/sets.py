@@ -60,7 +60,7 @@ def set_scores(true: np.ndarray, sets: np.ndarray, classes: Sequence[str], weigh
     return scores
 
 
-def shares_of(true: np.ndarray, sets: np.ndarray, classes: Sequence[str]) -> Images:
+def shares_of_sets(true: np.ndarray, sets: np.ndarray, classes: Sequence[str]) -> Images:
     """The images behind those of `set_scores` that are shares of images, as in `measure.shares`."""
     images = {"coverage": np.ones(len(true), bool), "single": np.ones(len(true), bool)}
     images["single_right"] = sets.sum(axis=1) == 1

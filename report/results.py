@@ -31,8 +31,7 @@ Parts = dict[str, data.Batches]  # by part of the split
 
 def evaluated_as(external_dir: str, tta: bool, coverage: float = COVERAGE, subgroups: Sequence[str] = ()) -> dict:
     """How models are evaluated, for the record: a resumed run does it again if that has changed."""
-    how = {"external": external_dir, "tta": tta, "coverage": coverage}
-    return how | ({"subgroups": list(subgroups)} if subgroups else {})
+    return {"external": external_dir, "tta": tta, "coverage": coverage, "subgroups": list(subgroups)}
 
 
 def evaluate_model(
@@ -40,9 +39,8 @@ def evaluate_model(
 ) -> None:
     """Calibrate a model on the validation set, and assess it on the test set and on another data set.
 
-    `measured` is the result of `evaluated_as`, for the record.
-
-    The checkpoint of the run itself gets what was fitted, and what its thresholds reached on the test set.
+    The checkpoint of the run itself gets what was fitted, and what its thresholds reached on the test set. `measured`
+    is the result of `evaluated_as`, for the record.
     """
     name, is_own = trained.name, not trained.is_average and trained.path == folder.best_path(trained.name)
     folder.note_task(name, measured=None, external=None)  # the files may be left from two evaluations

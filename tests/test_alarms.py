@@ -21,7 +21,7 @@ def drawn(n, seed, mean=0.0):
 
 def test_the_distances_are_those_of_scikit_learns_shrunk_covariance():
     train, val = drawn(400, 0), drawn(100, 1)
-    unlike = Unlike(**alarms.fit(train, val))
+    unlike = Unlike(**alarms.fit_statistics(train, val))
     mean, scale = train.mean(axis=0), train.std(axis=0)
     oracle = LedoitWolf().fit((train - mean) / scale)
     expected = oracle.mahalanobis((val - mean) / scale)
@@ -30,7 +30,7 @@ def test_the_distances_are_those_of_scikit_learns_shrunk_covariance():
 
 
 def test_one_in_twenty_images_like_the_training_images_is_flagged_and_others_are():
-    unlike = Unlike(**alarms.fit(drawn(2000, 0), drawn(2000, 1)))
+    unlike = Unlike(**alarms.fit_statistics(drawn(2000, 0), drawn(2000, 1)))
 
     def flagged(images):
         distance = unlike.distance(torch.from_numpy(images))
@@ -43,13 +43,13 @@ def test_one_in_twenty_images_like_the_training_images_is_flagged_and_others_are
 def test_a_statistic_that_never_changes_neither_fails_nor_counts():
     train, val = drawn(300, 0), drawn(100, 1)
     train[:, 2], val[:, 2] = 1.5, 1.5
-    distance = Unlike(**alarms.fit(train, val)).distance(torch.from_numpy(val))
+    distance = Unlike(**alarms.fit_statistics(train, val)).distance(torch.from_numpy(val))
     assert distance.isfinite().all() and 0.5 < distance.mean() / 5 < 1.5
 
 
 def test_many_statistics_are_kept_by_their_largest_axes(monkeypatch):
     monkeypatch.setattr(alarms, "MAX_NUMBERS", 12)
-    fitted = alarms.fit(drawn(400, 0), drawn(100, 1))
+    fitted = alarms.fit_statistics(drawn(400, 0), drawn(100, 1))
     assert fitted["axes"].shape == (6, 2) and fitted["axes"].dtype == torch.float16
     assert fitted["variances"][1] >= fitted["rest"] > 0
 

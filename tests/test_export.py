@@ -76,7 +76,7 @@ def test_a_percentile_may_jump_by_one_of_few_validation_images(n_jumps, is_kept,
     values = of_encoder(quantiles=tuple(np.linspace(0, 1, 50)))
     save(tmp_path / "a.pth", models.load_checkpoint(checkpoints["segmentation"]) | {"unlike": values})
     export.export(tmp_path / "a.pth", tmp_path / "a.onnx")
-    model = export.Outputs(models.load_model(tmp_path / "a.pth")).eval()
+    model = export.Exported(models.load_model(tmp_path / "a.pth")).eval()
     model.model.unlike.quantiles[:n_jumps] = 1e9
     difference = export.largest_difference(model, tmp_path / "a.onnx", [torch.randn(1, 3, 32, 32)])
     assert (difference <= export.TOLERANCE) == is_kept

@@ -14,7 +14,7 @@ import inference.predictor
 import predict
 from dataset.classes import HAM10000 as CLASSES
 from inference.outputs import values
-from inference.verdict import in_words
+from inference.verdict import name_set
 
 
 def changed(checkpoint, path, change):
@@ -46,7 +46,7 @@ def test_the_classes_of_a_set_can_be_told_apart_whatever_they_are_called():
     prediction = predict.Prediction((8, 8), np.array([0.4, 0.3, 0.2, 0.1]), None, None, members=(0, 1, 2, 3))
     cell = values(prediction, None, names)[2]
     assert next(csv.reader([cell], delimiter=" ")) == names and doctest.testmod(inference.outputs).failed == 0
-    assert in_words((1, 3), names) == 'cell, "a, b"'
+    assert name_set((1, 3), names) == 'cell, "a, b"'
 
 
 def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 
 from checkpoints.thresholds import prediction_sets
 from measure import sets
-from measure.sets import fit_limits, set_scores, shares_of
+from measure.sets import fit_limits, set_scores, shares_of_sets
 
 
 def test_the_examples_of_the_docstrings_hold():
@@ -84,6 +84,6 @@ def test_coverage_size_and_single_sets_by_hand():
     assert found["coverage"].tolist() == [0.5, 0.25] and found["size"].tolist() == [1.75, 2.0]
     assert found["single"].tolist() == [0.5, 0.25] and found["single_right"].tolist() == [0.5, 0.0]
     assert found["per_class.a.coverage"].tolist() == [0.5, 0.0] and found["per_class.c.size"].tolist() == [2.0, 2.0]
-    shares = shares_of(true, sets, "abc")
+    shares = shares_of_sets(true, sets, "abc")
     assert shares["single_right"].tolist() == [True, False, False, True]
     assert shares["per_class.b.coverage"].tolist() == [False, False, True, False]

@@ -107,6 +107,14 @@ def test_a_gap_in_a_score_needs_ten_lesions_of_each_kind_in_both_groups():
     assert gaps.keys() == {"accuracy", "melanoma_specificity", "malignant_auc", "mean_dice"}
 
 
+def test_as_many_lesions_as_a_gap_needs_are_enough(monkeypatch):
+    rows, collected = made(sex=np.resize(["female"] * 4 + ["male"] * 4, 240))
+    melanomas = rows[rows["label"] == "MEL"].groupby("sex")["lesion_id"].nunique()
+    for fewest, is_given in ((melanomas.min(), True), (melanomas.min() + 1, False)):
+        monkeypatch.setattr(subgroups, "FEWEST", fewest)
+        assert ("melanoma_sensitivity" in measured_groups(rows, collected)[1]["sex"]["scores"]) == is_given
+
+
 def test_missing_values_are_a_group_of_their_own_and_all_groups_add_up(measured):
     found, rows = measured[3], measured[1].table
     right = probabilities_in(measured[-1])[1].argmax(axis=1) == rows["label"].cat.codes

@@ -11,6 +11,7 @@ import models
 from checkpoints import networks
 from checkpoints.states import save
 from checkpoints.trained import Trained
+from evaluate import LOCALISING
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +163,19 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(whole_run, demo_folder,
     own = ["--output-dir", str(whole_run[0]), "--evaluate-only", "--checkpoints", str(path)]
     assert quick(demo_folder, tmp_path, *own) == 2
     assert "holds a run of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("energy", "localises"), [(LOCALISING - 1e-3, False), (LOCALISING, True), (None, None)])
+def test_heat_maps_localise_from_the_reports_limit_on(checkpoints, energy, localises):
+    tested = {"heat_map": {"energy_in_mask": energy, "mask_area": 0.3, "n_images": 9}} if energy else {}
+    one = checkpoints["multitask"] | {"tested": tested}
+    assert Trained({"a": one}).localises is localises
+    assert Trained({"a": one, "b": one}).localises is None
+
+
+def test_a_model_learned_from_the_images_that_it_names_and_not_from_some_or_more(checkpoints):
+    one = checkpoints["classification"] | {"trained_on": {"images": ["x", "y"]}}
+    found = [Trained({"a": one}).learned_from(images) for images in (["y", "x"], ["x"], ["x", "y", "z"], [])]
+    assert found == [True, False, False, False]
+    assert not Trained({"a": one, "b": one}).learned_from(["x", "y"])
+    assert not Trained({"a": checkpoints["classification"]}).learned_from([])

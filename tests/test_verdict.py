@@ -9,7 +9,7 @@ from checkpoints.thresholds import Finding, Point
 from dataset.classes import HAM10000 as CLASSES
 from inference import verdict as words
 from inference.predictor import Prediction
-from inference.verdict import UNLIKE, in_words, is_unlike, verdict
+from inference.verdict import UNLIKE, is_unlike, name_set, verdict
 
 MELANOMA = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
 MALIGNANT = Point("malignant", (0, 2, 3), 0.6, None, None, None)
@@ -59,6 +59,6 @@ def test_what_a_model_does_not_know_is_left_out():
 
 def test_a_set_lists_its_classes_and_a_large_one_is_cut():
     assert doctest.testmod(words).failed == 0
-    assert in_words((0,), CLASSES) == "Melanoma" and in_words((0,), ["Eczema", "MEL"]) == "Eczema"
-    assert in_words((1, 0), ["Eczema", "MEL"]) == "Melanoma, Eczema"
-    assert in_words(range(1000), [f"c{k}" for k in range(1000)]).endswith("c3, c4 and 995 more")
+    assert name_set((0,), CLASSES) == "Melanoma" and name_set((0,), ["Eczema", "MEL"]) == "Eczema"
+    assert name_set((1, 0), ["Eczema", "MEL"]) == "Melanoma, Eczema"
+    assert name_set(range(1000), [f"c{k}" for k in range(1000)]).endswith("c3, c4 and 995 more")
