@@ -61,12 +61,13 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
     trained = Trained.load(checkpoint)
     model, size = Exported(trained.network().to(memory_format=torch.contiguous_format)).eval(), trained.image_size
     partial = Path(f"{target}.partial")
+    folder = data_dir or trained.checkpoint.get("config", {}).get("DATA_DIR", "")
+    real = real_pictures(Path(folder), size, must=bool(data_dir))
     try:
         export_network(model, trained, partial)
         generator = torch.Generator().manual_seed(0)
         samples = {"random input": [torch.randn(n, 3, size, size, generator=generator) for n in (1, 5)]}
-        folder = data_dir or trained.checkpoint.get("config", {}).get("DATA_DIR", "")
-        if real := real_pictures(Path(folder), size, bool(data_dir)):
+        if real:
             samples[f"{len(real)} real images"] = [torch.cat(real)]
         differences = {name: largest_difference(model, partial, batches) for name, batches in samples.items()}
         worst = max(differences.values())

@@ -3,12 +3,8 @@
 import csv
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +17,7 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from processes import program
 
 import data
 import encoders
@@ -55,6 +52,7 @@ else:
 # Files and names of what trains, or runs the program, another process, a browser or a notebook; other tests are quick.
 SLOW_FILES = {f"test_{name}.py" for name in ("app", "benchmarks", "distributed", "export", "fuzz", "notebook")}
 SLOW_NAMES = {
+    "Forked",
     "QUICK",
     "fit",
     "in_two_processes",
@@ -73,7 +71,18 @@ def pytest_ignore_collect(collection_path, config):
     return True if config.option.markexpr == "quick" and collection_path.name in SLOW_FILES else None
 
 
+# Files of few and long tests: with them first, no worker is left with one of them at the end.
+LONG_FILES = ("notebook", "export", "app", "resume", "own", "checklist", "benchmarks", "fuzz", "readme", "page")
+
+
+def pytest_configure(config):
+    """Have pytest-xdist keep the order of the files."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         named = {*names_in(item.function.__code__), *item.fixturenames}
         if item.path.name not in SLOW_FILES and not named & SLOW_NAMES:
@@ -258,18 +267,6 @@ def disc(size: tuple[int, int] = (40, 30), inside: int = 255) -> Image.Image:
     return Image.fromarray(np.where(lesion, inside, 0).astype(np.uint8))
 
 
-def program(*arguments, cwd=ROOT, env=None, **options) -> list:
-    """Keyword and positional arguments for subprocess: this project's main.py."""
-    command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
-    env = {**os.environ, **threads(), **(env or {})}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, **options)
-
-
-def threads():
-    """The environment in which another process has as many threads as this one, so that sums agree to the last bit."""
-    return {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-
-
 @pytest.fixture(scope="session")
 def whole_run(demo_folder, made_once):
     """The outputs of the real program, all three models in miniature, and what it printed; not to be changed."""
@@ -355,7 +352,7 @@ def quick(folder, place, *flags):
     if Path(folder).parts[-2:] == DEMO and "--external-dir" not in flags:
         fakes |= dict.fromkeys(DRAWN, lambda *_: "no figure")
     with mock.patch.multiple("visualize", **fakes):
-        return main.main([*places, *QUICK, "--encoder", "tiny", "--tasks", "classification", *flags])
+        return main.main([*places, *QUICK, "--encoder", "tiny", "--tasks", "classification", *map(str, flags)])
 
 
 def contents(folder):
@@ -479,24 +476,3 @@ def folder_of(place, values, header="image,diagnosis", **others):
         picture(k).save(place / "images" / f"i{k}.jpg")
     (place / "t.csv").write_text("\n".join([header, *(f"i{k},{value}" for k, value in enumerate(values))]) + "\n")
     return place
-
-
-def in_two_processes(function, *arguments):
-    """The exit codes of two processes that call a function in the environment of torchrun, forked to import nothing."""
-    fork = multiprocessing.get_context("fork")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-
-    def work(rank):
-        os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-        os.environ["MASTER_PORT"] = port
-        torch.set_num_threads(1)
-        function(*arguments)
-
-    processes = [fork.Process(target=work, args=[rank]) for rank in "01"]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=180)
-    return [process.exitcode for process in processes]

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LEARNED, assess_rows, in_two_processes, untrained
+from conftest import LEARNED, assess_rows, untrained
+from processes import in_two_processes
 
 import data
 import evaluate
@@ -103,7 +104,7 @@ def numbers_in(nested):
 def test_two_processes_measure_what_one_does_and_the_first_writes_it(measured, demo_folder, tmp_path):
     if measured[1].device.type != "cpu":
         pytest.skip("the two processes measure on the CPU")
-    assert in_two_processes(measure, tmp_path, demo_folder) == [0, 0]
+    assert [done.returncode for done in in_two_processes(measure, tmp_path, demo_folder)] == [0, 0]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     _, _, calibration, found, written = measured
     assert second["found"] is None and first["alone"]["n_images"] == 1

@@ -4,21 +4,18 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import QUICK, ROOT, in_two_processes, picture, saved
+from conftest import picture, quick, saved
 from conftest import run as predict_with
+from processes import in_two_processes
 from test_train import Toy, run
 
 import machine
 import models
 from inference import run as running
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 class Share(Toy):
@@ -41,6 +38,13 @@ def fit_toys(*runs):
         torch.save(model.state_dict(), place / f"rank{dist.get_rank()}.pth")
 
 
+def both_succeed(function, *arguments):
+    """What two processes printed."""
+    first, second = in_two_processes(function, *arguments)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    return first.stdout + second.stdout
+
+
 def states_of(place):
     return [torch.load(place / f"rank{rank}.pth") for rank in (0, 1)]
 
@@ -53,7 +57,7 @@ def toys(tmp_path_factory):
         (place / name).mkdir()
     runs = [(place / "None", 3, False, None), (place / "3", 3, False, 3)]
     runs += [(place / "whole", 4, False, None), (place / "parts", 2, False, None)]
-    assert in_two_processes(fit_toys, *runs) == [0, 0]
+    both_succeed(fit_toys, *runs)
     return place
 
 
@@ -74,19 +78,17 @@ def test_two_processes_learn_the_same_weights_as_one_with_the_same_batches(toys,
 
 def test_two_processes_resume_where_they_stopped(toys):
     whole, _ = states_of(toys / "whole")
-    assert in_two_processes(fit_toys, (toys / "parts", 4, True, None)) == [0, 0]
+    both_succeed(fit_toys, (toys / "parts", 4, True, None))
     assert all(torch.equal(whole[name], state[name]) for state in states_of(toys / "parts") for name in whole)
 
 
-def test_the_program_runs_under_torchrun_and_one_process_writes(demo_folder, tmp_path):
-    flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "classification", "multitask"]
-    command = [*map(str, [*TORCHRUN, ROOT / "main.py", *flags])]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("=== multitask ===") == 1 and done.stdout.count("test set") == 2
+def test_the_program_runs_in_two_processes_and_one_writes(demo_folder, tmp_path):
+    """tests/test_readme.py runs predict.py under torchrun itself."""
+    printed = both_succeed(quick, demo_folder, tmp_path, "--tasks", "classification", "multitask")
+    assert printed.count("=== multitask ===") == 1 and printed.count("test set") == 2
     environment = json.loads((tmp_path / "outputs" / "environment.json").read_text())
     assert environment["processes"] == 2
-    assert environment["command"].startswith("torchrun --nproc-per-node=2 ") and "main.py" in environment["command"]
+    assert environment["command"].startswith("torchrun --nproc-per-node=2 ")
     assert (tmp_path / "outputs" / "multitask" / "metrics.json").exists()
 
 
@@ -111,12 +113,11 @@ def test_pictures_are_shared_out_and_another_number_of_processes_goes_on_after_a
         picture(i).save(tmp_path / "photos" / f"{i:02}.png")
     flags = [tmp_path / "photos", "--checkpoint", tmp_path / "model.pth", "--batch-size", "2", "--device", "cpu"]
 
-    command = [*TORCHRUN, ROOT / "predict.py", *flags, "--output-dir", tmp_path / "whole"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    whole = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=180)
-    assert whole.returncode == 0 and whole.stdout.count("12 predicted, 0 skipped") == 1, whole.stderr
-    assert re.findall(r"(\d\d)\.png\n  Melanoma: ", whole.stdout) == [f"{i:02}" for i in range(12)]
-    assert all(in_two_processes(die_soon, *flags, "--output-dir", tmp_path / "killed"))
+    printed = both_succeed(predict_with, *flags, "--output-dir", tmp_path / "whole")
+    assert printed.count("12 predicted, 0 skipped") == 1
+    assert re.findall(r"(\d\d)\.png\n  Melanoma: ", printed) == [f"{i:02}" for i in range(12)]
+    killed = in_two_processes(die_soon, *flags, "--output-dir", tmp_path / "killed")
+    assert all(done.returncode for done in killed)
     assert predict_with(*flags, "--output-dir", tmp_path / "killed", "--resume") == 0  # in this process alone
     assert re.search(r"12 predicted \([3-6] of them earlier\)", capsys.readouterr().out)
     tables = [(tmp_path / name / "predictions.csv").read_text().splitlines() for name in ("whole", "killed")]

@@ -17,6 +17,15 @@ onnx = pytest.importorskip("onnx", reason="pip install -r requirements-export.tx
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -r requirements-export.txt")
 
 
+@pytest.fixture
+def small(short_run, tmp_path):
+    """The checkpoint of a classifier on the `Tiny` encoder, which is exported in a second, and how it tells alarms."""
+    values = of_encoder("tiny", quantiles=tuple(np.linspace(0, 1, 50)))
+    content = models.load_checkpoint(short_run / "outputs" / "best_classification_model.pth")
+    save(tmp_path / "small.pth", content | {"unlike": values})
+    return tmp_path / "small.pth"
+
+
 def command(*arguments):
     with pytest.raises(SystemExit) as stop:
         export.main([*map(str, arguments)])
@@ -56,10 +65,9 @@ def test_a_model_on_another_encoder_is_exported_too(encoder, tmp_path):
     assert [output.name for output in session.get_outputs()] == ["label", "mask", "features"]
 
 
-def test_features_and_how_unlike_an_image_is_are_exported(tmp_path, checkpoints):
-    content = models.load_checkpoint(checkpoints["segmentation"])
-    values = of_encoder(quantiles=tuple(np.linspace(0, 1e4, 1000)))
-    save(tmp_path / "a.pth", content | {"unlike": values})
+def test_features_and_how_unlike_an_image_is_are_exported(tmp_path, small):
+    values = of_encoder("tiny", quantiles=tuple(np.linspace(0, 1e3, 1000)))
+    save(tmp_path / "a.pth", models.load_checkpoint(small) | {"unlike": values})
     export.export(tmp_path / "a.pth", tmp_path / "a.onnx")
     image, model = torch.randn(5, 3, 32, 32), models.load_model(tmp_path / "a.pth")
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
@@ -71,41 +79,39 @@ def test_features_and_how_unlike_an_image_is_are_exported(tmp_path, checkpoints)
 
 
 @pytest.mark.parametrize(("n_jumps", "is_kept"), [(1, True), (2, False)])
-def test_a_percentile_may_jump_by_one_of_few_validation_images(n_jumps, is_kept, tmp_path, checkpoints):
+def test_a_percentile_may_jump_by_one_of_few_validation_images(n_jumps, is_kept, tmp_path, small):
     """One of 50 is 2 %. In the file all are nearer than the image, in PyTorch some are not."""
-    values = of_encoder(quantiles=tuple(np.linspace(0, 1, 50)))
-    save(tmp_path / "a.pth", models.load_checkpoint(checkpoints["segmentation"]) | {"unlike": values})
-    export.export(tmp_path / "a.pth", tmp_path / "a.onnx")
-    model = export.Exported(models.load_model(tmp_path / "a.pth")).eval()
+    export.export(small, tmp_path / "a.onnx")
+    model = export.Exported(models.load_model(small)).eval()
     model.model.unlike.quantiles[:n_jumps] = 1e9
     difference = export.largest_difference(model, tmp_path / "a.onnx", [torch.randn(1, 3, 32, 32)])
     assert (difference <= export.TOLERANCE) == is_kept
 
 
-def test_a_file_that_differs_is_not_kept_and_an_older_one_stays(whole_run, tmp_path, capsys, monkeypatch):
+def test_a_file_that_differs_is_not_kept_and_an_older_one_stays(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", -1)
     target = tmp_path / "model.onnx"
     target.write_text("older")
-    assert command(whole_run[0] / "best_classification_model.pth", target) == 2
+    assert command(small, target) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert command(whole_run[0] / "best_classification_model.pth", target, "--overwrite") == 2
+    assert command(small, target, "--overwrite") == 2
     assert "not kept" in capsys.readouterr().err
-    assert target.read_text() == "older" and list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == "older" and {*tmp_path.iterdir()} == {small, target}
 
 
-def test_nan_counts_as_a_difference(whole_run, tmp_path):
-    checkpoint = models.load_checkpoint(whole_run[0] / "best_classification_model.pth")
+def test_nan_counts_as_a_difference(small, tmp_path):
+    checkpoint = models.load_checkpoint(small)
     checkpoint["weights"]["heads.label.linear.weight"].fill_(torch.finfo(torch.float32).max)  # of infinite logits
     save(tmp_path / "nan.pth", checkpoint)
     assert command(tmp_path / "nan.pth", tmp_path / "model.onnx") == 2
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
+def test_mistakes_end_in_one_message(small, tmp_path, capsys):
     picture().save(tmp_path / "no.pth", "PNG")
     for checkpoint in (tmp_path / "no.pth", tmp_path / "nowhere.pth"):
         assert command(checkpoint, tmp_path / "model.onnx") == 2
-    checkpoint = whole_run[0] / "best_classification_model.pth"
+    checkpoint = small
     assert command(checkpoint, tmp_path / "no" / "model.onnx") == 2
     assert command(checkpoint, checkpoint, "--overwrite") == 2
     assert command(checkpoint, tmp_path / "model.pt") == 2
@@ -123,10 +129,11 @@ def test_mistakes_end_in_one_message(whole_run, tmp_path, capsys):
         assert text in errors
 
 
-def test_without_a_data_folder_a_random_input_is_compared_on(whole_run, tmp_path, monkeypatch, capsys):
-    """As test_readme.py runs it in a process of its own."""
+def test_without_a_data_folder_a_random_input_is_compared_on(small, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    export.main([str(whole_run[0] / "best_classification_model.pth"), "m.onnx"])
+    checkpoint = models.load_checkpoint(small)
+    save(small, checkpoint | {"config": checkpoint["config"] | {"DATA_DIR": "gone"}})
+    export.main([str(small), "m.onnx"])
     assert "largest difference from PyTorch, random input" in capsys.readouterr().out
 
 

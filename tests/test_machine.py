@@ -1,12 +1,12 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, ROOT, quick
+from conftest import RESNET, quick
+from processes import Forked, limited
 
 import machine
 import models
@@ -110,19 +110,9 @@ def test_an_output_folder_that_is_a_file_is_one_message(demo_folder, tmp_path, c
     assert (tmp_path / "outputs").read_text() == "mine"
 
 
-LIMITED = """
-import os, resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (60_000_000, 60_000_000))
-sys.argv = sys.argv[1:]
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 def test_a_full_disk_is_one_message_and_keeps_what_was_complete(demo_folder, tmp_path):
     """Writing fails for real: no file may exceed 60 MB, and the state for resuming does."""
-    command = [sys.executable, "-c", LIMITED, ROOT / "main.py", "--data-dir", demo_folder, *QUICK]
-    done = subprocess.run([*command, "--tasks", "classification"], cwd=tmp_path, capture_output=True, text=True)
+    done = Forked(limited, 60_000_000, quick, demo_folder, tmp_path, *RESNET).ended()
     assert done.returncode == 1, done.stderr
     assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
     assert models.load_model(tmp_path / "outputs" / "best_classification_model.pth")

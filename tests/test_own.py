@@ -40,6 +40,13 @@ class Pooled(nn.Module):
         return {name: output[name] for name in self.outputs}
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Figures are drawn for the example of the docs alone, which saves half of the time."""
+    if "docs" not in request.node.name:
+        monkeypatch.setattr("visualize.png", lambda *_: b"not drawn")
+
+
 @pytest.fixture(scope="module")
 def split(demo_folder, tmp_path_factory):
     """The table as main.py splits it, and pixels of 32 x 32."""

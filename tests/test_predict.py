@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, picture, rows_of, run
+from conftest import picture, rows_of, run
 from PIL import Image
+from processes import Forked, limited
 
 import models
 from dataset import opening
@@ -97,10 +96,8 @@ def test_nothing_to_do_is_an_error(checkpoints, photos, tmp_path, capsys):
 
 
 def test_a_full_disk_ends_in_one_message(checkpoints, photos, tmp_path):
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); "
-    code = f"{limit}import sys; sys.path.insert(0, {str(ROOT)!r}); import predict; sys.exit(predict.main())"
-    command = [sys.executable, "-c", code, photos, "--checkpoint", checkpoints["multitask"], "--output-dir", "out"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    flags = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out"]
+    done = Forked(limited, 600, run, *flags).ended()
     assert done.returncode == 2
     assert "Cannot write" in done.stderr and "Traceback" not in done.stderr
 

@@ -7,7 +7,8 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import QUICK, program, quick
+from conftest import quick
+from processes import Forked
 
 from dataset.prepare import Reading, decode_other
 
@@ -48,7 +49,7 @@ def test_a_folder_with_bad_files_still_trains_and_reports_each_row(folder, tmp_p
 def test_a_folder_whose_name_is_no_utf_8_is_used(demo_folder, tmp_path):
     place = os.fsdecode(os.fsencode(tmp_path) + b"/data\xff")
     shutil.copytree(demo_folder, place)
-    done = program("--data-dir", place, *QUICK, "--tasks", "classification", cwd=tmp_path, env={"LC_ALL": "C"})
+    done = Forked(quick, place, tmp_path, encoding="ascii").ended()
     assert done.returncode == 0, done.stderr
     assert "\\udcff" in (tmp_path / "outputs" / "report.html").read_text(encoding="utf-8")
 

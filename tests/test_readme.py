@@ -1,18 +1,19 @@
 """The commands of the README and docs/ are valid, and those that end by themselves and the snippets run."""
 
-import os
 import re
 import shlex
 import subprocess
 import sys
 
 import pytest
-from conftest import QUICK, ROOT, picture, program
+from conftest import QUICK, ROOT, picture
+from processes import Forked
 
 import export
 import main
 import predict
 import settings
+from dataset.__main__ import main as dataset_main
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
@@ -75,9 +76,9 @@ def test_the_commands_on_the_demo_run_as_printed(command, whole_run, demo_folder
 def test_the_check_of_a_folder_runs_as_printed(demo_folder, tmp_path):
     (tmp_path / "data").symlink_to(demo_folder)
     (command,) = [line for line in COMMANDS if "dataset check" in line]
-    _, *arguments = shlex.split(command)
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True)
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "dataset"]
+    done = Forked(dataset_main, words[3:], cwd=tmp_path).ended()
     assert done.returncode == 0, done.stderr
 
 
@@ -90,7 +91,7 @@ def test_the_install_commands_name_files_that_exist():
 def test_the_commands_on_a_folder_named_data_run(demo_folder, tmp_path):
     (tmp_path / "data").symlink_to(demo_folder)
     command = next(command for command in COMMANDS if command.startswith("python main.py --data-dir data --image"))
-    done = program(*flags_of(command), *QUICK, "--tasks", "classification", cwd=tmp_path)
+    done = Forked(main.main, [*flags_of(command), *QUICK, "--tasks", "classification"], cwd=tmp_path).ended()
     assert done.returncode == 0, done.stderr
 
 
@@ -98,7 +99,6 @@ def test_the_notebook_snippet_runs_after_the_demo(whole_run, demo_folder, tmp_pa
     (tmp_path / "outputs_demo").symlink_to(whole_run[0])
     (tmp_path / "demo_data").symlink_to(demo_folder)
     (snippet,) = [block for language, block in BLOCKS if language == "python" and "outputs_demo" in block]
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{snippet}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = Forked(exec, snippet, {}, cwd=tmp_path).ended()
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"[A-Z]+ lesion: \d+% of the image\n", done.stdout)

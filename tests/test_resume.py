@@ -4,16 +4,16 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, RESNET, ROOT, contents, quick, threads
+from conftest import RESNET, contents, quick
+from processes import Forked
 
 import models
 import train
@@ -181,27 +181,18 @@ def test_a_task_needs_a_target_of_each_of_its_heads_in_each_part_of_the_split(wi
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(demo_folder, tmp_path):
-    flags = ["--data-dir", demo_folder, *QUICK, "--tasks", "classification", "--classification-epochs", "500"]
-    running = start(flags, tmp_path)
+    running = Forked(quick, demo_folder, tmp_path, "--classification-epochs", "5000")
     wait_for(lambda: n_epochs(tmp_path / "outputs" / "classification") == 1, running)
-    running.send_signal(signal.SIGINT)
-    _, error = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert error.strip() == "Stopped. The same command with --resume continues from the last epoch."
-
-
-def start(flags, cwd):
-    command = [sys.executable, ROOT / "main.py", *map(str, flags)]
-    # A shell starts its background jobs with SIGINT ignored, which a child would inherit.
-    heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
-    heeds["env"] = {**os.environ, **threads()}
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heeds)
+    os.kill(running.process.pid, signal.SIGINT)
+    done = running.ended(timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "Stopped. The same command with --resume continues from the last epoch."
 
 
 def wait_for(holds, running, seconds=120):
     deadline = time.time() + seconds
     while not holds():
-        assert running.poll() is None, running.communicate()[1]
+        assert running.process.is_alive(), running.ended().stderr
         assert time.time() < deadline
         time.sleep(0.02)
 
@@ -215,20 +206,19 @@ def n_epochs(folder):
 def test_a_run_killed_three_times_and_resumed_ends_with_the_same_weights(demo_folder, tmp_path):
     """While it prepares, and within an epoch, twice; test_train.py stops between any two files."""
     flags = ["--tasks", "multitask", "--multitask-epochs", "6", *RESNET]
-    assert quick(demo_folder, tmp_path, *flags, "--output-dir", str(tmp_path / "whole")) == 0
+    train = partial(Forked, quick, demo_folder, tmp_path, *flags, "--output-dir")  # all with as many threads
+    assert train(tmp_path / "whole").ended().returncode == 0
     outputs = tmp_path / "killed"
-    command = ["--data-dir", demo_folder, *QUICK, *flags, "--output-dir", "killed", "--resume"]
     for moment in (
         lambda: (outputs / "record.json").exists(),
         lambda: n_epochs(outputs / "multitask") >= 1,
         lambda: n_epochs(outputs / "multitask") >= 3,
     ):
-        running = start(command, tmp_path)
+        running = train(outputs, "--resume")
         wait_for(moment, running)
-        running.kill()
-        running.communicate()
-        assert running.returncode == -signal.SIGKILL
-    assert quick(demo_folder, tmp_path, *flags, "--output-dir", str(outputs), "--resume") == 0
+        running.process.kill()
+        assert running.ended().returncode == -signal.SIGKILL
+    assert train(outputs, "--resume").ended().returncode == 0
     best = [models.load_checkpoint(tmp_path / name / "best_multitask_model.pth") for name in ("whole", "killed")]
     assert best[0]["epoch"] == best[1]["epoch"]
     assert all(torch.equal(best[0]["weights"][name], best[1]["weights"][name]) for name in best[0]["weights"])

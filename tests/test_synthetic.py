@@ -1,12 +1,9 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 
 from dataset import synthetic
+from dataset.__main__ import main
 from dataset.classes import HAM10000
 from dataset.table import USED, read_table
 
@@ -44,12 +41,11 @@ def test_it_says_that_it_is_synthetic(demo_folder):
     assert all(path.name.startswith("synthetic_") for path in (demo_folder / "images").iterdir())
 
 
-def test_an_existing_folder_is_not_touched(tmp_path):
+def test_an_existing_folder_is_not_touched(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError):
         synthetic.write_dataset(tmp_path / "mine")
-    done = subprocess.run(
-        [sys.executable, "-m", "dataset", "draw", tmp_path / "mine"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "already exists" in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as stop:
+        main(["draw", str(tmp_path / "mine")])
+    assert stop.value.code == 2 and "already exists" in capsys.readouterr().err
     assert not list((tmp_path / "mine").iterdir())

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, ROOT, program
+from conftest import ROOT, quick
 from PIL import Image
+from processes import Forked
 from sklearn.datasets import load_sample_images
 from torchvision.models import get_model
 
@@ -206,8 +207,8 @@ def test_what_the_network_sees_of_a_batch_is_what_google_fed_it():
 
 def test_a_network_that_refuses_is_announced_once_and_nothing_hangs(demo_folder, tmp_path):
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    env = {**os.environ, **proxies, "TORCH_HOME": str(tmp_path / "hub"), "no_proxy": ""}
-    flags = ["--data-dir", demo_folder, *QUICK, "--pretrained", "auto", "--tasks", "classification"]
-    done = program(*flags, cwd=tmp_path, env=env, timeout=120)
+    env = {**proxies, "TORCH_HOME": str(tmp_path / "hub"), "no_proxy": ""}
+    flags = ["--pretrained", "auto", "--encoder", "resnet18"]
+    done = Forked(quick, demo_folder, tmp_path, *flags, env=env).ended(timeout=120)
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("FROM SCRATCH") == 1
