@@ -32,6 +32,11 @@ from dataset.table import NUMBERS, SPLITS, targets
 
 Pixels = PixelFile | np.ndarray | torch.Tensor  # (n_rows, H, W, 4) uint8: red, green, blue, mask
 COPIED_AT_A_TIME = 64_000_000  # bytes
+SAMPLINGS = {  # of an epoch's images: the power by which rare classes are drawn more often
+    "all": 0.0,  # every image once
+    "sqrt": 0.5,  # a class in proportion to the square root of its frequency
+    "balanced": 1.0,  # all classes equally often
+}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB
 
 
@@ -81,14 +86,15 @@ class Batches:
     table : rows to draw from, with columns ``row`` and ``label``; `dataset.table.targets` gives their targets.
     batch_size : maximum number of images per batch, over all processes; batches differ by at most one image.
     seed : for shuffling and augmentation; also enables soft labels. None keeps the table's order, for evaluation.
+    sampling : a key of `SAMPLINGS`, which images an epoch draws if they are shuffled.
     augment : names in `augment.AUGMENTS`, applied in this order if images are shuffled.
     rank, n_ranks : this process and the number of processes that share each batch.
 
     Attributes
     ----------
     classes : names of the labels.
-    shares : share of images with each target.
-    frequencies : (K,) float, each class's share of the images that have a label.
+    shares : share of the drawn images with each target.
+    frequencies : (K,) float, each class's share of the drawn images that have a label.
 
     Raises
     ------
@@ -103,6 +109,7 @@ class Batches:
         *,
         device: str | torch.device = "cpu",
         seed: int | None = None,
+        sampling: str = "all",
         augment: str | Sequence[str] = (),
         rank: int = 0,
         n_ranks: int = 1,
@@ -111,22 +118,24 @@ class Batches:
         rows = torch.tensor(table["row"].to_numpy(np.int64))
         self.rows = rows.to(pixels.device) if isinstance(pixels, torch.Tensor) else rows
         self.classes, self.labels = classes_of(table), torch.tensor(positions_of(table)).to(device)
+        self.seed, self.rank, self.n_ranks = seed, rank, n_ranks
+        self.n_images = len(self.rows)
+        self.draws = _expected_draws(positions_of(table), SAMPLINGS[sampling if seed is not None else "all"])
         known = targets(table)
-        self.shares = {name: float(values.mean()) for name, values in known.items()}
+        self.shares = {name: float((values * self.draws).mean()) for name, values in known.items()}
         values = {name: table[name].to_numpy(np.float32) for name in NUMBERS if name in table}
         self.numbers = {name: torch.tensor(np.nan_to_num(of_rows)).to(device) for name, of_rows in values.items()}
         soft = soft_targets(table) if seed is not None else None
         self.label_targets = self.labels if soft is None else torch.from_numpy(np.nan_to_num(soft)).to(device)
-        counts = torch.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
-        self.frequencies = counts / counts.sum()
+        labelled = positions_of(table) >= 0
+        counts = np.bincount(positions_of(table)[labelled], self.draws[labelled], len(self.classes))
+        self.frequencies = torch.tensor(counts, dtype=torch.float32, device=device) / counts.sum()
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
         self.has = {name: torch.tensor(values).to(device) for name, values in partly.items()}
         self.augment = (augment,) if isinstance(augment, str) else tuple(augment)
         for name in self.augment:
             if name not in AUGMENTS:
                 raise ValueError(f"There is no augmentation {name!r}: choose among {', '.join(AUGMENTS)}.")
-        self.seed, self.rank, self.n_ranks = seed, rank, n_ranks
-        self.n_images = len(self.rows)
         n_batches = -(-self.n_images // batch_size)
         self.sizes = [len(part) for part in np.array_split(rows, n_batches)] if n_batches else []
         if self.sizes and min(self.sizes) < n_ranks:
@@ -192,9 +201,18 @@ class Batches:
         if self.seed is None:
             return {"order": torch.arange(self.n_images)}
         rng = np.random.default_rng((self.seed, epoch))
-        drawn = {"order": torch.from_numpy(rng.permutation(self.n_images))}
+        drawn = {"order": torch.from_numpy(self._order(rng))}
         draws = {name: draw for name in self.augment if (draw := AUGMENTS[name].draw)}
         return drawn | {name: torch.from_numpy(draw(rng, self.n_images)) for name, draw in draws.items()}
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        """An epoch's images, shuffled: each as often as `draws` says, rounded down or up (systematic sampling)."""
+        shuffled = rng.permutation(self.n_images)
+        if (self.draws == 1).all():
+            return shuffled
+        ends = np.cumsum(self.draws[shuffled])
+        places = np.searchsorted(ends, (rng.uniform() + np.arange(self.n_images)) * ends[-1] / self.n_images)
+        return rng.permutation(shuffled[places])
 
     def _read_ahead(self, parts: list[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Gather the pixels of each part; a thread reads two steps ahead from disk."""
@@ -212,6 +230,15 @@ class Batches:
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
 
+def _expected_draws(labels: np.ndarray, power: float) -> np.ndarray:
+    """How often each image (N,) is drawn per epoch on average; images without a label (-1) once."""
+    draws, labelled = np.ones(len(labels)), labels >= 0
+    shares = np.bincount(labels[labelled]) / max(1, labelled.sum())
+    draws[labelled] = shares[labels[labelled]] ** -power
+    draws[labelled] /= draws[labelled].mean() if labelled.any() else 1
+    return draws
+
+
 def split_batches(
     pixels: Pixels,
     table: pd.DataFrame,
@@ -219,6 +246,7 @@ def split_batches(
     device: str | torch.device = "cpu",
     *,
     seed: int | None = None,
+    sampling: str = "all",
     augment: str | Sequence[str] = (),
 ) -> dict[str, Batches]:
     """Batches of train, val and test, the parts in the table's column ``split``; arguments as `Batches`.
@@ -226,6 +254,6 @@ def split_batches(
     Only train is shuffled and augmented. With a seed, for training, the processes share train and val.
     """
     ranks = {} if seed is None else {"rank": machine.rank(), "n_ranks": machine.n_ranks()}
-    options = {"train": ranks | {"seed": seed, "augment": augment}, "val": ranks, "test": {}}
+    options = {"train": ranks | {"seed": seed, "sampling": sampling, "augment": augment}, "val": ranks, "test": {}}
     rows = {part: table[table["split"] == part] for part in SPLITS}
     return {part: Batches(pixels, rows[part], batch_size, device=device, **options[part]) for part in SPLITS}

@@ -34,6 +34,7 @@ GROUP_DUPLICATES: bool = False  # treat near duplicates with different lesion id
 LIMIT: int = 0  # use only this many images, stratified by class; 0 = all
 ENCODER: str = "resnet18"  # shared by all models: resnet18, resnet34, resnet50, efficientnet_lite0, 1, 2
 PRETRAINED: str = "auto"  # ImageNet weights: auto (if available), yes (required), no
+SAMPLING: str = "all"  # training images of an epoch: all (each once), sqrt, balanced (rare classes more often)
 AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or some of flips, rotations, crops, mixup
 DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, ...
 PRECISION: str = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
@@ -57,7 +58,7 @@ MULTITASK_LR: float = 1e-4  # Adam's learning rate
 SCHEDULE: str = "constant"  # of the learning rate: constant, cosine (decay to 0)
 WARM_UP: float = 0.0  # share of the steps in which the learning rate rises from 0
 EMA: float = 0.0  # decay of the exponential moving average of the weights; 0 = no average
-LABEL_LOSS: str = "cross-entropy"  # of diagnoses: cross-entropy; docs/extending.md shows how to add others
+LABEL_LOSS: str = "cross-entropy"  # of diagnoses: cross-entropy, weighted, sqrt-weighted, logit-adjusted, focal
 SOFT_LABELS: str = ""  # table of class probabilities per image, learned along with the diagnoses; "" for none
 SOFT_WEIGHT: float = 0.7  # weight of SOFT_LABELS against the diagnosis
 MASK_LOSS: str = "bce"  # of masks: bce, bce+dice
@@ -92,11 +93,12 @@ def choices() -> dict[str, tuple[str, ...]]:
         "TASKS": tuple(models.MODELS),
         "ENCODER": tuple(ENCODERS),
         "PRETRAINED": ("auto", "yes", "no"),
+        "SAMPLING": tuple(data.SAMPLINGS),
         "AUGMENT": tuple(AUGMENTS),
         "PRECISION": ("auto", "fp32", "bf16"),
         "SCHEDULE": tuple(train.SCHEDULES),
-        "LABEL_LOSS": tuple(train.LOSSES["label"]),
-        "MASK_LOSS": tuple(train.LOSSES["mask"]),
+        "LABEL_LOSS": tuple(LOSSES["label"]),
+        "MASK_LOSS": tuple(LOSSES["mask"]),
     }
 
 
@@ -155,6 +157,7 @@ from dataset.prepare import Prepared, Reading, Splitting, prepare, prepare_other
 from dataset.soft import add_soft_labels, file_hash
 from encoders import ENCODERS, blueprint
 from encoders.start import Start, imagenet_start
+from losses import LOSSES
 from report import results, resume
 from report.folder import RunFolder
 from report.live import Live, work_left
@@ -260,7 +263,8 @@ def prepare_data(config: Config) -> Prepared:
 def identity(config: Config, task: str, environment: dict, shared: dict) -> dict:
     """Values that must not change when a run is resumed."""
     own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "encoder": config.ENCODER}
-    own |= {"augment": " ".join(config.AUGMENT), "dropout": config.DROPOUT, "drop_path": config.DROP_PATH}
+    own |= {"sampling": config.SAMPLING, "augment": " ".join(config.AUGMENT)}
+    own |= {"dropout": config.DROPOUT, "drop_path": config.DROP_PATH}
     own |= {name: environment[name] for name in ("precision", "processes")}
     own |= {"soft_labels": file_hash(config.SOFT_LABELS), "soft_weight": config.SOFT_WEIGHT}
     return own | recipe_of(config, task)._asdict() | shared
@@ -271,7 +275,8 @@ def training(
 ) -> Job:
     """A model to train. Raises ValueError if a batch is too small for the processes, or for batch normalisation."""
     recipe, rows = recipe_of(config, task), tables.learnable(table, models.MODELS[task].outputs)
-    batches = data.split_batches(pixels, rows, recipe.batch_size, device, seed=config.SEED, augment=config.AUGMENT)
+    options = {"seed": config.SEED, "sampling": config.SAMPLING, "augment": config.AUGMENT}
+    batches = data.split_batches(pixels, rows, recipe.batch_size, device, **options)
     train.refuse_small(batches["train"], config.IMAGE_SIZE, task)
     return Job(task, batches, recipe, identity, None)
 

@@ -1,4 +1,4 @@
-"""One training engine for every model: losses by head, and the loop over epochs."""
+"""One training engine for every model: the recipe, the training step, and the loop over epochs."""
 
 import inspect
 import math
@@ -9,39 +9,15 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from checkpoints import Checkpoints
 from evaluate import SCORES, autocast, heads_of, infer
+from losses import LOSSES, Loss
 from machine import from_first, hides_progress, is_distributed, is_first, n_ranks
 
-Loss = Callable[..., Tensor]  # (logits, target) -> mean over the images; a label loss may take `frequencies`
-
-
-def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """1 - Dice of each image's probabilities (N, 1, H, W), averaged (Milletari et al. 2016, arXiv:1606.04797).
-
-    One pixel is added to numerator and denominator, so that an empty prediction for an empty mask costs nothing.
-    """
-    probability = logits.sigmoid().flatten(1)
-    mask = mask.flatten(1)
-    both, each = (probability * mask).sum(dim=1), (probability + mask).sum(dim=1)
-    return 1 - ((2 * both + 1) / (each + 1)).mean()
-
-
-def bce_and_dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, mask) + dice_loss(logits, mask)
-
-
-# Training losses of each head by name; a model's loss is the sum over its heads. A loss with a parameter `frequencies`
-# receives (K,), each class's share of the labelled training images.
-LOSSES: dict[str, dict[str, Loss]] = {
-    "label": {"cross-entropy": F.cross_entropy},
-    "mask": {"bce": F.binary_cross_entropy_with_logits, "bce+dice": bce_and_dice_loss},
-}
 Shares = dict[str, float] | None  # of images with the target, by head
 # Factor of the learning rate by progress in [0, 1) after warm-up.
 SCHEDULES: dict[str, Callable[[float], float]] = {

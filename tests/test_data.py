@@ -10,6 +10,7 @@ import data
 from augment import AUGMENTS, Augmentation
 from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
+from dataset.classes import positions_of
 from dataset.table import LABEL_ONLY, read_table
 
 
@@ -62,6 +63,46 @@ def test_frequencies_are_shares_of_the_images_that_have_a_label(batches):
     some = data.Batches(one.pixels, table, 4)
     assert one.frequencies.tolist() == pytest.approx([0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1])
     assert some.frequencies.tolist() == pytest.approx([1 / 9, 2 / 9, 2 / 9, *[1 / 9] * 4])
+
+
+@pytest.mark.parametrize(("sampling", "power"), [("sqrt", 0.5), ("balanced", 0)])
+def test_rare_classes_are_drawn_more_often_and_each_image_about_as_often_as_its_class_asks(sampling, power, batches):
+    """Ten images of seven classes, and one that has no label, which is drawn once."""
+    one = batches()
+    table = one.table.copy()
+    table.loc[9, "label"] = None
+    some = data.Batches(one.pixels, table, 4, seed=3, sampling=sampling)
+    labels = positions_of(table)
+    counts = np.bincount(labels[:9])
+    expected = (counts / 9) ** power / ((counts / 9) ** power).sum() * 9  # draws of each class
+    epochs = np.array([np.bincount(some._draw(n)["order"], minlength=10) for n in range(1, 401)])
+    assert (epochs.sum(axis=1) == 10).all()
+    wanted = np.append((expected / counts)[labels[:9]], 1)
+    assert (np.abs(epochs - wanted) < 1).all()  # rounded down or up
+    np.testing.assert_allclose(epochs.mean(axis=0), wanted, atol=0.1)
+    np.testing.assert_allclose(some.frequencies, expected / 9, rtol=1e-6)
+    assert [epochs[0].tolist(), epochs[1].tolist()] == [
+        np.bincount(
+            data.Batches(one.pixels, table, 4, seed=3, sampling=sampling)._draw(n)["order"], minlength=10
+        ).tolist()
+        for n in (1, 2)
+    ]
+
+
+def test_images_that_are_not_shuffled_are_all_drawn_once_in_their_order(batches):
+    one = batches()
+    some = data.Batches(one.pixels, one.table, 4, sampling="balanced")
+    assert some._draw(1)["order"].tolist() == list(range(10)) and (some.frequencies == one.frequencies).all()
+
+
+def test_the_share_of_images_with_a_mask_is_that_of_the_drawn_images(batches):
+    """The only two images of the first class have no mask; of balanced classes they are a seventh."""
+    one = batches()
+    table = one.table.copy()
+    first = positions_of(table) == 0
+    table.loc[first, "status"] = LABEL_ONLY
+    some = data.Batches(one.pixels, table, 4, seed=3, sampling="balanced")
+    assert first.sum() == 2 and some.shares == pytest.approx({"label": 1, "mask": 6 / 7})
 
 
 def test_images_are_normalised_with_the_imagenet_statistics(batches):

@@ -14,7 +14,7 @@ from conftest import QUICK, ROOT
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 DIFFS = re.findall(r"^## (.+?)$.*?```diff\n(.*?)```", TEXT, re.DOTALL | re.MULTILINE)
 FLAGS = [
-    *("--label-smoothing", "0.1", "--label-loss", "weighted", "--mask-loss", "dice", "--schedule", "linear"),
+    *("--label-smoothing", "0.1", "--label-loss", "cube-root", "--mask-loss", "dice", "--schedule", "linear"),
     *("--augment", "flips", "brightness", "--encoder", "mobilenet"),
 ]
 RUN_AND_COMPARE = """
@@ -74,7 +74,7 @@ def test_all_of_them_train_an_epoch_and_stand_in_its_report(extended, demo_folde
     done = subprocess.run(command, cwd=extended, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     identity = json.loads((tmp_path / "run" / "record.json").read_text())["tasks"]["multitask"]["identity"]
-    promised = {"label_smoothing": 0.1, "label_loss": "weighted", "mask_loss": "dice", "schedule": "linear"}
+    promised = {"label_smoothing": 0.1, "label_loss": "cube-root", "mask_loss": "dice", "schedule": "linear"}
     assert promised.items() <= identity.items() and identity["encoder"] == "mobilenet"
     assert (tmp_path / "run" / "multitask" / "confidences.png").exists()
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

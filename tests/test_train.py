@@ -254,14 +254,14 @@ def test_a_label_loss_that_asks_for_frequencies_gets_those_of_the_training_image
     """Weighted by 1 / frequency the loss is no longer the mean over images, in training and in validation alike."""
     seen = []
 
-    def weighted(logits, target, frequencies):
+    def asking(logits, target, frequencies):
         seen.append(frequencies)
         return F.cross_entropy(logits, target, weight=1 / frequencies)
 
-    monkeypatch.setitem(train.LOSSES["label"], "weighted", weighted)
+    monkeypatch.setitem(train.LOSSES["label"], "asking", asking)
     batches = Toy()
     batches.frequencies = torch.tensor([0.25, 0.75])
-    _, history = run(tmp_path, epochs=1, batches=batches, label_loss="weighted")
+    _, history = run(tmp_path, epochs=1, batches=batches, label_loss="asking")
     assert len(seen) == len(batches) + len(Toy(seed=1)) and all(one is batches.frequencies for one in seen)
     assert history[0]["val_label_loss"] != run(tmp_path / "plain", epochs=1)[1][0]["val_label_loss"]
 
@@ -399,15 +399,6 @@ def test_the_moving_average_soon_forgets_where_the_weights_started():
             model.weight.fill_(1.0 if number == 0 else 0.0)
         learner.step(batch, number)
     assert 0 < learner.watched.weight.item() < 0.01
-
-
-def test_the_dice_loss_is_one_less_dice_where_probabilities_are_sure():
-    mask = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0]]).view(2, 1, 2, 2)
-    logits = torch.tensor([[99.0, -99, 99, -99], [-99, -99, -99, -99]]).view(2, 1, 2, 2)
-    by_hand = ((1 - (2 * 1 + 1) / (2 + 2 + 1)) + 0) / 2
-    assert train.dice_loss(logits, mask).item() == pytest.approx(by_hand)
-    both = train.LOSSES["mask"]["bce+dice"](logits, mask) - F.binary_cross_entropy_with_logits(logits, mask)
-    assert both.item() == pytest.approx(by_hand, abs=1e-5)
 
 
 def test_of_epochs_that_are_equally_good_the_first_is_kept(tmp_path):

@@ -6,6 +6,7 @@ A text must stand exactly once in its file, so that an edit there is noticed her
 TESTS = {  # by file, those that are run, quick ones first
     "dataset/soft.py": ("soft",),
     "evaluate.py": ("evaluate", "train"),
+    "losses.py": ("losses",),
     "train.py": ("train", "states"),
     "data.py": ("data",),
     "augment.py": ("augment", "data", "soft"),
@@ -207,12 +208,22 @@ WRONG = {
         ("float(np.hypot(*true.shape))", "float(max(true.shape))", "an empty mask is off by the longer side"),
         ("model.train(was_training)", "model.train()", "the model is left in training mode"),
     ),
-    "train.py": (
+    "losses.py": (
         (
             "return 1 - ((2 * both + 1) / (each + 1)).mean()",
             "return 1 - ((2 * both + 1).sum() / (each + 1).sum())",
             "Dice of the batch, not of each image",
         ),
+        ('reduction="none").mean()', 'reduction="mean")', "a weighted mean depends on the batches"),
+        ("weight / (weight * shares).sum()", "weight", "the weights' mean is not 1"),
+        (
+            "logits + frequencies.to(logits).clamp(min=SMALLEST_SHARE).log()",
+            "logits - frequencies.to(logits).clamp(min=SMALLEST_SHARE).log()",
+            "rare classes are lowered twice",
+        ),
+        ("(1 - log_p.exp()) ** FOCUS", "log_p.exp() ** FOCUS", "the focus is on what is sure"),
+    ),
+    "train.py": (
         (
             "return self.lr * (step + 1) / (n_rising + 1)",
             "return self.lr * step / (n_rising + 1)",
