@@ -6,8 +6,8 @@ python main.py --demo
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace as Config
-from typing import NamedTuple
 
 import settings
 
@@ -34,6 +34,8 @@ GROUP_DUPLICATES: bool = False  # treat near duplicates with different lesion id
 LIMIT: int = 0  # use only this many images, stratified by class; 0 = all
 ENCODER: str = "resnet18"  # shared by all models: resnet18, resnet34, resnet50, efficientnet_lite0, 1, 2
 PRETRAINED: str = "auto"  # ImageNet weights: auto (if available), yes (required), no
+START_FROM: str = ""  # file of weights to start from: a checkpoint, or a state dict of the same encoder; "" for none
+FREEZE: str = "nothing"  # keep as it is at the start: nothing, encoder, early-stages (the encoder but its last stage)
 SAMPLING: str = "all"  # training images of an epoch: all (each once), sqrt, balanced (rare classes more often)
 AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or some of flips, rotations, crops, mixup
 DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, ...
@@ -93,6 +95,7 @@ def choices() -> dict[str, tuple[str, ...]]:
         "TASKS": tuple(models.MODELS),
         "ENCODER": tuple(ENCODERS),
         "PRETRAINED": ("auto", "yes", "no"),
+        "FREEZE": models.FREEZABLE,
         "SAMPLING": tuple(data.SAMPLINGS),
         "AUGMENT": tuple(AUGMENTS),
         "PRECISION": ("auto", "fp32", "bf16"),
@@ -118,6 +121,8 @@ def find_problem(config: Config) -> str:
         return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
     if config.RESUME and config.EVALUATE_ONLY:
         return "RESUME trains and EVALUATE_ONLY does not: choose one"
+    if config.START_FROM and (config.EVALUATE_ONLY or config.PRETRAINED == "yes"):
+        return "START_FROM is for training, in place of ImageNet weights: leave out EVALUATE_ONLY and PRETRAINED=yes"
     if config.CHECKPOINTS and not config.EVALUATE_ONLY:
         return "CHECKPOINTS are evaluated, not trained: pass --evaluate-only as well"
     return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR"])
@@ -148,6 +153,7 @@ import train
 import visualize
 from augment import AUGMENTS
 from checkpoints.seen import fit_to_data
+from checkpoints.startfile import choose_start, initial_model
 from checkpoints.states import Checkpoints, depends_on_epochs, describe
 from checkpoints.trained import Trained
 from dataset import splits, synthetic
@@ -155,22 +161,13 @@ from dataset import table as tables
 from dataset.holdout import columns_in
 from dataset.prepare import Prepared, Reading, Splitting, prepare, prepare_other
 from dataset.soft import add_soft_labels, file_hash
-from encoders import ENCODERS, blueprint
-from encoders.start import Start, imagenet_start
+from encoders import ENCODERS
+from encoders.start import Start
 from losses import LOSSES
 from report import results, resume
 from report.folder import RunFolder
 from report.live import Live, work_left
-
-
-class Job(NamedTuple):
-    """One model of the run, to be trained or only evaluated."""
-
-    name: str
-    batches: dict[str, data.Batches]  # by part of the split
-    recipe: train.Recipe | None
-    identity: dict  # values that must not change when resuming
-    trained: Trained | None  # None to train it
+from report.resume import Job
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -202,18 +199,18 @@ def run(config: Config) -> None:
         data_set = prepare_data(config)
         other = (config.EXTERNAL_DIR, data_set, config.CACHE_DIR, reading_of(config), machine.say)
         external = prepare_other(*other) if config.EXTERNAL_DIR else None
-        blueprint(config.ENCODER).set_drop_path(config.DROP_PATH)
+        start = Start() if config.EVALUATE_ONLY else choose_start(config.START_FROM, config.PRETRAINED, config.ENCODER)
+        data_set.remarks.extend(cautions := start.cautions(data_set.table, config.FREEZE))
+        machine.say("\n".join([start.words, *cautions]))
         tasks = [] if config.CHECKPOINTS else resume.choose_tasks(config.TASKS, data_set.table, config.DATA_DIR)
         trained = resume.load_trained(folder, tasks, config.CHECKPOINTS, config.TTA) if config.EVALUATE_ONLY else []
         fit_to_data(trained, config.IMAGE_SIZE, data_set.table)
-        start = imagenet_start("no" if config.EVALUATE_ONLY else config.PRETRAINED, config.ENCODER)
-        machine.say("" if config.EVALUATE_ONLY else start.words)
         shared = {"split_hash": splits.split_hash(data_set.table), "initial_weights": start.kind}
         identities = {task: identity(config, task, environment, shared) for task in models.MODELS}
-        pixels = data.to_device(data_set.pixels, device)
-        jobs = [evaluation(config, model, data_set.table, pixels, device) for model in trained]
+        split = partial(data.split_batches, data.to_device(data_set.pixels, device), device=device)
+        jobs = [evaluation(config, model, data_set.table, split) for model in trained]
         if not trained:
-            jobs = [training(config, identities[task], task, data_set.table, pixels, device) for task in tasks]
+            jobs = [training(config, identities[task], task, data_set.table, split, start) for task in tasks]
         evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA, config.COVERAGE, config.SUBGROUPS)
         if not resume.begin(folder, settings.plain(config), environment, jobs, identities):
             return machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
@@ -262,29 +259,26 @@ def prepare_data(config: Config) -> Prepared:
 
 def identity(config: Config, task: str, environment: dict, shared: dict) -> dict:
     """Values that must not change when a run is resumed."""
-    own = {"seed": config.SEED, "image_size": config.IMAGE_SIZE, "encoder": config.ENCODER}
-    own |= {"sampling": config.SAMPLING, "augment": " ".join(config.AUGMENT)}
-    own |= {"dropout": config.DROPOUT, "drop_path": config.DROP_PATH}
+    names = ("seed", "image_size", "encoder", "freeze", "sampling", "dropout", "drop_path", "soft_weight")
+    own = {name: getattr(config, name.upper()) for name in names}
+    own |= {"augment": " ".join(config.AUGMENT), "soft_labels": file_hash(config.SOFT_LABELS)}
     own |= {name: environment[name] for name in ("precision", "processes")}
-    own |= {"soft_labels": file_hash(config.SOFT_LABELS), "soft_weight": config.SOFT_WEIGHT}
     return own | recipe_of(config, task)._asdict() | shared
 
 
-def training(
-    config: Config, identity: dict, task: str, table: pd.DataFrame, pixels: data.Pixels, device: torch.device
-) -> Job:
-    """A model to train. Raises ValueError if a batch is too small for the processes, or for batch normalisation."""
+def training(config: Config, identity: dict, task: str, table: pd.DataFrame, split: Callable, start: Start) -> Job:
+    """A model to train. Raises ValueError if batches are too small, or as `initial_model`."""
     recipe, rows = recipe_of(config, task), tables.learnable(table, models.MODELS[task].outputs)
     options = {"seed": config.SEED, "sampling": config.SAMPLING, "augment": config.AUGMENT}
-    batches = data.split_batches(pixels, rows, recipe.batch_size, device, **options)
+    batches = split(rows, recipe.batch_size, **options)
     train.refuse_small(batches["train"], config.IMAGE_SIZE, task)
+    initial_model(task, batches["train"].classes, start, identity)  # refuses what does not fit
     return Job(task, batches, recipe, identity, None)
 
 
-def evaluation(config: Config, trained: Trained, table: pd.DataFrame, pixels: data.Pixels, device: torch.device) -> Job:
+def evaluation(config: Config, trained: Trained, table: pd.DataFrame, split: Callable) -> Job:
     """A model that is only evaluated."""
-    rows = tables.learnable(table, trained.heads)
-    batches = data.split_batches(pixels, rows, config.MULTITASK_BATCH_SIZE, device)  # no number depends on the size
+    batches = split(tables.learnable(table, trained.heads), config.MULTITASK_BATCH_SIZE)  # any size: equal numbers
     identity = {} if trained.is_average else trained.checkpoint.get("identity", {})
     return Job(trained.name, batches, None, identity | {"checkpoints": list(map(str, trained.checkpoints))}, trained)
 
@@ -293,20 +287,16 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     """Train one model, keep its best epoch, and draw its curves."""
     train_batches, val_batches = job.batches["train"], job.batches["val"]
     torch.manual_seed(config.SEED)
-    model = models.new_model(job.name, len(train_batches.classes), config.ENCODER, start.weights)
-    model.regularise(config.DROPOUT, config.DROP_PATH)
+    model, words = initial_model(job.name, train_batches.classes, start, job.identity)
+    machine.say(words)
     model.to(train_batches.device, memory_format=torch.channels_last)
     folder.note_task(job.name, identity=job.identity, trained=False, measured=None)
-    about = describe(model, train_batches.table, val_batches.table, config.IMAGE_SIZE, job.identity)
+    seen = train_batches.table, val_batches.table, start.learned_from
+    about = describe(model, *seen, config.IMAGE_SIZE, job.identity)
     about |= {"task": job.name, "config": settings.plain(config), "initial_file": start.file}
-    checkpoints = Checkpoints(
-        folder.best_path(job.name),
-        folder.path / job.name,
-        description=about | {"note": folder.caption},
-        identity=job.identity,
-        conditions={name: environment[name] for name in ("device", "threads", "torch")},
-        resume=config.RESUME,
-    )
+    options = {"description": about | {"note": folder.caption}, "identity": job.identity, "resume": config.RESUME}
+    options["conditions"] = {name: environment[name] for name in ("device", "threads", "torch")}
+    checkpoints = Checkpoints(folder.best_path(job.name), folder.path / job.name, **options)
     options = {"seed": config.SEED, "precision": environment["precision"], "checkpoints": checkpoints}
     try:
         history = train.fit(model, train_batches, val_batches, recipe=job.recipe, after_epoch=live, **options)

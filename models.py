@@ -108,6 +108,9 @@ def top_class(logits: Tensor) -> Tensor:
     return logits.argmax(dim=1)
 
 
+FREEZABLE = ("nothing", "encoder", "early-stages")  # the last: the encoder but for its last stage
+
+
 class Model(nn.Module):
     """One encoder and named heads; the output has the heads' names.
 
@@ -131,6 +134,7 @@ class Model(nn.Module):
         self.heads = nn.ModuleDict(heads)
         self.arguments = arguments
         self.unlike: Unlike | None = None
+        self.frozen = "nothing"
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Take ImageNet weights, as `encoders.start.imagenet_weights` gives them."""
@@ -151,6 +155,29 @@ class Model(nn.Module):
         if "label" in self.heads:
             self.heads["label"].dropout.p = dropout
         self.encoder.set_drop_path(drop_path)
+
+    def freeze(self, part: str) -> str:
+        """Do not train a part of `FREEZABLE`, whose batch norms keep their means and variances; returns a message.
+
+        Raises
+        ------
+        ValueError : the encoder does not tell its last stage.
+        """
+        self.frozen = part
+        self.encoder.requires_grad_(part == "nothing")
+        if part == "early-stages":
+            self.encoder.last_stage().requires_grad_()
+        trained = sum(one.numel() for one in self.parameters() if one.requires_grad)
+        n_all = sum(one.numel() for one in self.parameters())
+        return "" if part == "nothing" else f"Frozen: {part}. {trained:,} of {n_all:,} parameters are trained."
+
+    def train(self, mode: bool = True) -> "Model":
+        super().train(mode)
+        if self.frozen != "nothing":
+            self.encoder.eval()
+        if self.frozen == "early-stages":
+            self.encoder.last_stage().train(mode)
+        return self
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.encoder(image)
@@ -256,13 +283,10 @@ class MultiTask(Model):
 MODELS = {"classification": Classifier, "segmentation": Segmenter, "multitask": MultiTask}
 
 
-def new_model(task: str, n_classes: int, encoder: str, weights: dict[str, Tensor] | None = None) -> Model:
-    """The network of a task before its training, from ImageNet weights if there are some (`Model.start_from`)."""
+def new_model(task: str, n_classes: int, encoder: str) -> Model:
+    """The network of a task with random weights."""
     kind = MODELS[task]
-    model = kind(n_classes, encoder=encoder) if "label" in kind.outputs else kind(encoder=encoder)
-    if weights:
-        model.start_from(weights)
-    return model
+    return kind(n_classes, encoder=encoder) if "label" in kind.outputs else kind(encoder=encoder)
 
 
 @cache

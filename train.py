@@ -212,12 +212,14 @@ class Learner:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
-    """Optimizer groups of weights by learning rate and decay; biases and norms do not decay.
+    """Optimizer groups of the weights that are not frozen, by learning rate and decay; biases and norms do not decay.
 
     ``scale`` multiplies the learning rate.
     """
     groups: dict[tuple, dict] = {}
     for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
         scale = recipe.encoder_lr_scale if name.startswith(PRETRAINED) else 1.0
         decay = recipe.weight_decay if weight.ndim > 1 else 0.0
         group = groups.setdefault((scale, decay), {"params": [], "scale": scale, "weight_decay": decay})

@@ -69,8 +69,8 @@ def label_fold(config, data_set, learned: pd.DataFrame, labelled: pd.DataFrame) 
     """Logits (N, K) of a teacher trained on other lesions; its epoch is chosen on the validation set."""
     device = machine.choose_device(config.DEVICE)
     torch.manual_seed(config.SEED)
-    weights = imagenet_start(config.PRETRAINED, config.ENCODER).weights
-    model = models.new_model("classification", len(classes_of(learned)), config.ENCODER, weights)
+    model = models.new_model("classification", len(classes_of(learned)), config.ENCODER)
+    imagenet_start(config.PRETRAINED, config.ENCODER).give(model, classes_of(learned))
     model.regularise(config.DROPOUT, config.DROP_PATH)
     model.to(device, memory_format=torch.channels_last)
     recipe, precision = main.recipe_of(config, "classification"), machine.choose_precision("auto", device)

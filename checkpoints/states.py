@@ -201,15 +201,22 @@ def depends_on_epochs(schedule: str, warm_up: float) -> str:
 
 
 def describe(
-    model: nn.Module, train_table: pd.DataFrame, val_table: pd.DataFrame, image_size: int, identity: dict
+    model: nn.Module,
+    train_table: pd.DataFrame,
+    val_table: pd.DataFrame,
+    learned_from: dict[str, list[str]],
+    image_size: int,
+    identity: dict,
 ) -> dict:
     """Plain values that describe a model of `models.py` and its training, for its checkpoint.
 
     Parameters
     ----------
     train_table, val_table : training images, and images that choose the epoch.
+    learned_from : what the initial weights were trained on, as `shown_by` gives it.
     identity : as `Checkpoints`, with ``initial_weights`` and ``split_hash``.
     """
+    kinds = shown_by(train_table).items()
     return {
         "arguments": model.arguments,
         "classes": list(classes_of(train_table)),
@@ -218,7 +225,7 @@ def describe(
         "std": list(STD),
         "initial_weights": identity["initial_weights"],
         "split_hash": identity["split_hash"],
-        "trained_on": shown_by(train_table),
+        "trained_on": {kind: list(dict.fromkeys([*names, *learned_from.get(kind, [])])) for kind, names in kinds},
         "chosen_on": shown_by(val_table),
         "identity": identity,
         "versions": versions(),

@@ -38,6 +38,10 @@ class Encoder(nn.Module):
         """Centre of the first cell of the map at `stride`: a pixel (row, column) of images of `size`."""
         return 0, 0
 
+    def last_stage(self) -> nn.Module:
+        """The blocks between the last two maps. Raises ValueError if the network does not tell."""
+        raise ValueError(f"{self.name} does not tell its last stage: set FREEZE to nothing or encoder.")
+
     def set_drop_path(self, rate: float) -> None:
         """Skip the deepest block for this share of the training images, earlier blocks for fewer (stochastic depth).
 
@@ -65,6 +69,9 @@ class StagedEncoder(Encoder):
     def stages(self) -> Sequence[nn.Sequential]:
         """The blocks after each of the first four maps."""
         raise NotImplementedError
+
+    def last_stage(self) -> nn.Module:
+        return self.stages()[-1]
 
     def without_stride(self, block: nn.Module, x: Tensor, dilation: int) -> Tensor:
         """`block` at every cell of x (N, C, h, w); each cell's neighbours are `dilation` cells away.

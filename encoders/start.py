@@ -1,23 +1,41 @@
 """The initial weights of an encoder."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from encoders import blueprint
 
 
-class Start(NamedTuple):
+@dataclass(frozen=True)
+class Start:
     """Initial weights of an encoder."""
 
-    weights: dict[str, Tensor] | None  # for `models.Model.start_from`; None for random ones
-    words: str
+    weights: dict[str, Tensor] | None = None  # for `models.Model.start_from`; None for random ones
+    words: str = ""
     file: str = ""  # its name and SHA-256
 
     @property
     def kind(self) -> str:
         """ "ImageNet" or "scratch"."""
         return "ImageNet" if self.weights else "scratch"
+
+    @property
+    def learned_from(self) -> dict[str, list[str]]:
+        """Images, lesions and patients of the data that the weights were trained on: none."""
+        return {}
+
+    def cautions(self, table: object, frozen: str) -> list[str]:
+        """What the report should say of a start from these weights; `frozen` is a key of `models.FREEZABLE`."""
+        random = self.words and frozen != "nothing" and not self.weights
+        return [f"FREEZE keeps the {frozen} as it is, and it starts from random weights."] if random else []
+
+    def give(self, model: nn.Module, classes: Iterable[str]) -> str:
+        """Set the initial weights of a model of `models.py`; returns a message."""
+        if self.weights:
+            model.start_from(self.weights)
+        return ""
 
 
 def imagenet_start(pretrained: str, encoder: str = "resnet18") -> Start:

@@ -1,27 +1,40 @@
 """How a run takes over a folder that holds one: to resume it, or to evaluate its models again."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
 from checkpoints.states import is_longer, refuse_other
 from checkpoints.trained import Trained
+from data import Batches
 from dataset.splits import heads_in_all_parts
 from machine import from_first, say
 from models import MODELS
 from report.folder import RunFolder
 from report.results import evaluated_as
+from train import Recipe
+
+
+class Job(NamedTuple):
+    """One model of a run, to be trained or only evaluated."""
+
+    name: str
+    batches: dict[str, Batches]  # by part of the split
+    recipe: Recipe | None
+    identity: dict  # values that must not change when resuming
+    trained: Trained | None  # None to train it
+
 
 OWN = ("epochs", "batch_size", "lr")  # settings that each task has for itself
 
 
-def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence, identities: dict[str, dict]) -> bool:
+def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job], identities: dict[str, dict]) -> bool:
     """Make the folder this run's: evaluate or resume what is there, or else start anew. False if nothing is left to do.
 
     Parameters
     ----------
     config, environment : settings by name, and `machine.describe` of this command.
-    jobs : objects with ``name``, ``identity`` and ``trained``, a `Trained` that is only evaluated, or None.
     identities : of all tasks, as `Checkpoints`.
 
     Raises
