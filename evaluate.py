@@ -24,8 +24,9 @@ Scores = dict[str, np.ndarray]
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Context for the number format of the forward pass: "bf16" mixed precision, or "fp32"."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    """Context for the number format of the forward pass: "bf16" or "fp16" mixed precision, or "fp32"."""
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, half, enabled=precision != "fp32")
 
 
 def infer(

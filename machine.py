@@ -38,9 +38,10 @@ def keep_freed_memory() -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA if available. Raises ValueError if the device cannot be used."""
+    """ "auto" is CUDA or Apple's MPS if available. Raises ValueError if the device cannot be used."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        return torch.device(next(kind for kind in there if there[kind]))
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
@@ -50,12 +51,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """ "auto" is bf16 if the hardware supports it, else fp32."""
+    """ "auto" is bf16 if the hardware supports it, else fp16 on CUDA and fp32 elsewhere."""
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    knows = device.type == "cpu" and hasattr(torch.cpu, "get_capabilities")
+    capabilities = torch.cpu.get_capabilities() if knows else {}
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 

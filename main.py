@@ -38,8 +38,8 @@ START_FROM: str = ""  # file of weights to start from: a checkpoint, or a state 
 FREEZE: str = "nothing"  # keep as it is at the start: nothing, encoder, early-stages (the encoder but its last stage)
 SAMPLING: str = "all"  # training images of an epoch: all (each once), sqrt, balanced (rare classes more often)
 AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or some of flips, rotations, crops, mixup
-DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, ...
-PRECISION: str = "auto"  # auto (bf16 where the hardware has it), fp32, bf16
+DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, mps, ...
+PRECISION: str = "auto"  # auto (bf16 where the hardware has it, else fp16 on a GPU), fp32, bf16, fp16
 RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
 EVALUATE_ONLY: bool = False  # evaluate the models in OUTPUT_DIR instead of training new ones
 CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: evaluate these files instead, several as one average
@@ -98,7 +98,7 @@ def choices() -> dict[str, tuple[str, ...]]:
         "FREEZE": models.FREEZABLE,
         "SAMPLING": tuple(data.SAMPLINGS),
         "AUGMENT": tuple(AUGMENTS),
-        "PRECISION": ("auto", "fp32", "bf16"),
+        "PRECISION": ("auto", "fp32", "bf16", "fp16"),
         "SCHEDULE": tuple(train.SCHEDULES),
         "LABEL_LOSS": tuple(LOSSES["label"]),
         "MASK_LOSS": tuple(LOSSES["mask"]),

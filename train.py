@@ -99,7 +99,7 @@ def fit(
 
     Raises
     ------
-    FloatingPointError : the loss is no longer finite; the files of earlier epochs are kept.
+    FloatingPointError : the loss is no longer finite, or fp16 overflows; the files of earlier epochs are kept.
     ValueError : as `Checkpoints.read` and `refuse_unfit`.
     """
     refuse_unfit(model, train_batches)
@@ -166,6 +166,8 @@ class Learner:
         self.model, self.recipe, self.losses = model, recipe, losses
         self.precision, self.n_steps = precision, n_steps
         self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.lr, fused=True)
+        device = next(model.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")  # skips steps whose gradients overflow
         self.average = AveragedModel(model, use_buffers=True)
         self.watched = self.average.module if recipe.ema else model
         self.parallel = _parallel(model)
@@ -181,17 +183,23 @@ class Learner:
         loss = sum(losses.values())
 
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * weight).backward()
+        self.scaler.scale(loss * weight).backward()
 
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(number, self.n_steps) * group["scale"]
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
         if self.recipe.ema:
             self.average.multi_avg_fn = get_ema_multi_avg_fn(min(self.recipe.ema, (1 + number) / (10 + number)))
             self.average.update_parameters(self.model)
 
         return {"loss": loss.detach()} | {f"{name}_loss": value.detach() for name, value in losses.items()}
+
+    def check_scale(self) -> None:
+        """Raises FloatingPointError if the gradients overflow at any scale: all recent steps were skipped."""
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
+            raise FloatingPointError("Gradients overflow in fp16 at every step. Use --precision bf16 or fp32.")
 
     def end_epoch(self) -> None:
         """Copy the running means and variances of the first process to all others."""
@@ -208,7 +216,8 @@ class Learner:
 
     def _parts(self) -> dict:
         parts = {"model": self.model, "optimizer": self.optimizer}
-        return parts | {"average": self.average} if self.recipe.ema else parts
+        parts |= {"average": self.average} if self.recipe.ema else {}
+        return parts | {"scaler": self.scaler} if self.scaler.is_enabled() else parts
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict]:
@@ -248,6 +257,7 @@ def train_epoch(learner: Learner, batches, epoch: int) -> dict:
         _accumulate(totals, losses, batch)
         if batch["image"].device.type == "cpu" or number == len(batches) - 1:  # reading stalls a GPU
             _check_finite(totals["loss"], f"epoch {epoch}, at or before step {number + 1}")
+            learner.check_scale()
     learner.end_epoch()
     return _means(totals, batches, "train")
 

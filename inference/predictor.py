@@ -114,7 +114,7 @@ class Predictor:
         ]
 
     def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
-        return evaluate.softmax(logits.double().cpu().numpy(), self.trained.temperature)
+        return evaluate.softmax(logits.cpu().double().numpy(), self.trained.temperature)
 
     def _of_labels(self, probabilities: np.ndarray) -> dict[str, Sequence]:
         """The fields of `Prediction` that follow from calibrated probabilities (N, K)."""

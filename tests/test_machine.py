@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -119,6 +120,26 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_complete(demo_folder, tmp
     assert not list((tmp_path / "outputs").rglob("*.partial"))
 
 
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_without_bf16_computes_in_fp16(has_bf16, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    assert machine.choose_precision("auto", torch.device("cuda")) == expected
+    assert machine.choose_precision("fp32", torch.device("cuda")) == "fp32"
+    assert machine.choose_precision("auto", torch.device("mps")) == "fp32"
+
+
+@pytest.mark.parametrize("there", [("cuda", "mps"), ("mps",), ()])
+def test_auto_is_the_fastest_device_that_is_there(there, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    assert machine.choose_device("auto").type == (*there, "cpu")[0]
+
+
+def test_a_run_in_fp16_says_so(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--precision", "fp16", "--tasks", "multitask") == 0
+    assert json.loads((tmp_path / "outputs" / "environment.json").read_text())["precision"] == "fp16"
+
+
 def test_a_batch_too_large_for_the_gpu_gets_a_size_to_try(demo_folder, tmp_path, monkeypatch, capsys):
     def full(*_args, **_options):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
@@ -128,7 +149,7 @@ def test_a_batch_too_large_for_the_gpu_gets_a_size_to_try(demo_folder, tmp_path,
     assert "Try --classification-batch-size 256" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("place", ["results.evaluate_model", "data.to_device", "models.new_model"])
+@pytest.mark.parametrize("place", ["results.evaluate_model", "data.to_device", "initial_model"])
 def test_a_full_gpu_outside_of_training_is_one_message_too(place, demo_folder, tmp_path, monkeypatch, capsys):
     def full(*_args, **_options):
         raise torch.cuda.OutOfMemoryError("Tried to allocate 2.00 GiB.")

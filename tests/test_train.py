@@ -1,5 +1,6 @@
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -58,9 +59,10 @@ def learner_of(model, recipe, n_steps):
     return train.Learner(model, recipe, recipe.losses(), "fp32", n_steps)
 
 
-def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batches=None, lr=0.05, shares=None, **recipe):
+def run(tmp_path, epochs=3, resume=False, identity=None, batches=None, lr=0.05, shares=None, **options):
     """A model trained on the device of its batches, and its history."""
     torch.manual_seed(0)
+    conditions, precision = options.pop("conditions", None), options.pop("precision", "fp32")
     batches = batches or Toy()
     model = Line().to(batches.image.device)
     checkpoints = Checkpoints(
@@ -72,9 +74,9 @@ def run(tmp_path, epochs=3, resume=False, identity=None, conditions=None, batche
         resume=resume,
     )
     options = {
-        "recipe": train.Recipe(epochs, 4, lr, **recipe),
+        "recipe": train.Recipe(epochs, 4, lr, **options),
         "seed": 0,
-        "precision": "fp32",
+        "precision": precision,
         "checkpoints": checkpoints,
     }
     history = fit(model, batches, shares or Toy(seed=1, device=batches.image.device), **options)
@@ -242,6 +244,40 @@ def test_sums_over_images_are_double_where_the_device_has_it(device, expected):
         train._accumulate(totals, {"loss": value}, {"image": torch.empty(4, 3, device=device)})
         train._accumulate(totals, {"loss": value}, {"image": torch.empty(4, 3, device=device)})
     assert totals["loss"].dtype == expected
+
+
+# fp16
+
+
+def test_fp16_learns_with_a_scaled_loss_whose_scale_is_resumed(tmp_path, monkeypatch):
+    """The scale doubles every two steps, so that one that is forgotten is another one."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(scaler, init_scale=8.0, growth_interval=2))
+    whole, history = run(tmp_path / "whole", epochs=4, precision="fp16")
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    run(tmp_path / "parts", epochs=2, precision="fp16")
+    scales, update = [], scaler.update
+    monkeypatch.setattr(scaler, "update", lambda self: scales.append(self.get_scale()) or update(self))
+    resumed, _ = run(tmp_path / "parts", epochs=4, precision="fp16", resume=True)
+    assert same_weights(whole, resumed) and scales[0] == 8.0 * 2**3  # after six steps
+    assert "scaler" not in torch.load(tmp_path / "whole" / "task" / "last.pth")["identity"]
+
+
+def test_a_step_whose_gradients_overflow_is_skipped(tmp_path):
+    model, batch = Line(), next(Toy().epoch())
+    before = [one.clone() for one in model.parameters()]
+    recipe = train.Recipe(1, 4, 0.05)
+    learner = train.Learner(model, recipe, recipe.losses(), "fp16", 3)
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    learner.step(batch, 0)
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters()))
+    assert learner.scaler.get_scale() == 2.0**39
+
+
+def test_gradients_that_overflow_at_every_step_end_the_training_in_one_message(tmp_path, monkeypatch):
+    monkeypatch.setitem(train.LOSSES["label"], "huge", lambda logits, label: 1e6 * F.cross_entropy(logits, label))
+    with pytest.raises(FloatingPointError, match=r"overflow in fp16 at every step.*--precision bf16 or fp32"):
+        run(tmp_path, epochs=9, precision="fp16", label_loss="huge")
 
 
 def test_training_without_checkpoints_writes_nothing(tmp_path, monkeypatch):
