@@ -32,7 +32,7 @@ TEST_FRACTION: float = 0.15  # share of lesions in the test set
 GROUP_BY_LESION: bool = True  # keep all images of a lesion in one part
 GROUP_DUPLICATES: bool = False  # treat near duplicates with different lesion ids as one lesion
 LIMIT: int = 0  # use only this many images, stratified by class; 0 = all
-ENCODER: str = "resnet18"  # shared by all models: resnet18, resnet34, resnet50, efficientnet_lite0, 1, 2
+ENCODER: str = "resnet18"  # shared by all models: resnet50, efficientnet_lite0, convnext_tiny, ... (python -m encoders)
 PRETRAINED: str = "auto"  # ImageNet weights: auto (if available), yes (required), no
 START_FROM: str = ""  # file of weights to start from: a checkpoint, or a state dict of the same encoder; "" for none
 FREEZE: str = "nothing"  # keep as it is at the start: nothing, encoder, early-stages (the encoder but its last stage)
@@ -67,7 +67,7 @@ MASK_LOSS: str = "bce"  # of masks: bce, bce+dice
 ENCODER_LR_SCALE: float = 1.0  # factor of the encoder's learning rate
 WEIGHT_DECAY: float = 0.0  # of AdamW
 DROPOUT: float = 0.0  # before the linear layer of the label head
-DROP_PATH: float = 0.0  # stochastic depth: share of images that skip the deepest block; EfficientNet-Lite only
+DROP_PATH: float = 0.0  # stochastic depth: share of images that skip the deepest block, if ENCODER has it
 
 # What --recipe and --demo set instead; flags still win.
 STRONG = {"CLASSIFICATION_EPOCHS": 16, "SEGMENTATION_EPOCHS": 25, "MULTITASK_EPOCHS": 20}

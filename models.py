@@ -193,8 +193,8 @@ class Model(nn.Module):
         """Grad-CAM of a class on the deepest feature map (Selvaraju et al. 2017, arXiv:1610.02391).
 
         After a global average and one linear layer the gradient is a row of that layer's weights, so nothing is
-        differentiated. The map has one cell per 16 pixels (8 in small images) instead of 32 (`Encoder.refine`). The
-        model should be in eval mode.
+        differentiated. The map has one cell per 16 pixels (8 in small images) instead of 32 if the encoder can refine
+        it (`Encoder.refine`). The model should be in eval mode.
 
         Parameters
         ----------

@@ -19,6 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import NamedTuple, get_origin, get_type_hints
 
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "a tuple of strings", str: "a string"}
+MANY = 20  # choices; of more, only the nearest are named
 Presets = dict[str, dict[str, dict]]  # setting -> its value -> values of other settings
 
 
@@ -182,7 +183,10 @@ def _check_choice(name: str, value, choices: Sequence[str] | None) -> None:
     """Raise ValueError if a value is repeated, or is not among the choices (if there are any)."""
     values = value if isinstance(value, tuple) else (value,)
     if choices and not (values and set(values) <= set(choices)):
-        raise ValueError(f"{name} must be among {', '.join(choices)}, not {shown(value)}")
+        wrong = next((one for one in values if one not in choices), "")
+        near = difflib.get_close_matches(wrong, choices, 5, cutoff=0)
+        known = choices if len(choices) <= MANY else [f"{len(choices)} names, the nearest are {near[0]}", *near[1:]]
+        raise ValueError(f"{name} must be among {', '.join(known)}, not {shown(value)}")
     if len(set(values)) < len(values):
         raise ValueError(f"{name} repeats a value: {shown(value)}")
 

@@ -23,7 +23,7 @@ from inference.canvas import contour, heat_layer
 from inference.drawing import mask_at, overlay, view_of
 from inference.outputs import columns, values
 from inference.predictor import Prediction, Predictor
-from inference.verdict import NOT_LOCALISED, UNLIKE, is_unlike, name_set
+from inference.verdict import UNLIKE, heat_remarks, is_unlike, name_set
 
 VIEW = 800  # pixels: the longest side of an image on the page
 THUMBNAIL = 160  # pixels: the side of an example
@@ -96,7 +96,7 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         names=[name_of(code) for code in predictor.classes],
         is_calibrated=predictor.trained.is_calibrated,
         localises=predictor.trained.localises,
-        NOT_LOCALISED=NOT_LOCALISED,
+        heat_remarks=heat_remarks(predictor.trained),
         UNLIKE=UNLIKE,
         is_unlike=is_unlike,
         set_in_words=lambda prediction: name_set(prediction.members, predictor.classes),

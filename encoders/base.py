@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of a batch's images, as in `data.normalise`
 HEAT_CELLS = 14  # per side; with fewer at stride 16, a heat map has stride 8: images below 209 pixels
 
 

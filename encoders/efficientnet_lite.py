@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torchvision.models._utils import _make_divisible
 from torchvision.ops import Conv2dNormActivation, StochasticDepth
 
-from encoders.base import StagedEncoder, at_every_cell
+from encoders.base import MEAN, STD, StagedEncoder, at_every_cell
+from encoders.depthwise import DepthwiseConv
 from encoders.weights import from_package
 
 STAGES = (  # kernel, stride, expansion, channels, blocks of lite0; first and last stage never get more blocks
@@ -26,43 +27,8 @@ STAGES = (  # kernel, stride, expansion, channels, blocks of lite0; first and la
     (3, 1, 6, 320, 1),
 )
 STEM_CHANNELS, LABEL_CHANNELS = 32, 1280
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as in `data.normalise`
 NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 layer = partial(Conv2dNormActivation, norm_layer=NORM, activation_layer=nn.ReLU6)
-
-
-class DepthwiseConv(nn.Conv2d):
-    """A convolution of each channel alone. On a CPU, its gradients use the fastest number format."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            return _Depthwise.apply(x.to(dtype), self.weight.to(dtype), self.stride, self.padding)
-        return super().forward(x)
-
-
-class _Depthwise(torch.autograd.Function):
-    """oneDNN computes two of the gradients 3 to 30 times slower in bfloat16 than in float32."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, None, stride, padding, groups=len(weight))
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        slow = (ctx.stride[0] > 1, weight.shape[-1] > 3)  # gradients of the input and of the kernels
-
-        def take(mask: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
-            """The masked gradients, in float32 where bfloat16 is slow."""
-            dtype = torch.float32 if any(m and s for m, s in zip(mask, slow)) else x.dtype
-            parts = (values.to(dtype) for values in (grad, x, weight))
-            shape = (None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), len(weight))
-            return torch.ops.aten.convolution_backward(*parts, *shape, (*mask, False))[:2]
-
-        return take((True, False))[0].to(x.dtype), take((False, True))[1].to(weight.dtype), None, None
 
 
 class Block(nn.Module):

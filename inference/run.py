@@ -27,7 +27,7 @@ from inference.inputs import (
 from inference.outputs import Outputs
 from inference.predictor import Picture, Predictor, choose_checkpoints
 from inference.table import FIRST, PREDICTED, SKIPPED
-from inference.verdict import NOT_LOCALISED
+from inference.verdict import heat_remarks
 
 N_SAID = 20  # images; with more, the console shows no verdicts
 
@@ -155,7 +155,7 @@ def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     if not predictor.trained.is_calibrated:
         used = " and ".join(map(str, checkpoints))
         print(f"{used} is not calibrated, so its confidence may be unreliable; main.py --evaluate-only calibrates it.")
-    if predictor.explain and predictor.trained.localises is False:
-        print(NOT_LOCALISED)
+    for line in heat_remarks(predictor.trained) if predictor.explain else []:
+        print(line)
     if predictor.trained.note:
         print(f"The model was trained on {predictor.trained.note}: it knows nothing of real lesions.")

@@ -7,7 +7,9 @@ An image unlike the training images gets only that warning: the table keeps the 
 from collections.abc import Sequence
 
 from checkpoints.thresholds import Finding, certainty
+from checkpoints.trained import Trained
 from dataset.classes import name_of, quoted
+from encoders import coarse_heat
 from encoders.unlike import ALARM
 from evaluate import LOCALISING
 from inference.predictor import Prediction
@@ -18,6 +20,12 @@ NOT_LOCALISED = (
     "The heat maps of this model do not localise lesions: in its test set, less than "
     f"{100 * LOCALISING:.0f} % of their energy lay inside the lesion."
 )
+
+
+def heat_remarks(trained: Trained) -> list[str]:
+    """What limits the heat maps of a model."""
+    coarse = coarse_heat(trained.provenance()["encoders"])
+    return [NOT_LOCALISED] * (trained.localises is False) + [coarse] * bool(coarse)
 
 
 def is_unlike(prediction: Prediction) -> bool:

@@ -16,7 +16,7 @@ from dataset.classes import name_of
 from dataset.leakage import kinds_in
 from dataset.synthetic import NOTE
 from dataset.table import SPLITS
-from encoders import title_of
+from encoders import coarse_heat, title_of
 from encoders.unlike import ALARM
 from measure import bootstrap
 from measure.alarms import MIN_IMAGES
@@ -244,7 +244,8 @@ def _model(folder: Path, found: dict) -> dict:
     biopsied = found.get("biopsied") if at(found, ("biopsied", "label", "sets")) else None
     heads["biopsied"] = biopsied and scores_at(biopsied, ("label",))
     subgroups = subgroup_tables(found.get("subgroups") or [], found.get("gaps") or [])
-    return heads | {"heat": _heat(found), "subgroups": subgroups, "pictures": _pictures(folder)}
+    coarse = coarse_heat(found.get("encoders", []))
+    return heads | {"heat": _heat(found), "coarse": coarse, "subgroups": subgroups, "pictures": _pictures(folder)}
 
 
 def _positives(label: dict) -> dict[str, int]:

@@ -9,12 +9,13 @@ import pytest
 import predict
 from checkpoints.thresholds import NO_TAU, Finding, Point
 from dataset.classes import HAM10000
-from inference.verdict import NOT_LOCALISED
+from inference.verdict import NOT_LOCALISED, heat_remarks
 
 
 def knows(**more):
     """As much of a predictor with labels as the page asks."""
     trained = SimpleNamespace(heads=["label"], has_rule=True, is_calibrated=True, knows_unlike=True, localises=None)
+    trained.provenance = lambda: {"encoders": ["resnet18"]}
     trained.sets = {"target": 0.9, "limits": [0.1] * 7}
     return SimpleNamespace(trained=trained, classes=list(HAM10000), points=[], **more)
 
@@ -86,3 +87,15 @@ def test_a_heat_map_that_does_not_localise_is_closed_and_said_so(localises, is_o
     html = cards.render([cards.Card("a.png", found, "", "", "data:,", "", "", ["a.png"])], [], predictor)
     assert ('value="40"' in html) == is_open and ("--heat: 0" in html) != is_open
     assert (NOT_LOCALISED in html) != is_open and "evidence for Nevus" in html
+    assert "have one cell" not in html
+
+
+def test_a_coarse_heat_map_is_said_to_be_one():
+    from browser import cards
+
+    found = predict.Prediction((8, 8), np.eye(7)[1], None, np.zeros((8, 8)), heat_of=1)
+    predictor = knows()
+    predictor.trained.provenance = lambda: {"encoders": ["convnext_tiny", "resnet18"]}
+    html = cards.render([cards.Card("a.png", found, "", "", "data:,", "", "", ["a.png"])], [], predictor)
+    (remark,) = heat_remarks(predictor.trained)
+    assert remark == "Heat maps of ConvNeXt-Tiny have one cell per 32 pixels of the input." and remark in html

@@ -4,31 +4,49 @@ import functools
 
 import pytest
 import torch
+from conftest import ROOT
 from test_models import lively
 from torchvision.models import get_model
 
-from encoders import ENCODERS as ALL
-from encoders import base, make_encoder
-from encoders.efficientnet_lite import Block, DepthwiseConv
+from encoders import ENCODERS, __main__, base, coarse_heat, make_encoder, title_of
+from encoders.depthwise import DepthwiseConv
+from encoders.efficientnet_lite import Block
+from encoders.unlike import statistics
 
-ENCODERS = [name for name in ALL if name != "tiny"]  # that of conftest.py
-RESNETS = [name for name in ENCODERS if name.startswith("resnet")]
-LITE = [name for name in ENCODERS if name not in RESNETS]
-
-
-def test_an_unknown_encoder_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"Unknown encoder 'resnet9': choose one of resnet18, .*efficientnet_lite0"):
-        make_encoder("resnet9")
+RESNETS = ["resnet18", "resnet34", "resnet50", "resnext50_32x4d"]
+LITE = [name for name in ENCODERS if name.startswith("efficientnet_lite")]
+TRUNKS = ["convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "mnasnet0_5", "mobilenet_v2"]
+TRUNKS += ["mobilenet_v3_small", "regnet_y_400mf", "shufflenet_v2_x0_5", "swin_t", "vgg11_bn"]
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+def on_meta(name):
+    """A new encoder that takes no memory."""
+    with torch.device("meta"):
+        return make_encoder(name)
+
+
+@pytest.mark.parametrize(("name", "near"), [("resnet9", "resnet.*"), ("vit_b_16", ".*"), ("mobilenet", "mobilenet_v2")])
+def test_an_unknown_encoder_is_refused_with_the_nearest_names(name, near):
+    with pytest.raises(
+        ValueError, match=rf"Unknown encoder '{name}'. The nearest ones are {near}.*-m encoders lists all"
+    ):
+        make_encoder(name)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "googlenet", "inception_v3", "maxvit_t", "squeezenet1_0", "vit_b_16"])
+def test_networks_without_maps_of_all_strides_are_not_offered(name):
+    assert name not in ENCODERS
+
+
+@pytest.mark.parametrize("name", RESNETS + LITE + TRUNKS)
 @pytest.mark.parametrize("size", [(64, 96), (75, 101), (32, 32)])
-def test_an_encoder_gives_one_map_per_stride(name, size, device):
-    encoder = make_encoder(name).to(device)
-    features = encoder(torch.randn(2, 3, *size, device=device))
+def test_an_encoder_gives_one_map_per_stride(name, size):
+    encoder = on_meta(name)
+    features = encoder(torch.zeros(2, 3, *size, device="meta"))
     for feature, channels, stride in zip(features, encoder.channels, encoder.strides, strict=True):
         assert feature.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
-    assert encoder.label_layer().to(device)(features[-1]).shape[1] == encoder.label_channels
+    assert statistics(features).shape == (2, 2 * sum(encoder.channels[:3]))
+    assert encoder.label_layer().to("meta")(features[-1]).shape[1] == encoder.label_channels
 
 
 @pytest.mark.parametrize("name", RESNETS)
@@ -59,6 +77,30 @@ def test_an_efficientnet_lite_is_as_wide_and_deep_as_published(name, channels, n
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
 
 
+def test_a_network_has_its_published_name():
+    names = {"efficientnet_b0": "EfficientNet-B0", "efficientnet_v2_s": "EfficientNetV2-S", "swin_v2_t": "SwinV2-T"}
+    names |= {"regnet_y_400mf": "RegNetY-400MF", "regnet_x_1_6gf": "RegNetX-1.6GF", "convnext_tiny": "ConvNeXt-Tiny"}
+    names |= {"mnasnet0_5": "MNASNet-0.5", "mobilenet_v2": "MobileNetV2", "mobilenet_v3_large": "MobileNetV3-Large"}
+    names |= {"shufflenet_v2_x0_5": "ShuffleNetV2-x0.5", "densenet121": "DenseNet-121", "vgg11_bn": "VGG-11-BN"}
+    names |= {"resnext50_32x4d": "ResNeXt-50-32x4d", "wide_resnet50_2": "Wide ResNet-50-2", "resnet18": "ResNet-18"}
+    assert {name: title_of(name) for name in names} == names
+
+
+def test_the_table_of_encoders_is_what_the_command_counts():
+    lines = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    rows = [row for row in rows if row[0] in ENCODERS]
+    assert len(rows) >= 15
+    for name, parameters, operations, cell, *_ in rows:
+        counted = __main__.row(name)
+        assert (parameters, operations, cell) == (counted[1], counted[2], counted[4]), name
+
+
+def test_it_is_said_which_networks_have_coarse_heat_maps():
+    assert coarse_heat(["resnet18", "resnext50_32x4d", "efficientnet_lite0"]) == ""
+    assert coarse_heat(["vgg11_bn", "resnet18", "swin_t"]).startswith("Heat maps of VGG-11-BN and Swin-T have one cell")
+
+
 # Finer maps
 
 
@@ -76,7 +118,7 @@ SIZES += [(32, 32), (33, 34), (161, 63)]
 @pytest.mark.parametrize(
     ("name", "size"),
     [(name, size) for name in ("resnet18", "efficientnet_lite0") for size in SIZES]
-    + [(n, (75, 101)) for n in ENCODERS],
+    + [(n, (75, 101)) for n in RESNETS + LITE],
 )
 @torch.inference_mode()
 def test_the_finer_map_holds_the_coarse_one_where_its_cells_are_centred(name, size, stride, monkeypatch):
@@ -132,7 +174,8 @@ def test_the_deepest_block_is_skipped_for_the_share_of_images_and_earlier_ones_f
     assert rates == pytest.approx([0.2 * i / len(rates) for i in range(len(rates))])
 
 
-def test_a_network_without_stochastic_depth_refuses_it_and_says_what_to_change():
-    make_encoder("resnet18").set_drop_path(0.0)
-    with pytest.raises(ValueError, match="resnet18 has no stochastic depth: set DROP_PATH to 0"):
-        make_encoder("resnet18").set_drop_path(0.1)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_a_network_without_stochastic_depth_refuses_it_and_says_what_to_change(name):
+    on_meta(name).set_drop_path(0.0)
+    with pytest.raises(ValueError, match=f"{name} has no stochastic depth: set DROP_PATH to 0"):
+        on_meta(name).set_drop_path(0.1)

@@ -15,7 +15,7 @@ TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 DIFFS = re.findall(r"^## (.+?)$.*?```diff\n(.*?)```", TEXT, re.DOTALL | re.MULTILINE)
 FLAGS = [
     *("--label-smoothing", "0.1", "--label-loss", "cube-root", "--mask-loss", "dice", "--schedule", "linear"),
-    *("--augment", "flips", "brightness", "--encoder", "mobilenet"),
+    *("--augment", "flips", "brightness", "--encoder", "five"),
 ]
 RUN_AND_COMPARE = """
 import shutil, sys
@@ -75,10 +75,11 @@ def test_all_of_them_train_an_epoch_and_stand_in_its_report(extended, demo_folde
     assert done.returncode == 0, done.stderr
     identity = json.loads((tmp_path / "run" / "record.json").read_text())["tasks"]["multitask"]["identity"]
     promised = {"label_smoothing": 0.1, "label_loss": "cube-root", "mask_loss": "dice", "schedule": "linear"}
-    assert promised.items() <= identity.items() and identity["encoder"] == "mobilenet"
+    assert promised.items() <= identity.items() and identity["encoder"] == "five"
     assert (tmp_path / "run" / "multitask" / "confidences.png").exists()
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Confidences." in page and "MobileNetV3-Small" in page and "Mean precision, native size" in page
+    assert "Confidences." in page and "Five convolutions encoder" in page and "Mean precision, native size" in page
+    assert "Heat maps of Five convolutions have one cell per 32 pixels of the input." in page
     assert "Mean confidence: 0." in page and "age: mean error" in page
     ages = pd.read_csv(tmp_path / "run" / "age" / "per_image_age.csv")
     found = json.loads((tmp_path / "run" / "age" / "metrics.json").read_text())

@@ -22,7 +22,7 @@ TESTED_IN = {
     "check": ("dataset/__main__",),
     "comparison": ("report/run",),
     "drawing": ("inference/canvas",),
-    "encoders": ("encoders/base", "encoders/efficientnet_lite", "encoders/resnet"),
+    "encoders": tuple(f"encoders/{name}" for name in ("__main__", "base", "depthwise", "efficientnet_lite", "resnet")),
     "images": ("dataset/opening",),
     "prediction_table": ("inference/table",),
     "reading": ("dataset/layout",),

@@ -15,7 +15,7 @@ from torchvision.models import resnet18
 
 import machine
 import models
-from encoders import ENCODERS, blueprint
+from encoders import blueprint
 from models import MODELS, Classifier, MultiTask, Segmenter, load_checkpoint, load_model
 
 ONE_CHANNEL = SimpleNamespace(label_layer=torch.nn.Identity, label_channels=1)  # in place of an encoder
@@ -38,7 +38,7 @@ def test_every_model_gives_logits_of_the_promised_shape_at_any_size(task, size, 
     assert all(logits.shape == shapes[name] for name, logits in output.items())
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ["tiny", "resnet50", "efficientnet_lite0", "mobilenet_v3_small", "convnext_tiny"])
 @pytest.mark.parametrize("task", MODELS)
 def test_the_heads_follow_the_encoder(task, name, device):
     model = MODELS[task](encoder=name).to(device)

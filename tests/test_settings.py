@@ -161,6 +161,7 @@ def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
         (["--multitask-lr", "-1"], "MULTITASK_LR must lie in (0, inf)"),
         (["--tasks", "detection"], "not detection"),
         (["--pretrained", "maybe"], "not maybe"),
+        (["--encoder", "mobilnet_v2"], "names, the nearest are mobilenet_v2, "),
         (["--encoder", "resnet9"], "not resnet9"),
         (["--val-fraction", "0.5", "--test-fraction", "0.5"], "must leave images to train on"),
         (["--demo", "--data-dir", "x"], "--demo makes its own data"),

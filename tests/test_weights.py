@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.models import get_model
 
 import data
-from encoders import make_encoder, weights
+from encoders import make_encoder, trunk, weights
 from encoders import start as starts
 from encoders.start import imagenet_start, imagenet_weights
 from models import MODELS, Classifier
@@ -48,6 +49,31 @@ def test_weights_in_the_cache_folder_are_used(file, hub):
     model.start_from(start.weights)
     assert torch.equal(model.encoder.conv1.weight, reference.conv1.weight)
     assert "ImageNet" in start.words and hashlib.sha256((hub / file).read_bytes()).hexdigest() in start.file
+
+
+@pytest.mark.parametrize(
+    "name", ["convnext_tiny", "densenet121", "efficientnet_b0", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf"]
+)
+def test_weights_of_every_family_are_used_without_their_head(name, hub):
+    reference = get_model(name, weights=None)
+    for parameter in reference.parameters():
+        parameter.data.add_(0.01)  # no norm is as it was made
+    state = reference.state_dict()
+    old = {re.sub(r"(denselayer\d+\.(norm|conv))(?=\d\.)", r"\1.", key): value for key, value in state.items()}
+    torch.save(old, hub / trunk.published(name).url.rsplit("/", 1)[1])  # as the files of DenseNets name them
+    model = Classifier(encoder=name)
+    model.start_from(imagenet_start("yes", name).weights)
+    found = model.encoder.state_dict()
+    assert found and all(torch.equal(found[key], state[key]) for key in found)
+    if name == "convnext_tiny":
+        assert torch.equal(model.heads["label"].layer.weight, reference.classifier[0].weight)
+
+
+def test_the_first_weights_of_a_network_are_taken():
+    assert [trunk.published(name).name for name in ("mobilenet_v2", "regnet_y_128gf")] == [
+        "IMAGENET1K_V1",
+        "IMAGENET1K_SWAG_E2E_V1",
+    ]
 
 
 def test_without_network_auto_starts_from_scratch_and_says_so(hub):

@@ -24,8 +24,10 @@ TESTS = {  # by file, those that are run, quick ones first
     "dataset/opening.py": ("images", "masks"),
     "dataset/splits.py": ("splits", "ownsplit"),
     "encoders/base.py": ("encoders", "models"),
+    "encoders/depthwise.py": ("encoders", "trunk"),
     "encoders/efficientnet_lite.py": ("encoders", "weights", "models"),
     "encoders/resnet.py": ("encoders", "weights"),
+    "encoders/trunk.py": ("trunk", "weights"),
     "encoders/unlike.py": ("unlike", "alarms"),
     "encoders/weights.py": ("weights",),
     "inference/predictor.py": ("predictor", "verdict"),
@@ -649,6 +651,14 @@ WRONG = {
             "small images keep a coarse map",
         ),
     ),
+    "encoders/depthwise.py": (
+        (
+            "take((False, True))[1].to(weight.dtype), None, None",
+            "take((False, True))[1].to(weight.dtype) * 0, None, None",
+            "kernels learn nothing",
+        ),
+        (" and conv.bias is None", "", "a bias is lost"),
+    ),
     "encoders/efficientnet_lite.py": (
         ("return total // 2, total - total // 2", "return total - total // 2, total // 2", "padded before"),
         (
@@ -665,15 +675,21 @@ WRONG = {
         ("rate * number / len(blocks)", "rate", "all blocks skipped alike"),
         ("if number in (0, len(STAGES) - 1) else", "if number in (0,) else", "the last stage is scaled"),
         ("self.is_residual = stride == 1 and in_channels == out_channels", "self.is_residual = False", "no shortcuts"),
-        (
-            "take((False, True))[1].to(weight.dtype), None, None",
-            "take((False, True))[1].to(weight.dtype) * 0, None, None",
-            "kernels learn nothing",
-        ),
     ),
     "encoders/resnet.py": (
         ("dilation * block.conv1.stride[0]", "dilation", "the second convolution keeps its neighbours"),
         ('if not key.startswith("fc.")', 'if not key.startswith("bn1.")', "the wrong layer is dropped"),
+    ),
+    "encoders/trunk.py": (
+        ("self.set_drop_path(0.0)", "", "torchvision's own rates stay"),
+        ("rate * number / len(blocks)", "rate", "all blocks skipped alike"),
+        ('"densenet": ("DenseNet-", 14)', '"densenet": ("DenseNet-", 0)', "cells of pooled maps at multiples of 32"),
+        ('mode="replicate"', 'mode="constant"', "a gray edge"),
+        ("self.relu = nn.ReLU()", "self.relu = nn.Identity()", "a DenseNet's last ReLU is missing"),
+        ("(ours[0] - own[0]) / own[1]", "(own[0] - ours[0]) / own[1]", "shifted the other way"),
+        (".permute(0, 3, 1, 2) if self.is_last and is_inner", " if self.is_last and is_inner", "channels last"),
+        ('getattr(known, "IMAGENET1K_V1", known.DEFAULT)', "known.DEFAULT", "the later weights"),
+        ('OLD_NAME.sub(r"\\1", key)', "key", "a DenseNet's file has other names"),
     ),
     "encoders/weights.py": (
         ("check_hash=True", "check_hash=False", "ImageNet weights are not checked"),
