@@ -33,6 +33,7 @@ import evaluate
 import machine
 import models
 import train
+from benchmarks import start
 from benchmarks.peers import PEERS
 from checkpoints.states import save
 from dataset import images
@@ -344,4 +345,4 @@ def cpu_name() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

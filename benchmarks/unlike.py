@@ -34,6 +34,7 @@ from sklearn.metrics import roc_auc_score
 
 import data
 import models
+from benchmarks import start
 from dataset import synthetic
 from dataset.prepare import prepare
 from encoders.unlike import Unlike, statistics
@@ -225,4 +226,4 @@ def bare_skin(parts: dict, rng: np.random.Generator) -> Iterator[Image.Image]:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)
