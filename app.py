@@ -32,16 +32,16 @@ from inference.predictor import Predictor, choose_checkpoints
 
 CAUTION = "**Research software, not a medical device.** It is often wrong: never base a diagnosis or treatment on it."
 MAX_MEGABYTES = 50  # per upload
-MAX_PICTURES = 24  # per upload
+MAX_IMAGES = 24  # per upload
 SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio would download its own
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
 PAGE = Path(__file__).parent / "browser"
 
 
-def answer(pictures: list[tuple[str, bytes]], predictor: Predictor) -> str:
+def answer(images: list[tuple[str, bytes]], predictor: Predictor) -> str:
     """The page's HTML for images (name, content): a card for each, or what is wrong with the file."""
     shown, problems = [], []
-    for name, content in pictures[:MAX_PICTURES]:
+    for name, content in images[:MAX_IMAGES]:
         try:
             shown.append(cards.look(name, content, predictor))
         except ValueError as error:
@@ -49,8 +49,8 @@ def answer(pictures: list[tuple[str, bytes]], predictor: Predictor) -> str:
         except Exception:
             logging.exception("An image could not be processed")
             problems.append(f"{name} could not be processed; see the server's log.")
-    if len(pictures) > MAX_PICTURES:
-        problems.append(f"Showing the first {MAX_PICTURES} of {len(pictures)} images; predict.py takes any number.")
+    if len(images) > MAX_IMAGES:
+        problems.append(f"Showing the first {MAX_IMAGES} of {len(images)} images; predict.py takes any number.")
     return cards.render(shown, problems, predictor)
 
 

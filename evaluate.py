@@ -65,10 +65,10 @@ def heads_of(model: nn.Module, image: Tensor, classes: Sequence[str]) -> list[st
         expected |= {"label": (len(image), len(classes)), "mask": (len(image), 1, *image.shape[2:])}
         if not classes:
             del expected["label"]
-        found = {name: tuple(logits.shape) for name, logits in output.items()} if isinstance(output, dict) else {}
-        if not found or not found.items() <= expected.items():
+        shapes = {name: tuple(logits.shape) for name, logits in output.items()} if isinstance(output, dict) else {}
+        if not shapes or not shapes.items() <= expected.items():
             raise ValueError(
-                f"The model returns {found or f'a {type(output).__name__}'} for images {tuple(image.shape)}; expected "
+                f"The model returns {shapes or f'a {type(output).__name__}'} for images {tuple(image.shape)}; expected "
                 f"a dict with some of {expected}. The data's classes are {', '.join(classes) or 'none'}."
             )
         return output
@@ -203,7 +203,7 @@ def official_label_scores(
     recalled = (probabilities.argmax(axis=1) == true) & ~tied
     of_class = np.eye(len(classes))[true]
     support = weights @ of_class  # (B, K)
-    found = {"balanced_accuracy": _class_mean(_divide(weights @ (of_class * recalled[:, None]), support))}
+    scores = {"balanced_accuracy": _class_mean(_divide(weights @ (of_class * recalled[:, None]), support))}
     by_class, of_organisers = [], []
     for k, name in enumerate(classes):
         calls = true == k, probabilities[:, k] > CUTOFF
@@ -213,12 +213,12 @@ def official_label_scores(
         of_organisers.append(filled | ranking)
         ours = {key: filled[key] if np.isnan(whole[key]) else value for key, value in values.items()}
         by_class.append(ours | ranking)
-        found |= {f"per_class.{name}.{key}": value for key, value in by_class[-1].items()}
+        scores |= {f"per_class.{name}.{key}": value for key, value in by_class[-1].items()}
     for key in by_class[0]:
-        found[f"macro.{key}"] = _class_mean(np.stack([scores[key] for scores in of_organisers], axis=-1))
-        defined = np.stack([scores[key] for scores in by_class], axis=-1)
-        found[f"macro_present.{key}"] = _class_mean(np.where(support > 0, defined, np.nan))
-    return found
+        scores[f"macro.{key}"] = _class_mean(np.stack([one[key] for one in of_organisers], axis=-1))
+        defined = np.stack([one[key] for one in by_class], axis=-1)
+        scores[f"macro_present.{key}"] = _class_mean(np.where(support > 0, defined, np.nan))
+    return scores
 
 
 def binary_scores(positive: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> Scores:
@@ -318,8 +318,8 @@ def fit_tau(true: np.ndarray, probabilities: np.ndarray, prior: Sequence[float])
     classes, weights = list(map(str, range(len(prior)))), np.ones((1, len(true)))
     scores = []
     for tau in TAUS:
-        found = label_scores(true, predict_balanced(probabilities, prior, tau), classes, weights)
-        scores.append((found["accuracy"] + found["balanced_accuracy"]).item() / 2)
+        at_tau = label_scores(true, predict_balanced(probabilities, prior, tau), classes, weights)
+        scores.append((at_tau["accuracy"] + at_tau["balanced_accuracy"]).item() / 2)
     return float(TAUS[np.argmax(np.array(scores) > max(scores) - 1e-9)])  # equal but for rounding is equal
 
 
@@ -401,12 +401,12 @@ def mask_scores(counts: np.ndarray, weights: np.ndarray) -> Scores:
     images = image_mask_scores(counts)
     images |= {"failure": images["iou"] < FAILURE, "iou2": images["iou"] ** 2, "dice2": images["dice"] ** 2}
     means = dict(zip(images, weighted_mean(weights, np.stack(list(images.values()), axis=1)).T))
-    found = {"failure_rate": means.pop("failure")}
+    others = {"failure_rate": means.pop("failure")}
     pooled, nothing = weights @ counts, np.where(weights.any(axis=1), 0, np.nan)
     for name, score in (("iou", iou), ("dice", dice)):
-        found[f"std_{name}"] = np.sqrt(np.maximum(means.pop(f"{name}2") - means[name] ** 2, 0))
-        found[f"pooled_{name}"] = score(pooled) + nothing
-    return {f"mean_{name}": values for name, values in means.items()} | found
+        others[f"std_{name}"] = np.sqrt(np.maximum(means.pop(f"{name}2") - means[name] ** 2, 0))
+        others[f"pooled_{name}"] = score(pooled) + nothing
+    return {f"mean_{name}": values for name, values in means.items()} | others
 
 
 def image_mask_scores(counts: np.ndarray) -> Scores:

@@ -62,7 +62,7 @@ def export(checkpoint: str | Path, target: str | Path, data_dir: str | Path | No
     model, size = Exported(trained.network().to(memory_format=torch.contiguous_format)).eval(), trained.image_size
     partial = Path(f"{target}.partial")
     folder = data_dir or trained.checkpoint.get("config", {}).get("DATA_DIR", "")
-    real = real_pictures(Path(folder), size, must=bool(data_dir))
+    real = real_images(Path(folder), size, must=bool(data_dir))
     try:
         export_network(model, trained, partial)
         generator = torch.Generator().manual_seed(0)
@@ -127,7 +127,7 @@ def export_network(model: Exported, trained: Trained, path: Path) -> None:
     onnx.save(exported, path)
 
 
-def real_pictures(folder: Path, size: int, must: bool) -> list[torch.Tensor]:
+def real_images(folder: Path, size: int, must: bool) -> list[torch.Tensor]:
     """Up to `N_REAL` images of a data folder, each (1, 3, S, S); if `must`, raise FileNotFoundError for none."""
     paths = sorted(find_files(folder)[0].values()) if folder.name else []
     if must and not paths:

@@ -358,9 +358,9 @@ def _find_mismatch(task: str, arguments: dict, classes: list, weights: dict) -> 
     if arguments.get("n_classes", len(classes)) != len(classes):
         return f"it names {len(classes)} classes, and its network has {arguments['n_classes']}"
     for name in expected | weights:
-        found, wanted = _kind(weights.get(name)), _kind(expected.get(name))
-        if found != wanted:
-            return f"the weights {name} are {found}, expected {wanted}"
+        given, wanted = _kind(weights.get(name)), _kind(expected.get(name))
+        if given != wanted:
+            return f"the weights {name} are {given}, expected {wanted}"
         if not weights[name].isfinite().all():
             return f"the weights {name} are not all finite"
     return ""

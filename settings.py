@@ -50,13 +50,13 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flag = next((argument for argument in unknown if argument.startswith("-")), "").partition("=")[0]
-            near = nearest(flag, list(self._option_string_actions)) if flag else []
+            near = similar_flags(flag, list(self._option_string_actions)) if flag else []
             hint = f"Did you mean {' or '.join(near)}?" if near else f"{self.prog} --help lists all flags."
             self.error(f"unrecognized arguments: {' '.join(unknown)}. {hint}")
         return options
 
 
-def nearest(flag: str, flags: Sequence[str]) -> list[str]:
+def similar_flags(flag: str, flags: Sequence[str]) -> list[str]:
     """The flags that a mistyped one may have meant: those that contain it (--epochs), else similar ones."""
     part, words = flag.strip("-"), {name.strip("-"): name for name in flags}
     containing = [name for name in flags if part and f"-{part}-" in f"{name}-"]

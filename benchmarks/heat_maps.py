@@ -17,6 +17,7 @@ from torch import Tensor
 
 import data
 import models
+from benchmarks import start
 from dataset.prepare import prepare
 from dataset.table import has_mask
 from encoders import base
@@ -67,4 +68,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageEnhance
 
+from benchmarks import start
 from dataset import leakage
 from dataset.cache import decode_table
 from dataset.images import THUMBNAIL, read_image
@@ -92,4 +93,4 @@ def row(name: str, values: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

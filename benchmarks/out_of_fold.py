@@ -24,6 +24,7 @@ import machine
 import main
 import models
 import train
+from benchmarks import start
 from checkpoints import Checkpoints
 from checkpoints.networks import Views
 from dataset.classes import classes_of, positions_of
@@ -88,4 +89,4 @@ def label_fold(config, data_set, learned: pd.DataFrame, labelled: pd.DataFrame) 
 
 
 if __name__ == "__main__":
-    run()
+    start(run)

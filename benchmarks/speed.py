@@ -33,6 +33,7 @@ import evaluate
 import machine
 import models
 import train
+from benchmarks import start
 from benchmarks.peers import PEERS
 from checkpoints.states import save
 from dataset import images
@@ -41,7 +42,7 @@ from dataset.classes import HAM10000 as CLASSES
 from dataset.classes import positions_of
 from dataset.prepare import prepare
 from dataset.table import USED, read_table
-from inference.inputs import list_pictures
+from inference.inputs import list_images
 from inference.outputs import Outputs
 from inference.predictor import Predictor
 from inference.run import process_all
@@ -258,9 +259,9 @@ def time_predict(options, n_images: int = 200, rounds: int = 3) -> dict[str, flo
         for path in read_table(options.data_dir)["image_path"][:n_images]:
             files.append(folder / Path(path).with_suffix(".jpg").name)
             images.read_image(path, (600, 450)).save(files[-1], quality=92)
-        listed = list_pictures(list(map(str, files)), folder)
+        listed = list_images(list(map(str, files)), folder)
         everything, nothing = (Outputs(folder, predictor) for _ in range(2))
-        nothing.write_picture = lambda *_: []
+        nothing.write_image = lambda *_: []
         batch = [predictor.read(file) for file in files[:16]]
         runs = {
             "bare forward pass": lambda: [predictor.predict(batch) for _ in range(-(-len(files) // 16))],
@@ -344,4 +345,4 @@ def cpu_name() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

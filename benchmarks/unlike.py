@@ -34,6 +34,7 @@ from sklearn.metrics import roc_auc_score
 
 import data
 import models
+from benchmarks import start
 from dataset import synthetic
 from dataset.prepare import prepare
 from encoders.unlike import Unlike, statistics
@@ -41,7 +42,7 @@ from measure import alarms
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 N_PARTS = 10  # of a photograph: itself and random parts
-N_DRAWN = 60  # pictures of each drawn kind
+N_DRAWN = 60  # images of each drawn kind
 N_SKIN, N_TEST = 600, 400  # images at most
 N_NEIGHBOURS = 20
 CHANGES = {  # of test images
@@ -66,15 +67,15 @@ def main() -> None:
     data_set = prepare(options.data_dir, model.image_size, options.cache_dir, say=lambda *_: None)
     parts = {part: data_set.table[data_set.table["split"] == part] for part in ("train", "val", "test")}
     outputs = {part: outputs_of_rows(model, data_set.pixels, rows) for part, rows in parts.items()}
-    sets = {name: outputs_of(model, images) for name, images in pictures(options.photos, parts, model.image_size)}
+    sets = {name: outputs_of(model, images) for name, images in image_sets(options.photos, parts, model.image_size)}
     print(f"{options.checkpoint.name}; test images {len(parts['test']):,}; flagged / AUROC")
-    sizes = {name: len(found["logits"]) for name, found in sets.items()}
+    sizes = {name: len(features["logits"]) for name, features in sets.items()}
     print("| method | false alarms |", " | ".join(f"{name} ({n:,})" for name, n in sizes.items()), "|")
     for method, score in methods(outputs).items():
         limit, test = np.quantile(score(outputs["val"]), 0.95), score(outputs["test"])
         cells = [f"{np.mean(test > limit):.3f}"]
-        for found in sets.values():
-            values = score(found)
+        for features in sets.values():
+            values = score(features)
             truth = np.repeat([0, 1], [len(test), len(values)])
             cells.append(f"{np.mean(values > limit):.2f} / {roc_auc_score(truth, np.append(test, values)):.3f}")
         print(f"| {method} |", " | ".join(cells), "|", flush=True)
@@ -109,18 +110,18 @@ def methods(outputs: dict[str, dict[str, np.ndarray]]) -> dict[str, Score]:
     by_class, overall = (mahalanobis(train["deepest"], groups) for groups in (train["label"], 0 * train["label"]))
     bank = train["deepest"] / np.linalg.norm(train["deepest"], axis=1, keepdims=True)
 
-    def neighbour(found: dict[str, np.ndarray]) -> np.ndarray:
-        near = found["deepest"] / np.linalg.norm(found["deepest"], axis=1, keepdims=True) @ bank.T
+    def neighbour(features: dict[str, np.ndarray]) -> np.ndarray:
+        near = features["deepest"] / np.linalg.norm(features["deepest"], axis=1, keepdims=True) @ bank.T
         return -np.partition(near, -N_NEIGHBOURS, axis=1)[:, -N_NEIGHBOURS]
 
-    logits = lambda found: torch.from_numpy(found["logits"]).double()  # noqa: E731
+    logits = lambda features: torch.from_numpy(features["logits"]).double()  # noqa: E731
     return {
-        "Unlike (shallow maps)": lambda found: unlike.distance(torch.from_numpy(found["statistics"])).numpy(),
-        "Mahalanobis, deepest map": lambda found: by_class(found["deepest"]),
-        "relative Mahalanobis": lambda found: by_class(found["deepest"]) - overall(found["deepest"]),
+        "Unlike (shallow maps)": lambda features: unlike.distance(torch.from_numpy(features["statistics"])).numpy(),
+        "Mahalanobis, deepest map": lambda features: by_class(features["deepest"]),
+        "relative Mahalanobis": lambda features: by_class(features["deepest"]) - overall(features["deepest"]),
         "20th nearest neighbour": neighbour,
-        "energy": lambda found: -logits(found).logsumexp(dim=1).numpy(),
-        "1 - top-1 probability": lambda found: 1 - logits(found).softmax(dim=1).amax(dim=1).numpy(),
+        "energy": lambda features: -logits(features).logsumexp(dim=1).numpy(),
+        "1 - top-1 probability": lambda features: 1 - logits(features).softmax(dim=1).amax(dim=1).numpy(),
     }
 
 
@@ -132,7 +133,7 @@ def mahalanobis(train: np.ndarray, groups: np.ndarray) -> Callable[[np.ndarray],
     return lambda values: np.min([(((values - mean) @ white) ** 2).sum(axis=1) for mean in means.values()], axis=0)
 
 
-def pictures(folders: list[Path], parts: dict, size: int) -> Iterator[tuple[str, list[np.ndarray]]]:
+def image_sets(folders: list[Path], parts: dict, size: int) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Kinds of images that are not dermoscopic, or altered dermoscopic images; each (S, S, 3) uint8."""
     rng = np.random.default_rng(0)
 
@@ -159,7 +160,7 @@ def pictures(folders: list[Path], parts: dict, size: int) -> Iterator[tuple[str,
 
 def photographs(folders: list[Path]) -> list[Image.Image]:
     """The distinct images in some folders, each reduced to at most 800 pixels in width and height."""
-    found: dict[str, Image.Image] = {}
+    distinct: dict[str, Image.Image] = {}
     for path in sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
         try:
             image = Image.open(path).convert("RGB")
@@ -167,8 +168,8 @@ def photographs(folders: list[Path]) -> list[Image.Image]:
             continue
         if min(image.size) >= 100:
             image.thumbnail((800, 800))
-            found.setdefault(hashlib.md5(image.resize((8, 8)).tobytes(), usedforsecurity=False).hexdigest(), image)
-    return list(found.values())
+            distinct.setdefault(hashlib.md5(image.resize((8, 8)).tobytes(), usedforsecurity=False).hexdigest(), image)
+    return list(distinct.values())
 
 
 def parts_of(image: Image.Image, rng: np.random.Generator) -> Iterator[Image.Image]:
@@ -225,4 +226,4 @@ def bare_skin(parts: dict, rng: np.random.Generator) -> Iterator[Image.Image]:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

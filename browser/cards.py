@@ -23,6 +23,7 @@ from inference.canvas import contour, heat_layer
 from inference.drawing import mask_at, overlay, view_of
 from inference.outputs import columns, values
 from inference.predictor import Prediction, Predictor
+from inference.table import distinct
 from inference.verdict import UNLIKE, heat_remarks, is_unlike, name_set
 
 VIEW = 800  # pixels: the longest side of an image on the page
@@ -89,7 +90,7 @@ def outline_layer(prediction: Prediction, size: tuple[int, int]) -> Image.Image:
 
 def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor) -> str:
     """The problems and the cards as HTML, with an overview if there are several cards."""
-    header = ["file", *columns(predictor)]
+    header = distinct(["file", *columns(predictor)])
     return TEMPLATES.get_template("cards.html").render(
         cards=cards,
         problems=problems,

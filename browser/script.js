@@ -1,10 +1,10 @@
-// Runs once, when the page is there. `props.value` is the HTML that the page shows of the pictures, and `trigger` asks
-// the server for it. Whatever was shown before goes as soon as another picture is chosen, and an answer to an earlier
+// Runs once, when the page is there. `props.value` is the HTML that the page shows of the images, and `trigger` asks
+// the server for it. Whatever was shown before goes as soon as another image is chosen, and an answer to an earlier
 // choice that comes after that is not shown.
 
 let asked = 0; // number of the latest choice
 let latest = ""; // what the page has shown of it by itself
-let urls = []; // of its pictures
+let urls = []; // of its images
 
 function show(html) {
   latest = html;
@@ -22,8 +22,8 @@ function escaped(text) {
   return paragraph.innerHTML.replaceAll('"', "&quot;");
 }
 
-function waiting(pictures) {
-  const figures = pictures.map(
+function waiting(images) {
+  const figures = images.map(
     ([name, url]) => `<figure><img alt="" src="${escaped(url)}"><figcaption>${escaped(name)}</figcaption></figure>`,
   );
   show(`<section class="waiting"><p role="status">Predicting…</p>

@@ -68,7 +68,7 @@ class Checkpoints:
                 continue
             refuse_other(state["identity"], self.identity, path)
             tqdm.write(f"Resuming after epoch {len(state['history'])}.")
-            if changes := differences(state["conditions"], self.conditions):
+            if changes := changes_between(state["conditions"], self.conditions):
                 effect = "the weights may differ slightly from an uninterrupted run"
                 tqdm.write(f"Resumed under different conditions ({changes}): {effect}.")
             return state
@@ -168,7 +168,7 @@ def refuse_other(before: dict, now: dict, place: Path) -> None:
     if is_longer(before, now):
         reason = depends_on_epochs(now.get("schedule", "constant"), now.get("warm_up", 0))
         before = before | ({} if reason else {"epochs": now["epochs"]})
-    if changes := differences(before, now):
+    if changes := changes_between(before, now):
         changes += f" ({reason})" if reason else ""
         advice = "Restore the settings, name another --output-dir, or start anew without --resume."
         raise ValueError(f"Cannot resume from {place}: {changes}. {advice}")
@@ -179,7 +179,7 @@ def is_longer(before: dict, now: dict) -> bool:
     return now.get("epochs", 0) > before.get("epochs", math.inf)
 
 
-def differences(before: dict, now: dict) -> str:
+def changes_between(before: dict, now: dict) -> str:
     """The values that differ, as a message; "" if none do."""
     changes = []
     for key in now | before:

@@ -84,12 +84,12 @@ def points_among(classes: Sequence[str]) -> dict[str, list[int]]:
     >>> points_among(["NV", "MEL", "SCC"]), points_among(["NV", "MEL"]), points_among(["DF", "VASC"])
     ({'melanoma': [1], 'malignant': [1, 2]}, {'melanoma': [1]}, {})
     """
-    found: dict[str, list[int]] = {}
+    points: dict[str, list[int]] = {}
     for name, is_member in OPERATING_POINTS.items():
         members = [position for position, code in enumerate(classes) if is_member(code)]
-        if 0 < len(members) < len(classes) and members not in found.values():
-            found[name] = members
-    return found
+        if 0 < len(members) < len(classes) and members not in points.values():
+            points[name] = members
+    return points
 
 
 def points_of(classes: Sequence[str], calibration: dict, tested: dict) -> list[Point]:

@@ -106,7 +106,7 @@ def record_bytes(size: int) -> int:
     return size**2 * 4 + THUMBNAIL**2 * 3
 
 
-class Index(NamedTuple):
+class CacheIndex(NamedTuple):
     """Content of index.json, which describes a pixel file."""
 
     file: str  # name; "" if there is none
@@ -114,7 +114,7 @@ class Index(NamedTuple):
     rows: dict[str, dict]  # verdict by signature of the image and mask files
 
 
-NOTHING = Index("", 0, {})
+NOTHING = CacheIndex("", 0, {})
 
 
 def decode_table(
@@ -204,7 +204,7 @@ def _locked(folder: Path):
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
 
-def _open_cache(folder: Path, keys: Iterable[str], size: int) -> tuple[Index, PixelFile] | None:
+def _open_cache(folder: Path, keys: Iterable[str], size: int) -> tuple[CacheIndex, PixelFile] | None:
     """The cache, or None if rows are missing or the check finds damage."""
     index = _read_index(folder, size)
     if not index.file or not index.rows.keys() >= set(keys):
@@ -230,10 +230,10 @@ def _is_sound(pixels: PixelFile, verdict: dict) -> bool:
     return (zlib.crc32(pixels[row]), zlib.crc32(pixels.thumbnails[row])) == (verdict["crc"], verdict["thumbnail_crc"])
 
 
-def _read_index(folder: Path, size: int) -> Index:
+def _read_index(folder: Path, size: int) -> CacheIndex:
     """The index of a cache; `NOTHING` if it is missing or damaged, or its pixel file is missing or too small."""
     try:
-        index = Index(**json.loads((folder / "index.json").read_text(encoding="utf-8")))
+        index = CacheIndex(**json.loads((folder / "index.json").read_text(encoding="utf-8")))
         n_bytes = (folder / os.path.basename(index.file)).stat().st_size
         for row, verdict in enumerate(index.rows.values()):
             if {name: type(value) for name, value in verdict.items()} != VERDICT or verdict["row"] != row:
@@ -243,7 +243,7 @@ def _read_index(folder: Path, size: int) -> Index:
     return index if isinstance(index.changed, int) and n_bytes == len(index.rows) * record_bytes(size) else NOTHING
 
 
-def _write_index(folder: Path, index: Index) -> None:
+def _write_index(folder: Path, index: CacheIndex) -> None:
     write_file(folder / "index.json", json.dumps(index._asdict()).encode())
 
 
@@ -263,14 +263,14 @@ def _write_cache(folder: Path, used: pd.DataFrame, keys: list[str], size: int, h
                 file.write(pixels)
                 file.write(thumbnail)
                 rows[key] = {"row": len(rows)} | verdict
-        _write_index(folder, Index(path.name, path.stat().st_mtime_ns, rows))
+        _write_index(folder, CacheIndex(path.name, path.stat().st_mtime_ns, rows))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
 
 
 def _still_valid(
-    folder: Path, old: Index, keys: Iterable[str], size: int
+    folder: Path, old: CacheIndex, keys: Iterable[str], size: int
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Key, pixels and thumbnail of each row of an earlier file that is still valid."""
     if not old.file:

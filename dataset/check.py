@@ -52,7 +52,7 @@ def check(
     lines, problem = [], ""
     with tempfile.TemporaryDirectory() as cache:
         decoded = decode(folder, reading, image_size=32, cache_dir=cache, say=lines.append)
-        lines += describe(decoded.table, folder, image_size)
+        lines += advice_on(decoded.table, folder, image_size)
         try:
             table = split(decoded, reading, splitting, say=lines.append).table
             if not heads_in_all_parts(table).any():
@@ -63,7 +63,7 @@ def check(
     return "\n".join(lines), problem and f"A run would stop here. {problem}"
 
 
-def describe(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
+def advice_on(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
     """Advice on each reason, counts, and the memory that the images need at this size."""
     reasons, lines = table.loc[table["reason"] != "", "reason"], []
     left = reasons

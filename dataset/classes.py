@@ -227,7 +227,7 @@ def quoted(name: str) -> str:
     return Quoted('"' + name.replace('"', '""') + '"')
 
 
-def in_words(codes: Iterable[str]) -> str:
+def with_names(codes: Iterable[str]) -> str:
     """A list of codes, each with its full name if it has one."""
     return ", ".join(
         code if NAMES.get(code, code).lower() == code.lower() else f"{code} ({NAMES[code]})" for code in codes

@@ -65,7 +65,7 @@ _RESERVED = _IMAGE.keys() | {
 }
 
 
-def is_known(name: str) -> bool:
+def is_reserved(name: str) -> bool:
     """Whether a column holds images, labels, details or parts, by its name."""
     return squashed(name) in _RESERVED or bool(part_flags([name]))
 

@@ -25,7 +25,7 @@ from dataset.roles import (
     OTHER_ENDINGS,
     PHOTOGRAPH_ENDINGS,
     WEAK_ENDINGS,
-    is_picture,
+    is_image,
     is_unreadable,
     mask_of,
     part_of,
@@ -93,7 +93,7 @@ def walk(folder: str | Path, skipped: Counter) -> Iterator[tuple[str, list[str]]
             continue
         if place != str(folder) and (mark := written_mark(place, names)):
             shown = Path(place).relative_to(folder).as_posix()
-            if n := sum(is_picture(name) for _, _, inner in os.walk(place) for name in inner):
+            if n := sum(is_image(name) for _, _, inner in os.walk(place) for name in inner):
                 reason = f"images in {shown}/, which main.py or predict.py wrote (if not, rename {shown}/{mark})"
                 skipped[reason] += n
             folders.clear()
@@ -132,10 +132,10 @@ def scan(data_dir: str | Path) -> Contents:
         role, part = role_of(within), part_of(within)
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)
-            if is_picture(name) and _is_utf8(name):
+            if is_image(name) and _is_utf8(name):
                 path = os.path.join(place, name)
                 files[role].append(File(path, within, unicodedata.normalize("NFC", stem), suffix, part))
-            elif is_picture(name):
+            elif is_image(name):
                 skipped["images whose names are not UTF-8 (rename them)"] += 1
             elif is_unreadable(name):
                 skipped[f"{os.path.splitext(name)[1].lower()} images, an unsupported format (save them as JPEG)"] += 1

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from dataset.classes import in_words, positions_of, quoted
+from dataset.classes import positions_of, quoted, with_names
 from dataset.columns import column_for
 from dataset.csvfile import printable
 from dataset.groups import groups_of
@@ -109,4 +109,4 @@ def _describe_untaught(test: pd.DataFrame, rest: pd.DataFrame) -> list[str]:
     if not only:
         return []
     n = int(counts[only].sum())
-    return [f"{n:,} test images are of {in_words(only)}, absent from all other images: this cannot be learned."]
+    return [f"{n:,} test images are of {with_names(only)}, absent from all other images: this cannot be learned."]

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dataset.classes import NAMES, code_of, codes_of, in_order, is_known, is_no_diagnosis, key_of, quoted
-from dataset.columns import GUESS, LABEL_COLUMNS, are_parts, find_column, names_details
-from dataset.columns import is_known as is_reserved
+from dataset.columns import GUESS, LABEL_COLUMNS, are_parts, find_column, is_reserved, names_details
 
 TRUTH = {"true": 1.0, "false": 0.0}
 ANSWERS = ({"true": 1.0, "false": 0.0}, {"yes": 1.0, "no": 0.0}, {"y": 1.0, "n": 0.0}, {"t": 1.0, "f": 0.0})

@@ -100,7 +100,7 @@ def kinds_in(pairs: pd.DataFrame) -> tuple[str, ...]:
 
 
 def merge_lesions(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
-    """Lesion ids for splitting: images of the same file or picture share one."""
+    """Lesion ids for splitting: identical and near-duplicate images share one."""
     lesions, code = np.unique(table["lesion_id"].to_numpy(), return_inverse=True)
     by_image = dict(zip(table["image"], code))
     duplicates = pairs[pairs["kind"].isin(["same file", "same picture"])]

@@ -179,7 +179,7 @@ _GLUED = re.compile(r"(.+?)(?: ?\(mask\)|mask|msk)", re.IGNORECASE)
 _BEGINNING = re.compile(r"(mask|segmentation|seg|gt)([_\-. ]|(?=\d))(.+)", re.IGNORECASE)
 
 
-def is_picture(name: str) -> bool:
+def is_image(name: str) -> bool:
     return name.lower().endswith(READABLE) and not name.startswith(".")
 
 

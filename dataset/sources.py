@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.classes import NAMES, code_of, is_diagnosis
-from dataset.columns import LABEL_COLUMNS, are_parts, find_column, is_known, names_details
+from dataset.columns import LABEL_COLUMNS, are_parts, find_column, is_reserved, names_details
 from dataset.labels import Labels, read_labels
 from dataset.names import Index, image_name, named
 from dataset.roles import SPLITS, part_of
@@ -145,7 +145,7 @@ def _describe_without_diagnoses(table: Source) -> str:
         return f"{table.name} has no rows and is not used."
     if column := find_column(table.rows, LABEL_COLUMNS):
         return f"{table.name} is not used: its column {column} names no diagnosis in any row."
-    columns = ", ".join(name for name in table.rows if name != "image" and not is_known(name))[:200]
+    columns = ", ".join(name for name in table.rows if name != "image" and not is_reserved(name))[:200]
     if not columns:
         return f"{table.name} names images but no diagnoses."
     return f"{table.name} names images but no diagnoses. If one of its columns {columns} does, rename it to label."

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dataset.choice import as_flag, quoted
-from dataset.classes import classes_of, in_words, is_malignant, positions_of
+from dataset.classes import classes_of, is_malignant, positions_of, with_names
 from dataset.groups import groups_of
 from dataset.roles import SPLITS
 from dataset.table import leave_out, targets, usable
@@ -144,7 +144,7 @@ def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool, p
     others = [quoted(code) for code in classes if code != classes[position]]
     choice = f", or learn only the other classes: {as_flag(others)}" if 1 < len(others) <= 20 else ""
     return (
-        f"Class {in_words([classes[position]])} has {problem}Add images, raise --limit if it is set{ungroup}"
+        f"Class {with_names([classes[position]])} has {problem}Add images, raise --limit if it is set{ungroup}"
         f"{choice or ', or merge classes: --classes name=one,other'}"
     )
 
@@ -180,7 +180,7 @@ def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
     """Console lines: absent classes, unknown lesions, and the leakage of a split by image."""
     used = usable(table)
     lines = [
-        f"Class {in_words([code])} has no image: it is neither learned nor evaluated."
+        f"Class {with_names([code])} has no image: it is neither learned nor evaluated."
         for code in classes_of(used)
         if not (used["label"] == code).any()
     ]

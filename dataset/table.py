@@ -215,8 +215,8 @@ def _detail_sources(layout: Layout, further: Sequence[str]) -> list[Source]:
 
 def _describe_lacking(layout: Layout, columns: Sequence[str], details: pd.DataFrame) -> str:
     """Which of the user's columns no table has, and which columns exist; "" if none is lacking."""
-    found = details.columns[details.notna().any()]
-    lacking = [name for name in dict.fromkeys(columns) if column_for(name) not in found]
+    filled = details.columns[details.notna().any()]
+    lacking = [name for name in dict.fromkeys(columns) if column_for(name) not in filled]
     if not lacking:
         return ""
     tables = [*filter(None, [layout.source]), *layout.others]

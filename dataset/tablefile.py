@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataset.columns import is_known, may_name, names_images, with_image_column
+from dataset.columns import is_reserved, may_name, names_images, with_image_column
 from dataset.names import Index, named
 from dataset.roles import part_of_name
 
@@ -193,7 +193,7 @@ def _delimiter_of(line: str) -> str:
 def _has_header(lines: list[list[str]], images: Index | None) -> bool:
     """Whether the first line is a header: it names no image, and looks unlike the next."""
     first, *others = [[cell.strip() for cell in cells] for cells in lines]
-    if any(is_known(cell) and not part_of_name(cell) for cell in first):
+    if any(is_reserved(cell) and not part_of_name(cell) for cell in first):
         return True
     if any(named(cell).suffix for cell in first) or any(
         cell in images for cell in first if images is not None and cell

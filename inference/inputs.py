@@ -15,7 +15,7 @@ from dataset.roles import (
     PHOTOGRAPH_ENDINGS,
     READABLE,
     WEAK_ENDINGS,
-    is_picture,
+    is_image,
     is_unreadable,
     mask_of,
     role_of,
@@ -32,7 +32,7 @@ class Listed(NamedTuple):
     problem: str = ""  # why it cannot be predicted
 
 
-def list_pictures(paths: Sequence[str], output_dir: Path, passed_over: Counter | None = None) -> list[Listed]:
+def list_images(paths: Sequence[str], output_dir: Path, passed_over: Counter | None = None) -> list[Listed]:
     """The images that `paths` (files, folders, globs) name, each file once, and paths without images, with the reason.
 
     Folders are searched, except for masks (recognised as in training) and outputs of main.py and predict.py. Images
@@ -88,9 +88,9 @@ def _images_in(place: str, within: Sequence[str], names: Sequence[str], skipped:
         if is_unreadable(name):
             suffix = os.path.splitext(name)[1].lower()
             yield Listed(str(Path(file)), problem=f"{suffix} is not read: save it as JPEG, PNG or TIFF")
-        elif is_picture(name) and (kind := _no_photograph(file, within, names)):
+        elif is_image(name) and (kind := _no_photograph(file, within, names)):
             skipped[os.path.realpath(file)] = kind
-        elif is_picture(name):
+        elif is_image(name):
             yield Listed(str(Path(file)))
 
 
@@ -101,7 +101,7 @@ def _below(folder: str, kind: str) -> dict[str, str]:
         os.path.realpath(os.path.join(place, name)): kind
         for place, _, names in places
         for name in names
-        if is_picture(name)
+        if is_image(name)
     }
 
 
@@ -115,9 +115,7 @@ def _no_photograph(file: str, within: Sequence[str], names: Sequence[str]) -> st
     is_beside = any(os.path.splitext(name)[0] in images for name in names)
     if word and (word not in WEAK_ENDINGS or (is_beside and (word not in PHOTOGRAPH_ENDINGS or is_drawn(file)))):
         return "masks"
-    others = [
-        name for name in names if name != stem + suffix and os.path.splitext(name)[0] == stem and is_picture(name)
-    ]
+    others = [name for name in names if name != stem + suffix and os.path.splitext(name)[0] == stem and is_image(name)]
     if others and is_drawn(file) and not is_drawn(os.path.join(os.path.dirname(file), others[0])):
         return "masks"
     return f"images in folders named {'/'.join(within)}" if role == OTHER else ""
@@ -163,7 +161,7 @@ def refuse_data_folder(folder: Path) -> None:
             raise ValueError(f"{folder} holds training data. Name another --output-dir.")
 
 
-def refuse_pictures(written: Iterable[Path], listed: Sequence[Listed]) -> None:
+def refuse_inputs(written: Iterable[Path], listed: Sequence[Listed]) -> None:
     """Raise ValueError if an input image would be overwritten."""
     inputs = {os.path.realpath(item.file) for item in listed}
     for path in written:

@@ -98,7 +98,7 @@ class Outputs:
         yield from (self.table.path, self.table.as_json, self.table.run)
         yield from (path for item in listed if not item.problem for path in self.paths(item.output).values())
 
-    def write_picture(self, item: Listed, prediction: Prediction) -> list[str] | str:
+    def write_image(self, item: Listed, prediction: Prediction) -> list[str] | str:
         """Write one image's files; return its table cells, or what is wrong with it."""
         paths, classes = self.paths(item.output), self.predictor.classes
         mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)

@@ -29,7 +29,7 @@ NO_SETS = (
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "ham10000.pth"  # the bundled model
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded image."""
 
     pixels: np.ndarray  # (S, S, 3) uint8, S the model's image size
@@ -86,19 +86,19 @@ class Predictor:
             unavailable.append(f"Too few validation images to fit a limit, so in every set: {named}.")
         return [f"{point.name}: {point.describe()}." for point in self.points] + unavailable
 
-    def read(self, source: str | Path | bytes) -> Picture:
+    def read(self, source: str | Path | bytes) -> DecodedImage:
         """Decode a file or its content, as in training. Raises as `images.read_image`."""
         image, size = images.read_image_and_size(source, self.trained.image_size)
-        return Picture(np.asarray(image), size)
+        return DecodedImage(np.asarray(image), size)
 
-    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
+    def predict(self, decoded: Sequence[DecodedImage]) -> list[Prediction]:
         """The predictions for the images, in one batch."""
-        pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
+        pixels = torch.from_numpy(np.stack([one.pixels for one in decoded]))
         image = data.normalise(pixels.to(self.device))
         forward = partial(self.model.explain, label_of=self._alarming if self.explain else None)
         ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
         output = {name: logits.cpu() for name, logits in output.items()}
-        none = [None] * len(pictures)
+        none = [None] * len(decoded)
         fields: dict[str, Sequence] = dict.fromkeys(("probabilities", "mask", "heat"), none)
         if "label" in output:
             fields |= self._of_labels(self._probabilities(output["label"]))
@@ -108,10 +108,7 @@ class Predictor:
             fields |= {"heat": output["heat"][:, 0].numpy(), "heat_of": self._alarming(output["label"]).tolist()}
         if "unlike" in output:
             fields["unlike"] = [rounded_down(percent) for percent in output["unlike"].tolist()]
-        return [
-            Prediction(picture.size, **dict(zip(fields, values)))
-            for picture, *values in zip(pictures, *fields.values())
-        ]
+        return [Prediction(one.size, **dict(zip(fields, values))) for one, *values in zip(decoded, *fields.values())]
 
     def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
         return evaluate.softmax(logits.cpu().double().numpy(), self.trained.temperature)
@@ -119,7 +116,7 @@ class Predictor:
     def _of_labels(self, probabilities: np.ndarray) -> dict[str, Sequence]:
         """The fields of `Prediction` that follow from calibrated probabilities (N, K)."""
         fields: dict[str, Sequence] = {"probabilities": probabilities}
-        fields["findings"] = [thresholds.findings(of_picture, self.points) for of_picture in probabilities]
+        fields["findings"] = [thresholds.findings(of_image, self.points) for of_image in probabilities]
         if self.trained.has_rule:
             rule = self.trained.calibration["prior"], self.trained.calibration["tau"]
             fields["balanced"] = evaluate.predict_balanced(probabilities, *rule).tolist()
@@ -133,11 +130,11 @@ class Predictor:
         """The class (N,) that a heat map explains: of the first point above its threshold, else the top-1 class."""
         probabilities = self._probabilities(logits)
         chosen = probabilities.argmax(axis=1)
-        for i, of_picture in enumerate(probabilities):
-            for finding in thresholds.findings(of_picture, self.points):
+        for i, of_image in enumerate(probabilities):
+            for finding in thresholds.findings(of_image, self.points):
                 if finding.verdict == "above":
                     members = finding.point.members
-                    chosen[i] = members[of_picture[list(members)].argmax()]
+                    chosen[i] = members[of_image[list(members)].argmax()]
                     break
         return torch.from_numpy(chosen).to(logits.device)
 

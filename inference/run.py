@@ -19,13 +19,13 @@ from inference.inputs import (
     READABLE,
     Listed,
     keep_names,
-    list_pictures,
+    list_images,
     refuse_data_folder,
     refuse_existing,
-    refuse_pictures,
+    refuse_inputs,
 )
 from inference.outputs import Outputs
-from inference.predictor import Picture, Predictor, choose_checkpoints
+from inference.predictor import DecodedImage, Predictor, choose_checkpoints
 from inference.table import FIRST, PREDICTED, SKIPPED
 from inference.verdict import heat_remarks
 
@@ -34,16 +34,16 @@ N_SAID = 20  # images; with more, the console shows no verdicts
 
 def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]:
     """Read, predict and write one batch; return each file's table cells, or what is wrong with it."""
-    results: list[Picture | list[str] | str] = []
+    results: list[DecodedImage | list[str] | str] = []
     for item in listed:
         try:
             results.append(item.problem or outputs.predictor.read(item.file))
         except (ValueError, OSError, MemoryError) as error:
             results.append(images.reason_of(error))
-    decoded = [i for i, result in enumerate(results) if isinstance(result, Picture)]
+    decoded = [i for i, result in enumerate(results) if isinstance(result, DecodedImage)]
     if decoded:
         for i, prediction in zip(decoded, outputs.predictor.predict([results[i] for i in decoded])):
-            results[i] = outputs.write_picture(listed[i], prediction)
+            results[i] = outputs.write_image(listed[i], prediction)
     return results
 
 
@@ -79,7 +79,7 @@ def predict_all(options: argparse.Namespace) -> int:
     """
     device = machine.join_processes(machine.choose_device(options.device))
     passed_over: Counter = Counter()
-    listed = machine.from_first(list_pictures, options.paths, options.output_dir, passed_over)
+    listed = machine.from_first(list_images, options.paths, options.output_dir, passed_over)
     if all(item.problem for item in listed):
         problems = "".join(f"{item.file}: {item.problem}. " for item in listed)
         raise FileNotFoundError(f"{problems}No image to predict: name images ({' '.join(READABLE)}) or folders.")
@@ -91,12 +91,12 @@ def predict_all(options: argparse.Namespace) -> int:
         machine.say(f"Ignored: {', '.join(f'{n:,} {kind}' for kind, n in passed_over.items())}.")
     outputs = Outputs(options.output_dir, predictor, keeps_verdicts=len(listed) <= N_SAID)
     with machine.locked(options.output_dir):
-        listed, left = machine.from_first(begin, outputs, listed, options, checkpoints)
+        listed, left = machine.from_first(prepare_folder, outputs, listed, options, checkpoints)
         with outputs.table.open_part(machine.rank()) as write:
             for row in process_all(outputs, left[machine.share()], options.batch_size):
                 write(row)
         verdicts = machine.gather(outputs.verdicts)  # from here on, all parts are whole
-        n_done, n_skipped = machine.from_first(finish, outputs, listed, options.json)
+        n_done, n_skipped = machine.from_first(complete_table, outputs, listed, options.json)
     if machine.is_first():
         print_verdicts({file: lines for part in verdicts for file, lines in part.items()}, listed)
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
@@ -107,7 +107,7 @@ def predict_all(options: argparse.Namespace) -> int:
     return 2 if not n_done else 1 if n_skipped and machine.n_ranks() == 1 else 0
 
 
-def begin(
+def prepare_folder(
     outputs: Outputs, listed: Sequence[Listed], options: argparse.Namespace, checkpoints: Sequence[Path]
 ) -> tuple[list[Listed], list[Listed]]:
     """Prepare the folder for a new run, or resume an earlier one, or refuse.
@@ -117,7 +117,7 @@ def begin(
     if resumes := options.resume and outputs.table.run.exists():
         listed = keep_names(listed, outputs.table.outputs())
     refuse_data_folder(options.output_dir)
-    refuse_pictures(outputs.written(listed), listed)
+    refuse_inputs(outputs.written(listed), listed)
     names = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in checkpoints)
     identity = {"checkpoint": " and ".join(sorted(names)), "tta": options.tta, "explain": options.explain}
     if resumes:
@@ -131,7 +131,7 @@ def begin(
     return listed, listed
 
 
-def finish(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[int, int]:
+def complete_table(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[int, int]:
     """Join all processes' rows into one table; return the numbers of predicted and skipped images."""
     states = outputs.table.join(listed)
     n_done, n_skipped = int((states == PREDICTED).sum()), int((states == SKIPPED).sum())

@@ -34,7 +34,7 @@ class Table:
         self.folder, header, self.classes = folder, [*FIRST, *columns], list(classes)
         # The classes' columns begin at the last match, as a class may have the name of another column.
         self.first = [i for i in range(len(header) + 1) if header[i : i + len(self.classes)] == self.classes][-1]
-        self.header = [f"{name}_" if name in header[:i] else name for i, name in enumerate(header)]
+        self.header = distinct(header)
         self.path, self.as_json, self.run = (folder / f"predictions.{kind}" for kind in ("csv", "json", "run.json"))
 
     def parts(self) -> list[Path]:
@@ -156,6 +156,24 @@ class Table:
         of_classes = zip(self.classes, row[first : first + n_classes])
         probabilities = {name: float(cell) for name, cell in of_classes if cell}
         return values | ({"probabilities": probabilities} if probabilities else {})
+
+
+def distinct(columns: Sequence[str]) -> list[str]:
+    """Column names, each repeated one with as many `_` appended as make it unlike all others.
+
+    Examples
+    --------
+    >>> distinct(["file", "set", "set", "set_"])
+    ['file', 'set', 'set__', 'set_']
+    """
+    taken, names = set(columns), []
+    for name in columns:
+        if name in names:
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        names.append(name)
+    return names
 
 
 def _changes(before: dict, now: dict) -> Iterator[str]:

@@ -125,17 +125,17 @@ def gather_rows(share: np.ndarray) -> np.ndarray | None:
 
 def _against_masks(batch: dict, output: dict, rows: pd.DataFrame, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
     """The fields of `Collected` that need a mask, for the M images of a batch with one."""
-    some, found = torch.tensor(has_mask(rows)), {}
+    some, fields = torch.tensor(has_mask(rows)), {}
     if "heat" in output:
-        found["heat"] = heat_inside(output["heat"], batch["mask"]).cpu()[some].numpy()
+        fields["heat"] = heat_inside(output["heat"], batch["mask"]).cpu()[some].numpy()
     if "mask" in output:
         logits, mask, files = output["mask"].cpu()[some], batch["mask"].cpu()[some], rows[some.numpy()]
-        found["mask"] = evaluate.mask_counts(logits, mask).numpy()
+        fields["mask"] = evaluate.mask_counts(logits, mask).numpy()
         how = files["mask_how"] if "mask_how" in files else [""] * len(files)
         native = list(pool.map(native_overlap, logits, files["image_path"], files["mask_path"], how))
-        found["native"] = np.stack([counts for counts, _ in native])
-        found["surface"] = np.stack([surface for _, surface in native])
-    return found
+        fields["native"] = np.stack([counts for counts, _ in native])
+        fields["surface"] = np.stack([surface for _, surface in native])
+    return fields
 
 
 def heat_inside(heat: Tensor, mask: Tensor) -> Tensor:

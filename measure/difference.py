@@ -33,16 +33,16 @@ def compare(head: str, first: pd.DataFrame, second: pd.DataFrame, lesions: pd.Se
     tables = [table.set_index("image").loc[images] for table in (first, second)]
     of_images = lesions[images]
     resamples = bootstrap.resample_lesions(of_images)
-    found: dict = {"n_images": len(images), "n_lesions": int(of_images.nunique())}
+    numbers: dict = {"n_images": len(images), "n_lesions": int(of_images.nunique())}
     for key, score in compared(head).items():
-        found[key] = _difference(score, tables, resamples)
+        numbers[key] = _difference(score, tables, resamples)
     if head == "label":
         right = [(table["predicted"] == table["true"]).to_numpy() for table in tables]
-        found["only_first_right"] = int((right[0] & ~right[1]).sum())
-        found["only_second_right"] = int((right[1] & ~right[0]).sum())
-    return found
+        numbers["only_first_right"] = int((right[0] & ~right[1]).sum())
+        numbers["only_second_right"] = int((right[1] & ~right[0]).sum())
+    return numbers
 
 
 def _difference(score: Score, tables: list[pd.DataFrame], resamples: bootstrap.Resamples) -> dict:
-    found = bootstrap.paired_difference(lambda i, weights: score.of(tables[i], weights), resamples)
-    return found if None not in (found["interval"] or []) else found | {"interval": None}
+    change = bootstrap.paired_difference(lambda i, weights: score.of(tables[i], weights), resamples)
+    return change if None not in (change["interval"] or []) else change | {"interval": None}

@@ -91,7 +91,7 @@ def label_families(
     """
     truth = true, probabilities, classes
     points, malignant = of_points(*truth)
-    found = [
+    families = [
         rule_family(*truth, calibration),
         Family("official", partial(evaluate.official_label_scores, *truth), shares.of_official(*truth)),
         Family("calibration.before", partial(evaluate.calibration_scores, true, before), {}),
@@ -101,14 +101,14 @@ def label_families(
     for name, (positive, score) in points.items():
         threshold = calibration["thresholds"][name]
         images = shares.of_binary(positive, score >= (threshold or 0))
-        found.append(Family(f"operating_points.{name}", partial(point_scores, positive, score, threshold), images))
+        families.append(Family(f"operating_points.{name}", partial(point_scores, positive, score, threshold), images))
     if malignant:
-        found.append(Family("malignant", partial(evaluate.ranking_scores, *malignant), {}))
-        found.append(Family("net_benefit", partial(benefit.benefit_scores, *malignant), {}))
+        families.append(Family("malignant", partial(evaluate.ranking_scores, *malignant), {}))
+        families.append(Family("net_benefit", partial(benefit.benefit_scores, *malignant), {}))
     if "sets" in calibration:
         sets = prediction_sets(probabilities, calibration["sets"]["limits"])
-        found.append(Family("sets", partial(set_scores, true, sets, classes), shares_of_sets(true, sets, classes)))
-    return found
+        families.append(Family("sets", partial(set_scores, true, sets, classes), shares_of_sets(true, sets, classes)))
+    return families
 
 
 def rule_family(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], calibration: dict) -> Family:
@@ -170,15 +170,15 @@ def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
     members = {code: np.flatnonzero(positions_of(rows) == k) for k, code in enumerate(classes_of(rows))}
 
     def native(images: np.ndarray | slice, weights: np.ndarray) -> evaluate.Scores:
-        found = evaluate.mask_scores(collected.native[images], weights)
+        overlaps = evaluate.mask_scores(collected.native[images], weights)
         distances = evaluate.weighted_mean(weights, collected.surface[images])
-        return found | {"mean_hd95": distances[:, 0], "mean_assd": distances[:, 1]}
+        return overlaps | {"mean_hd95": distances[:, 0], "mean_assd": distances[:, 1]}
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
-        found = evaluate.mask_scores(collected.mask, weights) | under("native", native(slice(None), weights))
+        values = evaluate.mask_scores(collected.mask, weights) | under("native", native(slice(None), weights))
         for code, images in members.items():
-            found |= under(f"by_class.{code}", native(images, weights[:, images]))
-        return found
+            values |= under(f"by_class.{code}", native(images, weights[:, images]))
+        return values
 
     means = shares.of_masks(len(rows)) | under("native", shares.of_masks(len(rows)))
     for code in members:

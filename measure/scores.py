@@ -39,16 +39,16 @@ def label_score(name: str, column: str = "predicted") -> Callable[[pd.DataFrame,
     """A score of `evaluate.label_scores`, from the classes in a column."""
 
     def score(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-        found = evaluate.label_scores(_codes(table, "true"), _codes(table, column), classes_in(table), weights)
-        return found.get(name, np.full(len(weights), np.nan))
+        scores = evaluate.label_scores(_codes(table, "true"), _codes(table, column), classes_in(table), weights)
+        return scores.get(name, np.full(len(weights), np.nan))
 
     return score
 
 
 def mean_auc(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
     classes = classes_in(table)
-    found = evaluate.official_label_scores(_codes(table, "true"), table[classes].to_numpy(), classes, weights)
-    return found["macro.auc"]
+    scores = evaluate.official_label_scores(_codes(table, "true"), table[classes].to_numpy(), classes, weights)
+    return scores["macro.auc"]
 
 
 def nll(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:

@@ -166,10 +166,10 @@ class GroupScores:
     def of(self, chosen: np.ndarray, resamples: bootstrap.Resamples) -> dict:
         """Counts, scores and intervals of a group; a single lesion has no intervals."""
         members = self.rows.iloc[chosen]
-        found = {"n_images": len(chosen), "n_lesions": int(members["lesion_id"].nunique())}
-        found |= {f"n_{kind}": int(images[chosen].sum()) for kind, images in self.kinds.items()}
+        counts = {"n_images": len(chosen), "n_lesions": int(members["lesion_id"].nunique())}
+        counts |= {f"n_{kind}": int(images[chosen].sum()) for kind, images in self.kinds.items()}
         n_known = self.known.iloc[chosen][self.heads].sum()
-        found |= {f"n_{head}s": int(n) for head, n in n_known.items() if n < len(chosen)}
+        counts |= {f"n_{head}s": int(n) for head, n in n_known.items() if n < len(chosen)}
         some = resamples.of(chosen)
         means = {name: images[chosen] for name, images in self.means.items()} if _n_lesions(some) > 1 else {}
         numbers, intervals = bootstrap.with_intervals(
@@ -177,7 +177,7 @@ class GroupScores:
             some,
             means,
         )
-        return found | numbers | {"intervals": intervals}
+        return counts | numbers | {"intervals": intervals}
 
     def gaps(self, members: dict[str, np.ndarray], resamples: bootstrap.Resamples) -> dict[str, dict]:
         """The largest difference between two groups in each score, with its interval over the resamples of both.
@@ -190,16 +190,16 @@ class GroupScores:
         -------
         By score: ``higher`` and ``lower``, the two groups; ``difference``; ``interval``.
         """
-        found = {}
+        largest = {}
         for name in self.scores:
             values = {value: self._reliable(name, chosen, resamples) for value, chosen in members.items()}
             values = {value: score for value, score in values.items() if score is not None}
             if len(values) < 2:
                 continue
             lower, *_, higher = sorted(values, key=values.__getitem__)
-            found[name] = {"higher": higher, "lower": lower}
-            found[name] |= self._difference(name, members[lower], members[higher], resamples)
-        return found
+            largest[name] = {"higher": higher, "lower": lower}
+            largest[name] |= self._difference(name, members[lower], members[higher], resamples)
+        return largest
 
     def _difference(self, name: str, first: np.ndarray, second: np.ndarray, resamples: bootstrap.Resamples) -> dict:
         """A score of the second group minus that of the first, with the weights of the same resamples."""

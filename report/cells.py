@@ -16,18 +16,18 @@ COLUMNS = {  # of subgroups
 }
 
 
-def scores_at(found: dict, path: tuple[str, ...]) -> dict:
+def scores_at(metrics: dict, path: tuple[str, ...]) -> dict:
     """The part of metrics.json at `path`, each number in it replaced by its `score_at`."""
     return {
-        name: scores_at(found, (*path, name)) if isinstance(value, dict) else score_at(found, (*path, name))
-        for name, value in at(found, path).items()
+        name: scores_at(metrics, (*path, name)) if isinstance(value, dict) else score_at(metrics, (*path, name))
+        for name, value in at(metrics, path).items()
     }
 
 
-def score_at(found: dict, path: tuple[str, ...]) -> dict:
+def score_at(metrics: dict, path: tuple[str, ...]) -> dict:
     """A number of metrics.json, its interval if both ends are known, and its `kind` if it is not the bootstrap's."""
-    kind = at(found, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
-    cell = cell_of(at(found, path), at(found, ("intervals", *path)))
+    kind = at(metrics, ("intervals", *path[:-1], path[-1] + bootstrap.KIND))
+    cell = cell_of(at(metrics, path), at(metrics, ("intervals", *path)))
     return cell | {"kind": kind} if kind and cell["value"] is not None else cell
 
 
@@ -42,15 +42,15 @@ def cell_of(value: float | None, interval: list | None) -> dict:
     return {"value": value, "interval": interval if is_whole else None}
 
 
-def has_score(found: dict, score: Score) -> bool:
+def has_score(metrics: dict, score: Score) -> bool:
     """Whether metrics.json holds a score; what is not defined stands there as None."""
-    return score.path[-1] in (at(found, (score.head, *score.path[:-1])) or {})
+    return score.path[-1] in (at(metrics, (score.head, *score.path[:-1])) or {})
 
 
-def at(found: dict, path: tuple[str, ...]):
+def at(part: dict, path: tuple[str, ...]):
     for name in path:
-        found = (found or {}).get(name)
-    return found
+        part = (part or {}).get(name)
+    return part
 
 
 def benefit_of(label: dict) -> dict | None:
@@ -60,11 +60,11 @@ def benefit_of(label: dict) -> dict | None:
     """
     if "net_benefit" not in label:
         return None
-    found = {int(percent): values for percent, values in label["net_benefit"].items()}
-    better = [percent for percent in found if (found[percent]["gain"]["interval"] or [0])[0] > 0]
-    has_holes = any(percent not in better for percent in found if better and better[0] <= percent <= better[-1])
-    ends = {"first": min(found), "last": max(found)}
-    return {"at": found[10], "percent": 10, "better": better, "has_holes": has_holes} | ends
+    by_percent = {int(percent): values for percent, values in label["net_benefit"].items()}
+    better = [percent for percent in by_percent if (by_percent[percent]["gain"]["interval"] or [0])[0] > 0]
+    has_holes = any(percent not in better for percent in by_percent if better and better[0] <= percent <= better[-1])
+    ends = {"first": min(by_percent), "last": max(by_percent)}
+    return {"at": by_percent[10], "percent": 10, "better": better, "has_holes": has_holes} | ends
 
 
 def subgroup_tables(groups: list[dict], gaps: list[dict]) -> dict:
@@ -78,11 +78,11 @@ def subgroup_tables(groups: list[dict], gaps: list[dict]) -> dict:
         part = parts.setdefault(group["group"], {"title": title} | none)
         part["rows"].append(group | {"cells": [score_at(group, (key,)) for key in keys] + counts})
     for gap in gaps:
-        found = gap["scores"]
+        scores = gap["scores"]
         cells = [
-            found[key] | cell_of(found[key]["difference"], found[key]["interval"]) if key in found else None
+            scores[key] | cell_of(scores[key]["difference"], scores[key]["interval"]) if key in scores else None
             for key in keys
         ]
-        parts[gap["group"]] |= gap | {"gaps": cells if found else []}
+        parts[gap["group"]] |= gap | {"gaps": cells if scores else []}
     names = [*(SCORES[key].title for key in keys), *(COUNTED[name] for name in counted)]
     return {"columns": names, "parts": list(parts.values())}

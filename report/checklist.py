@@ -134,10 +134,10 @@ def _data_facts(run: Run) -> dict:
 
 def _subgroups(run: Run) -> dict[str, list[str]]:
     """Test images by value of each column that makes subgroups."""
-    found: dict[str, list[str]] = {}
-    for group in next((found["subgroups"] for found in run.metrics.values() if found.get("subgroups")), []):
-        found.setdefault(group["group"], []).append(f"{group['value']} ({group['n_images']:,})")
-    return found
+    values: dict[str, list[str]] = {}
+    for group in next((metrics["subgroups"] for metrics in run.metrics.values() if metrics.get("subgroups")), []):
+        values.setdefault(group["group"], []).append(f"{group['value']} ({group['n_images']:,})")
+    return values
 
 
 def _model_facts(run: Run) -> dict:
@@ -191,23 +191,23 @@ def _settings(run: Run, task: str) -> list[str]:
 
 def _scores(metrics: dict) -> list[str]:
     """The report's main scores, as far as they are defined."""
-    found = {one.title: score_at(metrics, (one.head, *one.path)) for one in shown_in("report").values()}
-    return [f"{title} {_as_text(score)}" for title, score in found.items() if isinstance(score["value"], float)]
+    cells = {one.title: score_at(metrics, (one.head, *one.path)) for one in shown_in("report").values()}
+    return [f"{title} {_as_text(score)}" for title, score in cells.items() if isinstance(score["value"], float)]
 
 
 def _result_facts(run: Run) -> dict:
-    labelled = {task: found for task, found in run.metrics.items() if found.get("label")}
+    labelled = {task: metrics for task, metrics in run.metrics.items() if metrics.get("label")}
     return {
-        "n_masks": max(_n_masked(found) for found in run.metrics.values()),
+        "n_masks": max(_n_masked(metrics) for metrics in run.metrics.values()),
         "n_resamples": bootstrap.N_RESAMPLES,
-        "labels": {task: found["label"] for task, found in labelled.items()},
-        "majority": next((_majority(found) for found in labelled.values() if "majority" in found["label"]), None),
+        "labels": {task: metrics["label"] for task, metrics in labelled.items()},
+        "majority": next((_majority(metrics) for metrics in labelled.values() if "majority" in metrics["label"]), None),
         "is_compared": bool(run.comparison),
         "failures": list(_failures(run)),
         "others": sorted({run.other_set(task)["folder"] for task in run.external}),
         "elsewhere": {
-            task: {"folder": run.other_set(task)["folder"], "n_images": found["n_images"], "scores": _scores(found)}
-            for task, found in run.external.items()
+            task: {"folder": run.other_set(task)["folder"], "n_images": metrics["n_images"], "scores": _scores(metrics)}
+            for task, metrics in run.external.items()
         },
     }
 
@@ -235,10 +235,10 @@ def _failures(run: Run) -> Iterator[str]:
 @cache
 def _questions() -> list[tuple[tuple[str, str, str], jinja2.Template]]:
     """Group, question, guidelines and the answer's template of each item."""
-    found, text = [], (Path(__file__).parent / "checklist.txt").read_text(encoding="utf-8")
+    questions, text = [], (Path(__file__).parent / "checklist.txt").read_text(encoding="utf-8")
     for part in re.split(r"^# ", text, flags=re.MULTILINE)[1:]:
         group, *items = re.split(r"^## ", part, flags=re.MULTILINE)
         for item in items:
             question, guidelines, answer = re.fullmatch(r"(.+) \((.+)\)\n(.*)", item, re.DOTALL).groups()
-            found.append(((group.strip(), question, guidelines), LANGUAGE.from_string(answer)))
-    return found
+            questions.append(((group.strip(), question, guidelines), LANGUAGE.from_string(answer)))
+    return questions

@@ -23,7 +23,7 @@ RunTask = tuple[Finished, str]
 
 
 def compare_runs(folders: Sequence[Path], output_dir: Path) -> str:
-    """Compare every run with the first one, write what is found, and return it as text.
+    """Compare every run with the first one, write the comparison, and return it as text.
 
     Raises
     ------
@@ -31,17 +31,19 @@ def compare_runs(folders: Sequence[Path], output_dir: Path) -> str:
     """
     if (output_dir / RECORD).exists():
         raise ValueError(f"{output_dir} holds a run, with a comparison.json of its own. Name another --output-dir.")
-    found = side_by_side(read_runs(folders))
-    kinds = _kinds(found)
-    picture = visualize.png(_figure(kinds, found["first"]), found["note"]) if found["differences"] else b""
-    content = {"kinds": kinds, "picture": base64.b64encode(picture).decode(), "failure": evaluate.FAILURE}
-    page = TEMPLATES.get_template("comparison.html").render(found | content)
+    comparison = side_by_side(read_runs(folders))
+    kinds = _kinds(comparison)
+    png = b""
+    if comparison["differences"]:
+        png = visualize.png(_figure(kinds, comparison["first"]), comparison["note"])
+    content = {"kinds": kinds, "png": base64.b64encode(png).decode(), "failure": evaluate.FAILURE}
+    page = TEMPLATES.get_template("comparison.html").render(comparison | content)
     folder = RunFolder(output_dir)
-    folder.write_json("comparison.json", found)
-    if picture:
-        folder.write("comparison.png", picture)
+    folder.write_json("comparison.json", comparison)
+    if png:
+        folder.write("comparison.png", png)
     folder.write("comparison.html", page)
-    return as_text(found, kinds)
+    return as_text(comparison, kinds)
 
 
 def side_by_side(runs: Sequence[Finished]) -> dict:
@@ -109,12 +111,12 @@ def _spread(head: str, task: str, runs: list[Finished]) -> dict:
     return about | {"seeds": [run.seed for run in runs], "n_seeds": len(runs), "scores": scores}
 
 
-def _kinds(found: dict) -> list[dict]:
-    """What was found by head, with the words that page, figure and console share."""
+def _kinds(comparison: dict) -> list[dict]:
+    """The comparison by head, with the words that page, figure and console share."""
     kinds = []
     for head, title in HEADS.items():
         models, differences, seeds = (
-            [row for row in found[name] if row["head"] == head] for name in ("models", "differences", "seeds")
+            [row for row in comparison[name] if row["head"] == head] for name in ("models", "differences", "seeds")
         )
         if models:
             kind = {"title": title, "columns": {key: score.title for key, score in _shown(head, models)}}
@@ -127,7 +129,7 @@ def _kinds(found: dict) -> list[dict]:
 
 def _shown(head: str, models: list[dict]) -> list[tuple[str, Score]]:
     """The scores of a head, but for those of a class that no model knows."""
-    known = {key for row in models for key, found in row["scores"].items() if found["value"] is not None}
+    known = {key for row in models for key, cell in row["scores"].items() if cell["value"] is not None}
     return [(key, score) for key, score in compared(head).items() if key in known or not score.of_class]
 
 
@@ -150,22 +152,23 @@ def _figure(kinds: list[dict], first: str) -> visualize.Figure:
     return visualize.differences(groups, f"Differences from\n{first}")
 
 
-def _ends(found: dict) -> list[float]:
+def _ends(change: dict) -> list[float]:
     """Difference, low and high; NaN for what is not defined."""
-    values = [found["difference"], *(found["interval"] or [None, None])]
+    values = [change["difference"], *(change["interval"] or [None, None])]
     return [np.nan if value is None else value for value in values]
 
 
-def as_text(found: dict, kinds: list[dict]) -> str:
+def as_text(comparison: dict, kinds: list[dict]) -> str:
     """The scores, the differences and the spread over seeds, as tables for the console."""
-    blocks = [f"{found['n_images']:,} test images of {found['n_lesions']:,} lesions; 95 % intervals in parentheses"]
+    size = f"{comparison['n_images']:,} test images of {comparison['n_lesions']:,} lesions"
+    blocks = [f"{size}; 95 % intervals in parentheses"]
     for kind in kinds:
         models = [(f"{row['run']} {row['name']}{_of(row)}", row["scores"]) for row in kind["models"]]
         differences = [(f"{row['run']} {row['pair']}{_of(row)}", row) for row in kind["differences"]]
         seeds = [(f"{row['name']}, {_seeds(row)}", row["scores"]) for row in kind["seeds"]]
         for title, rows, shown in (
             (kind["title"], models, _value),
-            (f"{kind['title']}, differences from {found['first']}", differences, _change),
+            (f"{kind['title']}, differences from {comparison['first']}", differences, _change),
             (f"{kind['title']}, mean and standard deviation over seeds", seeds, _mean),
         ):
             if rows:

@@ -52,12 +52,12 @@ class RunFolder:
         """A file of the run; {} if there is none. Raises ValueError if it is damaged."""
         path = self.path / name
         try:
-            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            content = None
+        if not isinstance(content, dict):
             raise ValueError(DAMAGED.format(path))
-        return found
+        return content
 
     def holds_a_training(self) -> bool:
         """Whether the folder holds a model or a training state of an earlier run."""
@@ -81,7 +81,7 @@ class RunFolder:
     def is_finished(self, tasks: Sequence[str], measured: dict) -> bool:
         """Whether all of these tasks were trained, evaluated with these settings, and reported."""
         facts = [self.facts(task) for task in tasks]
-        is_done = all(found.get("trained") and found.get("measured") == measured for found in facts)
+        is_done = all(one.get("trained") and one.get("measured") == measured for one in facts)
         return is_done and self.record.get("finished", False)
 
     def note(self, **facts) -> None:

@@ -66,7 +66,7 @@ def report_model(
     folder, environment = RunFolder(path, note), machine.describe(device, PRECISION)
     with machine.locked(folder.path):
         take_over(folder, name, environment["started"])
-        folder.write_json("config.json", describe(model, table, parts["test"], settings or {}, note))
+        folder.write_json("config.json", settings_of(model, table, parts["test"], settings or {}, note))
         folder.write_json("environment.json", environment)
         folder.write_data(table)
         identity = {"epochs": len(history)} if history else {}
@@ -113,7 +113,7 @@ def parts_for(model: nn.Module, table: pd.DataFrame, pixels, device: torch.devic
     return data.split_batches(pixels, rows, BATCH_SIZE, device)
 
 
-def describe(model: nn.Module, table: pd.DataFrame, test: data.Batches, settings: dict, note: str) -> dict:
+def settings_of(model: nn.Module, table: pd.DataFrame, test: data.Batches, settings: dict, note: str) -> dict:
     """The configuration, as that of main.py."""
     n_parameters = sum(values.numel() for values in model.parameters())
     return {

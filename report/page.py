@@ -47,11 +47,11 @@ def ends(interval: list, sign: str = "-", between: str = " – ") -> str:
     return between.join(f"{rounded(end, digits):{sign}.{digits}f}" for end in interval)
 
 
-def share(value: float) -> str:
+def in_percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-TEMPLATES.filters |= {"ends": ends, "share": share, "rounded": rounded}
+TEMPLATES.filters |= {"ends": ends, "in_percent": in_percent, "rounded": rounded}
 
 
 def build(folder: Path) -> str:
@@ -82,42 +82,42 @@ def write(folder: RunFolder) -> None:
 
 def cautions_of(run: Run) -> list[str]:
     """Limitations of this run's numbers, in plain language."""
-    found = []
+    cautions = []
     if run.note == NOTE:
-        found.append("The models were trained on synthetic drawings; nothing here transfers to real skin.")
+        cautions.append("The models were trained on synthetic drawings; nothing here transfers to real skin.")
     scratch = [task for task, metrics in run.metrics.items() if metrics.get("initial_weights") == "scratch"]
     if scratch:
-        found.append(f"{', '.join(scratch)}: trained from scratch, not from ImageNet weights, which costs accuracy.")
+        cautions.append(f"{', '.join(scratch)}: trained from scratch, not from ImageNet weights, which costs accuracy.")
     if blind := [task for task, metrics in run.metrics.items() if not metrics.get("unlike")]:
         why = f"fewer than {MIN_IMAGES} validation images, or a model without a suitable encoder"
-        found.append(f"{', '.join(blind)}: images unlike the training images cannot be detected ({why}).")
+        cautions.append(f"{', '.join(blind)}: images unlike the training images cannot be detected ({why}).")
     for task, metrics in run.metrics.items():
         if run.views(task) > 1:
-            found.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
-        found += label_cautions(run, task)
+            cautions.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
+        cautions += label_cautions(run, task)
         heat = _heat(metrics)
         if heat and not heat["localises"]:
-            inside = f"{share(heat['energy_in_mask'])} of their energy lies inside the true mask"
-            covers = f"which covers {share(heat['mask_area'])} of the image"
-            found.append(f"{task}: the heat maps do not localise; {inside}, {covers}.")
-        found += _biopsy_cautions(task, metrics)
-        found += _fit_cautions(run, task)
+            inside = f"{in_percent(heat['energy_in_mask'])} of their energy lies inside the true mask"
+            covers = f"which covers {in_percent(heat['mask_area'])} of the image"
+            cautions.append(f"{task}: the heat maps do not localise; {inside}, {covers}.")
+        cautions += _biopsy_cautions(task, metrics)
+        cautions += _fit_cautions(run, task)
     test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
     few = [f"{code} ({test[code]})" for code in run.classes if 0 < test.get(code, 0) < FEW]
     if few:
-        found.append(f"Scores of classes with fewer than {FEW} test images are uncertain: {', '.join(few)}.")
+        cautions.append(f"Scores of classes with fewer than {FEW} test images are uncertain: {', '.join(few)}.")
     val = set(run.splits[run.splits["split"] == "val"]["label"])
     if unseen := [code for code in run.classes if code not in val]:
-        found.append(f"Classes without a validation image, for which nothing was fitted: {', '.join(unseen)}.")
+        cautions.append(f"Classes without a validation image, for which nothing was fitted: {', '.join(unseen)}.")
     absent = ", ".join(code for code in run.classes if not test.get(code, 0))
     if absent:
-        found.append(f"Classes without a test image: {absent}; means exclude them, except those of ISIC 2018.")
-    found += run.record.get("reading", [])
+        cautions.append(f"Classes without a test image: {absent}; means exclude them, except those of ISIC 2018.")
+    cautions += run.record.get("reading", [])
     if run.leakage is not None:
         for kind, members in run.leakage[run.leakage["crosses"]].groupby("kind"):
-            found.append(f"{len(members)} pair{'s' * (len(members) > 1)} of the {kind} cross the split: see below.")
-    found.append("Research code, not a medical device: never base a diagnosis on it.")
-    return found
+            cautions.append(f"{len(members)} pair{'s' * (len(members) > 1)} of the {kind} cross the split: see below.")
+    cautions.append("Research code, not a medical device: never base a diagnosis on it.")
+    return cautions
 
 
 def _biopsy_cautions(task: str, metrics: dict) -> list[str]:
@@ -163,13 +163,13 @@ def _values(run: Run) -> dict:
         "note": run.note,
         "cautions": cautions,
         "checklist": items_of(run, cautions),
-        "epochs": {task: run.epochs(task) for task, found in run.metrics.items() if "averaged" not in found},
+        "epochs": {task: run.epochs(task) for task, metrics in run.metrics.items() if "averaged" not in metrics},
         "encoders": list(map(title_of, _named(run, "encoders"))),
         "initial_files": _named(run, "initial_files"),
         "seed": run.seed,
-        "averaged": [path for found in run.metrics.values() for path in found.get("averaged", [])],
+        "averaged": [path for metrics in run.metrics.values() for path in metrics.get("averaged", [])],
         "models": _models(run.folder, run.metrics),
-        "comparison": {task: _comparison(found) for task, found in (run.comparison or {}).items()},
+        "comparison": {task: _comparison(values) for task, values in (run.comparison or {}).items()},
         "other_sets": _other_sets(run),
         "data": _data(run),
         "leakage": None if run.leakage is None else _leakage(run.leakage),
@@ -204,48 +204,48 @@ def _commands(environments: list[dict]) -> list[tuple[str, str]]:
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
     """The models' numbers on one set of images: side by side, and each in full."""
     shown = [
-        score for score in shown_in("report").values() if any(has_score(found, score) for found in metrics.values())
+        score for score in shown_in("report").values() if any(has_score(numbers, score) for numbers in metrics.values())
     ]
     names = [score.title for score in shown]
-    sets = {task: found for one, all_images in metrics.items() for task, found in _with_biopsied(one, all_images)}
-    columns = {name: [score_at(found, (one.head, *one.path)) for one in shown] for name, found in sets.items()}
+    sets = {task: numbers for one, all_images in metrics.items() for task, numbers in _with_biopsied(one, all_images)}
+    columns = {name: [score_at(numbers, (one.head, *one.path)) for one in shown] for name, numbers in sets.items()}
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in columns.items() for name, cell in zip(names, cells)]
-    in_words = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
+    summary = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
     columns |= _majority(shown, metrics)
     return {
-        "headline": {"columns": columns, "rows": dict(zip(names, zip(*columns.values()))), "in_words": in_words},
-        "by_task": {task: _model(folder / task, found) for task, found in metrics.items()},
+        "headline": {"columns": columns, "rows": dict(zip(names, zip(*columns.values()))), "summary": summary},
+        "by_task": {task: _model(folder / task, numbers) for task, numbers in metrics.items()},
     }
 
 
-def _with_biopsied(task: str, found: dict) -> list[tuple[str, dict]]:
+def _with_biopsied(task: str, metrics: dict) -> list[tuple[str, dict]]:
     """A model's numbers on all images, and on the biopsied ones if any are known."""
-    biopsied = {f"{task}, biopsied only": found["biopsied"]} if "biopsied" in found else {}
-    return list(({task: found} | biopsied).items())
+    biopsied = {f"{task}, biopsied only": metrics["biopsied"]} if "biopsied" in metrics else {}
+    return list(({task: metrics} | biopsied).items())
 
 
 def _majority(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list]:
     """The column of always predicting the commonest class; {} without labels."""
-    for found in metrics.values():
-        if majority := at(found, ("label", "majority", "class")):
+    for numbers in metrics.values():
+        if majority := at(numbers, ("label", "majority", "class")):
             known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
             known["n_images"] = ("label", "n_images")
             paths = [known.get(one.path[0] if one.head == "label" else "", ("none",)) for one in shown]
-            return {f"always {majority}": [score_at(found, path) for path in paths]}
+            return {f"always {majority}": [score_at(numbers, path) for path in paths]}
     return {}
 
 
-def _model(folder: Path, found: dict) -> dict:
-    if "label" in found:
-        found = found | {"label": found["label"] | {"n_positive": _positives(found["label"])}}
-    heads = {head: scores_at(found, (head,)) if head in found else None for head in ("label", "mask", "unlike")}
+def _model(folder: Path, metrics: dict) -> dict:
+    if "label" in metrics:
+        metrics = metrics | {"label": metrics["label"] | {"n_positive": _positives(metrics["label"])}}
+    heads = {head: scores_at(metrics, (head,)) if head in metrics else None for head in ("label", "mask", "unlike")}
     if heads["label"]:
         heads["label"]["benefit"] = benefit_of(heads["label"])
-    biopsied = found.get("biopsied") if at(found, ("biopsied", "label", "sets")) else None
+    biopsied = metrics.get("biopsied") if at(metrics, ("biopsied", "label", "sets")) else None
     heads["biopsied"] = biopsied and scores_at(biopsied, ("label",))
-    subgroups = subgroup_tables(found.get("subgroups") or [], found.get("gaps") or [])
-    coarse = coarse_heat(found.get("encoders", []))
-    return heads | {"heat": _heat(found), "coarse": coarse, "subgroups": subgroups, "pictures": _pictures(folder)}
+    subgroups = subgroup_tables(metrics.get("subgroups") or [], metrics.get("gaps") or [])
+    coarse = coarse_heat(metrics.get("encoders", []))
+    return heads | {"heat": _heat(metrics), "coarse": coarse, "subgroups": subgroups, "figures": _figures(folder)}
 
 
 def _positives(label: dict) -> dict[str, int]:
@@ -255,20 +255,20 @@ def _positives(label: dict) -> dict[str, int]:
     return {name: sum(support[k] for k in members) for name, members in points}
 
 
-def _heat(found: dict) -> dict | None:
+def _heat(metrics: dict) -> dict | None:
     """Energy of the heat maps inside the masks, and whether they localise; None without labels or masks."""
-    heat = at(found, ("label", "heat_map"))
+    heat = at(metrics, ("label", "heat_map"))
     return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
 
 
-def _pictures(folder: Path) -> dict[str, str]:
+def _figures(folder: Path) -> dict[str, str]:
     return {path.stem: base64.b64encode(path.read_bytes()).decode() for path in folder.glob("*.png")}
 
 
-def _comparison(found: dict) -> dict:
-    known = {key: found[key] for key in shown_in("multitask") if key in found}
+def _comparison(comparison: dict) -> dict:
+    known = {key: comparison[key] for key in shown_in("multitask") if key in comparison}
     cells = {SCORES[key].title: cell_of(one["difference"], one["interval"]) for key, one in known.items()}
-    return found | {"differences": {title: cell for title, cell in cells.items() if cell["value"] is not None}}
+    return comparison | {"differences": {title: cell for title, cell in cells.items() if cell["value"] is not None}}
 
 
 def _data(run: Run) -> dict:
@@ -285,7 +285,7 @@ def _data(run: Run) -> dict:
         "by_class": {code: [*row, row.sum()] for code, row in counts.iterrows()},
         "states": run.report["status"].value_counts().to_dict(),
         "reasons": reasons.groupby(["status", kinds]).size().to_dict(),
-        "pictures": _pictures(run.folder),
+        "figures": _figures(run.folder),
     }
 
 

@@ -218,23 +218,23 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
 
 def _remark(run: Run, task: str) -> str:
     """Remark that training was stopped early or that several views were averaged."""
-    found = [] if run.stopped_after(task) is None else [f"stopped after {run.epochs(task)} epochs"]
-    return ", ".join([*found, f"over {run.views(task)} views"] if run.views(task) > 1 else found)
+    remarks = [] if run.stopped_after(task) is None else [f"stopped after {run.epochs(task)} epochs"]
+    return ", ".join([*remarks, f"over {run.views(task)} views"] if run.views(task) > 1 else remarks)
 
 
-def _expected(head: str, found: dict) -> list[tuple[str, ...]]:
+def _expected(head: str, numbers: dict) -> list[tuple[str, ...]]:
     """Where each score of a head stands in metrics.json, but for those of a class that the data do not have."""
     scores = compared(head).values()
     return [
-        (head, *score.path) for score in scores if not score.of_class or score.of_class in found.get("per_class", ())
+        (head, *score.path) for score in scores if not score.of_class or score.of_class in numbers.get("per_class", ())
     ]
 
 
-def _lacks(found: dict, path: tuple[str, ...]) -> bool:
+def _lacks(part: dict, path: tuple[str, ...]) -> bool:
     for name in path:
-        if name not in (found or {}):
+        if name not in (part or {}):
             return True
-        found = found[name]
+        part = part[name]
     return False
 
 
@@ -252,17 +252,17 @@ def disagreements(first: Finished, second: Finished) -> list[str]:
     """Why two runs were not evaluated on the same images; [] if they were."""
     if problem := _other_images(first.test.index, second.test.index, first.name, second.name):
         return [f"{second.name}: its test images are not those of {first.name}: {problem}."]
-    found, test = [], second.test.loc[first.test.index]
+    problems, test = [], second.test.loc[first.test.index]
     for column, words in (("label", "have another true label"), ("lesion_id", "belong to another lesion")):
         other = test.index[test[column].to_numpy() != first.test[column].to_numpy()]
         if len(other):
-            found.append(f"{second.name}: {len(other):,} test images {words} than in {first.name} ({some(other)}).")
+            problems.append(f"{second.name}: {len(other):,} test images {words} than in {first.name} ({some(other)}).")
     for task in first.tables.keys() & second.tables.keys():
         for head in first.tables[task].keys() & second.tables[task].keys():
             images = [run.tables[task][head]["image"] for run in (first, second)]
             if problem := _other_images(*images, first.name, second.name):
-                found.append(f"{second.name}: {task} was evaluated on other images than in {first.name}: {problem}.")
-    return found
+                problems.append(f"{second.name}: {task} was evaluated on other images than in {first.name}: {problem}.")
+    return problems
 
 
 def _other_images(first: Iterable[str], second: Iterable[str], name: str, other_name: str) -> str:

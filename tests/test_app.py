@@ -318,7 +318,7 @@ def test_whatever_fails_nothing_is_shown_but_that_it_failed():
 def test_of_very_many_pictures_the_first_are_looked_at_and_this_is_said(monkeypatch):
     import app
 
-    monkeypatch.setattr(app, "MAX_PICTURES", 2)
+    monkeypatch.setattr(app, "MAX_IMAGES", 2)
     seen = []
     monkeypatch.setattr(app.cards, "look", lambda name, *_: seen.append(name))
     monkeypatch.setattr(app.cards, "render", lambda found, problems, _: problems)

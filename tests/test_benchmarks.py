@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import sys
 from types import SimpleNamespace
 
@@ -88,6 +89,15 @@ def test_the_copies_of_the_benchmark_are_altered_the_same_each_time(demo_folder)
     path = str(next((demo_folder / "images").iterdir()))
     first, again, other = (near_duplicates.altered(path, seed) for seed in (1, 1, 2))
     assert first.shape == (96, 96, 3) and (first == again).all() and (first != other).any()
+
+
+@pytest.mark.parametrize("script", ["heat_maps", "near_duplicates", "out_of_fold", "speed", "unlike"])
+def test_a_missing_data_folder_ends_in_one_message(script, tmp_path, monkeypatch, capsys):
+    model = [str(ROOT / "pretrained" / "ham10000.pth")] if script == "heat_maps" else []
+    monkeypatch.setattr(sys, "argv", [script, *model, "--data-dir", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "benchmarks" / f"{script}.py"), run_name="__main__")
+    assert stopped.value.code == 2 and capsys.readouterr().err.startswith("\nNo data folder")
 
 
 RECORDS = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("speed-*-cpu*.json"))]

@@ -20,6 +20,19 @@ def knows(**more):
     return SimpleNamespace(trained=trained, classes=list(HAM10000), points=[], **more)
 
 
+def test_in_the_downloaded_table_no_two_columns_have_one_name():
+    from browser import cards
+
+    predictor = knows()
+    predictor.classes[:2] = "set", "set_"
+    row = ["a.png", *[""] * len(cards.columns(predictor))]
+    found = predict.Prediction((8, 8), np.eye(7)[0], None, None)
+    html = cards.render([cards.Card("a.png", found, "", "", "", "", "", row)], [], predictor)
+    (header,) = re.findall(r'href="data:text/csv;charset=utf-8,([^"]*?)%0A', html)
+    names = header.split("%2C")
+    assert names.count("set") == 1 and "set__" in names and len(set(names)) == len(row)
+
+
 def words_of(found, outline="", heat=""):
     """What the page says of a prediction."""
     from browser import cards

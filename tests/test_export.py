@@ -141,7 +141,7 @@ def test_a_damaged_picture_is_not_compared_on_and_not_the_end(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").write_bytes(b"")
     picture().save(tmp_path / "images" / "b.jpg")
-    assert len(export.real_pictures(tmp_path, 32, must=True)) == 1
+    assert len(export.real_images(tmp_path, 32, must=True)) == 1
 
 
 def test_half_precision_halves_the_file_and_hardly_changes_what_it_says(checkpoints, tmp_path):

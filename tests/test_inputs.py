@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import disc, picture, rows_of, run
 
-from inference.inputs import list_pictures, output_names, refuse_data_folder
+from inference.inputs import list_images, output_names, refuse_data_folder
 
 
 def test_no_two_files_share_an_output_name(tmp_path):
@@ -35,10 +35,10 @@ def test_folders_that_are_links_are_searched_once(tmp_path):
     picture(7).save(tmp_path / "more" / "seven.png")
     (photos / "linked").symlink_to(tmp_path / "more")
     (tmp_path / "more" / "up").symlink_to(photos)
-    files = [one.file for one in list_pictures([str(photos)], tmp_path / "out")]
+    files = [one.file for one in list_images([str(photos)], tmp_path / "out")]
     assert files == [str(photos / "one.png"), str(photos / "linked" / "seven.png")]
     (photos / "a").symlink_to(tmp_path / "more")
-    both = [one.file for one in list_pictures([str(photos), str(tmp_path / "more")], tmp_path / "out")]
+    both = [one.file for one in list_images([str(photos), str(tmp_path / "more")], tmp_path / "out")]
     assert both == [str(photos / "one.png"), str(tmp_path / "more" / "seven.png")]
 
 
@@ -66,7 +66,7 @@ def lay(tmp_path):
 
 def listed_in(folder, output_dir="elsewhere"):
     passed = Counter()
-    found = list_pictures([str(folder)], Path(output_dir), passed)
+    found = list_images([str(folder)], Path(output_dir), passed)
     return {Path(one.file).relative_to(folder).as_posix(): one.problem for one in found}, dict(passed)
 
 

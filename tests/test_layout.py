@@ -33,6 +33,15 @@ TESTED_IN = {
     "trained": ("checkpoints/networks",),
     "weights": ("encoders/start",),
 }
+# Public functions that share a name, with their files: commands; records of an environment, settings and a model; pages
+# (built in full); numbers, and the figures that show them.
+SAME_NAMES = {
+    "main": {"app", "dataset/__main__", "export", "main", "predict", "report/__main__"},
+    "describe": {"checkpoints/states", "machine", "settings"},
+    "build": {"app", "report/page"},
+    "net_benefit": {"measure/benefit", "visualize"},
+    "risk_coverage": {"evaluate", "visualize"},
+}
 
 
 def imports_of(path):
@@ -107,6 +116,16 @@ def test_prose_stays_within_120_columns(path):
 def test_every_file_that_is_linked_exists(path):
     for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def test_two_public_functions_or_classes_of_one_name_do_not_stand_in_two_files():
+    """Private ones, and methods, belong to their file or class. `SAME_NAMES` says which share a name on purpose."""
+    places = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, set()).add(path.relative_to(ROOT).with_suffix("").as_posix())
+    assert {name: files for name, files in places.items() if len(files) > 1} == SAME_NAMES
 
 
 def imported_by(*arguments):

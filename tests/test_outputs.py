@@ -102,7 +102,7 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
     assert "melanoma: no threshold is known." in shown and "malignant: threshold 0.5000, fitted on the val" in shown
     assert "sensitivity elsewhere is unknown" in shown and "which found" not in shown
     predictor = predict.Predictor(path, device="cpu")
-    (found,) = predictor.predict([predict.Picture(np.asarray(picture(3, (32, 32))), (32, 32))])
+    (found,) = predictor.predict([predict.DecodedImage(np.asarray(picture(3, (32, 32))), (32, 32))])
     assert found.balanced is None and [finding.verdict is None for finding in found.findings] == [True, False]
 
 
@@ -111,7 +111,7 @@ def test_a_percentile_never_reads_as_the_limit_of_the_alarm_before_it_rings(foun
     """113 of 119 validation images are 94.96 %, which would round to 95.0."""
     predictor = predict.Predictor(checkpoints["segmentation"], device="cpu")
     monkeypatch.setattr(predictor.model, "explain", lambda image, label_of: {"unlike": torch.tensor([found])})
-    (prediction,) = predictor.predict([predict.Picture(np.zeros((32, 32, 3), np.uint8), (32, 32))])
+    (prediction,) = predictor.predict([predict.DecodedImage(np.zeros((32, 32, 3), np.uint8), (32, 32))])
     assert values(prediction, None, ()) == cells and doctest.testmod(inference.predictor).failed == 0
 
 

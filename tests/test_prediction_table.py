@@ -1,5 +1,6 @@
 """The table of predictions: in JSON too, in parts of several processes, and joined without losing a row."""
 
+import doctest
 import json
 import os
 import shutil
@@ -29,6 +30,12 @@ def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name
     assert [row["file"] for row in json.loads((tmp_path / "predictions.json").read_text())] == names
     read = pd.read_csv(tmp_path / "predictions.csv", encoding_errors="surrogateescape")
     assert read["file"].tolist() == names
+
+
+def test_no_two_columns_have_one_name(tmp_path):
+    assert doctest.testmod(table).failed == 0
+    header = Table(tmp_path, ["predicted", "set", "file", "set", "set_"], ["file", "set", "set_"]).header
+    assert header == [*table.FIRST, "predicted", "set", "file_", "set__", "set_"]
 
 
 def test_the_table_as_json_says_the_same_with_numbers_as_numbers(checkpoints, photos, tmp_path):

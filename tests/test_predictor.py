@@ -19,7 +19,7 @@ def test_averaging_over_turns_does_not_depend_on_the_pictures_turn(checkpoints):
     predictor = predict.Predictor(checkpoints["multitask"], device="cpu", tta=True)
     predictor.precision = "fp32"
     pixels = np.asarray(picture(3, (32, 32)))
-    upright, turned = predictor.predict([predict.Picture(p, (32, 32)) for p in (pixels, np.rot90(pixels).copy())])
+    upright, turned = predictor.predict([predict.DecodedImage(p, (32, 32)) for p in (pixels, np.rot90(pixels).copy())])
     assert upright.probabilities == pytest.approx(turned.probabilities, abs=1e-5)
     assert np.rot90(upright.mask) == pytest.approx(turned.mask, abs=1e-4)
 
@@ -79,7 +79,7 @@ def predictor_of(checkpoints, thresholds):
 def test_a_heat_map_explains_the_most_probable_class_of_the_alarm_that_rings(checkpoints, thresholds, candidates):
     predictor = predictor_of(checkpoints, thresholds)
     pixels = [np.asarray(picture(seed, (32, 32))) for seed in range(6)]
-    found = predictor.predict([predict.Picture(one, (32, 32)) for one in pixels])
+    found = predictor.predict([predict.DecodedImage(one, (32, 32)) for one in pixels])
     expected = [max(candidates, key=lambda k: one.probabilities[k]) for one in found]
     assert [one.heat_of for one in found] == expected
     image = data.normalise(torch.from_numpy(np.stack(pixels)))
@@ -91,11 +91,11 @@ def test_a_heat_map_explains_the_most_probable_class_of_the_alarm_that_rings(che
 def test_a_set_holds_the_classes_that_reach_their_limits_the_most_probable_first(checkpoints):
     predictor = predict.Predictor(checkpoints["classification"], device="cpu")
     predictor.trained.calibration = predictor.trained.calibration | {"sets": {"target": 0.9, "limits": [0.1] * 7}}
-    for one in predictor.predict([predict.Picture(np.asarray(picture(s, (32, 32))), (32, 32)) for s in range(4)]):
+    for one in predictor.predict([predict.DecodedImage(np.asarray(picture(s, (32, 32))), (32, 32)) for s in range(4)]):
         expected = sorted(np.flatnonzero(one.probabilities >= 0.1), key=lambda k: -one.probabilities[k])
         assert list(one.members) == expected and len(expected) > 1
     predictor.trained.calibration = {}
-    (one,) = predictor.predict([predict.Picture(np.asarray(picture(0, (32, 32))), (32, 32))])
+    (one,) = predictor.predict([predict.DecodedImage(np.asarray(picture(0, (32, 32))), (32, 32))])
     assert one.members == () and any("No prediction sets" in line for line in predictor.remarks())
 
 

@@ -45,7 +45,7 @@ def test_it_predicts_seven_classes_and_a_mask_with_all_that_was_fitted_for_it(pa
     assert [point.name for point in predictor.points if point.sensitivity] == ["melanoma", "malignant"]
     size = predictor.trained.image_size
     pixels = np.full((size, size, 3), 128, np.uint8)
-    (found,) = predictor.predict([predict.Picture(pixels, (300, 200))])
+    (found,) = predictor.predict([predict.DecodedImage(pixels, (300, 200))])
     assert found.probabilities.sum() == pytest.approx(1) and found.mask.shape == found.heat.shape == pixels.shape[:2]
 
 

@@ -92,9 +92,9 @@ def test_an_interval_holds_its_ends_by_its_brackets(value, interval, inside):
 
 def test_a_flag_that_does_not_exist_is_answered_with_the_nearest(capsys):
     flags = ["--classification-epochs", "--segmentation-epochs", "--image-size", "--epoch-length", "--steps"]
-    assert settings.nearest("--epochs", flags) == ["--classification-epochs", "--segmentation-epochs"]
-    assert settings.nearest("--imagesize", flags) == ["--image-size"]
-    assert settings.nearest("--zzz", flags) == settings.nearest("--", flags) == []
+    assert settings.similar_flags("--epochs", flags) == ["--classification-epochs", "--segmentation-epochs"]
+    assert settings.similar_flags("--imagesize", flags) == ["--image-size"]
+    assert settings.similar_flags("--zzz", flags) == settings.similar_flags("--", flags) == []
 
 
 def test_every_hyperparameter_is_a_flag_with_an_explanation(capsys):

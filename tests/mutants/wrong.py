@@ -142,8 +142,8 @@ WRONG = {
             "the prior favours the common",
         ),
         (
-            'scores.append((found["accuracy"] + found["balanced_accuracy"]).item() / 2)',
-            'scores.append(found["balanced_accuracy"].item())',
+            'scores.append((at_tau["accuracy"] + at_tau["balanced_accuracy"]).item() / 2)',
+            'scores.append(at_tau["balanced_accuracy"].item())',
             "tau by balanced accuracy alone",
         ),
         (
@@ -496,7 +496,7 @@ WRONG = {
         ("if 0 < share <= 0.005:", "if share <= 0.005:", "nothing is called under 1 %"),
         ("0.995 <= share < 1", "0.995 <= share <= 1", "all is called over 99 %"),
         ("0 < len(members) < len(classes) and", "0 < len(members) and", "a point without others"),
-        ("and members not in found.values():", ":", "one point twice"),
+        ("and members not in points.values():", ":", "one point twice"),
         ("1 - 1e-9)", "1.0)", "a certainty of 100 %"),
         (
             'if threshold is None or reached.get("threshold") != threshold:',
@@ -786,7 +786,7 @@ WRONG = {
     ),
     "inference/predictor.py": (
         ('if finding.verdict == "above":', 'if finding.verdict == "below":', "the heat map of no alarm"),
-        ("members[of_picture[list(members)].argmax()]", "members[0]", "the first class of an alarm"),
+        ("members[of_image[list(members)].argmax()]", "members[0]", "the first class of an alarm"),
         ("orders = (-probabilities)", "orders = probabilities", "the least probable class of a set first"),
     ),
     "inference/verdict.py": (
@@ -846,8 +846,8 @@ WRONG = {
             "scores of the uncalibrated",
         ),
         (
-            "found = evaluate.mask_scores(collected.native[images], weights)",
-            "found = evaluate.mask_scores(collected.mask[images], weights)",
+            "overlaps = evaluate.mask_scores(collected.native[images], weights)",
+            "overlaps = evaluate.mask_scores(collected.mask[images], weights)",
             "native scores of the network's size",
         ),
         (
@@ -869,7 +869,7 @@ WRONG = {
             '_codes(table, column), _codes(table, "true"), classes_in(table), weights)',
             "truth and prediction exchanged",
         ),
-        ('return found["macro.auc"]', 'return found["macro.average_precision"]', "average precision for the AUC"),
+        ('return scores["macro.auc"]', 'return scores["macro.average_precision"]', "average precision for the AUC"),
         (
             '(table["iou_native"] < evaluate.FAILURE)',
             '(table["iou"] < evaluate.FAILURE)',
