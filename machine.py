@@ -149,7 +149,7 @@ def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_a
         yield waiting.popleft().result()
 
 
-def describe(device: torch.device, precision: str) -> dict:
+def environment_of(device: torch.device, precision: str) -> dict:
     """The environment of a run, in plain types."""
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -167,7 +167,7 @@ def describe(device: torch.device, precision: str) -> dict:
 
 
 def in_short(environment: dict) -> str:
-    """The result of `describe`, in one line."""
+    """The result of `environment_of`, in one line."""
     device, precision, threads, processes = map(environment.get, ("device", "precision", "threads", "processes"))
     return f"On {device} in {precision}, threads: {threads}, processes: {processes}. All settings are in config.json."
 

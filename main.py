@@ -154,7 +154,7 @@ import visualize
 from augment import AUGMENTS
 from checkpoints.seen import fit_to_data
 from checkpoints.startfile import choose_start, initial_model
-from checkpoints.states import Checkpoints, depends_on_epochs, describe
+from checkpoints.states import Checkpoints, depends_on_epochs, facts_of
 from checkpoints.trained import Trained
 from dataset import splits, synthetic
 from dataset import table as tables
@@ -189,7 +189,7 @@ def run(config: Config) -> None:
     if config.KEEP_FREED_MEMORY:
         machine.keep_freed_memory()
     device = machine.join_processes(machine.choose_device(config.DEVICE))
-    environment = machine.describe(device, machine.choose_precision(config.PRECISION, device))
+    environment = machine.environment_of(device, machine.choose_precision(config.PRECISION, device))
     folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
     with machine.locked(folder.path):
         machine.say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
@@ -292,7 +292,7 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     model.to(train_batches.device, memory_format=torch.channels_last)
     folder.note_task(job.name, identity=job.identity, trained=False, measured=None)
     seen = train_batches.table, val_batches.table, start.learned_from
-    about = describe(model, *seen, config.IMAGE_SIZE, job.identity)
+    about = facts_of(model, *seen, config.IMAGE_SIZE, job.identity)
     about |= {"task": job.name, "config": settings.plain(config), "initial_file": start.file}
     options = {"description": about | {"note": folder.caption}, "identity": job.identity, "resume": config.RESUME}
     options["conditions"] = {name: environment[name] for name in ("device", "threads", "torch")}

@@ -200,7 +200,7 @@ def depends_on_epochs(schedule: str, warm_up: float) -> str:
     return f"the learning rate {shape} of all epochs, so their number must be chosen at the start"
 
 
-def describe(
+def facts_of(
     model: nn.Module,
     train_table: pd.DataFrame,
     val_table: pd.DataFrame,

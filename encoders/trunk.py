@@ -155,9 +155,9 @@ def find_maps(layers: list[nn.Module]) -> tuple[tuple[int, ...], tuple[int, ...]
         stride = 2 ** round(math.log2(PROBE / size))
         last[stride] = number, channels
         rounds_down |= size < math.ceil(PROBE / stride)
-    found = [last[stride] for stride in Encoder.strides if stride in last]
-    missing = (3,) * (len(Encoder.strides) - len(found))
-    ends, channels = zip(*found)
+    places = [last[stride] for stride in Encoder.strides if stride in last]
+    missing = (3,) * (len(Encoder.strides) - len(places))
+    ends, channels = zip(*places)
     return ends, missing + channels, rounds_down
 
 

@@ -63,7 +63,7 @@ def report_model(
         raise ValueError(f"{name!r} cannot be the name of a model: use letters, digits, _ and -, but not 'external'.")
     device = next((values.device for values in model.parameters()), torch.device("cpu"))
     parts = parts_for(model, table, pixels, device)
-    folder, environment = RunFolder(path, note), machine.describe(device, PRECISION)
+    folder, environment = RunFolder(path, note), machine.environment_of(device, PRECISION)
     with machine.locked(folder.path):
         take_over(folder, name, environment["started"])
         folder.write_json("config.json", settings_of(model, table, parts["test"], settings or {}, note))

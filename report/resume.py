@@ -34,7 +34,7 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job
 
     Parameters
     ----------
-    config, environment : settings by name, and `machine.describe` of this command.
+    config, environment : settings by name, and `machine.environment_of` of this command.
     identities : of all tasks, as `Checkpoints`.
 
     Raises
@@ -69,7 +69,7 @@ def resume(
     ----------
     tasks : tasks trained now.
     identities : of all tasks, as `Checkpoints`; `OWN` values of tasks that are not trained now are ignored.
-    config, environment : settings, and `machine.describe` of this command.
+    config, environment : settings, and `machine.environment_of` of this command.
 
     Raises
     ------

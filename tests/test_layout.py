@@ -37,7 +37,6 @@ TESTED_IN = {
 # (built in full); numbers, and the figures that show them.
 SAME_NAMES = {
     "main": {"app", "dataset/__main__", "export", "main", "predict", "report/__main__"},
-    "describe": {"checkpoints/states", "machine", "settings"},
     "build": {"app", "report/page"},
     "net_benefit": {"measure/benefit", "visualize"},
     "risk_coverage": {"evaluate", "visualize"},
