@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from checkpoints.seen import leave_out_learned
 from dataset.splits import split_hash
 from encoders.start import Start, imagenet_start
-from encoders.weights import named
+from encoders.weights import with_sum
 from models import CHECKPOINT, Model, load_checkpoint, new_model
 
 COUNTERS = "num_batches_tracked"  # ends names of counters that nothing depends on; old files lack them
@@ -145,7 +145,7 @@ def read_start(path: Path) -> StartFile:
         raise ValueError(f"START_FROM: {path} holds no weights: expected a state dict, names to tensors.")
     if odd := [name for name, value in tensors.items() if not value.isfinite().all()]:
         raise ValueError(f"START_FROM: {path} is damaged: {odd[0]} has values that are not finite.")
-    return StartFile(tensors, f"The models start from {named(path)}.", named(path), path, checkpoint)
+    return StartFile(tensors, f"The models start from {with_sum(path)}.", with_sum(path), path, checkpoint)
 
 
 def _read(path: Path) -> dict:

@@ -13,7 +13,7 @@ NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 NAMES += ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
 
 
-def title(name: str) -> str:
+def resnet_title(name: str) -> str:
     """wide_resnet50_2: Wide ResNet-50-2."""
     words = {"wide_": "Wide ", "resnet": "ResNet-", "resnext": "ResNeXt-", "_": "-"}
     for word, published in words.items():
@@ -26,7 +26,7 @@ class ResNet(StagedEncoder):
 
     def __init__(self, name: str = "resnet18") -> None:
         super().__init__()
-        self.name, self.title = name, title(name)
+        self.name, self.title = name, resnet_title(name)
         resnet = get_model(name, weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4

