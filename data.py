@@ -172,7 +172,8 @@ class Batches:
         rows = self.rows[drawn["order"].to(self.rows.device)].split(self.sizes)[which]
         # Drawn values are copied to the device once per epoch: a copy per step would stall it.
         parts = zip(*(values.to(self.device).split(self.sizes)[which] for values in drawn.values()))
-        mine, augment = slice(self.rank, None, self.n_ranks), self.augment if self.seed is not None else ()
+        mine = slice(self.rank, None, self.n_ranks)
+        augment = self.augment if self.seed is not None else ()
         for pixels, values in zip(self._read_ahead([part[mine] for part in rows]), parts):
             part = {name: value[mine] for name, value in zip(drawn, values)}
             pixels = change_pixels(pixels, augment, part)

@@ -250,6 +250,17 @@ def test_changes_of_colour_in_a_row_are_one_change(monkeypatch):
     assert (found.int() - expected.int()).abs().max() <= 2 and len(calls) == 1  # rounded once, not three times
 
 
+def test_a_second_change_sees_the_mean_that_the_first_leaves():
+    first, second = (
+        as_colours(np.eye(3)[None] * 0.8, np.full((1, 3, 3), 0.1)),
+        as_colours(np.eye(3)[None] * 0.7, np.eye(3)[None] * 0.5),
+    )
+    pixels = muted(1)
+    expected = augment.recolour(augment.recolour(pixels, first), second)
+    found = augment.recolour(pixels, augment.merge_colours(first, second))
+    assert (found.int() - expected.int()).abs().max() <= 1
+
+
 def test_saturation_and_hue_are_drawn_from_their_ranges():
     drawn = AUGMENTS["colour"].draw(np.random.default_rng(0), 4000)[:, 0].astype(float)
     chroma = (augment.IQY @ drawn @ np.linalg.inv(augment.IQY))[:, :2, 0]
