@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 import machine
-from augment import AUGMENTS
+from augment import AUGMENTS, change_pixels, chosen
 from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.images import read_image
@@ -87,7 +87,7 @@ class Batches:
     batch_size : maximum number of images per batch, over all processes; batches differ by at most one image.
     seed : for shuffling and augmentation; also enables soft labels. None keeps the table's order, for evaluation.
     sampling : a key of `SAMPLINGS`, which images an epoch draws if they are shuffled.
-    augment : names in `augment.AUGMENTS`, applied in this order if images are shuffled.
+    augment : names in `augment.AUGMENTS`, each once, applied in this order if images are shuffled.
     rank, n_ranks : this process and the number of processes that share each batch.
 
     Attributes
@@ -98,7 +98,7 @@ class Batches:
 
     Raises
     ------
-    ValueError : a batch has fewer images than there are processes; an augmentation is unknown.
+    ValueError : a batch has fewer images than there are processes; `augment.chosen` refuses an augmentation.
     """
 
     def __init__(
@@ -132,10 +132,7 @@ class Batches:
         self.frequencies = torch.tensor(counts, dtype=torch.float32, device=device) / counts.sum()
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
         self.has = {name: torch.tensor(values).to(device) for name, values in partly.items()}
-        self.augment = (augment,) if isinstance(augment, str) else tuple(augment)
-        for name in self.augment:
-            if name not in AUGMENTS:
-                raise ValueError(f"There is no augmentation {name!r}: choose among {', '.join(AUGMENTS)}.")
+        self.augment = chosen(augment)
         n_batches = -(-self.n_images // batch_size)
         self.sizes = [len(part) for part in np.array_split(rows, n_batches)] if n_batches else []
         if self.sizes and min(self.sizes) < n_ranks:
@@ -176,10 +173,10 @@ class Batches:
         # Drawn values are copied to the device once per epoch: a copy per step would stall it.
         parts = zip(*(values.to(self.device).split(self.sizes)[which] for values in drawn.values()))
         mine = slice(self.rank, None, self.n_ranks)
+        augment = self.augment if self.seed is not None else ()
         for pixels, values in zip(self._read_ahead([part[mine] for part in rows]), parts):
             part = {name: value[mine] for name, value in zip(drawn, values)}
-            for name, change in self._changes("pixels").items():
-                pixels = change(pixels, part[name])
+            pixels = change_pixels(pixels, augment, part)
             batch = {
                 "image": normalise(pixels[..., :3]),
                 "label": self.label_targets[part["order"]],
@@ -187,14 +184,10 @@ class Batches:
                 **{name: values[part["order"]] for name, values in self.numbers.items()},
                 **{name: values[part["order"]] for name, values in self.has.items()},
             }
-            for name, change in self._changes("batch").items():
-                batch = change(batch, part[name], len(self.classes))
+            for name in augment:
+                if AUGMENTS[name].batch:
+                    batch = AUGMENTS[name].batch(batch, part[name], len(self.classes))
             yield batch
-
-    def _changes(self, kind: str) -> dict:
-        """Augmentations of pixels or of batches, in order; none if images are not shuffled."""
-        named = self.augment if self.seed is not None else ()
-        return {name: change for name in named if (change := getattr(AUGMENTS[name], kind))}
 
     def _draw(self, epoch: int) -> dict[str, torch.Tensor]:
         """The order of an epoch's images and the values drawn by each augmentation, one per image."""

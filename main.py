@@ -37,7 +37,7 @@ PRETRAINED: str = "auto"  # ImageNet weights: auto (if available), yes (required
 START_FROM: str = ""  # file of weights to start from: a checkpoint, or a state dict of the same encoder; "" for none
 FREEZE: str = "nothing"  # keep as it is at the start: nothing, encoder, early-stages (the encoder but its last stage)
 SAMPLING: str = "all"  # training images of an epoch: all (each once), sqrt, balanced (rare classes more often)
-AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or some of flips, rotations, crops, mixup
+AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or names from docs/augmentations.md
 DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, mps, ...
 PRECISION: str = "auto"  # auto (bf16 where the hardware has it, else fp16 on a GPU), fp32, bf16, fp16
 RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
@@ -125,6 +125,8 @@ def find_problem(config: Config) -> str:
         return "START_FROM is for training, in place of ImageNet weights: leave out EVALUATE_ONLY and PRETRAINED=yes"
     if config.CHECKPOINTS and not config.EVALUATE_ONLY:
         return "CHECKPOINTS are evaluated, not trained: pass --evaluate-only as well"
+    if "none" in config.AUGMENT and len(config.AUGMENT) > 1:
+        return "AUGMENT names none beside others: leave out none, or the others"
     return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR"])
 
 

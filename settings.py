@@ -186,7 +186,9 @@ def _check_choice(name: str, value, choices: Sequence[str] | None) -> None:
         wrong = next((one for one in values if one not in choices), "")
         near = difflib.get_close_matches(wrong, choices, 5, cutoff=0)
         known = choices if len(choices) <= MANY else [f"{len(choices)} names, the nearest are {near[0]}", *near[1:]]
-        raise ValueError(f"{name} must be among {', '.join(known)}, not {shown(value)}")
+        hint = difflib.get_close_matches(wrong, choices, 1) if len(choices) <= MANY else []
+        meant = f". Did you mean {hint[0]}?" if hint else ""
+        raise ValueError(f"{name} must be among {', '.join(known)}, not {shown(value)}{meant}")
     if len(set(values)) < len(values):
         raise ValueError(f"{name} repeats a value: {shown(value)}")
 

@@ -183,8 +183,22 @@ def test_augmentations_are_done_in_their_order_and_not_where_nothing_is_shuffled
 
 
 def test_an_unknown_augmentation_is_refused_with_those_there_are(batches):
-    with pytest.raises(ValueError, match="no augmentation 'warp': choose among none, flips, rotations, crops, mixup"):
+    with pytest.raises(ValueError, match="no augmentation 'warp': choose among none, flips, rotations, angles, crops"):
         batches(seed=1, augment=("rotations", "warp"))
+
+
+def test_all_augmentations_in_a_row_repeat_within_an_epoch_and_change_with_it(batches):
+    everything = tuple(name for name in AUGMENTS if name != "none")
+    one = batches(seed=3, augment=everything)
+    first, again, other = (list(one.epoch(number)) for number in (1, 1, 2))
+    assert_equal(first, again)
+    assert not any(torch.equal(a["image"], b["image"]) for a, b in zip(first, other))
+    for batch in first:
+        assert batch["label"].shape[1] == 7 and batch["image"].isfinite().all()
+        torch.testing.assert_close(batch["label"].sum(1), torch.ones_like(batch["label"][:, 0]))
+        assert batch["mask"].min() >= 0 and batch["mask"].max() <= 1
+    single = data.Batches(one.pixels, one.table.iloc[:1], 4, seed=3, augment=everything)
+    assert next(single.epoch())["label"].tolist() == [[1, 0, 0, 0, 0, 0, 0]]  # mixed with itself
 
 
 def test_mixed_batches_have_probabilities_for_labels(batches):

@@ -15,7 +15,7 @@ TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 DIFFS = re.findall(r"^## (.+?)$.*?```diff\n(.*?)```", TEXT, re.DOTALL | re.MULTILINE)
 FLAGS = [
     *("--label-smoothing", "0.1", "--label-loss", "cube-root", "--mask-loss", "dice", "--schedule", "linear"),
-    *("--augment", "flips", "brightness", "--encoder", "five"),
+    *("--augment", "flips", "gray", "--encoder", "five"),
 ]
 RUN_AND_COMPARE = """
 import shutil, sys
@@ -91,7 +91,7 @@ def test_all_of_them_train_an_epoch_and_stand_in_its_report(extended, demo_folde
     assert 0 <= low <= metrics["mask"]["native"]["mean_precision"] <= high <= 1
     assert "Mean precision, native size" in done.stdout.split("COMPARED")[1]
     checkpoint = torch.load(tmp_path / "run" / "best_multitask_model.pth", weights_only=True)
-    assert checkpoint["config"]["AUGMENT"] == ["flips", "brightness"]
+    assert checkpoint["config"]["AUGMENT"] == ["flips", "gray"]
 
 
 def test_the_columns_further_spelling_is_read(extended, demo_folder, tmp_path):

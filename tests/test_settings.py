@@ -146,6 +146,8 @@ def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
         (["--image-sise", "128"], "Did you mean --image-size?"),
         (["--recipe", "weak"], "not weak"),
         (["--augment", "warp"], "not warp"),
+        (["--augment", "flips", "cutmax"], "not flips cutmax. Did you mean cutmix?"),
+        (["--augment", "none", "flips"], "AUGMENT names none beside others"),
         (["--augment", "flips", "flips"], "AUGMENT repeats a value: flips flips"),
         (["--ema", "1"], "EMA must lie in [0, 1), not 1.0"),
         (["--warm-up", "-0.1"], "WARM_UP must lie in [0, 1)"),
