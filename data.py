@@ -88,7 +88,7 @@ class Batches:
     seed : for shuffling and augmentation; also enables soft labels. None keeps the table's order, for evaluation.
     sampling : a key of `SAMPLINGS`, which images an epoch draws if they are shuffled.
     augment : names in `augment.AUGMENTS`, each once, applied in this order if images are shuffled.
-    rank, n_ranks : this process and the number of processes that share each batch.
+    share : this process's number, and how many processes share each batch.
 
     Attributes
     ----------
@@ -111,14 +111,13 @@ class Batches:
         seed: int | None = None,
         sampling: str = "all",
         augment: str | Sequence[str] = (),
-        rank: int = 0,
-        n_ranks: int = 1,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.pixels, self.table, self.device = pixels, table, torch.device(device)
         rows = torch.tensor(table["row"].to_numpy(np.int64))
         self.rows = rows.to(pixels.device) if isinstance(pixels, torch.Tensor) else rows
         self.classes, self.labels = classes_of(table), torch.tensor(positions_of(table)).to(device)
-        self.seed, self.rank, self.n_ranks = seed, rank, n_ranks
+        self.seed, (self.rank, self.n_ranks) = seed, share
         self.n_images = len(self.rows)
         self.draws = _expected_draws(positions_of(table), SAMPLINGS[sampling if seed is not None else "all"])
         known = targets(table)
@@ -135,8 +134,8 @@ class Batches:
         self.augment = chosen(augment)
         n_batches = -(-self.n_images // batch_size)
         self.sizes = [len(part) for part in np.array_split(rows, n_batches)] if n_batches else []
-        if self.sizes and min(self.sizes) < n_ranks:
-            raise ValueError(f"Batches of {min(self.sizes)} images cannot be split among {n_ranks} processes.")
+        if self.sizes and min(self.sizes) < self.n_ranks:
+            raise ValueError(f"Batches of {min(self.sizes)} images cannot be split among {self.n_ranks} processes.")
 
     def subset(self, positions: Sequence[int]) -> "Batches":
         """The images at these positions of the table, as one batch."""
@@ -246,7 +245,7 @@ def split_batches(
 
     Only train is shuffled and augmented. With a seed, for training, the processes share train and val.
     """
-    ranks = {} if seed is None else {"rank": machine.rank(), "n_ranks": machine.n_ranks()}
-    options = {"train": ranks | {"seed": seed, "sampling": sampling, "augment": augment}, "val": ranks, "test": {}}
+    share = {} if seed is None else {"share": (machine.rank(), machine.n_ranks())}
+    options = {"train": share | {"seed": seed, "sampling": sampling, "augment": augment}, "val": share, "test": {}}
     rows = {part: table[table["split"] == part] for part in SPLITS}
     return {part: Batches(pixels, rows[part], batch_size, device=device, **options[part]) for part in SPLITS}

@@ -46,7 +46,7 @@ def test_where_some_images_lack_a_target_each_batch_says_which_have_it(batches, 
     table.loc[[0, 3, 8], "status"], table.loc[[1, 8], "label"] = LABEL_ONLY, None
     order = np.random.default_rng((5, 1)).permutation(10)
     for rank in (0, 1):
-        some = data.Batches(one.pixels, table, 4, device=device, seed=5, rank=rank, n_ranks=2)
+        some = data.Batches(one.pixels, table, 4, device=device, seed=5, share=(rank, 2))
         mine = [image for part in np.split(order, np.cumsum(some.sizes)[:-1]) for image in part[rank::2]]
         found = list(some.epoch(1))
         for name, without in (("has_mask", (0, 3, 8)), ("has_label", (1, 8))):
@@ -211,17 +211,17 @@ def test_mixed_batches_have_probabilities_for_labels(batches):
 
 def test_several_ranks_get_every_image_of_an_epoch_once_and_the_same_batches(batches):
     whole = [sorted(batch["label"].tolist()) for batch in batches(seed=5).epoch(1)]
-    ranks = [[batch["label"].tolist() for batch in batches(seed=5, rank=r, n_ranks=2).epoch(1)] for r in (0, 1)]
+    ranks = [[batch["label"].tolist() for batch in batches(seed=5, share=(r, 2)).epoch(1)] for r in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*ranks)] == whole
 
 
 def test_a_batch_of_one_image_for_each_rank_is_enough(batches):
-    assert batches(rank=0, n_ranks=3).sizes == [4, 3, 3]
+    assert batches(share=(0, 3)).sizes == [4, 3, 3]
 
 
 def test_more_ranks_than_images_in_a_batch_are_refused(batches):
     with pytest.raises(ValueError, match="among 8 processes"):
-        batches(rank=0, n_ranks=8)
+        batches(share=(0, 8))
 
 
 def test_pixels_in_device_memory_give_the_same_batches(batches, device):
@@ -274,7 +274,7 @@ def test_one_batch_by_its_position_reads_its_own_pixels_alone(batches):
 
 
 def test_a_rank_asked_for_a_position_gives_its_own_share(batches):
-    one = batches(seed=5, rank=1, n_ranks=2)
+    one = batches(seed=5, share=(1, 2))
     assert_equal([one[1]], [list(one)[1]])
 
 
