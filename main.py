@@ -125,7 +125,7 @@ def find_problem(config: Config) -> str:
         return "START_FROM is for training, in place of ImageNet weights: leave out EVALUATE_ONLY and PRETRAINED=yes"
     if config.CHECKPOINTS and not config.EVALUATE_ONLY:
         return "CHECKPOINTS are evaluated, not trained: pass --evaluate-only as well"
-    return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR"])
+    return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR", "START_FROM"])
 
 
 def answer_early() -> None:
@@ -152,7 +152,7 @@ import models
 import train
 import visualize
 from augment import AUGMENTS
-from checkpoints.seen import fit_to_data
+from checkpoints.seen import fit_to_data, leave_out_of_other
 from checkpoints.startfile import choose_start, initial_model
 from checkpoints.states import Checkpoints, depends_on_epochs, facts_of
 from checkpoints.trained import Trained
@@ -205,6 +205,9 @@ def run(config: Config) -> None:
         tasks = [] if config.CHECKPOINTS else resume.choose_tasks(config.TASKS, data_set.table, config.DATA_DIR)
         trained = resume.load_trained(folder, tasks, config.CHECKPOINTS, config.TTA) if config.EVALUATE_ONLY else []
         fit_to_data(trained, config.IMAGE_SIZE, data_set.table)
+        if external:
+            known = start.checkpoints | {path: one for model in trained for path, one in model.checkpoints.items()}
+            external = leave_out_of_other(known, external, data_set.table)
         shared = {"split_hash": splits.split_hash(data_set.table), "initial_weights": start.kind}
         identities = {task: identity(config, task, environment, shared) for task in models.MODELS}
         split = partial(data.split_batches, data.to_device(data_set.pixels, device), device=device)
@@ -288,10 +291,11 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     train_batches, val_batches = job.batches["train"], job.batches["val"]
     torch.manual_seed(config.SEED)
     model, words = initial_model(job.name, train_batches.classes, start, job.identity)
-    machine.say(words)
+    if words:
+        machine.say(words)
     model.to(train_batches.device, memory_format=torch.channels_last)
     folder.note_task(job.name, identity=job.identity, trained=False, measured=None)
-    seen = train_batches.table, val_batches.table, start.learned_from
+    seen = train_batches.table, val_batches.table, start.seen_before
     about = facts_of(model, *seen, config.IMAGE_SIZE, job.identity)
     about |= {"task": job.name, "config": settings.plain(config), "initial_file": start.file}
     options = {"description": about | {"note": folder.caption}, "identity": job.identity, "resume": config.RESUME}

@@ -95,6 +95,9 @@ class Trunk(Encoder):
         is_normed = self.name.startswith("convnext")
         return LayerNorm2d(self.channels[-1], eps=1e-6) if is_normed else nn.Identity()
 
+    def last_stage(self) -> nn.Module:
+        return nn.Sequential(*self.in_order()[self.ends[-2] + 1 :])
+
     def first_cell(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
         return self.first, self.first
 

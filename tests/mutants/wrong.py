@@ -492,6 +492,9 @@ WRONG = {
         ),
         (".any(axis=1)\n", ".all(axis=1)\n", "only images that match in everything"),
         ('table.loc[learned, "split"] = ""', 'table.loc[learned, "split"] = "train"', "left out into the training set"),
+        ('checkpoint.get("seen_before", {})', "{}", "what the start has seen is forgotten"),
+        ("& is_specific(names)", "", "an image of the same number is left out"),
+        (" - set(today.get(column, ()))", "", "another image of the same name is left out"),
     ),
     "checkpoints/thresholds.py": (
         ("sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True", "pass", "empty sets"),
@@ -521,6 +524,8 @@ WRONG = {
         ("if same or not name.startswith(BY_CLASS)", "", "rows of other classes are taken"),
         ("and theirs.shape == ours.shape\n", "\n", "any shape fits"),
         ("(0 if renamed else len(names) // 2)", "len(names)", "another network is taken in part"),
+        ("few = absent or", "few =", "a shallower network is taken in part"),
+        (' or {"optimizer", "history"} <= content.keys()', "", "a training state forgets its images"),
         ("if few or further:", "if few:", "a deeper network is taken in part"),
         ("parts[:i]) for i in range(len(parts))", "parts[:i]) for i in range(1)", "names have no prefix"),
         ("weights_only=True", "weights_only=False", "code in a file runs"),
@@ -707,6 +712,7 @@ WRONG = {
         ('if not key.startswith("fc.")', 'if not key.startswith("bn1.")', "the wrong layer is dropped"),
     ),
     "encoders/trunk.py": (
+        ("self.ends[-2] + 1 :", "self.ends[-2] :", "one more layer is trained"),
         ("self.set_drop_path(0.0)", "", "torchvision's own rates stay"),
         ("rate * number / len(blocks)", "rate", "all blocks skipped alike"),
         ('"densenet": ("DenseNet-", 14)', '"densenet": ("DenseNet-", 0)', "cells of pooled maps at multiples of 32"),
