@@ -104,7 +104,10 @@ class StartFile(Start):
         few = absent or len(differing) > (0 if renamed else len(names) // 2) or len(sources) < len(names)
         if few or further:
             words = differing or [f"{name} is no layer of {encoder}" for name in further] or ["it has fewer tensors"]
-            raise ValueError(f"{self.path} is not of {encoder}: {_some(words)}. Choose the --encoder that it is of.")
+            sorts = renamed and self.path.suffix == ".safetensors"
+            advice = "If its names are timm's, save it as .pth: .safetensors sorts tensors by name." if sorts else ""
+            advice = advice or "Choose the --encoder that it is of."
+            raise ValueError(f"{self.path} is not of {encoder}: {_some(words)}. {advice}")
         return sources
 
 

@@ -138,6 +138,16 @@ def test_safetensors_are_read(tmp_path):
     assert torch.equal(model.encoder.conv1.weight, state["conv1.weight"]) and "heads.mask" in words
 
 
+def test_sorted_tensors_of_unknown_names_are_refused_with_the_format_that_keeps_their_order(tmp_path):
+    library = pytest.importorskip("safetensors.torch", reason="pip install -r requirements-dev.txt")
+    state = models.Classifier(2, encoder="mobilenet_v3_small").encoder.state_dict()
+    library.save_file(
+        {f"timm_{i:03}": value.clone() for i, value in enumerate(reversed(state.values()))}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(ValueError, match=r"save it as \.pth"):
+        read_start(tmp_path / "a.safetensors").give(models.Segmenter(encoder="mobilenet_v3_small"), ())
+
+
 # Checkpoints of this project
 
 

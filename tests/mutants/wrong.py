@@ -592,8 +592,8 @@ WRONG = {
         ('isin(["same file", "same picture"])', 'isin(["same file"])', "near duplicates are not joined"),
         ("graph, directed=False)", 'graph, directed=True, connection="strong")', "only what is joined both ways"),
         (
-            'other["lesion_known"] & is_specific & other["lesion_id"].isin(lesions)',
-            'is_specific & other["lesion_id"].isin(lesions)',
+            'other["lesion_known"] & is_specific(other["lesion_id"]) & other["lesion_id"].isin(lesions)',
+            'is_specific(other["lesion_id"]) & other["lesion_id"].isin(lesions)',
             "an unknown lesion is its image's name",
         ),
         (
