@@ -45,7 +45,7 @@ class Trunk(Encoder):
     """One of `NAMES`; its maps are the last ones of each stride.
 
     A network that begins at stride 4 gives the image at half size as its map at stride 2. One that rounds sizes down
-    sees images padded at the lower right to a multiple of 32 pixels, by repetition of the edge.
+    sees images padded at the lower right to a multiple of 32 pixels, by repeating the edge.
     """
 
     def __init__(self, name: str) -> None:
