@@ -83,9 +83,8 @@ RANGES = {"IMAGE_SIZE": "[32, 4096]", "SOFT_WEIGHT": "[0, 1]", "ENCODER_LR_SCALE
 RANGES |= dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)")
 RANGES |= dict.fromkeys(("LIMIT", "WEIGHT_DECAY"), "[0, inf)")
 RANGES |= dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION", "COVERAGE"), "(0, 1)")
-RANGES |= dict.fromkeys((f"{task}_EPOCHS" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)")
-RANGES |= dict.fromkeys((f"{task}_BATCH_SIZE" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "[1, inf)")
-RANGES |= dict.fromkeys((f"{task}_LR" for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK")), "(0, inf)")
+for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK"):
+    RANGES |= {f"{task}_EPOCHS": "[1, inf)", f"{task}_BATCH_SIZE": "[1, inf)", f"{task}_LR": "(0, inf)"}
 RANGES |= dict.fromkeys(("WARM_UP", "EMA", "DROPOUT", "DROP_PATH"), "[0, 1)")
 
 
@@ -127,7 +126,7 @@ def find_problem(config: Config) -> str:
         return "CHECKPOINTS are evaluated, not trained: pass --evaluate-only as well"
     if "none" in config.AUGMENT and len(config.AUGMENT) > 1:
         return "AUGMENT names none beside others: leave out none, or the others"
-    return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR"])
+    return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR", "START_FROM"])
 
 
 def answer_early() -> None:
@@ -154,7 +153,7 @@ import models
 import train
 import visualize
 from augment import AUGMENTS
-from checkpoints.seen import fit_to_data
+from checkpoints.seen import fit_to_data, leave_out_of_other
 from checkpoints.startfile import choose_start, initial_model
 from checkpoints.states import Checkpoints, depends_on_epochs, facts_of
 from checkpoints.trained import Trained
@@ -207,6 +206,9 @@ def run(config: Config) -> None:
         tasks = [] if config.CHECKPOINTS else resume.choose_tasks(config.TASKS, data_set.table, config.DATA_DIR)
         trained = resume.load_trained(folder, tasks, config.CHECKPOINTS, config.TTA) if config.EVALUATE_ONLY else []
         fit_to_data(trained, config.IMAGE_SIZE, data_set.table)
+        if external:
+            known = start.checkpoints | {path: one for model in trained for path, one in model.checkpoints.items()}
+            external = leave_out_of_other(known, external, data_set.table)
         shared = {"split_hash": splits.split_hash(data_set.table), "initial_weights": start.kind}
         identities = {task: identity(config, task, environment, shared) for task in models.MODELS}
         split = partial(data.split_batches, data.to_device(data_set.pixels, device), device=device)
@@ -290,10 +292,11 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     train_batches, val_batches = job.batches["train"], job.batches["val"]
     torch.manual_seed(config.SEED)
     model, words = initial_model(job.name, train_batches.classes, start, job.identity)
-    machine.say(words)
+    if words:
+        machine.say(words)
     model.to(train_batches.device, memory_format=torch.channels_last)
     folder.note_task(job.name, identity=job.identity, trained=False, measured=None)
-    seen = train_batches.table, val_batches.table, start.learned_from
+    seen = train_batches.table, val_batches.table, start.seen_before
     about = facts_of(model, *seen, config.IMAGE_SIZE, job.identity)
     about |= {"task": job.name, "config": settings.plain(config), "initial_file": start.file}
     options = {"description": about | {"note": folder.caption}, "identity": job.identity, "resume": config.RESUME}

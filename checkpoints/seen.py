@@ -1,6 +1,6 @@
 """The present images that a trained model has learned from: they cannot be its test images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,9 +8,13 @@ import pandas as pd
 import machine
 from checkpoints.trained import Trained
 from dataset.classes import classes_of
+from dataset.leakage import is_specific
+from dataset.prepare import OtherSet
 from dataset.splits import split_hash
-from dataset.table import LEFT_OUT, SPLITS, leave_out, targets
+from dataset.table import LEFT_OUT, SPLITS, leave_out, targets, usable
 from models import MODELS
+
+KINDS = {"images": "image", "lesions": "lesion_id", "patients": "patient_id"}  # in checkpoints, in the table
 
 
 def fit_to_data(trained: Iterable[Trained], image_size: int, table: pd.DataFrame) -> None:
@@ -32,21 +36,31 @@ def fit_to_data(trained: Iterable[Trained], image_size: int, table: pd.DataFrame
     today = split_hash(table)
     for path, checkpoint in files:
         if checkpoint.get("split_hash") != today:
-            leave_out_learned(path, checkpoint, table)
+            leave_out_learned(path, checkpoint, table, MODELS[checkpoint["task"]].outputs)
 
 
-def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame) -> None:
+def seen_by(checkpoint: dict) -> dict[str, dict[str, list[str]]]:
+    """What a model and the weights that it started from were trained on and chosen on: images, lesions, patients."""
+    parts = checkpoint, checkpoint.get("seen_before", {})
+    return {
+        use: {kind: sorted({name for part in parts for name in part.get(use, {}).get(kind, [])}) for kind in KINDS}
+        for use in ("trained_on", "chosen_on")
+    }
+
+
+def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame, heads: Iterable[str] = ()) -> None:
     """Leave out test images that a model learned from or was chosen by, and the validation images of its training.
 
-    Images of a lesion or patient that it learned from count as well. Prints how many there are.
+    Images of a lesion or patient that it learned from count as well, and those of the weights that it started from.
+    Prints how many there are.
 
     Raises
     ------
-    ValueError : the checkpoint does not tell what it learned from; no image is left for one of the model's heads.
+    ValueError : the checkpoint does not tell what it learned from; no image is left for one of the `heads`.
     """
     if "trained_on" not in checkpoint:
         raise ValueError(f"{path} does not record its training images, so no test set is known to be new to it.")
-    trained, chosen = (_among(checkpoint.get(name, {}), table) for name in ("trained_on", "chosen_on"))
+    trained, chosen = (_among(names, table) for names in seen_by(checkpoint).values())
     part, is_used = table["split"], table["status"] != LEFT_OUT
     learned = is_used & (part.isin(["val", "test"]) & trained | (part == "test") & chosen)
     counts = {
@@ -58,7 +72,7 @@ def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame) -> None
     message = f"{path} was trained on another split or other data: {shares} show lesions that it was trained on"
     for name in SPLITS[1:]:
         known = targets(table[table["split"] == name]).any()
-        if missing := [head for head in MODELS[checkpoint["task"]].outputs if not known[head]]:
+        if missing := [head for head in heads if not known[head]]:
             raise ValueError(
                 f"{message}, and no {name} image with a {missing[0]} is left. Use the settings it was trained with."
             )
@@ -67,6 +81,33 @@ def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame) -> None
 
 def _among(seen: dict, table: pd.DataFrame) -> pd.Series:
     """Which rows are of the images, lesions or patients that a checkpoint names."""
-    kinds = {"images": "image", "lesions": "lesion_id", "patients": "patient_id"}
-    members = [table[column].isin(seen.get(kind, [])) for kind, column in kinds.items() if column in table]
+    members = [table[column].isin(seen.get(kind, [])) for kind, column in KINDS.items() if column in table]
     return pd.concat(members, axis=1).any(axis=1)
+
+
+def leave_out_of_other(checkpoints: Mapping[Path, dict], other: OtherSet, table: pd.DataFrame) -> OtherSet:
+    """Leave out images of another data set that a model has seen in data other than today's.
+
+    They are known by the names of images, lesions and patients, unless these are mere numbers. Names that today's data
+    use as well are passed over: `prepare_other` has compared these images. Prints how many there are.
+
+    Raises
+    ------
+    ValueError : no image is left.
+    """
+    today = usable(table)
+    for path, checkpoint in checkpoints.items():
+        is_seen = pd.Series(False, index=other.table.index)
+        for use in seen_by(checkpoint).values():
+            for kind, column in KINDS.items():
+                names = other.table[column] if column in other.table else pd.Series(index=other.table.index, dtype=str)
+                is_seen |= names.isin(set(use[kind]) - set(today.get(column, ()))) & is_specific(names)
+        is_seen &= other.table["status"] != LEFT_OUT
+        if is_seen.any():
+            words = f"{is_seen.sum():,} images of {other.name} show lesions that {path} was trained on or chosen by"
+            leave_out(other.table, is_seen, f"{path.name} was trained on this lesion")
+            other = other._replace(left_out=f"{other.left_out} {words}; they are left out.")
+            machine.say(f"\n{words}; they are left out.")
+    if usable(other.table).empty:
+        raise ValueError(f"--external-dir {other.name} has no image to evaluate. {other.left_out}")
+    return other

@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from checkpoints.seen import leave_out_learned
+from checkpoints.seen import leave_out_learned, seen_by
 from dataset.splits import split_hash
 from encoders.start import Start, imagenet_start
+from encoders.trunk import OLD_NAME
 from encoders.weights import with_sum
 from models import CHECKPOINT, Model, load_checkpoint, new_model
 
@@ -37,18 +38,18 @@ class StartFile(Start):
         return self.file
 
     @property
-    def learned_from(self) -> dict[str, list[str]]:
-        """Images, lesions and patients that the weights were trained on, if they are known."""
-        return self.checkpoint.get("trained_on", {})
+    def checkpoints(self) -> dict[Path, dict]:
+        """The content by the path, if this project wrote it."""
+        return {self.path: self.checkpoint} if self.checkpoint else {}
+
+    @property
+    def seen_before(self) -> dict[str, dict[str, list[str]]]:
+        """As `seen_by`; empty lists if unknown."""
+        return seen_by(self.checkpoint)
 
     def cautions(self, table: pd.DataFrame, frozen: str) -> list[str]:
-        """Leave out validation and test images that the weights were trained on, or say that they are not known.
-
-        Raises
-        ------
-        ValueError : as `leave_out_learned`.
-        """
-        if not self.checkpoint:
+        """Leave out validation and test images that the weights were trained on, or say that they are not known."""
+        if "trained_on" not in self.checkpoint:
             return [f"{self.file} does not record its training images: test images may be among them."]
         if self.checkpoint.get("split_hash") != split_hash(table):
             leave_out_learned(self.path, self.checkpoint, table)
@@ -99,10 +100,14 @@ class StartFile(Start):
         stages = {source.removeprefix(prefix).split(".")[0] for source in sources.values()}
         others = [name for name in theirs if name.startswith(prefix) and name not in sources.values()]
         further = [name for name in others if name.removeprefix(prefix).split(".")[0] in stages]
-        few = len(differing) > (0 if renamed else len(names) // 2) or len(sources) < len(names)
+        absent = any(source not in theirs for source in sources.values())
+        few = absent or len(differing) > (0 if renamed else len(names) // 2) or len(sources) < len(names)
         if few or further:
             words = differing or [f"{name} is no layer of {encoder}" for name in further] or ["it has fewer tensors"]
-            raise ValueError(f"{self.path} is not of {encoder}: {_some(words)}. Choose the --encoder that it is of.")
+            sorts = renamed and self.path.suffix == ".safetensors"
+            advice = "If its names are timm's, save it as .pth: .safetensors sorts tensors by name." if sorts else ""
+            advice = advice or "Choose the --encoder that it is of."
+            raise ValueError(f"{self.path} is not of {encoder}: {_some(words)}. {advice}")
         return sources
 
 
@@ -133,12 +138,13 @@ def read_start(path: Path) -> StartFile:
 
     Raises
     ------
-    FileNotFoundError, ValueError : no such file; it holds code, no tensors or values that are not finite.
+    FileNotFoundError, ValueError : no such file; it holds code, no tensors or values that are not finite; or as
+        `load_checkpoint`, for a training state of this project or a damaged checkpoint.
     """
     if not path.is_file():
         raise FileNotFoundError(f"START_FROM: {path} does not exist. Name a file of weights (.pth, .safetensors).")
     content = _read(path)
-    own = CHECKPOINT.keys() <= content.keys()
+    own = CHECKPOINT.keys() <= content.keys() or {"optimizer", "history"} <= content.keys()  # or a training state
     checkpoint = load_checkpoint(path) if own else {}
     tensors = checkpoint["weights"] if own else _largest_dict(content)
     if not tensors:
@@ -169,7 +175,7 @@ def _read(path: Path) -> dict:
 
 
 def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if not name.endswith(COUNTERS)}
+    return {OLD_NAME.sub(r"\1", name): value for name, value in state.items() if not name.endswith(COUNTERS)}
 
 
 def _largest_dict(content: dict) -> dict[str, Tensor]:

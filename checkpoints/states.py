@@ -204,7 +204,7 @@ def facts_of(
     model: nn.Module,
     train_table: pd.DataFrame,
     val_table: pd.DataFrame,
-    learned_from: dict[str, list[str]],
+    seen_before: dict[str, dict[str, list[str]]],
     image_size: int,
     identity: dict,
 ) -> dict:
@@ -213,10 +213,9 @@ def facts_of(
     Parameters
     ----------
     train_table, val_table : training images, and images that choose the epoch.
-    learned_from : what the initial weights were trained on, as `shown_by` gives it.
+    seen_before : what the initial weights were trained on and chosen on, each as `shown_by` gives it.
     identity : as `Checkpoints`, with ``initial_weights`` and ``split_hash``.
     """
-    kinds = shown_by(train_table).items()
     return {
         "arguments": model.arguments,
         "classes": list(classes_of(train_table)),
@@ -225,8 +224,9 @@ def facts_of(
         "std": list(STD),
         "initial_weights": identity["initial_weights"],
         "split_hash": identity["split_hash"],
-        "trained_on": {kind: list(dict.fromkeys([*names, *learned_from.get(kind, [])])) for kind, names in kinds},
+        "trained_on": shown_by(train_table),
         "chosen_on": shown_by(val_table),
+        "seen_before": seen_before,
         "identity": identity,
         "versions": versions(),
     }

@@ -124,7 +124,6 @@ def overlap(other: pd.DataFrame, other_thumbnails, training: pd.DataFrame, train
     counts only if it is more than a number, which any data set may use.
     """
     lesions = training.loc[training["lesion_known"], "lesion_id"]
-    is_specific = other["lesion_id"].astype(str).str.contains(r"[^\W\d_][^/]*$")
     reason = pd.Series("", index=other.index)
     with (
         Fingerprints(other_thumbnails, other["row"]) as theirs,
@@ -134,11 +133,16 @@ def overlap(other: pd.DataFrame, other_thumbnails, training: pd.DataFrame, train
     matches = {
         "same picture": [position in near for position in range(len(other))],
         "same file": other["digest"].isin(training["digest"]),
-        "same lesion": other["lesion_known"] & is_specific & other["lesion_id"].isin(lesions),
+        "same lesion": other["lesion_known"] & is_specific(other["lesion_id"]) & other["lesion_id"].isin(lesions),
     }
     for name, members in matches.items():
         reason[members] = name
     return reason
+
+
+def is_specific(names: pd.Series) -> pd.Series:
+    """Which names are more than numbers, which any data set may use."""
+    return names.astype(str).str.contains(r"[^\W\d_][^/]*$")
 
 
 def describe_overlap(reason: pd.Series, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -22,14 +23,19 @@ class Start:
         return "ImageNet" if self.weights else "scratch"
 
     @property
-    def learned_from(self) -> dict[str, list[str]]:
-        """Images, lesions and patients of the data that the weights were trained on: none."""
+    def checkpoints(self) -> dict[Path, dict]:
+        """Content of the checkpoints that the weights come from, by path: none."""
+        return {}
+
+    @property
+    def seen_before(self) -> dict[str, dict[str, list[str]]]:
+        """What the weights were trained on and chosen on, as a checkpoint keeps it: nothing of any data here."""
         return {}
 
     def cautions(self, table: object, frozen: str) -> list[str]:
         """What the report should say of a start from these weights; `frozen` is a key of `models.FREEZABLE`."""
         random = self.words and frozen != "nothing" and not self.weights
-        return [f"FREEZE keeps the {frozen} as it is, and it starts from random weights."] if random else []
+        return [f"The frozen layers (FREEZE {frozen}) start from random weights."] if random else []
 
     def give(self, model: nn.Module, classes: Iterable[str]) -> str:
         """Set the initial weights of a model of `models.py`; returns a message."""

@@ -45,7 +45,7 @@ class Trunk(Encoder):
     """One of `NAMES`; its maps are the last ones of each stride.
 
     A network that begins at stride 4 gives the image at half size as its map at stride 2. One that rounds sizes down
-    sees images padded at the lower right to a multiple of 32 pixels, by repetition of the edge.
+    sees images padded at the lower right to a multiple of 32 pixels, by repeating the edge.
     """
 
     def __init__(self, name: str) -> None:
@@ -94,6 +94,9 @@ class Trunk(Encoder):
         """A ConvNeXt's last norm, which torchvision applies behind the average."""
         is_normed = self.name.startswith("convnext")
         return LayerNorm2d(self.channels[-1], eps=1e-6) if is_normed else nn.Identity()
+
+    def last_stage(self) -> nn.Module:
+        return nn.Sequential(*self.in_order()[self.ends[-2] + 1 :])
 
     def first_cell(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
         return self.first, self.first

@@ -14,6 +14,7 @@ def label_cautions(run: Run, task: str) -> Iterator[str]:
         yield from _chance(task, run.metrics[task])
         yield from _melanoma(task, label)
         yield from _never(run, task)
+        yield from _shifted(run, task)
 
 
 def _no_better(task: str, metrics: dict) -> Iterator[str]:
@@ -55,4 +56,16 @@ def _never(run: Run, task: str) -> Iterator[str]:
         yield (
             f"{task}: never predicted as top-1 class: {', '.join(never)}. Their precision of 0.000 and PPV of "
             "1.000 are conventions, not measurements."
+        )
+
+
+def _shifted(run: Run, task: str) -> Iterator[str]:
+    """Trainings after which probabilities are not those of the data's class frequencies."""
+    identity = run.record["tasks"][task].get("identity", {})
+    usual = {"label_loss": (None, "cross-entropy", "focal"), "sampling": (None, "all")}
+    if unusual := [name for name, known in usual.items() if identity.get(name) not in known]:
+        chosen = " and ".join(f"{name.replace('_', ' ')} {identity[name]}" for name in unusual)
+        yield (
+            f"{task}: trained with {chosen}, so the probabilities are those of more equally frequent classes: "
+            "too high for rare classes of these data, too low for common ones."
         )

@@ -166,6 +166,7 @@ def _values(run: Run) -> dict:
         "epochs": {task: run.epochs(task) for task, metrics in run.metrics.items() if "averaged" not in metrics},
         "encoders": list(map(title_of, _named(run, "encoders"))),
         "initial_files": _named(run, "initial_files"),
+        "is_imagenet": all(metrics.get("initial_weights") == "ImageNet" for metrics in run.metrics.values()),
         "seed": run.seed,
         "averaged": [path for metrics in run.metrics.values() for path in metrics.get("averaged", [])],
         "models": _models(run.folder, run.metrics),

@@ -51,6 +51,19 @@ def test_a_useful_model_has_no_caution_and_nor_has_one_without_diagnoses(useful)
     assert cautions(useful) == cautions(useful, "segmentation") == ""
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"label_loss": "weighted"}, "trained with label loss weighted, so"),
+        ({"sampling": "sqrt", "label_loss": "focal"}, "trained with sampling sqrt, so"),
+        ({"label_loss": "logit-adjusted", "sampling": "balanced"}, "label loss logit-adjusted and sampling balanced"),
+    ],
+)
+def test_probabilities_of_more_equally_frequent_classes_are_called_so(useful, settings, words):
+    edit(useful / "record.json", lambda record: record["tasks"]["classification"]["identity"].update(settings))
+    assert words in cautions(useful) and cautions(useful, "multitask").count("more equally frequent") == 0
+
+
 @pytest.mark.parametrize(("interval", "gain"), [([-0.01, 0.1], 0.05), ([0.0, 0.1], 0.05), (None, -0.0)])
 def test_a_model_that_is_no_better_than_the_commonest_class_is_called_so(useful, interval, gain):
     change(useful, "likeliest_less_majority.accuracy", gain, interval)

@@ -12,7 +12,7 @@ import models
 from checkpoints import seen
 from checkpoints.states import save
 from checkpoints.trained import Trained
-from dataset import splits
+from dataset import prepare, splits
 from dataset import table as tables
 from dataset.csvfile import read_back
 
@@ -101,6 +101,44 @@ def test_an_image_was_learned_from_if_its_lesion_or_its_patient_was(kind):
     seen.leave_out_learned(Path("a.pth"), checkpoint, table)
     assert table["split"].tolist() == ["train", "train", "", "val", "test", ""]
     assert (table["status"] == tables.LEFT_OUT).tolist() == [False, False, True, False, False, True]
+
+
+def test_what_the_start_of_a_model_has_seen_counts_as_seen_by_the_model():
+    table = six_rows()
+    before = {"trained_on": {"images": ["c"]}, "chosen_on": {"lesions": ["z"]}}
+    checkpoint = {"task": "classification", "trained_on": {"images": ["a"]}, "seen_before": before}
+    seen.leave_out_learned(Path("a.pth"), checkpoint, table)
+    assert table["split"].tolist() == ["train", "train", "", "val", "test", ""]
+    assert seen.seen_by(checkpoint)["trained_on"]["images"] == ["a", "c"]
+
+
+def test_a_start_may_have_heads_whose_targets_these_data_lack():
+    """Labels alone are learned from a multi-task model; to evaluate that, there must be masks."""
+    checkpoint = {"task": "multitask", "trained_on": {}}
+    for heads in ((), ("label",)):
+        seen.leave_out_learned(Path("a.pth"), checkpoint, six_rows().assign(status=tables.LABEL_ONLY), heads)
+    with pytest.raises(ValueError, match="no val image with a mask is left"):
+        seen.leave_out_learned(
+            Path("a.pth"), checkpoint, six_rows().assign(status=tables.LABEL_ONLY), models.MultiTask.outputs
+        )
+
+
+@pytest.mark.parametrize("use", ["trained_on", "chosen_on"])
+def test_other_data_lose_what_a_model_has_seen_but_not_names_of_todays_data_or_mere_numbers(use):
+    other = six_rows().assign(
+        image=["a", "b2", "c", "d", "e", "7"], lesion_id=list("uvwxyz"), patient_id=list("mnopqr")
+    )
+    today = six_rows().assign(lesion_id="", patient_id="", status=[*[tables.USED] * 5, tables.LEFT_OUT])
+    names = {"images": ["a", "b2", "7"], "lesions": ["x"], "patients": ["q"]}
+    given = prepare.OtherSet("other", other, None, "None overlap.")
+    found = seen.leave_out_of_other({Path("m/a.pth"): {use: names}}, given, today)
+    assert list(found.table.loc[found.table["status"] == tables.USED, "image"]) == ["a", "c", "7"]
+    assert found.left_out.endswith(
+        "3 images of other show lesions that m/a.pth was trained on or chosen by; they are left out."
+    )
+    with pytest.raises(ValueError, match="has no image to evaluate"):
+        everything = {"lesions": list("uvwxyz")}
+        seen.leave_out_of_other({Path("a.pth"): {use: everything}}, given, today)
 
 
 @pytest.mark.parametrize("same", [True, False])

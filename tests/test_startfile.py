@@ -1,18 +1,20 @@
 """Weights from a file: what fits is taken, what does not is named, and another network is refused."""
 
 import json
+import re
 import sys
 
 import pandas as pd
 import pytest
 import torch
-from conftest import RESNET, quick
+from conftest import RESNET, quick, saved
 from torch import nn
 from torchvision.models import resnet18, resnet34
 
 import models
 import train
 from checkpoints.startfile import choose_start, read_start
+from checkpoints.trained import Trained
 from dataset.csvfile import read_back
 
 
@@ -72,6 +74,23 @@ def odd_stem():
     return resnet18().state_dict() | {"conv1.weight": torch.zeros(64, 1, 7, 7)}
 
 
+def cut_short(state):
+    return {name: value for name, value in state.items() if name != "layer4.1.bn2.bias"}
+
+
+def test_the_old_names_in_torchvisions_files_of_densenets_are_understood(foreign):
+    source = models.Classifier(2, encoder="densenet121").encoder.state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(?=[12]\.)", r"\1.", name): value for name, value in source.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    model, _ = foreign(old, "densenet121")
+    assert all(torch.equal(value, source[name]) for name, value in model.encoder.state_dict().items())
+
+
+def test_the_weights_of_a_shallower_network_are_refused(foreign):
+    with pytest.raises(ValueError, match=r"is not of resnet34: layer1.2.conv1.weight is missing"):
+        foreign(resnet18().state_dict(), "resnet34")
+
+
 def test_a_tensor_of_another_shape_is_left_and_named(foreign):
     _, words = foreign(odd_stem())
     assert "encoder.conv1.weight is (64, 1, 7, 7), expected (64, 3, 7, 7)" in words and "99 of 102" in words
@@ -81,6 +100,11 @@ def test_a_tensor_of_another_shape_is_left_and_named(foreign):
     ("content", "message"),
     [
         (lambda: resnet34().state_dict(), r"is not of resnet18: layer1.2.*is no layer of resnet18"),
+        (lambda: cut_short(resnet18().state_dict()), r"is not of resnet18: layer4.1.bn2.bias is missing"),
+        (
+            lambda: {"optimizer": {}, "history": [], "model": resnet18().state_dict()},
+            "is a training state for --resume",
+        ),
         (lambda: nn.Linear(3, 3).state_dict(), r"is not of resnet18: weight is \(3, 3\), expected"),
         (lambda: {"a": 1}, "holds no weights"),
         (lambda: [torch.zeros(3)], "holds no weights"),
@@ -112,6 +136,16 @@ def test_safetensors_are_read(tmp_path):
     model = models.Segmenter()
     words = read_start(tmp_path / "a.safetensors").give(model, ())
     assert torch.equal(model.encoder.conv1.weight, state["conv1.weight"]) and "heads.mask" in words
+
+
+def test_sorted_tensors_of_unknown_names_are_refused_with_the_format_that_keeps_their_order(tmp_path):
+    library = pytest.importorskip("safetensors.torch", reason="pip install -r requirements-dev.txt")
+    state = models.Classifier(2, encoder="mobilenet_v3_small").encoder.state_dict()
+    library.save_file(
+        {f"timm_{i:03}": value.clone() for i, value in enumerate(reversed(state.values()))}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(ValueError, match=r"save it as \.pth"):
+        read_start(tmp_path / "a.safetensors").give(models.Segmenter(encoder="mobilenet_v3_small"), ())
 
 
 # Checkpoints of this project
@@ -151,10 +185,45 @@ def test_what_a_start_was_trained_on_is_no_test_image_and_stays_known(demo_folde
     assert not trained & set(after.loc[after["split"].isin(["val", "test"]), "lesion_id"])
     content = models.load_checkpoint(tmp_path / "second" / "best_classification_model.pth")
     now = set(after.loc[after["split"] == "train", "lesion_id"])
-    assert set(content["trained_on"]["lesions"]) == now | trained
+    assert (
+        set(content["trained_on"]["lesions"]) == now and set(content["seen_before"]["trained_on"]["lesions"]) == trained
+    )
+    assert Trained.load(tmp_path / "second" / "best_classification_model.pth").learned_from(
+        after.loc[after["split"] == "train", "image"]
+    )
     assert content["initial_weights"] == content["initial_file"]
     assert content["initial_weights"].startswith("best_classification_model.pth (SHA-256 ")
-    assert "scratch" not in (tmp_path / "second" / "report.html").read_text()
+    page = (tmp_path / "second" / "report.html").read_text()
+    assert "scratch" not in page and "Started from weights of: best_class" in page and "ImageNet weights" not in page
+    again = ["--evaluate-only", "--split-seed", "7", "--output-dir", str(tmp_path / "second")]
+    assert quick(demo_folder, tmp_path, *again) == 0  # on the images of the training's own test set
+    pd.testing.assert_frame_equal(read_back(tmp_path / "second" / "splits.csv"), after)
+
+
+def test_other_data_that_the_start_has_seen_are_not_evaluated_on(demo_folder, folder, finished, tmp_path, capsys):
+    for i in range(4):
+        folder.add(f"MEL_{i}", "MEL")
+    content = models.load_checkpoint(finished / "best_classification_model.pth")
+    content |= {"trained_on": {"images": ["MEL_0"]}, "chosen_on": {"images": ["MEL_1"]}}
+    torch.save(content, tmp_path / "start.pth")
+    flags = ["--start-from", tmp_path / "start.pth", "--external-dir", folder.write().path]
+    assert quick(demo_folder, tmp_path, *flags) == 0
+    words = f"2 images of {folder.path} show lesions that {tmp_path / 'start.pth'} was trained on or chosen by"
+    assert words in capsys.readouterr().out and words in (tmp_path / "outputs" / "report.html").read_text()
+    tested = read_back(tmp_path / "outputs" / "external" / "classification" / "predictions.csv")
+    assert list(tested["image"]) == ["MEL_2", "MEL_3"]
+
+
+def test_a_checkpoint_that_does_not_tell_its_training_images_is_as_a_foreign_one(tmp_path):
+    saved(models.Classifier(), "classification", tmp_path / "mine.pth")
+    (caution,) = read_start(tmp_path / "mine.pth").cautions(pd.DataFrame(), "nothing")
+    assert "does not record its training images" in caution
+
+
+def test_a_start_within_the_outputs_is_refused_as_they_are_moved_aside(demo_folder, finished, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        quick(demo_folder, tmp_path, "--start-from", finished / "best_classification_model.pth")
+    assert "contains START_FROM" in capsys.readouterr().err
 
 
 def test_the_start_is_named_in_report_and_identity_and_a_foreign_ones_images_are_unknown(demo_folder, tmp_path, capsys):
@@ -208,7 +277,7 @@ def test_frozen_batch_norms_stay_so_after_each_validation():
 
 def test_freezing_random_weights_is_a_caution_and_an_unknown_last_stage_a_refusal(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path, "--freeze", "encoder") == 0
-    words = "it starts from random weights"
+    words = "The frozen layers (FREEZE encoder) start from random weights"
     assert words in capsys.readouterr().out and words in (tmp_path / "outputs" / "report.html").read_text()
     assert quick(demo_folder, tmp_path, "--freeze", "early-stages") == 2
     assert "tiny does not tell its last stage" in capsys.readouterr().err

@@ -54,6 +54,15 @@ def test_the_maps_are_the_last_ones_of_each_stride():
         torch.testing.assert_close(found, reference.features[: last + 1](image))
 
 
+@pytest.mark.parametrize("name", TRUNKS)
+@torch.inference_mode()
+def test_the_last_stage_is_what_lies_between_the_last_two_maps(name):
+    encoder = pair(name)[1]
+    *_, before, last = encoder(torch.randn(1, 3, 64, 64))
+    x = before.permute(0, 2, 3, 1) if encoder.is_last else before
+    torch.testing.assert_close(encoder.last_stage()(x), last)
+
+
 @torch.inference_mode()
 def test_channels_come_first_in_every_map():
     reference, encoder = pair("swin_t")

@@ -353,8 +353,8 @@ WRONG = {
             "batches larger than asked for",
         ),
         (
-            "if self.sizes and min(self.sizes) < n_ranks",
-            "if self.sizes and min(self.sizes) <= n_ranks",
+            "if self.sizes and min(self.sizes) < self.n_ranks",
+            "if self.sizes and min(self.sizes) <= self.n_ranks",
             "as many images as ranks are refused",
         ),
         (
@@ -490,6 +490,9 @@ WRONG = {
         ),
         (".any(axis=1)\n", ".all(axis=1)\n", "only images that match in everything"),
         ('table.loc[learned, "split"] = ""', 'table.loc[learned, "split"] = "train"', "left out into the training set"),
+        ('checkpoint.get("seen_before", {})', "{}", "what the start has seen is forgotten"),
+        ("& is_specific(names)", "", "an image of the same number is left out"),
+        (" - set(today.get(column, ()))", "", "another image of the same name is left out"),
     ),
     "checkpoints/thresholds.py": (
         ("sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True", "pass", "empty sets"),
@@ -519,6 +522,8 @@ WRONG = {
         ("if same or not name.startswith(BY_CLASS)", "", "rows of other classes are taken"),
         ("and theirs.shape == ours.shape\n", "\n", "any shape fits"),
         ("(0 if renamed else len(names) // 2)", "len(names)", "another network is taken in part"),
+        ("few = absent or", "few =", "a shallower network is taken in part"),
+        (' or {"optimizer", "history"} <= content.keys()', "", "a training state forgets its images"),
         ("if few or further:", "if few:", "a deeper network is taken in part"),
         ("parts[:i]) for i in range(len(parts))", "parts[:i]) for i in range(1)", "names have no prefix"),
         ("weights_only=True", "weights_only=False", "code in a file runs"),
@@ -585,8 +590,8 @@ WRONG = {
         ('isin(["same file", "same picture"])', 'isin(["same file"])', "near duplicates are not joined"),
         ("graph, directed=False)", 'graph, directed=True, connection="strong")', "only what is joined both ways"),
         (
-            'other["lesion_known"] & is_specific & other["lesion_id"].isin(lesions)',
-            'is_specific & other["lesion_id"].isin(lesions)',
+            'other["lesion_known"] & is_specific(other["lesion_id"]) & other["lesion_id"].isin(lesions)',
+            'is_specific(other["lesion_id"]) & other["lesion_id"].isin(lesions)',
             "an unknown lesion is its image's name",
         ),
         (
@@ -705,6 +710,7 @@ WRONG = {
         ('if not key.startswith("fc.")', 'if not key.startswith("bn1.")', "the wrong layer is dropped"),
     ),
     "encoders/trunk.py": (
+        ("self.ends[-2] + 1 :", "self.ends[-2] :", "one more layer is trained"),
         ("self.set_drop_path(0.0)", "", "torchvision's own rates stay"),
         ("rate * number / len(blocks)", "rate", "all blocks skipped alike"),
         ('"densenet": ("DenseNet-", 14)', '"densenet": ("DenseNet-", 0)', "cells of pooled maps at multiples of 32"),
