@@ -89,6 +89,17 @@ def test_rare_classes_are_drawn_more_often_and_each_image_about_as_often_as_its_
     ]
 
 
+def test_copies_of_an_image_are_shuffled_apart(batches):
+    """The only image of its class is drawn several times, in an epoch of ten images."""
+    one = batches()
+    table = one.table.copy()
+    table["label"] = table["label"].cat.set_categories(["a", "b"])
+    table.loc[:8, "label"], table.loc[9, "label"] = "a", "b"
+    some = data.Batches(one.pixels, table, 4, seed=3, sampling="balanced")
+    gaps = [np.diff(np.flatnonzero(some._draw(n)["order"] == 9)) for n in range(1, 21)]
+    assert all(len(gap) == 4 for gap in gaps) and any(gap.max() > 1 for gap in gaps)
+
+
 def test_images_that_are_not_shuffled_are_all_drawn_once_in_their_order(batches):
     one = batches()
     some = data.Batches(one.pixels, one.table, 4, sampling="balanced")
