@@ -80,7 +80,7 @@ class StartFile(Start):
         message = f"{len(taken)} of {len(ours)} tensors start from {self.path.name}."
         message += f" Not taken: {_some(missing)}." if missing else ""
         model.load_state_dict(taken, strict=False)
-        return message + (f" Not used: {_some(unused)}." if unused else "")
+        return message + (f" Not used: {_some(_by_head(unused))}." if unused else "")
 
     def _sources(self, encoder: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, str]:
         """The file's name of each tensor of the encoder, by ours; refuses another network."""
@@ -206,6 +206,13 @@ def _difference(theirs: Tensor | None, ours: Tensor) -> str:
     if theirs.shape == ours.shape:
         return "is of other classes"
     return f"is {tuple(theirs.shape)}, expected {tuple(ours.shape)}"
+
+
+def _by_head(names: list[str]) -> list[str]:
+    """Names, those of one head of this project as one."""
+    heads = Counter(".".join(name.split(".")[:2]) for name in names if name.startswith("heads."))
+    others = [name for name in names if not name.startswith("heads.")]
+    return [*(f"{head} ({n} tensors)" for head, n in heads.items()), *others]
 
 
 def _some(words: list[str]) -> str:

@@ -167,6 +167,13 @@ def test_a_checkpoint_gives_its_encoder_and_the_heads_that_fit(checkpoints):
     assert not torch.equal(other.heads["label"].linear.weight, weights["heads.label.linear.weight"])
 
 
+def test_a_head_that_is_not_used_is_named_as_one(checkpoints):
+    names = models.load_checkpoint(checkpoints["multitask"])["weights"]
+    n = sum(name.startswith("heads.mask.") and not name.endswith("num_batches_tracked") for name in names)
+    model, classes = models.Classifier(), models.load_checkpoint(checkpoints["multitask"])["classes"]
+    assert read_start(checkpoints["multitask"]).give(model, classes).endswith(f"Not used: heads.mask ({n} tensors).")
+
+
 def test_a_checkpoint_on_another_encoder_is_refused_with_the_flag_that_fits(checkpoints):
     with pytest.raises(ValueError, match="a model on resnet18, not on resnet34: pass --encoder resnet18"):
         read_start(checkpoints["multitask"]).give(models.Classifier(encoder="resnet34"), ())
