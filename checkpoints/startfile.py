@@ -146,12 +146,12 @@ def read_start(path: Path) -> StartFile:
     content = _read(path)
     own = CHECKPOINT.keys() <= content.keys() or {"optimizer", "history"} <= content.keys()  # or a training state
     checkpoint = load_checkpoint(path) if own else {}
-    tensors = checkpoint["weights"] if own else _largest_dict(content)
+    tensors, source = (checkpoint["weights"], "") if own else _largest_dict(content)
     if not tensors:
         raise ValueError(f"START_FROM: {path} holds no weights: expected a state dict, names to tensors.")
     if odd := [name for name, value in tensors.items() if not value.isfinite().all()]:
         raise ValueError(f"START_FROM: {path} is damaged: {odd[0]} has values that are not finite.")
-    return StartFile(tensors, f"The models start from {with_sum(path)}.", with_sum(path), path, checkpoint)
+    return StartFile(tensors, f"The models start from {with_sum(path)}{source}.", with_sum(path), path, checkpoint)
 
 
 def _read(path: Path) -> dict:
@@ -178,11 +178,20 @@ def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {OLD_NAME.sub(r"\1", name): value for name, value in state.items() if not name.endswith(COUNTERS)}
 
 
-def _largest_dict(content: dict) -> dict[str, Tensor]:
-    """The dict with most tensors: the content itself, or an entry such as "state_dict"."""
-    dicts = [content, *(value for value in content.values() if isinstance(value, dict))]
-    states = [{str(name): value for name, value in one.items() if isinstance(value, Tensor)} for one in dicts]
-    return max(states, key=len)
+def _largest_dict(content: dict) -> tuple[dict[str, Tensor], str]:
+    """The dict with most tensors, the first of equals: the content itself, or an entry such as "state_dict".
+
+    And a message that names the entry, and others that could have been meant.
+    """
+    dicts = {"": content} | {str(name): value for name, value in content.items() if isinstance(value, dict)}
+    states = {
+        entry: {str(name): value for name, value in one.items() if isinstance(value, Tensor)}
+        for entry, one in dicts.items()
+    }
+    entry, *others = sorted(states, key=lambda name: len(states[name]), reverse=True)
+    equal = [other for other in others if other and len(states[other]) == len(states[entry])]
+    message = f", entry {entry!r}" if entry else ""
+    return states[entry], message + (f" (not used: {', '.join(equal)})" if equal else "")
 
 
 def _common_prefix(names: Iterable[str], wanted: Iterable[str]) -> str:

@@ -56,6 +56,15 @@ def test_of_two_networks_of_equal_names_the_first_is_taken(foreign):
     assert torch.equal(model.encoder.conv1.weight, states[0]["conv1.weight"])
 
 
+def test_of_several_entries_of_one_size_the_first_is_taken_and_named_with_the_others(tmp_path):
+    """As in files of DINO."""
+    first, second = (resnet18().state_dict() for _ in range(2))
+    torch.save({"student": first, "teacher": second, "args": {"lr": 1}}, tmp_path / "dino.pth")
+    start = read_start(tmp_path / "dino.pth")
+    assert torch.equal(start.weights["conv1.weight"], first["conv1.weight"])
+    assert start.words.endswith("), entry 'student' (not used: teacher).")
+
+
 def test_timms_names_of_efficientnet_lite_are_taken_in_their_order(foreign):
     """Its state dict has the tensors of ours, label layer included, in the order of the layers."""
     source = models.Classifier(2, encoder="efficientnet_lite0")
