@@ -121,12 +121,14 @@ def initial_model(task: str, classes: tuple[str, ...], start: Start, identity: d
 
     Parameters
     ----------
-    identity : settings by name: encoder, freeze, dropout and drop_path.
+    identity : settings by name: encoder, freeze, dropout, drop_path and, if set, encoder_lr_scale.
 
     Raises
     ------
     ValueError : the start or a setting does not fit the encoder.
     """
+    if identity["freeze"] == "encoder" and (identity["drop_path"] or identity.get("encoder_lr_scale", 1) != 1):
+        raise ValueError("FREEZE is encoder: DROP_PATH and ENCODER_LR_SCALE have nothing to act on. Leave them out.")
     model = new_model(task, len(classes), identity["encoder"])
     words = [start.give(model, classes), model.freeze(identity["freeze"])]
     model.regularise(identity["dropout"], identity["drop_path"])

@@ -300,6 +300,12 @@ def test_freezing_random_weights_is_a_caution_and_an_unknown_last_stage_a_refusa
     assert len(pd.read_csv(tmp_path / "outputs" / "classification" / "history.csv")) == 1  # the first run's
 
 
+@pytest.mark.parametrize("flags", [("--drop-path", "0.1"), ("--encoder-lr-scale", "0.1")])
+def test_settings_of_an_encoder_that_is_frozen_are_refused(flags, demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path, "--freeze", "encoder", *flags) == 2
+    assert "DROP_PATH and ENCODER_LR_SCALE have nothing to act on" in capsys.readouterr().err
+
+
 def test_frozen_parts_have_no_place_in_the_optimizer():
     model = models.Classifier()
     model.freeze("encoder")
