@@ -116,18 +116,19 @@ class Batches:
         self.pixels, self.table, self.device = pixels, table, torch.device(device)
         rows = torch.tensor(table["row"].to_numpy(np.int64))
         self.rows = rows.to(pixels.device) if isinstance(pixels, torch.Tensor) else rows
-        self.classes, self.labels = classes_of(table), torch.tensor(positions_of(table)).to(device)
+        labels = positions_of(table)
+        self.classes, self.labels = classes_of(table), torch.tensor(labels).to(device)
         self.seed, (self.rank, self.n_ranks) = seed, share
         self.n_images = len(self.rows)
-        self.draws = _expected_draws(positions_of(table), SAMPLINGS[sampling if seed is not None else "all"])
+        self.draws = _expected_draws(labels, SAMPLINGS[sampling if seed is not None else "all"])
         known = targets(table)
         self.shares = {name: float((values * self.draws).mean()) for name, values in known.items()}
         values = {name: table[name].to_numpy(np.float32) for name in NUMBERS if name in table}
         self.numbers = {name: torch.tensor(np.nan_to_num(of_rows)).to(device) for name, of_rows in values.items()}
         soft = soft_targets(table) if seed is not None else None
         self.label_targets = self.labels if soft is None else torch.from_numpy(np.nan_to_num(soft)).to(device)
-        labelled = positions_of(table) >= 0
-        counts = np.bincount(positions_of(table)[labelled], self.draws[labelled], len(self.classes))
+        labelled = labels >= 0
+        counts = np.bincount(labels[labelled], self.draws[labelled], len(self.classes))
         self.frequencies = torch.tensor(counts, dtype=torch.float32, device=device) / counts.sum()
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
         self.has = {name: torch.tensor(values).to(device) for name, values in partly.items()}

@@ -197,10 +197,10 @@ def run(config: Config) -> None:
         machine.say(machine.in_short(environment))
 
         # Everything is checked before the first file is written.
+        start = Start() if config.EVALUATE_ONLY else choose_start(config.START_FROM, config.PRETRAINED, config.ENCODER)
         data_set = prepare_data(config)
         other = (config.EXTERNAL_DIR, data_set, config.CACHE_DIR, reading_of(config), machine.say)
         external = prepare_other(*other) if config.EXTERNAL_DIR else None
-        start = Start() if config.EVALUATE_ONLY else choose_start(config.START_FROM, config.PRETRAINED, config.ENCODER)
         data_set.remarks.extend(cautions := start.cautions(data_set.table, config.FREEZE))
         machine.say("\n".join([start.words, *cautions]))
         tasks = [] if config.CHECKPOINTS else resume.choose_tasks(config.TASKS, data_set.table, config.DATA_DIR)

@@ -57,9 +57,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def similar_flags(flag: str, flags: Sequence[str]) -> list[str]:
-    """The flags that a mistyped one may have meant: those that contain it (--epochs), else similar ones."""
+    """The flags that a mistyped one may have meant: those with words that begin so (--epoch), else similar ones."""
     part, words = flag.strip("-"), {name.strip("-"): name for name in flags}
-    containing = [name for name in flags if part and f"-{part}-" in f"{name}-"]
+    containing = [name for name in flags if len(part) > 2 and f"-{part}" in name]
     return containing or [words[word] for word in difflib.get_close_matches(part, words, 3)]
 
 

@@ -77,7 +77,7 @@ class StartFile(Start):
             if name not in taken
         ]
         unused = sorted(set(theirs) - {sources[name] for name in taken})
-        message = f"{len(taken)} of {len(ours)} tensors start from {self.path.name}."
+        message = f"{len(taken)} of {len(ours)} tensors are taken from {self.path.name}."
         message += f" Not taken: {_some(missing)}." if missing else ""
         model.load_state_dict(taken, strict=False)
         return message + (f" Not used: {_some(_by_head(unused))}." if unused else "")
@@ -103,11 +103,11 @@ class StartFile(Start):
         absent = any(source not in theirs for source in sources.values())
         few = absent or len(differing) > (0 if renamed else len(names) // 2) or len(sources) < len(names)
         if few or further:
-            words = differing or [f"{name} is no layer of {encoder}" for name in further] or ["it has fewer tensors"]
+            words = differing or [f"{name} is not a layer of {encoder}" for name in further] or ["it has fewer tensors"]
             sorts = renamed and self.path.suffix == ".safetensors"
             advice = "If its names are timm's, save it as .pth: .safetensors sorts tensors by name." if sorts else ""
-            advice = advice or "Choose the --encoder that it is of."
-            raise ValueError(f"{self.path} is not of {encoder}: {_some(words)}. {advice}")
+            advice = advice or "Pass the --encoder that the weights belong to."
+            raise ValueError(f"{self.path} does not fit {encoder}: {_some(words)}. {advice}")
         return sources
 
 
@@ -153,7 +153,8 @@ def read_start(path: Path) -> StartFile:
         raise ValueError(f"START_FROM: {path} holds no weights: expected a state dict, names to tensors.")
     if odd := [name for name, value in tensors.items() if not value.isfinite().all()]:
         raise ValueError(f"START_FROM: {path} is damaged: {odd[0]} has values that are not finite.")
-    return StartFile(tensors, f"The models start from {with_sum(path)}{source}.", with_sum(path), path, checkpoint)
+    file = with_sum(path)
+    return StartFile(tensors, f"The models start from {file}{source}.", file, path, checkpoint)
 
 
 def _read(path: Path) -> dict:
@@ -166,13 +167,13 @@ def _read(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except ImportError:
         raise ValueError(f"START_FROM: reading {path.name} needs: pip install safetensors") from None
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"START_FROM: {path} holds more than tensors and plain values, which could run code when read. "
-            "Save its weights alone: torch.save(model.state_dict(), FILE)."
-        ) from error
     except Exception as error:  # both libraries raise many kinds on a damaged file
-        raise ValueError(f"START_FROM: {path} is not a file of weights, or is damaged ({error}).") from error
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported operand" not in str(error):
+            raise ValueError(
+                f"START_FROM: {path} holds more than tensors and plain values, which could run code when read. "
+                "Save its weights alone: torch.save(model.state_dict(), FILE)."
+            ) from error
+        raise ValueError(f"START_FROM: {path} is not a file of weights, or is damaged.") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -93,6 +93,7 @@ def test_an_interval_holds_its_ends_by_its_brackets(value, interval, inside):
 def test_a_flag_that_does_not_exist_is_answered_with_the_nearest(capsys):
     flags = ["--classification-epochs", "--segmentation-epochs", "--image-size", "--epoch-length", "--steps"]
     assert settings.similar_flags("--epochs", flags) == ["--classification-epochs", "--segmentation-epochs"]
+    assert settings.similar_flags("--epoch", flags) == [*flags[:2], "--epoch-length"]
     assert settings.similar_flags("--imagesize", flags) == ["--image-size"]
     assert settings.similar_flags("--zzz", flags) == settings.similar_flags("--", flags) == []
 

@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from conftest import RESNET, quick, saved
+from conftest import RESNET, picture, quick, saved
 from torch import nn
 from torchvision.models import resnet18, resnet34
 
@@ -45,7 +45,7 @@ def test_a_state_dict_of_the_same_network_is_taken_whatever_stands_before_its_na
     named = {prefix + name: value for name, value in state.items()} | {"queue": torch.zeros(3)}
     model, words = foreign({key: named, "epoch": 3} if key else named)
     assert torch.equal(model.encoder.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
-    assert "100 of 102 tensors start from weights.pth" in words
+    assert "100 of 102 tensors are taken from weights.pth" in words
     assert "heads.label.linear.weight is missing" in words and f"Not used: {prefix}fc.bias" in words
 
 
@@ -96,7 +96,7 @@ def test_the_old_names_in_torchvisions_files_of_densenets_are_understood(foreign
 
 
 def test_the_weights_of_a_shallower_network_are_refused(foreign):
-    with pytest.raises(ValueError, match=r"is not of resnet34: layer1.2.conv1.weight is missing"):
+    with pytest.raises(ValueError, match=r"does not fit resnet34: layer1.2.conv1.weight is missing"):
         foreign(resnet18().state_dict(), "resnet34")
 
 
@@ -108,13 +108,13 @@ def test_a_tensor_of_another_shape_is_left_and_named(foreign):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: resnet34().state_dict(), r"is not of resnet18: layer1.2.*is no layer of resnet18"),
-        (lambda: cut_short(resnet18().state_dict()), r"is not of resnet18: layer4.1.bn2.bias is missing"),
+        (lambda: resnet34().state_dict(), r"does not fit resnet18: layer1.2.*is not a layer of resnet18"),
+        (lambda: cut_short(resnet18().state_dict()), r"does not fit resnet18: layer4.1.bn2.bias is missing"),
         (
             lambda: {"optimizer": {}, "history": [], "model": resnet18().state_dict()},
             "is a training state for --resume",
         ),
-        (lambda: nn.Linear(3, 3).state_dict(), r"is not of resnet18: weight is \(3, 3\), expected"),
+        (lambda: nn.Linear(3, 3).state_dict(), r"does not fit resnet18: weight is \(3, 3\), expected"),
         (lambda: {"a": 1}, "holds no weights"),
         (lambda: [torch.zeros(3)], "holds no weights"),
         (lambda: {"w": torch.tensor([float("nan")])}, "w has values that are not finite"),
@@ -124,6 +124,17 @@ def test_a_tensor_of_another_shape_is_left_and_named(foreign):
 def test_another_network_and_what_holds_no_weights_are_refused(content, message, foreign):
     with pytest.raises(ValueError, match=message):
         foreign(content())
+
+
+def test_an_image_is_no_file_of_weights_and_no_danger(tmp_path):
+    picture().save(tmp_path / "photo.jpg")
+    with pytest.raises(ValueError, match=r"photo.jpg is not a file of weights, or is damaged\.$"):
+        read_start(tmp_path / "photo.jpg")
+
+
+def test_a_missing_start_is_refused_before_a_large_data_folder_is_decoded(demo_folder, tmp_path, capsys):
+    assert quick(demo_folder, tmp_path, "--start-from", str(tmp_path / "no.pth")) == 2
+    assert "no.pth does not exist" in capsys.readouterr().err and not (tmp_path / "cache").exists()
 
 
 def test_a_missing_a_damaged_and_an_unreadable_file_are_one_message(tmp_path, monkeypatch):
@@ -257,7 +268,10 @@ def test_the_start_is_named_in_report_and_identity_and_a_foreign_ones_images_are
 def test_an_unfit_start_ends_before_anything_is_written(demo_folder, tmp_path, capsys):
     torch.save(resnet34().state_dict(), tmp_path / "mine.pth")
     assert quick(demo_folder, tmp_path, *RESNET, "--start-from", str(tmp_path / "mine.pth")) == 2
-    assert "Choose the --encoder that it is of" in capsys.readouterr().err and not (tmp_path / "outputs").exists()
+    assert (
+        "Pass the --encoder that the weights belong to" in capsys.readouterr().err
+        and not (tmp_path / "outputs").exists()
+    )
     with pytest.raises(SystemExit, match="2"):
         quick(demo_folder, tmp_path, "--start-from", "mine.pth", "--pretrained", "yes")
 

@@ -319,8 +319,8 @@ WRONG = {
         ("return rng.permutation(shuffled[places])", "return shuffled[places]", "copies of an image stand together"),
         ("shares[labels[labelled]] ** -power", "shares[labels[labelled]] ** power", "common classes are drawn more"),
         (
-            "labelled = positions_of(table) >= 0",
-            "labelled = positions_of(table) >= -1",
+            "        labelled = labels >= 0\n",
+            "        labelled = labels >= -1\n",
             "images without a label count as the first class",
         ),
         (
