@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch  # takes seconds, which --help and mistakes need not wait for
 
     import machine
-    from inference.run import predict_all
+    from inference.process import predict_all
 
     machine.keep_freed_memory()
     try:

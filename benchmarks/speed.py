@@ -45,7 +45,7 @@ from dataset.table import USED, read_table
 from inference.inputs import list_images
 from inference.outputs import Outputs
 from inference.predictor import Predictor
-from inference.run import process_all
+from inference.process import process_all
 
 BATCH_SIZE = {"classification": 32, "segmentation": 16, "multitask": 16}
 

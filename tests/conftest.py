@@ -28,7 +28,7 @@ from dataset import cache, synthetic
 from dataset.classes import HAM10000 as CLASSES
 from dataset.table import read_table
 from encoders.base import Encoder
-from inference import run as running
+from inference import process as running
 from measure import bootstrap, tables
 from measure import numbers as scoring
 from measure.assess import assess

@@ -15,7 +15,7 @@ from test_train import Toy, run
 
 import machine
 import models
-from inference import run as running
+from inference import process as running
 
 
 class Share(Toy):

@@ -127,6 +127,12 @@ def test_two_public_functions_or_classes_of_one_name_do_not_stand_in_two_files()
     assert {name: files for name, files in places.items() if len(files) > 1} == SAME_NAMES
 
 
+def test_two_files_do_not_share_a_name():
+    """But for the tables of a data folder and of predictions."""
+    names = [path.stem for path in FILES]
+    assert {name for name in names if names.count(name) > 1} == {"__init__", "__main__", "table"}
+
+
 def imported_by(*arguments):
     """The modules that Python loads for a command line."""
     command = [sys.executable, "-X", "importtime", *arguments]

@@ -6,7 +6,7 @@ from conftest import dies_after, picture, run
 
 import machine
 import predict
-from inference import run as running
+from inference import process as running
 from inference.inputs import Listed
 from inference.outputs import Outputs
 
