@@ -62,7 +62,7 @@ class StartFile(Start):
 
         Raises
         ------
-        ValueError : the file is of another encoder; the message names the layers that differ.
+        ValueError : the file is of another encoder, or lacks a layer that is frozen; the message names the layers.
         """
         ours, theirs = _weights(model.state_dict()), _weights(self.weights)
         sources = self._sources(model.arguments["encoder"], ours, theirs)
@@ -76,6 +76,9 @@ class StartFile(Start):
             for name, value in ours.items()
             if name not in taken
         ]
+        frozen = {name for name, one in model.named_parameters() if not one.requires_grad}
+        if held := [words for words in missing if words.split()[0] in frozen]:
+            raise ValueError(f"FREEZE would keep random weights: in {self.path}, {_some(held)}. Pass --freeze nothing.")
         unused = sorted(set(theirs) - {sources[name] for name in taken})
         message = f"{len(taken)} of {len(ours)} tensors are taken from {self.path.name}."
         message += f" Not taken: {_some(missing)}." if missing else ""
@@ -130,7 +133,8 @@ def initial_model(task: str, classes: tuple[str, ...], start: Start, identity: d
     if identity["freeze"] == "encoder" and (identity["drop_path"] or identity.get("encoder_lr_scale", 1) != 1):
         raise ValueError("FREEZE is encoder: DROP_PATH and ENCODER_LR_SCALE have nothing to act on. Leave them out.")
     model = new_model(task, len(classes), identity["encoder"])
-    words = [start.give(model, classes), model.freeze(identity["freeze"])]
+    frozen = model.freeze(identity["freeze"])
+    words = [start.give(model, classes), frozen]
     model.regularise(identity["dropout"], identity["drop_path"])
     return model, "\n".join(filter(None, words))
 

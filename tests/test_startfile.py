@@ -13,7 +13,7 @@ from torchvision.models import resnet18, resnet34
 
 import models
 import train
-from checkpoints.startfile import choose_start, read_start
+from checkpoints.startfile import choose_start, initial_model, read_start
 from checkpoints.trained import Trained
 from dataset.csvfile import read_back
 
@@ -103,6 +103,15 @@ def test_the_weights_of_a_shallower_network_are_refused(foreign):
 def test_a_tensor_of_another_shape_is_left_and_named(foreign):
     _, words = foreign(odd_stem())
     assert "encoder.conv1.weight is (64, 1, 7, 7), expected (64, 3, 7, 7)" in words and "99 of 102" in words
+
+
+def test_a_layer_that_stays_random_is_not_frozen(tmp_path):
+    torch.save(odd_stem(), tmp_path / "weights.pth")
+    identity = {"encoder": "resnet18", "dropout": 0, "drop_path": 0, "freeze": "early-stages"}
+    start = read_start(tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"keep random weights.*encoder.conv1.weight is \(64, 1, 7, 7\)"):
+        initial_model("classification", ("a", "b"), start, identity)
+    initial_model("classification", ("a", "b"), start, identity | {"freeze": "nothing"})
 
 
 @pytest.mark.parametrize(
