@@ -36,6 +36,7 @@ from dataset.table import USED
 from measure import bootstrap, numbers
 from measure import tables as table_of
 from measure.calibrate import fit_calibration
+from measure.calls import read_logits
 from measure.collect import Collected
 from measure.subgroups import subgroup_numbers
 
@@ -65,13 +66,14 @@ def probe(n: int) -> dict[str, float]:
     rows, collected = synthetic(n)
     true = positions_of(rows)
     calibration = fit_calibration(true, collected.label, true, CLASSES)
+    collected = collected._replace(calls=read_logits(collected.label, calibration, CLASSES))
     before, seconds = peak_mb(), {}
     resamples = timed(seconds, "resamples", lambda: bootstrap.resample_lesions(rows["lesion_id"]))
-    timed(seconds, "labels", lambda: numbers.label_numbers(rows, collected.label, resamples, calibration))
+    timed(seconds, "labels", lambda: numbers.label_numbers(rows, collected.calls, resamples))
     timed(seconds, "masks", lambda: numbers.mask_numbers(rows, collected, resamples))
-    timed(seconds, "subgroups", lambda: subgroup_numbers(rows, collected, resamples, calibration))
-    timed(seconds, "tables", lambda: tables(rows, collected, calibration))
-    timed(seconds, "figures", lambda: figures(rows, collected, calibration["temperature"]))
+    timed(seconds, "subgroups", lambda: subgroup_numbers(rows, collected, resamples))
+    timed(seconds, "tables", lambda: tables(rows, collected))
+    timed(seconds, "figures", lambda: figures(rows, collected))
     return {"seconds": sum(seconds.values()), "mb": peak_mb(), "mb_before": before, **seconds}
 
 
@@ -82,18 +84,18 @@ def timed(seconds: dict[str, float], name: str, function):
     return result
 
 
-def tables(rows: pd.DataFrame, collected: Collected, calibration: dict) -> None:
-    as_csv(table_of.prediction_table(rows, collected.label, calibration))
+def tables(rows: pd.DataFrame, collected: Collected) -> None:
+    as_csv(table_of.prediction_table(rows, collected.calls))
     as_csv(table_of.mask_table(rows, collected.native, collected.surface))
 
 
-def figures(rows: pd.DataFrame, collected: Collected, temperature: float) -> None:
-    true, probabilities = positions_of(rows), evaluate.softmax(collected.label, temperature)
+def figures(rows: pd.DataFrame, collected: Collected) -> None:
+    true, probabilities = positions_of(rows), collected.calls.probabilities
     kept = evaluate.risk_coverage(probabilities.argmax(axis=1) == true, probabilities.max(axis=1))
     dice = evaluate.dice(collected.mask)
     for figure in (
         visualize.ranking_curves(true, probabilities, CLASSES, ""),
-        visualize.reliability(true, evaluate.softmax(collected.label), probabilities, evaluate.N_BINS, ""),
+        visualize.reliability(true, collected.calls.before, probabilities, evaluate.N_BINS, ""),
         visualize.risk_coverage(*kept, ""),
         visualize.dice_by_class({code: dice[true == k] for k, code in enumerate(CLASSES)}, ""),
     ):
@@ -112,7 +114,8 @@ def synthetic(n: int) -> tuple[pd.DataFrame, Collected]:
     columns |= {"age": rng.integers(20, 90, n).astype(float), "sex": rng.choice(["female", "male"], n)}
     columns["localization"] = rng.choice([f"site {i}" for i in range(15)], n)
     counts = rng.multinomial(224 * 224, [0.3, 0.02, 0.03, 0.65], size=n).astype(float)
-    return pd.DataFrame(columns), Collected(logits, rng.random((n, 2)), counts, counts, rng.random((n, 2)) * 20)
+    masks = {"mask": counts, "native": counts, "surface": rng.random((n, 2)) * 20}
+    return pd.DataFrame(columns), Collected(label=logits, heat=rng.random((n, 2)), **masks)
 
 
 def peak_mb() -> float:

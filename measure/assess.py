@@ -13,6 +13,7 @@ from dataset.groups import groups_of
 from dataset.table import targets
 from measure import bootstrap
 from measure.alarms import alarm_numbers
+from measure.calls import read_logits
 from measure.collect import Collected, collect
 from measure.figures import Figures
 from measure.numbers import heat_numbers, label_numbers, mask_numbers, mean_numbers
@@ -63,18 +64,20 @@ def assess(
     rows, known = batches.table, targets(batches.table)
     labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
     collected = collected._replace(**{head: None for head in ("label", "mask") if not known[head].any()})
+    if collected.label is not None:
+        collected = collected._replace(calls=read_logits(collected.label, calibration, batches.classes))
     resamples = bootstrap.resample_lesions(groups_of(rows))
-    numbers = head_numbers(rows, collected, resamples, calibration)
+    numbers = head_numbers(rows, collected, resamples)
     assessment = Assessment(numbers, {}, {})
 
     def figures_of(images: np.ndarray) -> Figures:
         some = batches.subset(np.flatnonzero(images))
-        return Figures(model, some, collected.of(images), calibration, name, precision)
+        return Figures(model, some, collected.of(images), name, precision)
 
     of_masked = collected.of(masked)
     if collected.label is not None:
         numbers["label"]["heat_map"] = None if of_masked.heat is None else heat_numbers(of_masked.heat)
-        assessment.tables["predictions"] = prediction_table(rows[labelled], collected.label[labelled], calibration)
+        assessment.tables["predictions"] = prediction_table(rows[labelled], collected.calls[labelled])
         assessment.figures.update(figures_of(labelled).of_labels())
         assessment.figures["net_benefit"] = net_benefit_figure(numbers, name)
     if collected.mask is not None:
@@ -91,9 +94,9 @@ def assess(
         numbers[head], numbers["intervals"][head] = mean_numbers(of_images, resamples.of(has_target))
         names = {"image": rows.loc[has_target, "image"].to_numpy()}
         assessment.tables[f"per_image_{head}"] = pd.DataFrame(names | of_images)
-    numbers["subgroups"], numbers["gaps"] = subgroup_numbers(rows, collected, resamples, calibration)
+    numbers["subgroups"], numbers["gaps"] = subgroup_numbers(rows, collected, resamples)
     if (proved := is_biopsied(rows)).any():
-        numbers["biopsied"] = head_numbers(rows[proved], collected.of(proved), resamples.of(proved), calibration)
+        numbers["biopsied"] = head_numbers(rows[proved], collected.of(proved), resamples.of(proved))
     return assessment
 
 
@@ -107,13 +110,13 @@ def net_benefit_figure(numbers: dict, name: str) -> Figure | None:
     return visualize.net_benefit(list(map(int, benefit)), curves, band, name)
 
 
-def head_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples, calibration: dict) -> dict:
+def head_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> dict:
     """Numbers of images and lesions; ``label``, ``mask`` and ``intervals`` of the images that have each target."""
     numbers: dict = {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
     labelled, masked = (targets(rows)[head].to_numpy() for head in ("label", "mask"))
     if collected.label is not None and labelled.any():
         numbers["label"], numbers["intervals"]["label"] = label_numbers(
-            rows[labelled], collected.label[labelled], resamples.of(labelled), calibration
+            rows[labelled], collected.calls[labelled], resamples.of(labelled)
         )
     if collected.mask is not None and masked.any():
         numbers["mask"], numbers["intervals"]["mask"] = mask_numbers(

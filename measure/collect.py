@@ -17,6 +17,7 @@ import machine
 from dataset import images
 from dataset.table import has_mask
 from encoders.unlike import Unlike
+from measure.calls import Calls
 
 
 class Collected(NamedTuple):
@@ -25,6 +26,7 @@ class Collected(NamedTuple):
     Attributes
     ----------
     label : (N, K) logits.
+    calls : what they say, read with a calibration; None before that.
     heat : (N, 2) share of the heat map inside the mask, and the mask's share of the image.
     mask, native : (N, 4) `evaluate.mask_counts` at the network's size, and at each mask file's own.
     surface : (N, 2) 95 % Hausdorff and average surface distance in pixels of the mask file.
@@ -35,6 +37,7 @@ class Collected(NamedTuple):
     """
 
     label: np.ndarray | None = None
+    calls: Calls | None = None
     heat: np.ndarray | None = None
     mask: np.ndarray | None = None
     native: np.ndarray | None = None

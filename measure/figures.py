@@ -19,19 +19,17 @@ class Figures:
         model: nn.Module,
         batches: data.Batches,
         collected: Collected,
-        calibration: dict,
         name: str,
         precision: str,
     ) -> None:
         self.model, self.batches, self.collected, self.name, self.precision = model, batches, collected, name, precision
-        self.calibration, self.classes = calibration, classes_of(batches.table)
+        self.classes = classes_of(batches.table)
         self.names, self.true = batches.table["image"].to_numpy(), positions_of(batches.table)
 
     def of_labels(self) -> dict[str, visualize.Figure | None]:
         """Confusion matrices of both rules, ROC and precision-recall, reliability, risk-coverage, errors, heat maps."""
-        before = evaluate.softmax(self.collected.label)
-        probabilities = evaluate.softmax(self.collected.label, self.calibration["temperature"])
-        predicted = evaluate.by_rule(probabilities, self.calibration["prior"], self.calibration["tau"])
+        calls = self.collected.calls
+        predicted, probabilities = calls.by_rule, calls.probabilities
         labels = range(len(self.classes))
         matrix = {rule: confusion_matrix(self.true, codes, labels=labels) for rule, codes in predicted.items()}
         kept = evaluate.risk_coverage(predicted["likeliest"] == self.true, probabilities.max(axis=1))
@@ -41,7 +39,7 @@ class Figures:
                 matrix["balanced"], self.classes, f"{self.name}, balanced"
             ),
             "roc_and_precision_recall": visualize.ranking_curves(self.true, probabilities, self.classes, self.name),
-            "reliability": visualize.reliability(self.true, before, probabilities, evaluate.N_BINS, self.name),
+            "reliability": visualize.reliability(self.true, calls.before, probabilities, evaluate.N_BINS, self.name),
             "risk_coverage": visualize.risk_coverage(*kept, self.name),
             "confident_errors": self._confident_errors(probabilities),
             "heat_maps": self._heat_maps(predicted["likeliest"]),

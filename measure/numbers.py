@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 import evaluate
-from checkpoints.thresholds import points_among, prediction_sets
+from checkpoints.thresholds import points_among
 from dataset.classes import classes_of, positions_of
 from measure import benefit, bootstrap, shares
 from measure.calibrate import one_against_rest
+from measure.calls import Calls
 from measure.collect import Collected
 from measure.scores import shown_in
 from measure.sets import set_scores, shares_of_sets
@@ -43,9 +44,7 @@ class Family(NamedTuple):
     images: shares.Images
 
 
-def label_numbers(
-    rows: pd.DataFrame, logits: np.ndarray, resamples: bootstrap.Resamples, calibration: dict
-) -> tuple[dict, dict]:
+def label_numbers(rows: pd.DataFrame, calls: Calls, resamples: bootstrap.Resamples) -> tuple[dict, dict]:
     """All scores of the labels with intervals, for metrics.json; from calibrated probabilities.
 
     `rules` holds the scores of the top-1 class and of the balanced rule, `balanced_less_likeliest` their paired
@@ -53,72 +52,72 @@ def label_numbers(
     predicting the commonest class of the training images, `likeliest_less_majority` the paired difference from it.
     """
     true, classes = positions_of(rows), classes_of(rows)
-    before, probabilities = evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])
-    families = label_families(true, before, probabilities, classes, calibration)
+    families = label_families(true, calls, classes)
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
         return merged(under(family.place, family.scores(weights)) for family in families)
 
     means = merged(under(family.place, family.images) for family in families)
     numbers, intervals = bootstrap.with_intervals(scores, resamples, means)
-    for when, of_images in (("before", before), ("after", probabilities)):
+    for when, of_images in (("before", calls.before), ("after", calls.probabilities)):
         numbers["calibration"][when]["ece_if_calibrated"] = evaluate.ece_if_calibrated(of_images)
         if intervals["calibration"][when]["ece"]:
             interval = calibration_interval(true, of_images, resamples)
             intervals["calibration"][when] |= {"ece": interval, f"ece{bootstrap.KIND}": bootstrap.OF_SIZE}
-    numbers.setdefault("operating_points", {})
-    numbers[MAJORITY]["class"] = classes[int(np.argmax(calibration["prior"]))]
     for k, code in enumerate(classes):
         numbers["per_class"][code]["support"] = int((true == k).sum())
-    numbers["calibration"] |= {name: calibration[name] for name in ("temperature", "scale", "tau")}
-    if "sets" in calibration:
-        always = [code for code, limit in zip(classes, calibration["sets"]["limits"]) if limit == 0]
-        numbers["sets"] |= {"target": calibration["sets"]["target"], "always": always}
-    for name, threshold in calibration["thresholds"].items():
-        numbers["operating_points"][name]["threshold"] = threshold
+    numbers[MAJORITY]["class"] = classes[int(np.bincount(calls.commonest).argmax())]
+    _add_fitted(numbers, calls.fitted, classes)
     return numbers | {"n_images": len(true)}, intervals
 
 
-def label_families(
-    true: np.ndarray, before: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], calibration: dict
-) -> list[Family]:
-    """The scores of the labels.
+def _add_fitted(numbers: dict, fitted: Sequence[dict], classes: Sequence[str]) -> None:
+    """Add what was fitted; of several models the mean, and the classes that are in every set of any of them."""
+    numbers["calibration"] |= {name: _mean([one[name] for one in fitted]) for name in ("temperature", "tau")}
+    numbers["calibration"]["scale"] = fitted[0]["scale"]
+    numbers.setdefault("operating_points", {})
+    for name, point in numbers["operating_points"].items():
+        point["threshold"] = _mean([one["thresholds"][name] for one in fitted])
+    if "sets" in numbers:
+        limits = np.array([one["sets"]["limits"] for one in fitted])
+        always = [code for code, is_always in zip(classes, (limits == 0).any(axis=0)) if is_always]
+        numbers["sets"] |= {"target": fitted[0]["sets"]["target"], "always": always}
 
-    Parameters
-    ----------
-    true : (N,) int in [0, K).
-    before, probabilities : (N, K), uncalibrated and calibrated.
-    """
-    truth = true, probabilities, classes
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else float(np.mean(values))
+
+
+def label_families(true: np.ndarray, calls: Calls, classes: Sequence[str]) -> list[Family]:
+    """The scores of the labels; `true` is (N,) int in [0, K)."""
+    truth = true, calls.probabilities, classes
     points, malignant = of_points(*truth)
     families = [
-        rule_family(*truth, calibration),
+        rule_family(true, calls, classes),
         Family("official", partial(evaluate.official_label_scores, *truth), shares.of_official(*truth)),
-        Family("calibration.before", partial(evaluate.calibration_scores, true, before), {}),
-        Family("calibration.after", partial(evaluate.calibration_scores, true, probabilities), {}),
+        Family("calibration.before", partial(evaluate.calibration_scores, true, calls.before), {}),
+        Family("calibration.after", partial(evaluate.calibration_scores, true, calls.probabilities), {}),
         Family("surest", partial(benefit.surest_scores, *truth), benefit.shares_of_surest(*truth)),
     ]
-    for name, (positive, score) in points.items():
-        threshold = calibration["thresholds"][name]
-        images = shares.of_binary(positive, score >= (threshold or 0))
-        families.append(Family(f"operating_points.{name}", partial(point_scores, positive, score, threshold), images))
+    for name, (positive, _) in points.items():
+        above = calls.above[name]
+        images = shares.of_binary(positive, above == 1)
+        families.append(Family(f"operating_points.{name}", partial(point_scores, positive, above), images))
     if malignant:
         families.append(Family("malignant", partial(evaluate.ranking_scores, *malignant), {}))
         families.append(Family("net_benefit", partial(benefit.benefit_scores, *malignant), {}))
-    if "sets" in calibration:
-        sets = prediction_sets(probabilities, calibration["sets"]["limits"])
-        families.append(Family("sets", partial(set_scores, true, sets, classes), shares_of_sets(true, sets, classes)))
+    if calls.sets is not None:
+        sets = true, calls.sets, classes
+        families.append(Family("sets", partial(set_scores, *sets), shares_of_sets(*sets)))
     return families
 
 
-def rule_family(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], calibration: dict) -> Family:
+def rule_family(true: np.ndarray, calls: Calls, classes: Sequence[str]) -> Family:
     """The scores of the top-1 class, of both rules, of the commonest class, and their paired differences."""
-    predicted = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
-    commonest = np.full(len(true), int(np.argmax(calibration["prior"])))
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
-        majority = evaluate.label_scores(true, commonest, classes, weights)
-        rules = {rule: evaluate.label_scores(true, codes, classes, weights) for rule, codes in predicted.items()}
+        majority = evaluate.label_scores(true, calls.commonest, classes, weights)
+        rules = {rule: evaluate.label_scores(true, codes, classes, weights) for rule, codes in calls.by_rule.items()}
         values = dict(rules["likeliest"])
         for rule, of_rule in rules.items():
             values |= under(f"rules.{rule}", of_rule)
@@ -127,8 +126,8 @@ def rule_family(true: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
             values[f"{OVER_MAJORITY}.{name}"] = rules["likeliest"][name] - majority[name]
         return values | under(MAJORITY, {name: majority[name] for name in BY_RULE})
 
-    images = shares.of_predictions(true, predicted["likeliest"], classes)
-    for rule, codes in predicted.items():
+    images = shares.of_predictions(true, calls.likeliest, classes)
+    for rule, codes in calls.by_rule.items():
         images |= under(f"rules.{rule}", shares.of_predictions(true, codes, classes))
     return Family("", scores, images | {f"{MAJORITY}.accuracy": np.ones(len(true), bool)})
 
@@ -148,12 +147,10 @@ def of_points(
     return points, points.get("malignant", points.get("melanoma"))
 
 
-def point_scores(
-    positive: np.ndarray, score: np.ndarray, threshold: float | None, weights: np.ndarray
-) -> evaluate.Scores:
-    """Sensitivity, specificity and PPV of score >= threshold; undefined without a threshold."""
-    values = evaluate.binary_scores(positive, score >= (threshold or 0), weights)
-    undefined = np.nan if threshold is None else 0
+def point_scores(positive: np.ndarray, above: np.ndarray, weights: np.ndarray) -> evaluate.Scores:
+    """Sensitivity, specificity and PPV of `Calls.above`; undefined if an image's model has no threshold."""
+    values = evaluate.binary_scores(positive, above == 1, weights)
+    undefined = np.nan if np.isnan(above).any() else 0
     return {name: values[name] + undefined for name in ("sensitivity", "specificity", "ppv")}
 
 

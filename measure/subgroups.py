@@ -14,6 +14,7 @@ from dataset.classes import classes_of, positions_of
 from dataset.columns import FURTHER, GROUPED
 from dataset.table import targets
 from measure import bootstrap
+from measure.calls import Calls
 from measure.collect import Collected
 from measure.numbers import of_points
 
@@ -35,7 +36,7 @@ def is_biopsied(rows: pd.DataFrame) -> np.ndarray:
 
 
 def subgroup_numbers(
-    rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples, calibration: dict
+    rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples
 ) -> tuple[list[dict], list[dict]]:
     """The scores of each group, and the largest gap in each score between the groups of a column.
 
@@ -50,7 +51,7 @@ def subgroup_numbers(
     gaps : by column, ``group``, ``scores`` as `GroupScores.gaps`, and how many values and images are not shown,
         beyond the `N_SHOWN` largest groups.
     """
-    of_groups, groups, gaps = GroupScores(rows, collected, calibration), [], []
+    of_groups, groups, gaps = GroupScores(rows, collected), [], []
     for column in [name for name in (*GROUPED, *_further(rows)) if name in rows and rows[name].notna().any()]:
         name, values = column.removeprefix(FURTHER), ordered_groups(column, rows[column])
         members = {value: np.flatnonzero(values == value) for value in values.cat.categories}
@@ -109,7 +110,7 @@ class GroupScores:
     Sensitivity and specificity are those of the fitted melanoma threshold, accuracies those of the top-1 class.
     """
 
-    def __init__(self, rows: pd.DataFrame, collected: Collected, calibration: dict) -> None:
+    def __init__(self, rows: pd.DataFrame, collected: Collected) -> None:
         self.rows, self.known = rows, targets(rows)
         self.heads = [head for head in ("label", "mask") if getattr(collected, head) is not None]
         self.kinds: dict[str, np.ndarray] = {}  # (N,) bool: images of the classes that are counted
@@ -117,17 +118,16 @@ class GroupScores:
         # By score: the function of positions (n,) and weights (B, n), and the kinds of images that it needs, (N,) bool.
         self.scores: dict[str, tuple[Callable, tuple[np.ndarray, ...]]] = {}
         if "label" in self.heads:
-            self._add_labels(collected.label, calibration)
+            self._add_labels(collected.calls)
         if "mask" in self.heads:
             masked = self.known["mask"].to_numpy()
             dice = np.full(len(rows), np.nan)
             dice[masked] = evaluate.dice(collected.mask[masked])
             self._add_mean("mean_dice", dice, masked)
 
-    def _add_labels(self, logits: np.ndarray, calibration: dict) -> None:
+    def _add_labels(self, calls: Calls) -> None:
         true, classes, labelled = positions_of(self.rows), classes_of(self.rows), self.known["label"].to_numpy()
-        probabilities = evaluate.softmax(logits, calibration["temperature"])
-        predicted = probabilities.argmax(axis=1)
+        predicted = calls.likeliest
         self._add_mean("accuracy", predicted == true, labelled)
 
         def balanced_accuracy(chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -135,11 +135,9 @@ class GroupScores:
 
         of_classes = tuple(labelled & (true == k) for k in np.unique(true[labelled])) or (labelled,)
         self.scores["balanced_accuracy"] = balanced_accuracy, of_classes
-        points, malignant = of_points(true, probabilities, classes)
+        points, malignant = of_points(true, calls.probabilities, classes)
         if "melanoma" in points:
-            is_melanoma, score = points["melanoma"]
-            threshold = calibration["thresholds"]["melanoma"]
-            called = np.full(len(true), np.nan) if threshold is None else (score >= threshold).astype(float)
+            is_melanoma, called = points["melanoma"][0], calls.above["melanoma"]
             self.kinds["melanomas"] = is_melanoma
             self._add_mean("melanoma_sensitivity", called, labelled & is_melanoma)
             self._add_mean("melanoma_specificity", 1 - called, labelled & ~is_melanoma)

@@ -5,6 +5,7 @@ import pandas as pd
 
 import evaluate
 from dataset.classes import classes_of, positions_of
+from measure.calls import Calls
 from measure.numbers import BY_RULE, CHANGE
 from measure.scores import SCORES, shown_in
 
@@ -12,19 +13,18 @@ TITLES = {"likeliest": "top-1", "balanced": "balanced"}  # of the rules
 N_LINES = 25  # maximum number of classes on the console
 
 
-def prediction_table(rows: pd.DataFrame, logits: np.ndarray, calibration: dict) -> pd.DataFrame:
+def prediction_table(rows: pd.DataFrame, calls: Calls) -> pd.DataFrame:
     """image, true, predicted, balanced, and the calibrated probability of each class: softmax(logits / temperature).
 
     `predicted` is the top-1 class, `balanced` the class of the balanced rule. The thresholds of `calibrate` and the
     table of predict.py refer to the same probabilities.
     """
-    classes, probabilities = np.array(classes_of(rows)), evaluate.softmax(logits, calibration["temperature"])
-    predicted = evaluate.by_rule(probabilities, calibration["prior"], calibration["tau"])
-    table = pd.DataFrame(probabilities, columns=classes)
+    classes = np.array(classes_of(rows))
+    table = pd.DataFrame(calls.probabilities, columns=classes)
     table.insert(0, "image", rows["image"].to_numpy())
     table.insert(1, "true", classes[positions_of(rows)])
-    table.insert(2, "predicted", classes[predicted["likeliest"]])
-    table.insert(3, "balanced", classes[predicted["balanced"]])
+    table.insert(2, "predicted", classes[calls.likeliest])
+    table.insert(3, "balanced", classes[calls.balanced])
     return table
 
 

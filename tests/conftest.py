@@ -33,6 +33,7 @@ from measure import bootstrap, tables
 from measure import numbers as scoring
 from measure.assess import assess
 from measure.calibrate import calibrate, fit_calibration
+from measure.calls import read_logits
 from report.folder import RunFolder
 from report.results import publish
 
@@ -409,8 +410,9 @@ def both_rules():
     rows = pd.DataFrame({"image": [f"i{i}" for i in range(len(true))], "label": true})
     calibration = fit_calibration(true, logits, LEARNED, CLASSES) | {"tau": 0.5}
     resamples = bootstrap.resample_lesions(np.arange(len(true)) // 2, 200)
-    numbers, intervals = scoring.label_numbers(rows, logits, resamples, calibration)
-    return tables.prediction_table(rows, logits, calibration), calibration, resamples, numbers, intervals
+    calls = read_logits(logits, calibration, CLASSES)
+    numbers, intervals = scoring.label_numbers(rows, calls, resamples)
+    return tables.prediction_table(rows, calls), calibration, resamples, numbers, intervals
 
 
 def assess_rows(measured, rows, calibration=None):

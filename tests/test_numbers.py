@@ -11,6 +11,7 @@ from dataset.classes import HAM10000 as CLASSES
 from dataset.table import USED
 from measure import bootstrap
 from measure import numbers as scoring
+from measure.calls import read_logits
 from measure.collect import Collected
 
 
@@ -175,5 +176,5 @@ def test_the_majority_is_that_of_the_training_images_and_not_of_the_test_set():
     rows = pd.DataFrame({"label": pd.Categorical(["a", "a", "a", "b"], ["a", "b"]), "lesion_id": list("wxyz")})
     calibration = {"temperature": 1.0, "tau": 0.0, "prior": [0.4, 0.6], "scale": "calibrated", "thresholds": {}}
     resamples = bootstrap.resample_lesions(rows["lesion_id"], 20)
-    numbers, _ = scoring.label_numbers(rows, np.array([[1.0, 0.0]] * 4), resamples, calibration)
+    numbers, _ = scoring.label_numbers(rows, read_logits(np.array([[1.0, 0.0]] * 4), calibration, "ab"), resamples)
     assert numbers[scoring.MAJORITY]["class"] == "b" and numbers[scoring.MAJORITY]["accuracy"] == 0.25

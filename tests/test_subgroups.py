@@ -12,9 +12,10 @@ from dataset.classes import HAM10000 as CLASSES
 from dataset.columns import FURTHER, GROUPED
 from dataset.table import USED
 from measure import bootstrap, subgroups, tables
+from measure.calls import read_logits
 from measure.collect import Collected
 
-CALIBRATION = {"temperature": 2.0, "thresholds": {"melanoma": 0.2, "malignant": None}}
+CALIBRATION = {"temperature": 2.0, "thresholds": {"melanoma": 0.2, "malignant": None}, "prior": [1 / 7] * 7, "tau": 0}
 
 
 def made(n=240, **columns):
@@ -32,7 +33,9 @@ def made(n=240, **columns):
 
 def measured_groups(rows, collected, calibration=CALIBRATION):
     resamples = bootstrap.resample_lesions(rows["lesion_id"], 300)
-    groups, gaps = subgroups.subgroup_numbers(rows, collected, resamples, calibration)
+    if collected.label is not None:
+        collected = collected._replace(calls=read_logits(collected.label, calibration, CLASSES))
+    groups, gaps = subgroups.subgroup_numbers(rows, collected, resamples)
     return {(one["group"], one["value"]): one for one in groups}, {one["group"]: one for one in gaps}, resamples
 
 

@@ -37,6 +37,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "measure/benefit.py": ("benefit",),
     "measure/bootstrap.py": ("bootstrap",),
     "measure/calibrate.py": ("calibrate",),
+    "measure/calls.py": ("calls",),
     "measure/collect.py": ("collect", "assess"),
     "measure/difference.py": ("difference", "comparison"),
     "measure/numbers.py": ("numbers", "tables", "calibrate", "assess"),
@@ -768,6 +769,20 @@ WRONG = {
         ("possible = [1.0]", "possible = []", "the point may lie outside its interval"),
         ("np.linspace(0, 1 + largest / size, 201)", "np.linspace(0, 1, 201)", "nothing above the point"),
     ),
+    "measure/calls.py": (
+        (".sum(axis=1) >= (threshold or 0)", ".sum(axis=1) > (threshold or 0)", "at the threshold is not called"),
+        ('softmax(logits, calibration["temperature"])', "softmax(logits)", "the calls are not calibrated"),
+        (
+            "        return value[chosen] if isinstance",
+            "        return value[: len(chosen)] if isinstance",
+            "some images are the first",
+        ),
+        (
+            "np.concatenate([one[key] for one in values])",
+            "np.concatenate([values[0][key] for one in values])",
+            "the first fold's thresholds",
+        ),
+    ),
     "measure/calibrate.py": (
         (
             "true, logits, learned = true[true >= 0], logits[true >= 0], learned[learned >= 0]",
@@ -859,21 +874,16 @@ WRONG = {
         ("(right[0] & ~right[1]).sum())", "(right[1] & ~right[0]).sum())", "the other one alone is right"),
     ),
     "measure/numbers.py": (
-        ("score >= (threshold or 0), weights)", "score > (threshold or 0), weights)", "at the threshold is not called"),
         (
-            'commonest = np.full(len(true), int(np.argmax(calibration["prior"])))',
-            "commonest = np.full(len(true), int(np.bincount(true).argmax()))",
+            "true, calls.commonest, classes, weights)",
+            "true, np.full(len(true), np.bincount(true).argmax()), classes, weights)",
             "the majority of the test set",
         ),
+        ("return None if None in values else float(np.mean(values))", "return values[0]", "the first fold's fit"),
         (
             'rules["balanced"][name] - rules["likeliest"][name]',
             'rules["likeliest"][name] - rules["balanced"][name]',
             "the change the other way",
-        ),
-        (
-            'evaluate.softmax(logits), evaluate.softmax(logits, calibration["temperature"])\n    families',
-            "evaluate.softmax(logits), evaluate.softmax(logits)\n    families",
-            "scores of the uncalibrated",
         ),
         (
             "overlaps = evaluate.mask_scores(collected.native[images], weights)",
@@ -927,7 +937,6 @@ WRONG = {
         ("(float(value),) if are_numbers else (-n_images[value], value)", "(value,)", "in the alphabet's order"),
         ("SKIN_TYPES.get(value.lower().split()[-1], len(SKIN_TYPES))", "0", "skin types in the alphabet's order"),
         ("if len(unknown := np.flatnonzero(values.isna())):", "if len(unknown := []):", "unknown values are dropped"),
-        ("(score >= threshold)", "(score >= 0.5)", "melanoma at one half"),
         ("< FEWEST:", "< 0:", "a group of one lesion makes the largest gap"),
         ("if _n_lesions(some) > 1 else {}", "", "an interval from one lesion"),
         (
@@ -940,14 +949,9 @@ WRONG = {
     ),
     "measure/tables.py": (
         (
-            'table.insert(2, "predicted", classes[predicted["likeliest"]])',
-            'table.insert(2, "predicted", classes[predicted["balanced"]])',
+            'table.insert(2, "predicted", classes[calls.likeliest])',
+            'table.insert(2, "predicted", classes[calls.balanced])',
             "the table's prediction is the balanced one",
-        ),
-        (
-            'classes_of(rows)), evaluate.softmax(logits, calibration["temperature"])',
-            "classes_of(rows)), evaluate.softmax(logits)",
-            "the table is not calibrated",
         ),
     ),
     "report/checklist.py": (
