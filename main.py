@@ -29,6 +29,9 @@ SPLIT_SEED: int = 42  # of the split, so that runs with several seeds share a te
 IMAGE_SIZE: int = 224  # pixels; images are resized to a square of this side
 VAL_FRACTION: float = 0.15  # share of lesions in the validation set
 TEST_FRACTION: float = 0.15  # share of lesions in the test set
+FOLDS: int = 0  # of a cross-validation, in which every image is tested once; 0 for one split
+REPEATS: int = 1  # of the FOLDS, each dealt anew
+FOLD: int = 0  # train only this of the FOLDS x REPEATS, such as one per machine; 0 for all, and then pool them
 GROUP_BY_LESION: bool = True  # keep all images of a lesion in one part
 GROUP_DUPLICATES: bool = False  # treat near duplicates with different lesion ids as one lesion
 LIMIT: int = 0  # use only this many images, stratified by class; 0 = all
@@ -81,7 +84,7 @@ DEMO |= {"CLASSIFICATION_EPOCHS": 4, "SEGMENTATION_EPOCHS": 3, "MULTITASK_EPOCHS
 DEMO |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
 RANGES = {"IMAGE_SIZE": "[32, 4096]", "SOFT_WEIGHT": "[0, 1]", "ENCODER_LR_SCALE": "(0, inf)"}
 RANGES |= dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)")
-RANGES |= dict.fromkeys(("LIMIT", "WEIGHT_DECAY"), "[0, inf)")
+RANGES |= dict.fromkeys(("LIMIT", "WEIGHT_DECAY", "FOLDS", "FOLD"), "[0, inf)") | {"REPEATS": "[1, inf)"}
 RANGES |= dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION", "COVERAGE"), "(0, 1)")
 for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK"):
     RANGES |= {f"{task}_EPOCHS": "[1, inf)", f"{task}_BATCH_SIZE": "[1, inf)", f"{task}_LR": "(0, inf)"}
@@ -118,6 +121,12 @@ def find_problem(config: Config) -> str:
         return "--demo makes its own data: leave out --data-dir, or --demo"
     if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
         return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
+    if config.FOLDS == 1 or (config.REPEATS > 1 and not config.FOLDS) or config.FOLD > config.FOLDS * config.REPEATS:
+        return "FOLDS must be 0 or at least 2, REPEATS need FOLDS, and FOLD must be at most FOLDS times REPEATS"
+    if config.FOLDS and (config.TEST_WHERE or config.CHECKPOINTS):
+        return "FOLDS choose the test images and train a model for each: leave out TEST_WHERE and CHECKPOINTS"
+    if config.FOLDS and config.VAL_FRACTION + 1 / config.FOLDS >= 1:
+        return "VAL_FRACTION and 1 / FOLDS must leave images to train on: their sum must be below 1"
     if config.RESUME and config.EVALUATE_ONLY:
         return "RESUME trains and EVALUATE_ONLY does not: choose one"
     if config.START_FROM and (config.EVALUATE_ONLY or config.PRETRAINED == "yes"):
@@ -167,6 +176,7 @@ from encoders.start import Start
 from losses import LOSSES
 from report import results, resume
 from report.folder import RunFolder
+from report.folds import Folds, place_of, pool
 from report.live import Live, work_left
 from report.resume import Job
 
@@ -176,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     config = parse_arguments(argv)
     advice = "Make room, or name another --output-dir or --cache-dir. What was finished is kept for --resume."
     try:
-        run(config)
+        run_folds(config) if config.FOLDS and not config.FOLD else run(config)
     except KeyboardInterrupt:
         resumable = "" if config.EVALUATE_ONLY else " The same command with --resume continues from the last epoch."
         return settings.stop(130, f"Stopped.{resumable}")
@@ -185,13 +195,30 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run(config: Config) -> None:
-    """Prepare and check; then train, evaluate and draw each model."""
+def run_folds(config: Config) -> None:
+    """Run each fold, and pool them."""
+    device = machine.join_processes(machine.choose_device(config.DEVICE))
+    whole = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
+    with machine.locked(whole.path):
+        if not (config.RESUME or config.EVALUATE_ONLY) and (earlier := whole.start_anew("")):
+            machine.say(f"The run in {whole.path} is moved to {earlier}.")
+        for fold in range(1, config.FOLDS * config.REPEATS + 1):
+            machine.say(f"\n##### {splits.name_of_fold(config.FOLDS, fold)} #####")
+            data_set = run(Config(**vars(config) | {"FOLD": fold}))
+        environment = machine.environment_of(device, machine.choose_precision(config.PRECISION, device))
+        runs = [place_of(whole, fold) for fold in range(1, config.FOLDS * config.REPEATS + 1)]
+        pool(whole, Folds(config.FOLDS, runs, config.TTA), data_set, environment, settings.plain(config))
+    machine.say(f"\nAll folds together are in {whole.path.resolve()}; open report.html there")
+
+
+def run(config: Config) -> Prepared:
+    """Prepare and check; then train, evaluate and draw each model. Returns the data."""
     if config.KEEP_FREED_MEMORY:
         machine.keep_freed_memory()
     device = machine.join_processes(machine.choose_device(config.DEVICE))
     environment = machine.environment_of(device, machine.choose_precision(config.PRECISION, device))
     folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
+    folder = place_of(folder, config.FOLD) if config.FOLD else folder
     with machine.locked(folder.path):
         machine.say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
         machine.say(machine.in_short(environment))
@@ -217,7 +244,8 @@ def run(config: Config) -> None:
             jobs = [training(config, identities[task], task, data_set.table, split, start) for task in tasks]
         evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA, config.COVERAGE, config.SUBGROUPS)
         if not resume.begin(folder, settings.plain(config), environment, jobs, identities):
-            return machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
+            machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
+            return data_set
 
         folder.write_data(data_set.table)
         folder.note(reading=data_set.remarks)
@@ -233,6 +261,7 @@ def run(config: Config) -> None:
                 results.evaluate_model(folder, model, job.batches, external, environment["precision"], evaluated_as)
         results.finish(folder, data_set)
     machine.say(f"\nModels, numbers and figures are in {folder.path.resolve()}; open report.html there")
+    return data_set
 
 
 def recipe_of(config: Config, task: str) -> train.Recipe:
@@ -253,7 +282,8 @@ def prepare_data(config: Config) -> Prepared:
         machine.say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
         machine.from_first(synthetic.write_missing, config.DATA_DIR, config.SPLIT_SEED)
     fractions = config.VAL_FRACTION, config.TEST_FRACTION, config.SPLIT_SEED
-    splitting = Splitting(*fractions, config.GROUP_BY_LESION, config.GROUP_DUPLICATES, config.TEST_WHERE)
+    groups = config.GROUP_BY_LESION, config.GROUP_DUPLICATES, config.TEST_WHERE
+    splitting = Splitting(*fractions, *groups, config.FOLDS, config.FOLD)
     places = config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR
     data_set = prepare(*places, reading_of(config), splitting, limit=config.LIMIT, say=machine.say)
     if config.SOFT_LABELS:

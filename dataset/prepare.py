@@ -43,6 +43,8 @@ class Splitting(NamedTuple):
     by_lesion: bool = True
     join_duplicates: bool = False  # near duplicates of different lesions count as one lesion
     test_where: Sequence[str] = ()  # column=value of the test images, as for `hold_out`
+    folds: int = 0  # of a cross-validation, as for `fold_split`; 0 for none
+    fold: int = 1  # the one whose test set it is
 
 
 AS_FOUND, USUAL = Reading(), Splitting()
@@ -148,10 +150,12 @@ def split(
     """
     table, pixels, given = decoded.table, decoded.pixels, decoded.given
     refuse_implausible_masks(table, reading)
-    if splitting.test_where and given is not None:
+    if given is not None and (
+        chosen := "--test-where" * bool(splitting.test_where) or "--folds" * bool(splitting.folds)
+    ):
         raise ValueError(
-            f"--test-where selects the test set, but the data comes with its own split, by {decoded.where}. Pass "
-            "--split-file none as well to ignore that split, or omit --test-where."
+            f"{chosen} selects the test set, but the data comes with its own split, by {decoded.where}. Pass "
+            f"--split-file none as well to ignore that split, or omit {chosen}."
         )
     if splitting.join_duplicates:
         used = usable(table)
@@ -162,9 +166,15 @@ def split(
     remarks: list[str] = []
     if splitting.test_where:
         given, remarks = hold_out(table, splitting.test_where)
-    if given is None:
+    by = f"by {'lesion' if splitting.by_lesion else 'image'}"
+    if splitting.folds:
+        shared = splitting.val_fraction, splitting.seed, splitting.by_lesion
+        table["split"] = splits.fold_split(table, splitting.folds, splitting.fold, *shared)
+        fractions["test_fraction"] = 1 / splitting.folds
+        heading = [f"Split: ours, {by}, {splits.name_of_fold(splitting.folds, splitting.fold)}."]
+    elif given is None:
         table["split"] = splits.split_table(table, **fractions, group_by_lesion=splitting.by_lesion)
-        heading = [f"Split: ours, by {'lesion' if splitting.by_lesion else 'image'}."]
+        heading = [f"Split: ours, {by}."]
     else:
         table["split"] = splits.complete_split(table, given, **fractions, group_by_lesion=splitting.by_lesion)
         heading = remarks = remarks or splits.describe_own(table, given, decoded.where)

@@ -84,6 +84,41 @@ def _deal(table: pd.DataFrame, shares: dict[str, float], seed: int, group_by_les
     return lesion.map(part).reindex(table.index, fill_value="")
 
 
+def fold_split(
+    table: pd.DataFrame, folds: int, fold: int, val_fraction: float, seed: int, group_by_lesion: bool = True
+) -> pd.Series:
+    """The split of one fold of a cross-validation: each usable row is in the test set of one of the folds.
+
+    Lesions are dealt to the folds as in `split_table`, and the validation set is cut from the other folds. Folds beyond
+    the first `folds` are repeats, dealt with the next seeds.
+
+    Parameters
+    ----------
+    fold : from 1 on.
+
+    Raises
+    ------
+    ValueError : a class has fewer lesions (or images, if not grouped) than there are folds, or too few beside a fold.
+    """
+    repeat, number = divmod(fold - 1, folds)
+    names = [f"fold {i + 1}" for i in range(folds)]
+    dealt = _deal(table, dict.fromkeys(names, 1 / folds), seed + repeat, group_by_lesion)
+    given = dealt.map(lambda name: "test" if name == names[number] else name and "train")
+    return complete_split(table, given, val_fraction, 1 / folds, seed + repeat, group_by_lesion)
+
+
+def name_of_fold(folds: int, fold: int) -> str:
+    """A fold, and its repeat if it is not of the first.
+
+    Examples
+    --------
+    >>> name_of_fold(5, 2), name_of_fold(5, 7)
+    ('fold 2 of 5', 'fold 2 of 5, repeat 2')
+    """
+    repeat, number = divmod(fold - 1, folds)
+    return f"fold {number + 1} of {folds}" + (f", repeat {repeat + 1}" if repeat else "")
+
+
 def complete_split(
     table: pd.DataFrame,
     given: pd.Series,
@@ -135,7 +170,8 @@ def _refuse_disjoint_classes(table: pd.DataFrame, parts: pd.Series) -> None:
 def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool, parts: list[str]) -> str:
     n_images, classes = int((positions_of(used) == position).sum()), classes_of(used)
     size = f"{n_lesions} lesion(s), {n_images} image(s)" if grouped else f"{n_images} image(s)"
-    names = "train, validation and test" if len(parts) == len(SPLITS) else " and ".join(parts)
+    three = "train, validation and test" if len(parts) == len(SPLITS) else " and ".join(parts)
+    names = f"{len(parts)} folds" if parts[0].startswith("fold") else three
     problem = f"{size}: too few for {names}, which need one each. "
     enough = n_images >= len(parts)
     ungroup = ", pass --no-group-by-lesion (its images then leak between the parts)" if grouped and enough else ""

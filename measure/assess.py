@@ -30,11 +30,13 @@ class Assessment(NamedTuple):
     numbers : all scores with their intervals, as plain values, for metrics.json.
     tables : one row per image, by name.
     figures : by name; None for one that these images or this model do not give.
+    collected : what all of these come from.
     """
 
     numbers: dict
     tables: dict[str, pd.DataFrame]
     figures: dict[str, Figure | None]
+    collected: Collected
 
 
 def assess(
@@ -61,14 +63,27 @@ def assess(
     collected = collect(model, batches, precision)
     if collected is None:
         return None
-    rows, known = batches.table, targets(batches.table)
-    labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
+    known = targets(batches.table)
     collected = collected._replace(**{head: None for head in ("label", "mask") if not known[head].any()})
     if collected.label is not None:
         collected = collected._replace(calls=read_logits(collected.label, calibration, batches.classes))
+    return assess_collected(collected, batches, name, model, precision)
+
+
+def assess_collected(
+    collected: Collected, batches: data.Batches, name: str, model: nn.Module | None = None, precision: str = "fp32"
+) -> Assessment:
+    """As `assess`, from outputs that are known; without a model there are no pictures of masks and heat maps.
+
+    Parameters
+    ----------
+    collected : with `calls` if it has a `label`.
+    """
+    rows, known = batches.table, targets(batches.table)
+    labelled, masked = known["label"].to_numpy(), known["mask"].to_numpy()
     resamples = bootstrap.resample_lesions(groups_of(rows))
     numbers = head_numbers(rows, collected, resamples)
-    assessment = Assessment(numbers, {}, {})
+    assessment = Assessment(numbers, {}, {}, collected)
 
     def figures_of(images: np.ndarray) -> Figures:
         some = batches.subset(np.flatnonzero(images))

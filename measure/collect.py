@@ -1,7 +1,9 @@
 """One pass of a model over a set of images, shared among the processes -> the outputs behind all numbers."""
 
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,9 @@ import machine
 from dataset import images
 from dataset.table import has_mask
 from encoders.unlike import Unlike
-from measure.calls import Calls
+from measure.calls import Calls, pooled
+
+OTHERS = "others."  # begins the names of further heads' outputs in a file
 
 
 class Collected(NamedTuple):
@@ -50,6 +54,39 @@ class Collected(NamedTuple):
         *arrays, others = self
         some = (None if values is None else values[chosen] for values in arrays)
         return Collected(*some, {name: values[chosen] for name, values in (others or {}).items()})
+
+
+def packed(collected: Collected, names: Sequence[str]) -> bytes:
+    """The outputs and the names of their images as an .npz file; without the calls."""
+    arrays = collected._asdict()
+    others = {OTHERS + name: values for name, values in (arrays.pop("others") or {}).items()}
+    kept = {name: values for name, values in arrays.items() if isinstance(values, np.ndarray)}
+    content = io.BytesIO()
+    np.savez_compressed(content, image=np.array(names, str), **kept, **others)
+    return content.getvalue()
+
+
+def unpacked(path: Path) -> tuple[Collected, list[str]]:
+    """What `packed` made."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    names = arrays.pop("image").tolist()
+    others = {name.removeprefix(OTHERS): arrays.pop(name) for name in list(arrays) if name.startswith(OTHERS)}
+    return Collected(**arrays, others=others), names
+
+
+def joined(parts: Sequence[Collected]) -> Collected:
+    """The outputs of several models on the images of each, one after the other; None where one has none."""
+    fields: dict = {}
+    for name in Collected._fields:
+        values = [getattr(part, name) for part in parts]
+        if name == "others":
+            fields[name] = {key: np.concatenate([one[key] for one in values]) for key in values[0]}
+        elif any(value is None for value in values):
+            fields[name] = None
+        else:
+            fields[name] = pooled(values) if name == "calls" else np.concatenate(values)
+    return Collected(**fields)
 
 
 def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collected | None:

@@ -16,7 +16,7 @@ class Figures:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None,
         batches: data.Batches,
         collected: Collected,
         name: str,
@@ -45,20 +45,23 @@ class Figures:
             "heat_maps": self._heat_maps(predicted["likeliest"]),
         }
 
-    def of_masks(self) -> dict[str, visualize.Figure]:
+    def of_masks(self) -> dict[str, visualize.Figure | None]:
         """Best, median and worst masks, and Dice by diagnosis."""
         dice = evaluate.dice(self.collected.mask)
+        by_class = {code: dice[self.true == k] for k, code in enumerate(self.classes)}
+        return {
+            "masks": self._masks(dice) if self.model else None,
+            "dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, self.name),
+        }
+
+    def _masks(self, dice: np.ndarray) -> visualize.Figure:
         picks = evaluate.best_median_worst(dice)
         few = self.batches.subset(picks)
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision)
         predicted = output["mask"][:, 0].gt(0).cpu().numpy()
         titles = [f"{self.names[i]}\n{self._class(i)}, Dice {dice[i]:.3f}" for i in picks]
         heading = f"{self.name}: best, median and worst of {len(dice)} test images by Dice"
-        by_class = {code: dice[self.true == k] for k, code in enumerate(self.classes)}
-        return {
-            "masks": visualize.mask_rows(*few.images_and_masks(), predicted, titles, heading),
-            "dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, self.name),
-        }
+        return visualize.mask_rows(*few.images_and_masks(), predicted, titles, heading)
 
     def _confident_errors(self, probabilities: np.ndarray) -> visualize.Figure | None:
         predicted = probabilities.argmax(axis=1)

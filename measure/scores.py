@@ -13,6 +13,7 @@ import evaluate
 
 HEADS = {"label": "Diagnoses", "mask": "Masks"}
 CALLS = ("true", "predicted", "balanced")  # class columns of predictions.csv
+FOLD = "fold"  # column of the tables of pooled folds
 
 
 class Score(NamedTuple):
@@ -70,7 +71,7 @@ def failure_rate(table: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
 
 def classes_in(table: pd.DataFrame) -> list[str]:
     """The classes of predictions.csv, one column each."""
-    return [name for name in table if name not in ("image", *CALLS)]
+    return [name for name in table if name not in ("image", *CALLS, FOLD)]
 
 
 def _codes(table: pd.DataFrame, column: str) -> np.ndarray:

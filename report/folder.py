@@ -61,7 +61,9 @@ class RunFolder:
 
     def holds_a_training(self) -> bool:
         """Whether the folder holds a model or a training state of an earlier run."""
-        return any(any(self.path.glob(kind)) for kind in ("best_*_model.pth", "*/last.pth", "*/previous.pth"))
+        return any(
+            any(self.path.glob(kind)) for kind in ("best_*_model.pth", "*/last.pth", "*/previous.pth", "fold-*/*.pth")
+        )
 
     def holds_a_run(self) -> bool:
         """Whether the folder holds models or scores of an earlier run."""

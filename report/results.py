@@ -18,6 +18,7 @@ from dataset.table import learnable, usable
 from measure.alarms import fit_unlike
 from measure.assess import Assessment, assess
 from measure.calibrate import calibrate, calibrate_sets
+from measure.collect import packed
 from measure.difference import compare
 from measure.numbers import tested_points
 from measure.sets import COVERAGE
@@ -26,6 +27,7 @@ from report import page
 from report.folder import RunFolder
 from report.run import read_head
 
+OUTPUTS = "outputs.npz"  # of a model on a set of images: the arrays of `Collected`
 Parts = dict[str, data.Batches]  # by part of the split
 
 
@@ -53,6 +55,8 @@ def evaluate_model(
     def assess_on(batches: data.Batches, place: RunFolder, images: str) -> Assessment | None:
         assessment = assess(network, batches, trained.calibration, name, precision)
         publish(place, assessment, f"{name}, {images}", trained.provenance())
+        if assessment:
+            place.write(OUTPUTS, packed(assessment.collected, batches.table["image"]))
         return assessment
 
     assessment = assess_on(parts["test"], folder.below(name), "test set")

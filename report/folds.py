@@ -1,0 +1,168 @@
+"""The folds of a cross-validation, each a run of its own -> one run whose test set is every image."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+import data
+from checkpoints.trained import Trained
+from dataset.prepare import Prepared
+from dataset.table import targets, usable
+from machine import is_first, say
+from measure.assess import assess_collected
+from measure.calls import read_logits
+from measure.collect import Collected, joined, unpacked
+from measure.scores import FOLD, HEADS, shown_in
+from report import page, results
+from report.cells import score_at
+from report.folder import RunFolder
+from report.results import OUTPUTS
+
+
+class Folds(NamedTuple):
+    """The folds of a run.
+
+    Attributes
+    ----------
+    n : folds of each repeat.
+    runs : the folder of each fold of all repeats, finished.
+    tta : whether they were evaluated over eight views.
+    """
+
+    n: int
+    runs: Sequence[RunFolder]
+    tta: bool
+
+
+def place_of(folder: RunFolder, fold: int) -> RunFolder:
+    """The folder of a fold, from 1 on."""
+    return folder.below(f"fold-{fold}")
+
+
+def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict, config: dict) -> None:
+    """Write the scores, tables and report of all folds together.
+
+    Each image is judged by the model of the fold that tests it, with what was fitted on that fold's validation set.
+
+    Parameters
+    ----------
+    data_set : of any fold; its split does not count.
+    environment, config : of the command, for the report.
+
+    Raises
+    ------
+    ValueError : a fold is not finished; two folds test the same image.
+    """
+    if not is_first():
+        return
+    records = [run.read_record() for run in folds.runs]
+    if unfinished := [run.path.name for run, record in zip(folds.runs, records) if not record.get("finished")]:
+        raise ValueError(f"Not finished: {', '.join(unfinished)}. The same command with --resume goes on there.")
+    tested = [_tested(run) for run in folds.runs]
+    _refuse_overlap(tested, folds)
+    rows = usable(data_set.table).assign(split="test")
+    folder.record = {"started": records[0].get("started"), "tasks": {}}
+    folder.write_json("config.json", config | ({"data": folder.caption} if folder.caption else {}))
+    folder.write_json("environment.json", environment)
+    folder.write_data(data_set.table.assign(split=np.where(data_set.table.index.isin(rows.index), "test", "")))
+    folder.write_table("splits.csv", _splits(rows, tested, folds.n))
+    reading = [remark for remark in data_set.remarks if not remark.startswith("Split: ")]
+    folder.note(reading=[*_remarks(rows, folds), *reading], folds=folds.n, repeats=len(folds.runs) // folds.n)
+    rows = rows.set_index("image", drop=False).rename_axis(None)
+    for task in records[0]["tasks"]:
+        if not all(record["tasks"].get(task, {}).get("measured") for record in records):
+            say(f"{task} is not in all folds, so it is not pooled.")
+            continue
+        _pool_task(folder, folds, task, rows, data_set.pixels)
+        facts = records[0]["tasks"][task]
+        identity = {name: value for name, value in facts["identity"].items() if name != "split_hash"}
+        folder.note_task(task, trained=True, identity=identity, measured=facts["measured"] | {"external": ""})
+    compared = len(folds.runs) == folds.n and results.compare_tasks(folder, data_set)
+    folder.note(comparison=compared, seconds=sum(record.get("seconds") or 0 for record in records))
+    page.write(folder)
+    folder.note(finished=True)
+
+
+def read_outputs(run: RunFolder, task: str, tta: bool) -> tuple[Collected, list[str]]:
+    """What a fold's model gave for its test images, read with its own calibration; and the images' names."""
+    collected, images = unpacked(run.path / task / OUTPUTS)
+    if collected.label is not None:
+        trained = Trained.load(run.best_path(task), tta=tta)
+        collected = collected._replace(calls=read_logits(collected.label, trained.calibration, trained.classes))
+    return collected, images
+
+
+def over_folds(metrics: Sequence[dict]) -> dict[str, dict]:
+    """By score of the report: its value in each fold, their mean and standard deviation (n - 1).
+
+    Both are None where the score is not defined in a fold.
+    """
+    scores = {}
+    for head in [head for head in HEADS if head in metrics[0]]:
+        for key, score in shown_in("report", head).items():
+            values = [score_at(one, (head, *score.path))["value"] for one in metrics]
+            known = None not in values and not key.startswith("n_")
+            mean, std = (float(np.mean(values)), float(np.std(values, ddof=1))) if known else (None, None)
+            scores[key] = {"values": values, "mean": mean, "std": std}
+    return scores
+
+
+def _pool_task(folder: RunFolder, folds: Folds, task: str, rows: pd.DataFrame, pixels: data.Pixels) -> None:
+    """Write the numbers, tables and figures of one task."""
+    parts, names, fold = [], [], []
+    for number, run in enumerate(folds.runs, start=1):
+        collected, images = read_outputs(run, task, folds.tta)
+        parts.append(collected)
+        names += images
+        fold += [number] * len(images)
+    batches = data.Batches(pixels, rows.loc[names].reset_index(drop=True), 16)
+    assessment = assess_collected(joined(parts), batches, f"{task}, {len(folds.runs)} folds")
+    known = targets(batches.table)
+    for name, table in assessment.tables.items():
+        head = {"predictions": "label", "per_image": "mask", "per_image_native": "mask"}.get(name)
+        of_table = known[head or name.removeprefix("per_image_")].to_numpy()
+        assessment.tables[name] = table.assign(**{FOLD: np.array(fold)[of_table]})
+    metrics = [run.read_json(f"{task}/metrics.json") for run in folds.runs]
+    about = {name: metrics[0][name] for name in ("initial_weights", "views", "encoders", "initial_files")}
+    about["folds"] = {"n": len(folds.runs), "scores": over_folds(metrics)}
+    results.publish(folder.below(task), assessment, f"{task}, all {len(folds.runs)} folds", about)
+
+
+def _tested(run: RunFolder) -> pd.Index:
+    splits = pd.read_csv(run.path / "splits.csv", dtype=str, keep_default_na=False)
+    return pd.Index(splits.loc[splits["split"] == "test", "image"])
+
+
+def _refuse_overlap(tested: Sequence[pd.Index], folds: Folds) -> None:
+    for start in range(0, len(tested), folds.n):
+        repeat = tested[start : start + folds.n]
+        names = repeat[0].append(list(repeat[1:]))
+        if names.has_duplicates:
+            raise ValueError(
+                f"Two folds test the image {names[names.duplicated()][0]!r}, so they are not of one split. Train all "
+                "folds with the same data and settings."
+            )
+
+
+def _splits(rows: pd.DataFrame, tested: Sequence[pd.Index], n_folds: int) -> pd.DataFrame:
+    """splits.csv: every image is in the test set; with the fold that tests it, in each repeat."""
+    group = ["group"] if "group" in rows and (rows["group"] != rows["lesion_id"]).any() else []
+    table = rows.sort_values("image")[["image", "label", "lesion_id", "split", *group]]
+    for start in range(0, len(tested), n_folds):
+        of_repeat = {image: start + i + 1 for i, part in enumerate(tested[start : start + n_folds]) for image in part}
+        table[f"fold_{start // n_folds + 1}"] = table["image"].map(of_repeat).astype("Int64")
+    return table
+
+
+def _remarks(rows: pd.DataFrame, folds: Folds) -> list[str]:
+    """What the report must say of pooled scores."""
+    n_repeats = len(folds.runs) // folds.n
+    times = "" if n_repeats == 1 else f", {n_repeats} times"
+    return [
+        f"Split: cross-validation with {folds.n} folds{times}. Every score is of the {len(rows):,} images of all test "
+        "sets, each judged by a model that did not learn from it; no single model has these scores.",
+        "Temperatures, thresholds, τ and the limits of prediction sets are each fold's own; where one number is shown, "
+        "it is their mean. Each fold has a report of its own, in its folder.",
+    ]
