@@ -171,7 +171,7 @@ def split(
         shared = splitting.val_fraction, splitting.seed, splitting.by_lesion
         table["split"] = splits.fold_split(table, splitting.folds, splitting.fold, *shared)
         fractions["test_fraction"] = 1 / splitting.folds
-        heading = [f"Split: ours, {by}, {splits.name_of_fold(splitting.folds, splitting.fold)}."]
+        heading = remarks = [splits.describe_fold(splitting.folds, splitting.fold, *shared)]
     elif given is None:
         table["split"] = splits.split_table(table, **fractions, group_by_lesion=splitting.by_lesion)
         heading = [f"Split: ours, {by}."]

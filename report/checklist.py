@@ -18,7 +18,7 @@ import evaluate
 from dataset.csvfile import printable
 from dataset.leakage import kinds_in
 from dataset.synthetic import NOTE
-from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, SPLITS
+from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY
 from encoders import title_of
 from measure import bootstrap
 from measure.scores import HEADS, shown_in
@@ -99,7 +99,7 @@ def _data_facts(run: Run) -> dict:
     splits, reasons = run.splits, run.report[run.report["status"] == LEFT_OUT]["reason"]
     known = splits[splits["lesion_id"] != splits["image"]]["lesion_id"]
     status = run.report["status"].value_counts()
-    counts = pd.crosstab(splits["label"], splits["split"]).reindex(index=run.classes, columns=SPLITS, fill_value=0)
+    counts = pd.crosstab(splits["label"], splits["split"]).reindex(index=run.classes, columns=run.parts, fill_value=0)
     crossing = run.leakage
     if crossing is not None:
         pairs = crossing[crossing["crosses"]]
@@ -124,7 +124,7 @@ def _data_facts(run: Run) -> dict:
         "skin_types": subgroups.get("fitzpatrick_skin_type"),
         "proofs": subgroups.get("dx_type"),
         "details_missing": [words for name, words in DETAILS.items() if name not in subgroups],
-        "parts": splits["split"].value_counts().reindex(SPLITS, fill_value=0).to_dict(),
+        "parts": splits["split"].value_counts().reindex(run.parts).to_dict(),
         "own_split": " ".join(line for line in run.record.get("reading", []) if line.startswith("Split: ")),
         "crossing": crossing,
         "by_class": {code: list(row) for code, row in counts.iterrows()},

@@ -8,6 +8,7 @@ import pandas as pd
 
 import data
 from checkpoints.trained import Trained
+from dataset import leakage
 from dataset.prepare import Prepared
 from dataset.table import targets, usable
 from machine import is_first, say
@@ -68,6 +69,7 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
     folder.write_json("environment.json", environment)
     folder.write_data(data_set.table.assign(split=np.where(data_set.table.index.isin(rows.index), "test", "")))
     folder.write_table("splits.csv", _splits(rows, tested, folds.n))
+    folder.write_table("leakage.csv", _leakage(data_set, tested[: folds.n]))
     reading = [remark for remark in data_set.remarks if not remark.startswith("Split: ")]
     folder.note(reading=[*_remarks(rows, folds), *reading], folds=folds.n, repeats=len(folds.runs) // folds.n)
     rows = rows.set_index("image", drop=False).rename_axis(None)
@@ -144,6 +146,14 @@ def _refuse_overlap(tested: Sequence[pd.Index], folds: Folds) -> None:
                 f"Two folds test the image {names[names.duplicated()][0]!r}, so they are not of one split. Train all "
                 "folds with the same data and settings."
             )
+
+
+def _leakage(data_set: Prepared, tested: Sequence[pd.Index]) -> pd.DataFrame:
+    """Pairs of the same file, picture or lesion; those of two folds of the first repeat cross the split."""
+    used = usable(data_set.table)
+    fold_of = {image: f"fold {number}" for number, part in enumerate(tested, start=1) for image in part}
+    of_images = used["image"].map(fold_of).fillna("no fold")
+    return leakage.audit(used.assign(split=of_images), data_set.pixels.thumbnails, by_image=None)
 
 
 def _splits(rows: pd.DataFrame, tested: Sequence[pd.Index], n_folds: int) -> pd.DataFrame:

@@ -15,7 +15,6 @@ from checkpoints.thresholds import points_among
 from dataset.classes import name_of
 from dataset.leakage import kinds_in
 from dataset.synthetic import NOTE
-from dataset.table import SPLITS
 from encoders import coarse_heat, title_of
 from encoders.unlike import ALARM
 from measure import bootstrap
@@ -107,7 +106,7 @@ def cautions_of(run: Run) -> list[str]:
     if few:
         cautions.append(f"Scores of classes with fewer than {FEW} test images are uncertain: {', '.join(few)}.")
     val = set(run.splits[run.splits["split"] == "val"]["label"])
-    if unseen := [code for code in run.classes if code not in val]:
+    if val and (unseen := [code for code in run.classes if code not in val]):
         cautions.append(f"Classes without a validation image, for which nothing was fitted: {', '.join(unseen)}.")
     absent = ", ".join(code for code in run.classes if not test.get(code, 0))
     if absent:
@@ -170,6 +169,7 @@ def _values(run: Run) -> dict:
         "seed": run.seed,
         "averaged": [path for metrics in run.metrics.values() for path in metrics.get("averaged", [])],
         "models": _models(run.folder, run.metrics),
+        "folds": _over_folds(run),
         "comparison": {task: _comparison(values) for task, values in (run.comparison or {}).items()},
         "other_sets": _other_sets(run),
         "data": _data(run),
@@ -186,6 +186,16 @@ def _values(run: Run) -> dict:
 def _named(run: Run, key: str) -> list[str]:
     """Distinct values of a key in the models' metrics."""
     return list(dict.fromkeys(name for metrics in run.metrics.values() for name in metrics.get(key, [])))
+
+
+def _over_folds(run: Run) -> dict | None:
+    """How the report's scores vary over the folds, by title and model; None without folds."""
+    folds = {task: metrics["folds"] for task, metrics in run.metrics.items() if "folds" in metrics}
+    if not folds:
+        return None
+    known = {key: SCORES[key].title for one in folds.values() for key in one["scores"] if not key.startswith("n_")}
+    rows = {title: [one["scores"].get(key) for one in folds.values()] for key, title in known.items()}
+    return {"n": max(one["n"] for one in folds.values()), "tasks": list(folds), "rows": rows}
 
 
 def _other_sets(run: Run) -> list[dict]:
@@ -273,8 +283,8 @@ def _comparison(comparison: dict) -> dict:
 
 
 def _data(run: Run) -> dict:
-    labels, classes = run.splits["label"].replace("", NO_LABEL), run.classes or (NO_LABEL,)
-    counts = pd.crosstab(labels, run.splits["split"]).reindex(index=classes, columns=SPLITS, fill_value=0)
+    labels, classes, parts = run.splits["label"].replace("", NO_LABEL), run.classes or (NO_LABEL,), run.parts
+    counts = pd.crosstab(labels, run.splits["split"]).reindex(index=classes, columns=parts, fill_value=0)
     reasons = run.report[run.report["reason"] != ""]
     kinds = reasons["reason"].str.split("(", n=1).str[0]
     lesions = run.splits["lesion_id"]
@@ -282,7 +292,7 @@ def _data(run: Run) -> dict:
         "n_images": len(run.splits),
         "n_lesions": lesions.nunique(),
         "is_ham10000": lesions.astype(str).str.startswith("HAM_").any(),
-        "splits": run.splits["split"].value_counts().reindex(SPLITS, fill_value=0).to_dict(),
+        "splits": run.splits["split"].value_counts().reindex(parts).to_dict(),
         "by_class": {code: [*row, row.sum()] for code, row in counts.iterrows()},
         "states": run.report["status"].value_counts().to_dict(),
         "reasons": reasons.groupby(["status", kinds]).size().to_dict(),

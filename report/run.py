@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dataset.csvfile import TEXT, printable, read_back
+from dataset.roles import SPLITS
 from measure.difference import refuse_repeated
 from measure.scores import CALLS, HEADS, MeanOf, classes_in, compared
 
@@ -72,6 +73,16 @@ class Run:
     def views(self, task: str) -> int:
         """Number of views averaged per image (1 without --tta)."""
         return self.metrics[task].get("views", 1)
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the split that have images; "test" alone if all folds of a cross-validation are pooled."""
+        return [part for part in SPLITS if (self.splits["split"] == part).any()]
+
+    @property
+    def n_trained(self) -> int:
+        """How many models each task is: one, or one per fold."""
+        return self.record.get("folds", 1) * self.record.get("repeats", 1)
 
     @property
     def seed(self) -> int | None:
