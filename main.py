@@ -186,7 +186,11 @@ def main(argv: list[str] | None = None) -> int:
     config = parse_arguments(argv)
     advice = "Make room, or name another --output-dir or --cache-dir. What was finished is kept for --resume."
     try:
-        run_folds(config) if config.FOLDS and not config.FOLD else run(config)
+        folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
+        if config.FOLDS and not config.FOLD:
+            run_folds(config, folder)
+        else:
+            run(config, place_of(folder, config.FOLD) if config.FOLD else folder)
     except KeyboardInterrupt:
         resumable = "" if config.EVALUATE_ONLY else " The same command with --resume continues from the last epoch."
         return settings.stop(130, f"Stopped.{resumable}")
@@ -195,30 +199,26 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run_folds(config: Config) -> None:
+def run_folds(config: Config, whole: RunFolder) -> None:
     """Run each fold, and pool them."""
     device = machine.join_processes(machine.choose_device(config.DEVICE))
-    whole = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
+    runs = [place_of(whole, fold) for fold in range(1, config.FOLDS * config.REPEATS + 1)]
+    runs[0].whole = whole
     with machine.locked(whole.path):
-        if not (config.RESUME or config.EVALUATE_ONLY) and (earlier := whole.start_anew("")):
-            machine.say(f"The run in {whole.path} is moved to {earlier}.")
-        for fold in range(1, config.FOLDS * config.REPEATS + 1):
+        for fold, folder in enumerate(runs, start=1):
             machine.say(f"\n##### {splits.name_of_fold(config.FOLDS, fold)} #####")
-            data_set = run(Config(**vars(config) | {"FOLD": fold}))
+            data_set = run(Config(**vars(config) | {"FOLD": fold}), folder)
         environment = machine.environment_of(device, machine.choose_precision(config.PRECISION, device))
-        runs = [place_of(whole, fold) for fold in range(1, config.FOLDS * config.REPEATS + 1)]
         pool(whole, Folds(config.FOLDS, runs, config.TTA), data_set, environment, settings.plain(config))
     machine.say(f"\nAll folds together are in {whole.path.resolve()}; open report.html there")
 
 
-def run(config: Config) -> Prepared:
+def run(config: Config, folder: RunFolder) -> Prepared:
     """Prepare and check; then train, evaluate and draw each model. Returns the data."""
     if config.KEEP_FREED_MEMORY:
         machine.keep_freed_memory()
     device = machine.join_processes(machine.choose_device(config.DEVICE))
     environment = machine.environment_of(device, machine.choose_precision(config.PRECISION, device))
-    folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
-    folder = place_of(folder, config.FOLD) if config.FOLD else folder
     with machine.locked(folder.path):
         machine.say(settings.describe(config, sys.modules[__name__], {"RECIPE": RECIPES}))
         machine.say(machine.in_short(environment))

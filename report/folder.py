@@ -29,10 +29,11 @@ class RunFolder:
         and the images left out); ``comparison``, whether comparison.json is up to date; ``finished``; ``seconds``, the
         total without pauses between resumed runs.
     caption : note in every figure.
+    whole : the folder that a new run moves aside if it holds a run; other than this one for the first of several folds.
     """
 
     def __init__(self, path: str | Path, caption: str = "") -> None:
-        self.path, self.caption = Path(path), caption
+        self.path, self.caption, self.whole = Path(path), caption, self
         self.record: dict = {"tasks": {}}
         self._started, self._before = time.monotonic(), 0.0  # seconds of earlier runs that this one resumes
 
@@ -71,7 +72,8 @@ class RunFolder:
 
     def start_anew(self, started: str) -> Path | None:
         """Start an empty folder for a new run; returns the new place of an earlier run, if there was one."""
-        earlier = from_first(_set_aside, self.path.resolve()) if from_first(self.holds_a_run) else None
+        whole = self.whole
+        earlier = from_first(_set_aside, whole.path.resolve()) if from_first(whole.holds_a_run) else None
         self.record = {"started": started, "tasks": {}}
         return earlier
 

@@ -48,7 +48,7 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job
     if config["RESUME"] and from_first(folder.holds_a_training):
         config, environment = resume(folder, names, identities, config, environment)
     elif earlier := folder.start_anew(environment["started"]):
-        say(f"\nThe run in {folder.path} is moved to {earlier}.")
+        say(f"\nThe run in {folder.whole.path} is moved to {earlier}.")
     how = evaluated_as(*(config[name] for name in ("EXTERNAL_DIR", "TTA", "COVERAGE", "SUBGROUPS")))
     if folder.is_finished(names, how):
         return False

@@ -41,6 +41,36 @@ def test_lesions_of_several_images_are_as_common_in_every_part():
     assert shares.max() - shares.min() < 0.02
 
 
+def test_each_image_is_tested_in_one_fold_and_no_lesion_is_torn():
+    table = lesion_table()
+    folds = [splits.fold_split(table, 4, fold, 0.15, seed=42) for fold in range(1, 5)]
+    tested = sum((fold == "test").astype(int) for fold in folds)
+    assert (tested == 1).all()
+    for fold in folds:
+        assert (table.assign(part=fold).groupby("lesion_id")["part"].nunique() == 1).all()
+        lesions = table.assign(part=fold).groupby("lesion_id").agg(part=("part", "first"), label=("label", "first"))
+        for _, members in lesions.groupby("label"):
+            assert abs((members["part"] == "test").sum() - len(members) / 4) <= 1
+            assert abs((members["part"] == "val").sum() - 0.15 * len(members)) <= 1.2  # of what the fold leaves
+
+
+def test_folds_beyond_the_first_are_those_of_the_next_seed():
+    table = lesion_table()
+    again = splits.fold_split(table, 3, 5, 0.15, seed=42)
+    pd.testing.assert_series_equal(again, splits.fold_split(table, 3, 2, 0.15, seed=43))
+    assert (again != splits.fold_split(table, 3, 2, 0.15, seed=42)).any()
+    assert splits.name_of_fold(3, 5) == "fold 2 of 3, repeat 2"
+
+
+def test_a_class_with_fewer_lesions_than_folds_is_named():
+    table = lesion_table().assign(label=pd.Categorical(["NV"] * len(lesion_table())))
+    table["label"] = table["label"].cat.add_categories("DF")
+    table.loc[table["lesion_id"].isin(["L0", "L1", "L2"]), "label"] = "DF"
+    with pytest.raises(ValueError, match=r"DF.* has 3 lesion\(s\), .* too few for 5 folds"):
+        splits.fold_split(table, 5, 1, 0.15, seed=42)
+    splits.fold_split(table, 3, 1, 0.15, seed=42)
+
+
 def test_the_split_depends_on_the_seed_alone_not_on_the_rows_order():
     table = lesion_table()
     first = splits.split_table(table, 0.15, 0.15, seed=1)

@@ -1,0 +1,156 @@
+"""Folds of a cross-validation: each image is judged once a repeat, by the model of its fold, with that fold's fit."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import copied, quick
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from checkpoints.thresholds import points_among
+from dataset.classes import HAM10000 as CLASSES
+from measure.scores import classes_in
+from report import page
+
+FOLDS = "--folds", 2, "--repeats", 2, "--val-fraction", 0.2
+
+
+@pytest.fixture(scope="module")
+def pooled(demo_folder, made_once):
+    """The place of two repeats of two folds; not to be changed."""
+
+    def make(place):
+        assert quick(demo_folder, place, *FOLDS) == 0
+
+    return made_once("folds", make) / "outputs"
+
+
+def tables(folder, numbers):
+    return [pd.read_csv(folder / f"fold-{number}" / "classification" / "predictions.csv") for number in numbers]
+
+
+def numbers_in(folder):
+    return json.loads((folder / "classification" / "metrics.json").read_text())
+
+
+def test_every_image_is_tested_once_a_repeat(pooled):
+    used = pd.read_csv(pooled / "splits.csv")
+    for repeat in (1, 2):
+        images = pd.concat(tables(pooled, [2 * repeat - 1, 2 * repeat]))["image"]
+        assert sorted(images) == sorted(used["image"])
+        of_fold = used.set_index("image")[f"fold_{repeat}"]
+        assert (of_fold[tables(pooled, [2 * repeat])[0]["image"]] == 2 * repeat).all()
+    assert (used["fold_1"] != used["fold_2"] - 2).any()  # dealt anew
+
+
+def test_the_pooled_table_is_that_of_the_folds(pooled):
+    together = pd.read_csv(pooled / "classification" / "predictions.csv")
+    apart = pd.concat([one.assign(fold=k) for k, one in enumerate(tables(pooled, range(1, 5)), start=1)])
+    pd.testing.assert_frame_equal(together, apart.reset_index(drop=True))
+    assert classes_in(together) == list(CLASSES)
+
+
+def test_the_pooled_scores_are_scikit_learns_over_all_images(pooled):
+    together, label = pd.read_csv(pooled / "classification" / "predictions.csv"), numbers_in(pooled)["label"]
+    for rule, column in (("likeliest", "predicted"), ("balanced", "balanced")):
+        scores = label["rules"][rule]
+        assert scores["accuracy"] == pytest.approx(accuracy_score(together["true"], together[column]))
+        expected = balanced_accuracy_score(together["true"], together[column])
+        assert scores["balanced_accuracy"] == pytest.approx(expected)
+    assert label["n_images"] == len(together)
+
+
+def test_each_fold_keeps_its_own_thresholds(pooled):
+    folds = [numbers_in(pooled / f"fold-{number}")["label"] for number in range(1, 5)]
+    point, members = "malignant", [CLASSES[k] for k in points_among(CLASSES)["malignant"]]
+    thresholds = [one["operating_points"][point]["threshold"] for one in folds]
+    assert len(set(thresholds)) > 1
+    hits = n = 0
+    for table, threshold in zip(tables(pooled, range(1, 5)), thresholds):
+        positive = table["true"].isin(members)
+        hits += (table.loc[positive, members].sum(axis=1) >= threshold).sum()
+        n += positive.sum()
+    reached = numbers_in(pooled)["label"]["operating_points"][point]
+    assert reached["sensitivity"] == pytest.approx(hits / n)
+    assert reached["threshold"] == pytest.approx(np.mean(thresholds))
+
+
+def test_the_spread_is_that_of_the_folds_own_scores(pooled):
+    values = [numbers_in(pooled / f"fold-{number}")["label"]["accuracy"] for number in range(1, 5)]
+    accuracy = numbers_in(pooled)["folds"]["scores"]["accuracy"]
+    assert accuracy["values"] == values
+    assert accuracy["mean"] == pytest.approx(np.mean(values)) and accuracy["std"] == pytest.approx(
+        np.std(values, ddof=1)
+    )
+
+
+def test_the_intervals_draw_a_lesion_with_all_its_repeats(pooled):
+    """Twice as many images make the intervals no narrower by the root of two: there are as many lesions."""
+    low, high = numbers_in(pooled)["intervals"]["label"]["accuracy"]
+    n, accuracy = len(pd.read_csv(pooled / "splits.csv")), numbers_in(pooled)["label"]["accuracy"]
+    of_doubled = 2 * 1.96 * np.sqrt(accuracy * (1 - accuracy) / (2 * n))
+    assert high - low > 1.1 * of_doubled
+
+
+def test_the_report_says_what_its_numbers_are_of(pooled):
+    text = page.build(pooled)
+    assert "cross-validation with 2 folds, 2 times" in text and "no single model has these scores" in text
+    assert "Over the 4 folds" in text and "4 trainings of each model" in text
+    assert "0 train" not in text and "without a validation image" not in text
+
+
+def test_an_unfinished_fold_is_named_and_resume_completes_it(pooled, demo_folder, tmp_path, capsys):
+    outputs = copied(pooled, tmp_path / "outputs")
+    record = json.loads((outputs / "fold-3" / "record.json").read_text())
+    (outputs / "fold-3" / "record.json").write_text(json.dumps(record | {"finished": False}))
+    before = (outputs / "classification" / "metrics.json").read_bytes()
+    assert quick(demo_folder, tmp_path, *FOLDS, "--resume") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("nothing is left to do") == 3
+    assert (outputs / "classification" / "metrics.json").read_bytes() == before
+
+
+def test_one_fold_alone_is_trained_where_the_others_would_be(pooled, demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, *FOLDS, "--fold", 2) == 0
+    outputs = tmp_path / "outputs"
+    assert [path.name for path in outputs.iterdir() if not path.name.startswith(".")] == ["fold-2"]
+    pd.testing.assert_frame_equal(*(tables(place, [2])[0] for place in (outputs, pooled)))
+
+
+def test_folds_of_other_data_are_not_pooled(pooled, demo_folder, tmp_path, capsys):
+    outputs = copied(pooled, tmp_path / "outputs")
+    table = (outputs / "fold-2" / "splits.csv").read_text()
+    (outputs / "fold-2" / "splits.csv").write_text(table.replace(",train", ",test"))
+    assert quick(demo_folder, tmp_path, *FOLDS, "--resume") == 2
+    assert "Two folds test the image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--folds", 1), "FOLDS must be 0 or at least 2"),
+        (("--repeats", 2), "REPEATS need FOLDS"),
+        (("--folds", 3, "--fold", 4), "FOLD must be at most"),
+        (("--folds", 3, "--test-where", "sex=male"), "leave out TEST_WHERE"),
+        (("--folds", 2, "--val-fraction", 0.5), "their sum must be below 1"),
+        (("--folds", 60), "too few for 60 folds"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(demo_folder, tmp_path, capsys, flags, words):
+    try:
+        assert quick(demo_folder, tmp_path, *flags) == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.glob("outputs/[!.]*"))
+
+
+def test_a_new_run_moves_all_folds_of_an_earlier_one_aside_once_it_is_checked(pooled, demo_folder, tmp_path, capsys):
+    copied(pooled, tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, "--folds", 60) == 2
+    assert (tmp_path / "outputs" / "fold-4").is_dir()
+    assert quick(demo_folder, tmp_path, "--folds", 2) == 0
+    (aside,) = tmp_path.glob("outputs-*")
+    assert (aside / "fold-4").is_dir() and not (tmp_path / "outputs" / "fold-4").exists()
+    assert capsys.readouterr().out.count("is moved to") == 1
