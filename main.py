@@ -49,6 +49,7 @@ CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: evaluate these files instead, sev
 TTA: bool = False  # evaluate the average over the eight flips and rotations of each image: eight times slower
 COVERAGE: float = 0.9  # target share of each class's images whose prediction set holds the true class
 EXTERNAL_DIR: str = ""  # another folder like DATA_DIR, evaluated as a whole after the test set
+ALL_PARTS: bool = False  # measure training and validation images as well, for images.csv
 KEEP_FREED_MEMORY: bool = True  # reuse freed memory instead of returning it to Linux: faster steps
 
 CLASSIFICATION_EPOCHS: int = 15  # passes over the training images
@@ -242,7 +243,8 @@ def run(config: Config, folder: RunFolder) -> Prepared:
         jobs = [evaluation(config, model, data_set.table, split) for model in trained]
         if not trained:
             jobs = [training(config, identities[task], task, data_set.table, split, start) for task in tasks]
-        evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA, config.COVERAGE, config.SUBGROUPS)
+        how = config.EXTERNAL_DIR, config.TTA, config.COVERAGE, config.SUBGROUPS, config.ALL_PARTS
+        evaluated_as = results.evaluated_as(*how)
         if not resume.begin(folder, settings.plain(config), environment, jobs, identities):
             machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
             return data_set

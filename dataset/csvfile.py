@@ -24,11 +24,11 @@ TEXT = {
 TEXT |= {f"{name}_{side}" for name in ("image", "lesion", "split") for side in "ab"}
 
 
-def as_csv(table: pd.DataFrame) -> str:
-    """One of this project's tables as CSV, one line per row: control characters are escaped."""
+def as_csv(table: pd.DataFrame, digits: str | None = None) -> str:
+    """One of this project's tables as CSV, one line per row: control characters are escaped; `digits` as "%.6g"."""
     text = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     table = table.assign(**{name: table[name].map(printable, na_action="ignore") for name in text})
-    return table.to_csv(index=False, lineterminator="\n")
+    return table.to_csv(index=False, lineterminator="\n", float_format=digits)
 
 
 def printable(text: str) -> str:

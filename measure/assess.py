@@ -60,14 +60,20 @@ def assess(
     ------
     ValueError : as `evaluate.heads_of`.
     """
+    collected = collect_calls(model, batches, calibration, precision)
+    return collected and assess_collected(collected, batches, name, model, precision)
+
+
+def collect_calls(model: nn.Module, batches: data.Batches, calibration: dict, precision: str) -> Collected | None:
+    """As `collect`, of the heads of which some image has the target; with the calls."""
     collected = collect(model, batches, precision)
     if collected is None:
         return None
     known = targets(batches.table)
     collected = collected._replace(**{head: None for head in ("label", "mask") if not known[head].any()})
-    if collected.label is not None:
-        collected = collected._replace(calls=read_logits(collected.label, calibration, batches.classes))
-    return assess_collected(collected, batches, name, model, precision)
+    if collected.label is None:
+        return collected
+    return collected._replace(calls=read_logits(collected.label, calibration, batches.classes))
 
 
 def assess_collected(

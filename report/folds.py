@@ -15,6 +15,7 @@ from machine import is_first, say
 from measure.assess import assess_collected
 from measure.calls import read_logits
 from measure.collect import Collected, joined, unpacked
+from measure.imagetable import image_table
 from measure.scores import FOLD, HEADS, shown_in
 from report import page, results
 from report.cells import score_at
@@ -129,6 +130,8 @@ def _pool_task(folder: RunFolder, folds: Folds, task: str, rows: pd.DataFrame, p
     metrics = [run.read_json(f"{task}/metrics.json") for run in folds.runs]
     about = {name: metrics[0][name] for name in ("initial_weights", "views", "encoders", "initial_files")}
     about["folds"] = {"n": len(folds.runs), "scores": over_folds(metrics)}
+    of_images = image_table(batches.table, assessment.collected, "test").assign(**{FOLD: fold})
+    results.write_images(folder.below(task), [of_images], batches.classes)
     results.publish(folder.below(task), assessment, f"{task}, all {len(folds.runs)} folds", about)
 
 

@@ -5,6 +5,7 @@ Under torchrun every process calls these functions; the first one writes and pri
 
 from collections.abc import Sequence
 
+import pandas as pd
 from torch import nn
 
 import data
@@ -12,14 +13,16 @@ import machine
 from checkpoints.trained import Trained
 from dataset import leakage
 from dataset.classes import positions_of
+from dataset.csvfile import as_csv
 from dataset.groups import groups_of
 from dataset.prepare import OtherSet, Prepared
 from dataset.table import learnable, usable
 from measure.alarms import fit_unlike
-from measure.assess import Assessment, assess
+from measure.assess import Assessment, assess, collect_calls
 from measure.calibrate import calibrate, calibrate_sets
 from measure.collect import packed
 from measure.difference import compare
+from measure.imagetable import DIGITS, dictionary, image_table
 from measure.numbers import tested_points
 from measure.sets import COVERAGE
 from measure.tables import console_table
@@ -31,9 +34,12 @@ OUTPUTS = "outputs.npz"  # of a model on a set of images: the arrays of `Collect
 Parts = dict[str, data.Batches]  # by part of the split
 
 
-def evaluated_as(external_dir: str, tta: bool, coverage: float = COVERAGE, subgroups: Sequence[str] = ()) -> dict:
+def evaluated_as(
+    external_dir: str, tta: bool, coverage: float = COVERAGE, subgroups: Sequence[str] = (), all_parts: bool = False
+) -> dict:
     """How models are evaluated, for the record: a resumed run does it again if that has changed."""
-    return {"external": external_dir, "tta": tta, "coverage": coverage, "subgroups": list(subgroups)}
+    how = {"external": external_dir, "tta": tta, "coverage": coverage, "subgroups": list(subgroups)}
+    return how | {"all_parts": all_parts}
 
 
 def evaluate_model(
@@ -50,13 +56,17 @@ def evaluate_model(
         alone = trained.alone
         fitted_network(alone, parts, precision, measured["coverage"])
         alone.keep(calibration=alone.calibration)
-    network = fitted_network(trained, parts, precision, measured["coverage"])
+    network, tables = fitted_network(trained, parts, precision, measured["coverage"]), []
+    for part in ("train", "val") if measured["all_parts"] else ():
+        some = parts[part].whole()
+        tables.append((some, collect_calls(network, some, trained.calibration, precision), part))
 
     def assess_on(batches: data.Batches, place: RunFolder, images: str) -> Assessment | None:
         assessment = assess(network, batches, trained.calibration, name, precision)
         publish(place, assessment, f"{name}, {images}", trained.provenance())
         if assessment:
             place.write(OUTPUTS, packed(assessment.collected, batches.table["image"]))
+            tables.append((batches, assessment.collected, "test" if place.path == folder.path / name else "external"))
         return assessment
 
     assessment = assess_on(parts["test"], folder.below(name), "test set")
@@ -66,6 +76,8 @@ def evaluate_model(
     if other and (batches := batches_of_other(trained, other, parts["test"])):
         assess_on(batches, folder.below("external").below(name), other.name)
         folder.note_task(name, external={"folder": other.name, "left_out": other.left_out})
+    if machine.is_first():
+        write_images(folder.below(name), [image_table(some.table, *rest) for some, *rest in tables], trained.classes)
     folder.note_task(name, measured=measured)
 
 
@@ -91,6 +103,13 @@ def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: flo
         why = f"{trained.path.name} was not trained on these images"
         machine.say(f"Prediction sets are not fitted for --coverage {coverage:g}, as {why}: {kept}.")
     return network
+
+
+def write_images(place: RunFolder, tables: Sequence[pd.DataFrame], classes: Sequence[str]) -> None:
+    """Write images.csv and its columns.md."""
+    table = pd.concat(tables)
+    place.write("images.csv", as_csv(table, DIGITS))
+    place.write("columns.md", dictionary(list(table), classes))
 
 
 def publish(place: RunFolder, assessment: Assessment | None, title: str, about: dict | None = None) -> None:

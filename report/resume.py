@@ -49,7 +49,7 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job
         config, environment = resume(folder, names, identities, config, environment)
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.whole.path} is moved to {earlier}.")
-    how = evaluated_as(*(config[name] for name in ("EXTERNAL_DIR", "TTA", "COVERAGE", "SUBGROUPS")))
+    how = evaluated_as(*(config[name] for name in ("EXTERNAL_DIR", "TTA", "COVERAGE", "SUBGROUPS", "ALL_PARTS")))
     if folder.is_finished(names, how):
         return False
     folder.write_json("config.json", config)

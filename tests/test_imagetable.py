@@ -1,0 +1,62 @@
+"""images.csv, by hand and against the files beside it."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import quick
+
+from dataset.classes import HAM10000 as CLASSES
+from measure.imagetable import dictionary, probability_columns
+
+
+@pytest.fixture(scope="module")
+def written(demo_folder, made_once):
+    """The folder of a multi-task model, with the images of all parts; not to be changed."""
+
+    def make(place):
+        assert quick(demo_folder, place, "--tasks", "multitask", "--all-parts") == 0
+
+    return made_once("all-parts", make) / "outputs" / "multitask"
+
+
+def test_every_image_of_every_part_has_one_row(written):
+    table, splits = pd.read_csv(written / "images.csv"), pd.read_csv(written.parent / "splits.csv")
+    known = splits.set_index("image")
+    assert sorted(table["image"]) == sorted(known.index)
+    assert (table["part"].to_numpy() == known.loc[table["image"], "split"].to_numpy()).all()
+    assert (table["lesion"].to_numpy() == known.loc[table["image"], "lesion_id"].to_numpy()).all()
+
+
+def test_the_test_images_are_those_of_the_other_tables(written):
+    table = pd.read_csv(written / "images.csv").query("part == 'test'").reset_index(drop=True)
+    predictions, masks = pd.read_csv(written / "predictions.csv"), pd.read_csv(written / "per_image_native.csv")
+    for column in ("image", "true", "predicted", "balanced"):
+        assert (table[column] == predictions[column]).all()
+    assert (table["correct"] == (predictions["true"] == predictions["predicted"])).all()
+    np.testing.assert_allclose(table[probability_columns(CLASSES)], predictions[list(CLASSES)], rtol=1e-5)
+    np.testing.assert_allclose(table["confidence"], predictions[list(CLASSES)].max(axis=1), rtol=1e-5)
+    for ours, theirs in {"dice": "dice", "jaccard": "iou", "hd95": "hd95"}.items():
+        np.testing.assert_allclose(table[ours], masks.set_index("image").loc[table["image"], theirs], rtol=1e-5)
+    assert table["set"].str.split().map(len).min() >= 1 and table["set"].str.split().explode().isin(CLASSES).all()
+
+
+def test_numbers_have_six_significant_digits_at_most(written):
+    cells = re.split("[,\n]", (written / "images.csv").read_text())
+    digits = [
+        re.sub(r"e[-+]\d+", "", cell).replace(".", "").lstrip("0") for cell in cells if re.match(r"\d*\.\d", cell)
+    ]
+    assert digits and max(map(len, digits)) == 6
+
+
+def test_every_column_has_its_meaning(written):
+    columns, text = list(pd.read_csv(written / "images.csv")), (written / "columns.md").read_text()
+    assert re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE) == columns
+    assert "As in the data. |" not in text.replace(", as in the data", "") and "| `p_DF` | Calibrated" in text
+    assert "`diameter` | As in the data." in dictionary(["diameter"], [])
+
+
+def test_columns_of_classes_suit_spss_and_stay_apart():
+    names = probability_columns(["MEL", "basal cell", "basal-cell", "basal cell_2", "Läsion 1", "%"])
+    assert len(set(names)) == len(names) and all(re.fullmatch(r"[^\W\d]\w*", name) for name in names)
