@@ -41,6 +41,7 @@ AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or names fr
 DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, mps, ...
 PRECISION: str = "auto"  # auto (bf16 where the hardware has it, else fp16 on a GPU), fp32, bf16, fp16
 RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
+KEEP_STATES: bool = False  # keep last.pth of finished models, to add epochs later: three times the size of a model
 EVALUATE_ONLY: bool = False  # evaluate the models in OUTPUT_DIR instead of training new ones
 CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: evaluate these files instead, several as one average
 TTA: bool = False  # evaluate the average over the eight flips and rotations of each image: eight times slower
@@ -155,7 +156,7 @@ import visualize
 from augment import AUGMENTS
 from checkpoints.seen import fit_to_data, leave_out_of_other
 from checkpoints.startfile import choose_start, initial_model
-from checkpoints.states import Checkpoints, depends_on_epochs, facts_of
+from checkpoints.states import Checkpoints, advice_on_states, facts_of
 from checkpoints.trained import Trained
 from dataset import splits, synthetic
 from dataset import table as tables
@@ -215,6 +216,8 @@ def run(config: Config) -> None:
         jobs = [evaluation(config, model, data_set.table, split) for model in trained]
         if not trained:
             jobs = [training(config, identities[task], task, data_set.table, split, start) for task in tasks]
+            if advice := advice_on_states(config.KEEP_STATES, config.SCHEDULE, config.WARM_UP):
+                machine.say(advice)
         evaluated_as = results.evaluated_as(config.EXTERNAL_DIR, config.TTA, config.COVERAGE, config.SUBGROUPS)
         if not resume.begin(folder, settings.plain(config), environment, jobs, identities):
             return machine.say(f"\n{folder.path} holds this run, finished: nothing is left to do.")
@@ -312,7 +315,7 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     folder.draw(f"{job.name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.name))
     folder.note_task(job.name, trained=True)
     if machine.is_first():
-        checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
+        checkpoints.drop_states(config.KEEP_STATES, job.recipe.schedule, job.recipe.warm_up)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from checkpoints.states import is_longer, refuse_other
+from checkpoints.states import ADD_EPOCHS, is_longer, refuse_other
 from checkpoints.trained import Trained
 from data import Batches
 from dataset.splits import heads_in_all_parts
@@ -96,7 +96,10 @@ def _note_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
     for task in longer:
         state = folder.path / task / "last.pth"
         if facts[task].get("trained") and not from_first(state.exists):
-            raise ValueError(f"{task} cannot resume for more epochs: {state} is missing. Start anew without --resume.")
+            raise ValueError(
+                f"Cannot add epochs to {task}: {state} is missing. Without --keep-states it is deleted when a model is "
+                f"finished. {ADD_EPOCHS} Nothing in {folder.path} was changed."
+            )
     for task in longer:
         folder.note_task(task, trained=False, measured=None)
 
