@@ -43,6 +43,7 @@ def test_it_is_called_with_each_epochs_row_and_by_a_resumed_run_with_the_new_one
     folder = here / "outputs" / "classification"
     lines = [f"{row.epoch} {round(row.val_loss, 6)} classification {folder} True" for row in history.itertuples()]
     assert (here / "seen.txt").read_text().splitlines() == lines and len(lines) == 2
+    assert sys.path[-1] == str(here)  # last, so that no file there stands in for one of the project
     assert quick(demo_folder, here, *hook, "--classification-epochs", "3", "--resume") == 0
     assert [line.split()[0] for line in (here / "seen.txt").read_text().splitlines()] == ["1", "2", "3"]
 
