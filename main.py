@@ -44,6 +44,8 @@ AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or names fr
 DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, mps, ...
 PRECISION: str = "auto"  # auto (bf16 where the hardware has it, else fp16 on a GPU), fp32, bf16, fp16
 RESUME: bool = False  # continue the run in OUTPUT_DIR where it stopped
+AFTER_EPOCH: str = ""  # MODULE:FUNCTION of your own to call after each epoch (docs/tracking.md); "" for none
+KEEP_STATES: bool = False  # keep last.pth of finished models, to add epochs later: three times the size of a model
 EVALUATE_ONLY: bool = False  # evaluate the models in OUTPUT_DIR instead of training new ones
 CHECKPOINTS: tuple = ()  # with EVALUATE_ONLY: evaluate these files instead, several as one average
 TTA: bool = False  # evaluate the average over the eight flips and rotations of each image: eight times slower
@@ -165,7 +167,7 @@ import visualize
 from augment import AUGMENTS
 from checkpoints.seen import fit_to_data, leave_out_of_other
 from checkpoints.startfile import choose_start, initial_model
-from checkpoints.states import Checkpoints, depends_on_epochs, facts_of
+from checkpoints.states import Checkpoints, facts_of
 from checkpoints.trained import Trained
 from dataset import splits, synthetic
 from dataset import table as tables
@@ -178,6 +180,7 @@ from losses import LOSSES
 from report import results, resume
 from report.folder import RunFolder
 from report.folds import Folds, place_of, pool
+from report.hook import Hook
 from report.live import Live, work_left
 from report.resume import Job
 
@@ -216,6 +219,7 @@ def run_folds(config: Config, whole: RunFolder) -> None:
 
 def run(config: Config, folder: RunFolder) -> Prepared:
     """Prepare and check; then train, evaluate and draw each model. Returns the data."""
+    hook = Hook(config.AFTER_EPOCH)
     if config.KEEP_FREED_MEMORY:
         machine.keep_freed_memory()
     device = machine.join_processes(machine.choose_device(config.DEVICE))
@@ -257,7 +261,7 @@ def run(config: Config, folder: RunFolder) -> Prepared:
             machine.say(f"\n=== {job.name} ===")
             if not (job.trained or folder.facts(job.name).get("trained")):
                 work = [work_left(folder, later, external, evaluated_as) for later in jobs[number:]]
-                train_model(config, folder, job, start, environment, Live(folder, work, config.ENCODER))
+                train_model(config, folder, job, start, environment, hook.after(Live(folder, work, config.ENCODER)))
             if folder.facts(job.name).get("measured") != evaluated_as:
                 model = job.trained or machine.from_first(Trained.load, folder.best_path(job.name), tta=config.TTA)
                 results.evaluate_model(folder, model, job.batches, external, environment["precision"], evaluated_as)
@@ -319,7 +323,7 @@ def evaluation(config: Config, trained: Trained, table: pd.DataFrame, split: Cal
     return Job(trained.name, batches, None, identity | {"checkpoints": list(map(str, trained.checkpoints))}, trained)
 
 
-def train_model(config: Config, folder: RunFolder, job: Job, start: Start, environment: dict, live: Live) -> None:
+def train_model(config: Config, folder: RunFolder, job: Job, start: Start, environment: dict, watch: Callable) -> None:
     """Train one model, keep its best epoch, and draw its curves."""
     train_batches, val_batches = job.batches["train"], job.batches["val"]
     torch.manual_seed(config.SEED)
@@ -336,7 +340,7 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     checkpoints = Checkpoints(folder.best_path(job.name), folder.path / job.name, **options)
     options = {"seed": config.SEED, "precision": environment["precision"], "checkpoints": checkpoints}
     try:
-        history = train.fit(model, train_batches, val_batches, recipe=job.recipe, after_epoch=live, **options)
+        history = train.fit(model, train_batches, val_batches, recipe=job.recipe, after_epoch=watch, **options)
     except torch.cuda.OutOfMemoryError as error:
         size = job.recipe.batch_size
         advice = f"Try --{job.name}-batch-size {size // 2}" if size > 1 else "Try a smaller --image-size"
@@ -344,7 +348,7 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     folder.draw(f"{job.name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), job.name))
     folder.note_task(job.name, trained=True)
     if machine.is_first():
-        checkpoints.drop_states(but_last=not depends_on_epochs(job.recipe.schedule, job.recipe.warm_up))
+        checkpoints.drop_states(config.KEEP_STATES, job.recipe.schedule, job.recipe.warm_up)
 
 
 if __name__ == "__main__":

@@ -37,10 +37,15 @@ class LabelHead(nn.Module):
         self.layer, self.dropout = encoder.label_layer(), nn.Dropout(0.0)
         self.linear = nn.Linear(encoder.label_channels, n_classes)
 
-    def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+    def pooled(self, features: list[Tensor]) -> Tensor:
+        """The global average (N, C) float32."""
         x = self.layer(features[-1])
+        return x.float().mean(dim=(2, 3))
+
+    def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        x = self.pooled(features)
         with torch.autocast(x.device.type, enabled=False):
-            return self.linear(self.dropout(x.float().mean(dim=(2, 3))))
+            return self.linear(self.dropout(x))
 
     def heat_map(self, deepest: Tensor, label: Tensor) -> Tensor:
         """Grad-CAM of the classes `label` (N,) in each cell of the deepest feature map (N, C, h, w): (N, 1, h, w)."""
@@ -189,6 +194,18 @@ class Model(nn.Module):
         return self(image)["label"].float().div(self.temperature).softmax(dim=1)
 
     @torch.inference_mode()
+    def features(self, image: Tensor) -> Tensor:
+        """The encoder's pooled features (N, C) float32 of images (N, 3, H, W): what the label head is linear in.
+
+        C is the encoder's `label_channels`; without labels, the channels of the deepest feature map. The model should
+        be in eval mode.
+        """
+        return self._pooled(self.encoder(image))
+
+    def _pooled(self, features: list[Tensor]) -> Tensor:
+        return self.heads["label"].pooled(features) if "label" in self.heads else features[-1].float().mean(dim=(2, 3))
+
+    @torch.inference_mode()
     def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
         """Grad-CAM of a class on the deepest feature map (Selvaraju et al. 2017, arXiv:1610.02391).
 
@@ -216,11 +233,13 @@ class Model(nn.Module):
             label = top_class(self.heads["label"](features, size))
         return self._heat_map(features, size, label)
 
-    def explain(self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class) -> dict[str, Tensor]:
+    def explain(
+        self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class, with_features: bool = False
+    ) -> dict[str, Tensor]:
         """The logits and their explanation, from one pass through the encoder.
 
         ``"heat"`` is the `heat_map`, if the model has labels; ``"unlike"`` (N,) is the percentile of `Unlike`, if that
-        was fitted.
+        was fitted; ``"features"`` (N, C) are the `features`, if asked for.
 
         Parameters
         ----------
@@ -230,6 +249,8 @@ class Model(nn.Module):
         output = {name: head(features, size) for name, head in self.heads.items()}
         if label_of and "label" in output:
             output["heat"] = self._heat_map(features, size, label_of(output["label"]))
+        if with_features:
+            output["features"] = self._pooled(features)
         return output | ({"unlike": self.unlike(features)} if self.unlike else {})
 
     def unlikeness(self, image: Tensor) -> Tensor | None:

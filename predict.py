@@ -3,6 +3,7 @@
 python predict.py photos/ more/*.jpg --checkpoint outputs/best_multitask_model.pth
 """
 
+import argparse
 import glob
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import settings
 
 CHECKPOINT_HELP = "outputs/best_..._model.pth; repeat --checkpoint to average several models [bundled model]"
+FEATURES_HELP = "also write the encoder's pooled features of all images, as features.npz, or with csv as features.csv"
 
 
 def __getattr__(name: str):
@@ -18,6 +20,13 @@ def __getattr__(name: str):
     import inference
 
     return getattr(inference, name)
+
+
+def feature_format(name: str) -> str:
+    """Of --features; refuses a path that follows the flag."""
+    if name not in ("npz", "csv"):
+        raise argparse.ArgumentTypeError(f"{name} is no format (npz, csv): name images before it, or --features=npz")
+    return name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--explain", action="store_true", help="write heat maps of the predicted class")
     parser.add_argument("--tta", action="store_true", help="average over eight flips and rotations (8x slower)")
     parser.add_argument("--json", action="store_true", help="also write the table as predictions.json")
+    parser.add_argument("--features", nargs="?", const="npz", type=feature_format, metavar="csv", help=FEATURES_HELP)
     parser.add_argument("--resume", action="store_true", help="continue an earlier run in --output-dir")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same names; keep others")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")

@@ -18,11 +18,15 @@ N_VIEWS = 8  # flips and rotations of a square
 class Combined(nn.Module):
     """Base of both."""
 
-    def explain(self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class) -> dict[str, Tensor]:
-        """As `Model.explain`, for the combined logits."""
+    def explain(
+        self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class, with_features: bool = False
+    ) -> dict[str, Tensor]:
+        """As `Model.explain`, for the combined logits; only `Views` have features."""
         output, unlike = self(image), self.unlikeness(image)
         if label_of and "label" in output:
             output["heat"] = self.heat_map(image, label_of(output["label"]))
+        if with_features:
+            output["features"] = self.features(image)
         return output if unlike is None else output | {"unlike": unlike}
 
 
@@ -46,6 +50,10 @@ class Views(Combined):
     def heat_map(self, image: Tensor, label: Tensor) -> Tensor:
         """As `Model.heat_map`, of the unchanged image."""
         return self.model.heat_map(image, label)
+
+    def features(self, image: Tensor) -> Tensor:
+        """As `Model.features`, of the unchanged image."""
+        return self.model.features(image)
 
     def unlikeness(self, image: Tensor) -> Tensor | None:
         """As `Model.unlikeness`, for the unchanged image."""

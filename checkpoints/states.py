@@ -17,6 +17,10 @@ from dataset.classes import classes_of
 from machine import versions, write_file
 
 ASIDE = ".damaged"  # ends the name of a state that is put aside
+ADD_EPOCHS = (
+    "To add epochs with --resume, train with --keep-states. To train a model further without its state, pass its "
+    "best_..._model.pth to --start-from, and another --output-dir."
+)
 
 
 class Checkpoints:
@@ -108,9 +112,9 @@ class Checkpoints:
         table = pd.DataFrame(history).to_csv(index=False, lineterminator="\n")
         write_file(self.folder / "history.csv", table.encode())
 
-    def drop_states(self, *, but_last: bool) -> None:
-        """Delete states that only an unfinished training needs; the last one also allows more epochs."""
-        for path in self.states[but_last:]:
+    def drop_states(self, keep: bool, schedule: str, warm_up: float) -> None:
+        """Delete the states of a finished training; `keep` the last one if epochs can be added from it."""
+        for path in self.states[keep and not depends_on_epochs(schedule, warm_up) :]:
             path.unlink(missing_ok=True)
 
 
@@ -198,6 +202,13 @@ def depends_on_epochs(schedule: str, warm_up: float) -> str:
         return ""
     shape = "rises over a share" if schedule == "constant" else f"falls along a {schedule}"
     return f"the learning rate {shape} of all epochs, so their number must be chosen at the start"
+
+
+def advice_on_states(keep: bool, schedule: str, warm_up: float) -> str:
+    """How epochs can be added to a run, as a message before it trains; "" if there is nothing to say."""
+    if reason := depends_on_epochs(schedule, warm_up):
+        return f"KEEP_STATES has no effect, because no epochs can be added: {reason}." if keep else ""
+    return "" if keep else f"Training states are deleted when a model is finished. {ADD_EPOCHS}"
 
 
 def facts_of(

@@ -1,10 +1,11 @@
-"""The folder of predictions: a table, and a mask, an overlay and a heat map per image."""
+"""The folder of predictions: a table, and a mask, an overlay, a heat map and features per image."""
 
 import csv
 import errno
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from dataset import images
 from inference.drawing import heat_map, mask_at, overlay, view_of
+from inference.features import FORMATS
 from inference.inputs import Listed
 from inference.predictor import Prediction, Predictor
 from inference.table import Table
@@ -77,6 +79,7 @@ class Outputs:
         self.verdicts: dict[str, list[str]] = {}  # in full, by file
         classes = predictor.classes if "label" in predictor.trained.heads else ()
         self.table = Table(folder, columns(predictor), classes)
+        self.joined = [folder / f"features.{form}" for form in FORMATS]  # those of all images in one file
 
     def paths(self, name: str) -> dict[str, Path]:
         """The files of one image, by kind."""
@@ -85,6 +88,8 @@ class Outputs:
             paths["masks"] = f"{name}.png"
         if self.predictor.explain:
             paths["heatmaps"] = f"{name}.jpg"
+        if self.predictor.features:
+            paths["features"] = f"{name}.npy"
         return {kind: self.folder / kind / file for kind, file in paths.items()}
 
     def remove(self, item: Listed) -> None:
@@ -93,9 +98,14 @@ class Outputs:
             with suppress(OSError):  # a path that could not be written may not be deletable
                 path.unlink()
 
+    def remove_joined(self) -> None:
+        """Delete the joined features of an earlier run, as the new run may have others."""
+        for path in self.joined:
+            path.unlink(missing_ok=True)
+
     def written(self, listed: Sequence[Listed]) -> Iterator[Path]:
         """All files that are written for these images."""
-        yield from (self.table.path, self.table.as_json, self.table.run)
+        yield from (self.table.path, self.table.as_json, self.table.run, *self.joined)
         yield from (path for item in listed if not item.problem for path in self.paths(item.output).values())
 
     def write_image(self, item: Listed, prediction: Prediction) -> list[str] | str:
@@ -112,6 +122,8 @@ class Outputs:
             _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
             if prediction.heat is not None:
                 _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
+            if prediction.features is not None:
+                _write(paths["features"], partial(np.save, arr=prediction.features))
         except OSError as error:
             if error.errno not in OF_ONE_NAME:
                 raise
@@ -122,7 +134,12 @@ class Outputs:
 
 
 def _save(image: Image.Image, path: Path, **options) -> None:
+    form = {".png": "PNG", ".jpg": "JPEG"}[path.suffix]
+    _write(path, partial(image.save, format=form, **options))
+
+
+def _write(path: Path, save: Callable[[io.BytesIO], None]) -> None:
     content = io.BytesIO()
-    image.save(content, {".png": "PNG", ".jpg": "JPEG"}[path.suffix], **options)
+    save(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.getbuffer())

@@ -48,6 +48,7 @@ class Prediction(NamedTuple):
     members: tuple[int, ...] = ()  # classes of the prediction set, by descending probability; () if none was fitted
     unlike: float | None = None  # percentage of validation images closer to the training images, rounded down as shown
     heat_of: int | None = None  # a class above its threshold, else the top-1 class
+    features: np.ndarray | None = None  # (C,) float32, as `Model.features`; None if not asked for
 
 
 class Predictor:
@@ -58,19 +59,30 @@ class Predictor:
     checkpoints : files written by main.py; the probabilities of several are averaged.
     tta : average the logits over the eight flips and rotations.
     explain : compute heat maps for a class above its threshold, else for the top-1 class, if the model has labels.
+    features : compute the encoder's pooled features, in float32: the same on every machine, up to rounding.
 
     Raises
     ------
-    FileNotFoundError, ValueError : no such file; not a checkpoint; different classes or sizes; no such device.
+    FileNotFoundError, ValueError : no such file; not a checkpoint; different classes or sizes; no such device; features
+        of several checkpoints.
     """
 
     def __init__(
-        self, *checkpoints: str | Path, device: str = "auto", tta: bool = False, explain: bool = False
+        self,
+        *checkpoints: str | Path,
+        device: str = "auto",
+        tta: bool = False,
+        explain: bool = False,
+        features: bool = False,
     ) -> None:
+        if features and len(checkpoints) > 1:
+            names = " and ".join(map(str, checkpoints))
+            raise ValueError(f"Features of several networks cannot be averaged, but {names} are named. Name one.")
         self.device = machine.choose_device(device)
-        self.precision = machine.choose_precision("auto", self.device)
+        self.precision = machine.choose_precision("fp32" if features else "auto", self.device)
         self.trained = Trained.load(*checkpoints, tta=tta)
         self.model = self.trained.network(self.device)
+        self.features = features
         self.explain = explain and "label" in self.trained.heads
         self.classes, self.points = self.trained.classes, self.trained.points
 
@@ -95,7 +107,8 @@ class Predictor:
         """The predictions for the images, in one batch."""
         pixels = torch.from_numpy(np.stack([one.pixels for one in decoded]))
         image = data.normalise(pixels.to(self.device))
-        forward = partial(self.model.explain, label_of=self._alarming if self.explain else None)
+        explained = {"label_of": self._alarming if self.explain else None, "with_features": self.features}
+        forward = partial(self.model.explain, **explained)
         ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
         output = {name: logits.cpu() for name, logits in output.items()}
         none = [None] * len(decoded)
@@ -106,6 +119,8 @@ class Predictor:
             fields["mask"] = output["mask"][:, 0].numpy()
         if "heat" in output:
             fields |= {"heat": output["heat"][:, 0].numpy(), "heat_of": self._alarming(output["label"]).tolist()}
+        if "features" in output:
+            fields["features"] = output["features"].numpy()
         if "unlike" in output:
             fields["unlike"] = [rounded_down(percent) for percent in output["unlike"].tolist()]
         return [Prediction(one.size, **dict(zip(fields, values))) for one, *values in zip(decoded, *fields.values())]

@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 
 import machine
 from dataset import images
+from inference.features import join_features, rows_known
 from inference.inputs import (
     READABLE,
     Listed,
@@ -84,19 +86,22 @@ def predict_all(options: argparse.Namespace) -> int:
         problems = "".join(f"{item.file}: {item.problem}. " for item in listed)
         raise FileNotFoundError(f"{problems}No image to predict: name images ({' '.join(READABLE)}) or folders.")
     checkpoints = choose_checkpoints(options.checkpoint)
-    predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, explain=options.explain)
+    wanted = {"explain": options.explain, "features": bool(options.features)}
+    predictor = Predictor(*checkpoints, device=str(device), tta=options.tta, **wanted)
     if options.explain and not predictor.explain:
         raise ValueError(f"--explain needs labels: {' and '.join(map(str, checkpoints))} predicts masks only.")
     if passed_over:
         machine.say(f"Ignored: {', '.join(f'{n:,} {kind}' for kind, n in passed_over.items())}.")
     outputs = Outputs(options.output_dir, predictor, keeps_verdicts=len(listed) <= N_SAID)
+    is_to_join = options.features and machine.is_first()
+    known = rows_known(options.paths, predictor.trained.checkpoint) if is_to_join else None
     with machine.locked(options.output_dir):
         listed, left = machine.from_first(prepare_folder, outputs, listed, options, checkpoints)
         with outputs.table.open_part(machine.rank()) as write:
             for row in process_all(outputs, left[machine.share()], options.batch_size):
                 write(row)
         verdicts = machine.gather(outputs.verdicts)  # from here on, all parts are whole
-        n_done, n_skipped = machine.from_first(complete_table, outputs, listed, options.json)
+        n_done, n_skipped = machine.from_first(complete_table, outputs, listed, options, known)
     if machine.is_first():
         print_verdicts({file: lines for part in verdicts for file, lines in part.items()}, listed)
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
@@ -120,25 +125,33 @@ def prepare_folder(
     refuse_inputs(outputs.written(listed), listed)
     names = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in checkpoints)
     identity = {"checkpoint": " and ".join(sorted(names)), "tta": options.tta, "explain": options.explain}
+    identity |= {"features": True} if options.features else {}  # runs of earlier versions do not name it
     if resumes:
         states = outputs.table.resume(identity, listed)
+        outputs.remove_joined()
         return listed, [item for item, state in zip(listed, states) if state != PREDICTED]
     if not options.overwrite:
         refuse_existing(outputs.written(listed))
+    outputs.remove_joined()
     outputs.table.begin(identity)
     for place in outputs.paths("").values():
         place.parent.mkdir(exist_ok=True)  # now, because later a failure would skip one image only
     return listed, listed
 
 
-def complete_table(outputs: Outputs, listed: Sequence[Listed], as_json: bool) -> tuple[int, int]:
-    """Join all processes' rows into one table; return the numbers of predicted and skipped images."""
+def complete_table(
+    outputs: Outputs, listed: Sequence[Listed], options: argparse.Namespace, known: pd.DataFrame | None
+) -> tuple[int, int]:
+    """Join all processes' rows into one table, and the features; return the numbers of predicted and skipped images."""
     states = outputs.table.join(listed)
     n_done, n_skipped = int((states == PREDICTED).sum()), int((states == SKIPPED).sum())
     if n_lost := len(listed) - n_done - n_skipped:
         raise ValueError(f"{n_lost} images have no row: --output-dir must be one folder shared by all machines.")
-    if as_json:
+    if options.json:
         outputs.table.write_json()
+    if options.features and n_done:
+        done = [listed[number] for number in (states == PREDICTED).nonzero()[0]]
+        print(join_features(outputs.folder, options.features, done, known))
     return n_done, n_skipped
 
 

@@ -179,7 +179,7 @@ def distinct(columns: Sequence[str]) -> list[str]:
 def _changes(before: dict, now: dict) -> Iterator[str]:
     """The options that differ, in words; a file with the same hash is the same under any name."""
     for option in now | before:
-        old, new = before.get(option), now.get(option)
+        old, new = before.get(option, False), now.get(option, False)
         hashes = [sorted(HASH.findall(str(value))) for value in (old, new)]
         if old != new and not (hashes[0] and hashes[0] == hashes[1]):
             yield f"--{option} was {old}, is {new}"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from checkpoints.states import is_longer, refuse_other
+from checkpoints.states import ADD_EPOCHS, advice_on_states, is_longer, refuse_other
 from checkpoints.trained import Trained
 from data import Batches
 from dataset.splits import heads_in_all_parts
@@ -26,6 +26,7 @@ class Job(NamedTuple):
     trained: Trained | None  # None to train it
 
 
+STATES = ("KEEP_STATES", "SCHEDULE", "WARM_UP")  # settings that decide which states stay
 OWN = ("epochs", "batch_size", "lr")  # settings that each task has for itself
 
 
@@ -52,6 +53,8 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job
     how = evaluated_as(*(config[name] for name in ("EXTERNAL_DIR", "TTA", "COVERAGE", "SUBGROUPS", "ALL_PARTS")))
     if folder.is_finished(names, how):
         return False
+    if not config["EVALUATE_ONLY"] and (advice := advice_on_states(*map(config.get, STATES))):
+        say(f"\n{advice}")
     folder.write_json("config.json", config)
     folder.write_json("environment.json", environment)
     for job in jobs:
@@ -96,7 +99,10 @@ def _note_longer(folder: RunFolder, identities: dict[str, dict]) -> None:
     for task in longer:
         state = folder.path / task / "last.pth"
         if facts[task].get("trained") and not from_first(state.exists):
-            raise ValueError(f"{task} cannot resume for more epochs: {state} is missing. Start anew without --resume.")
+            raise ValueError(
+                f"Cannot add epochs to {task}: {state} is missing. Without --keep-states it is deleted when a model is "
+                f"finished. {ADD_EPOCHS} Nothing in {folder.path} was changed."
+            )
     for task in longer:
         folder.note_task(task, trained=False, measured=None)
 

@@ -110,7 +110,7 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
 def test_a_percentile_never_reads_as_the_limit_of_the_alarm_before_it_rings(found, cells, checkpoints, monkeypatch):
     """113 of 119 validation images are 94.96 %, which would round to 95.0."""
     predictor = predict.Predictor(checkpoints["segmentation"], device="cpu")
-    monkeypatch.setattr(predictor.model, "explain", lambda image, label_of: {"unlike": torch.tensor([found])})
+    monkeypatch.setattr(predictor.model, "explain", lambda image, **_: {"unlike": torch.tensor([found])})
     (prediction,) = predictor.predict([predict.DecodedImage(np.zeros((32, 32, 3), np.uint8), (32, 32))])
     assert values(prediction, None, ()) == cells and doctest.testmod(inference.predictor).failed == 0
 

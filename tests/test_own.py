@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -206,7 +208,7 @@ def test_a_table_without_a_split_is_refused(split, tmp_path):
 
 
 def test_the_example_of_the_docs_runs(demo_folder, tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own-models.md").read_text(), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own-models.md").read_text(), re.DOTALL)
     (tmp_path / "data").symlink_to(demo_folder)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "own-models.md", "exec"), {"__name__": "example"})
@@ -234,3 +236,18 @@ def test_an_own_encoder_tells_what_is_unlike_its_images_and_an_earlier_fit_is_no
     assert "flagged as unlike" in (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
     monkeypatch.setattr(alarms, "MIN_IMAGES", 1000)
     assert "unlike" not in report_model(model, table, pixels, tmp_path / "two", name="own") and model.unlike is None
+
+
+def test_the_two_lines_of_the_docs_work_in_a_folder_with_files_of_the_same_names(tmp_path):
+    """As a script there, whose own folder Python puts first; its own data.py stays within reach."""
+    page = (ROOT / "docs" / "own-models.md").read_text(encoding="utf-8").partition("## From any other folder")[2]
+    start, mine = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for name in ("data", "models", "train", "settings", "machine"):
+        (tmp_path / f"{name}.py").write_text("load_table = 'my own'\n")
+    lines = [start.replace("/path/to/this/repository", str(ROOT)), mine, "import data, train, torch"]
+    lines += ["print(mine['load_table'], data.__file__, train.__file__, *model(torch.zeros(1, 3, 64, 64)))"]
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == ["my", "own", str(ROOT / "data.py"), str(ROOT / "train.py"), "label", "mask"], (
+        done.stderr
+    )

@@ -33,7 +33,7 @@ def test_every_command_of_main_has_valid_flags(command):
         main.parse_arguments(flags)
 
 
-NOT_OURS = {"--dist", "--nproc-per-node"}  # pytest's and torchrun's
+NOT_OURS = {"--dist", "--nproc-per-node", "--logdir"}  # pytest's, torchrun's and TensorBoard's
 
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - NOT_OURS))

@@ -58,10 +58,12 @@ def test_resuming_a_finished_run_does_nothing_and_says_so(demo_folder, finished,
     assert contents(finished) == before
 
 
-def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_other_tasks(demo_folder, copy, tmp_path):
-    tasks, outputs = ["--tasks", "classification", "segmentation"], copy
+def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_other_tasks(demo_folder, tmp_path):
+    tasks, outputs = ["--tasks", "classification", "segmentation"], tmp_path / "outputs"
+    assert quick(demo_folder, tmp_path, *tasks, "--keep-states") == 0
     before = contents(outputs)
-    assert quick(demo_folder, tmp_path, *RESNET, *tasks, "--resume", "--classification-epochs", "2") == 0
+    assert quick(demo_folder, tmp_path, *tasks, "--resume", "--classification-epochs", "2") == 0
+    assert not (outputs / "classification" / "last.pth").exists()  # this command does not ask for it
     after, record = contents(outputs), RunFolder(outputs).read_record()
     assert n_epochs(outputs / "classification") == 2 and record["finished"]
     first, second = (json.loads(some["environment.json"]) for some in (before, after))
@@ -72,20 +74,39 @@ def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_o
         assert after[name] == before[name]
 
 
-def test_resuming_one_task_leaves_what_the_configuration_says_of_the_others(demo_folder, copy, tmp_path):
+def test_resuming_one_task_leaves_what_the_configuration_says_of_the_others(demo_folder, tmp_path):
+    assert quick(demo_folder, tmp_path, "--keep-states", "--tasks", *models.MODELS) == 0
     again = ["--resume", "--tasks", "classification", "--classification-epochs", "2"]
-    again += ["--segmentation-epochs", "9", "--segmentation-batch-size", "12", *RESNET]
+    again += ["--segmentation-epochs", "9", "--segmentation-batch-size", "12"]
     assert quick(demo_folder, tmp_path, *again) == 0
-    config = json.loads((copy / "config.json").read_text())
+    config = json.loads((tmp_path / "outputs" / "config.json").read_text())
     assert config["TASKS"] == ["segmentation", "multitask", "classification"] and config["CLASSIFICATION_EPOCHS"] == 2
     assert config["SEGMENTATION_EPOCHS"] == 1 and config["SEGMENTATION_BATCH_SIZE"] == 16
 
 
-def test_more_epochs_are_refused_where_the_state_is_gone(demo_folder, finished, tmp_path, capsys):
-    (finished / "classification" / "last.pth").unlink()
+def test_more_epochs_of_a_finished_model_are_refused_without_its_state_and_nothing_is_lost(
+    demo_folder, finished, tmp_path, capsys
+):
     before = contents(finished)
     assert quick(demo_folder, tmp_path, "--resume", "--classification-epochs", "2") == 2
-    assert "last.pth is missing" in capsys.readouterr().err and contents(finished) == before
+    message = capsys.readouterr().err.strip()
+    assert "last.pth is missing" in message and "--keep-states" in message and "--start-from" in message
+    assert "\n" not in message and contents(finished) == before
+
+
+def test_a_run_that_stops_after_its_first_model_is_resumed_without_that_models_state(demo_folder, tmp_path):
+    """To the same weights and scores as a run that was not stopped."""
+    tasks = ["--tasks", "classification", "multitask"]
+    assert quick(demo_folder, tmp_path / "whole", *tasks) == 0
+    evaluate = mock.patch.object(results, "evaluate_model", side_effect=KeyboardInterrupt)
+    with evaluate:
+        assert quick(demo_folder, tmp_path / "stopped", *tasks) == 130
+    assert not list((tmp_path / "stopped").rglob("last.pth"))
+    assert quick(demo_folder, tmp_path / "stopped", *tasks, "--resume") == 0
+    whole, stopped = (contents(tmp_path / name / "outputs") for name in ("whole", "stopped"))
+    assert whole.keys() == stopped.keys()
+    for task in tasks[1:]:
+        assert whole[f"{task}/metrics.json"] == stopped[f"{task}/metrics.json"]
 
 
 def test_resuming_with_a_further_task_adds_it(demo_folder, finished, tmp_path):

@@ -12,7 +12,7 @@ import torch
 from test_train import Stop, Stops, Toy, run, same_weights
 
 from checkpoints import states
-from checkpoints.states import refuse_other
+from checkpoints.states import Checkpoints, advice_on_states, refuse_other
 
 
 @pytest.mark.parametrize("at", range(11))
@@ -194,3 +194,24 @@ def test_a_resumed_training_knows_its_best_epoch(tmp_path):
 def test_a_checkpoint_names_the_patients_it_learned_from():
     rows = pd.DataFrame({"image": ["a", "b", "c"], "lesion_id": ["l", "l", "m"], "patient_id": ["p", None, "o"]})
     assert states.shown_by(rows) == {"images": ["a", "b", "c"], "lesions": ["l", "m"], "patients": ["o", "p"]}
+
+
+@pytest.mark.parametrize(
+    ("keep", "schedule", "left", "advice"),
+    [
+        (False, "constant", [], "Training states are deleted when a model is finished. To add epochs with --resume"),
+        (True, "constant", ["last.pth"], ""),
+        (True, "cosine", [], "KEEP_STATES has no effect, because no epochs can be added: the learning rate falls"),
+        (False, "cosine", [], ""),
+    ],
+)
+def test_a_finished_training_keeps_its_last_state_where_asked_and_where_epochs_can_be_added(
+    keep, schedule, left, advice, tmp_path
+):
+    kept = Checkpoints(tmp_path / "best.pth", tmp_path / "task")
+    for path in kept.states:
+        path.touch()
+    kept.drop_states(keep, schedule, 0.0)
+    assert [path.name for path in (tmp_path / "task").iterdir()] == left
+    said = advice_on_states(keep, schedule, 0.0)
+    assert said.startswith(advice) and bool(said) == bool(advice)
