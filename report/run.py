@@ -1,7 +1,8 @@
 """The reader of a run's folder; and whether several runs may be compared: only on the same test images."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dataset.csvfile import TEXT, printable, read_back
+from dataset.table import SPLITS
 from measure.difference import refuse_repeated
 from measure.scores import CALLS, HEADS, MeanOf, classes_in, compared
 
@@ -50,6 +52,12 @@ class Run:
     def table(self, name: str) -> pd.DataFrame | None:
         path = self.folder / name
         return read_back(path) if path.exists() else None
+
+    def by_class(self, nothing: str = "") -> pd.DataFrame:
+        """Number of images by class and part; one row named `nothing` if there are no classes."""
+        labels, classes = self.splits["label"].replace("", nothing), self.classes or (nothing,)
+        counts = pd.crosstab(labels, self.splits["split"])
+        return counts.reindex(index=pd.Index(classes), columns=pd.Index(SPLITS), fill_value=0)
 
     def other_set(self, task: str) -> dict | None:
         """The other data set on which a task was evaluated: ``folder`` and ``left_out``; None if there was none."""
@@ -119,6 +127,18 @@ class Finished(NamedTuple):
         return bool(mine[0]) and mine == theirs
 
 
+@contextmanager
+def refusing_damage(folder: Path) -> Iterator[None]:
+    """Raises ValueError that names the folder for whatever a missing or damaged file of it may raise."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        is_own = type(error) is ValueError
+        raise ValueError(
+            f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error})."
+        ) from None
+
+
 def read_runs(folders: Sequence[Path]) -> list[Finished]:
     """Read the runs, the first of which is what the others are compared with.
 
@@ -130,10 +150,10 @@ def read_runs(folders: Sequence[Path]) -> list[Finished]:
     runs, problems = [], []
     for folder in folders:
         try:
-            runs.append(read_run(folder))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # a damaged file may be anything
-            is_own = type(error) is ValueError
-            problems.append(f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error}).")
+            with refusing_damage(folder):
+                runs.append(read_run(folder))
+        except ValueError as error:
+            problems.append(str(error))
     if len(folders) < 2:
         problems.append("One run alone cannot be compared: name two or more.")
     for first, second in combinations(runs, 2):

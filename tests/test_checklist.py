@@ -137,7 +137,7 @@ CHANGES = [
     (
         LEFT_OUT,
         table("data_report.csv", one_left_out),
-        "rows left out: too dark (1). ",
+        "rows were left out: too dark (1). ",
     ),
     (
         LEFT_OUT,
@@ -154,7 +154,7 @@ CHANGES = [
         ),
         "2 images have no diagnosis.",
     ),
-    (PREPARATION, config(IMAGE_SIZE=77), "Resized to 77×77 pixels"),
+    (PREPARATION, config(IMAGE_SIZE=77), "resized to 77×77 pixels"),
     (PREPARATION, config(INVERT_MASKS=True), "Masks were inverted."),
     (PREPARATION, config(STRETCH_MASKS=True), "Masks were stretched"),
     (ETHICS, config(data=NOTE), "No people"),
@@ -276,7 +276,7 @@ def test_a_report_of_an_own_model_says_only_what_it_was_told(copy):
     found = answers(copy)
     for question in (ARCHITECTURE, START, SETTINGS, WEIGHTS, RARE, PARTS, OVERLAP, CODE):
         assert OPEN in found[question], question
-    assert "precision" not in found[SETTINGS] and "Made by this program" not in found[PARTS]
+    assert "precision" not in found[SETTINGS] and "made by this program" not in found[PARTS]
 
 
 def test_scores_on_another_data_set_and_an_evaluation_of_its_own_are_told(short_run, demo_folder, folder, tmp_path):
