@@ -79,11 +79,11 @@ def items_of(run: Run, cautions: list[str]) -> list[Item]:
     ------
     jinja2.UndefinedError : the run's files lack a value.
     """
-    facts = facts_of(run) | {"cautions": cautions}
+    facts = what_it_knows(run) | {"cautions": cautions}
     return [Item(*head, printable(" ".join(answer.render(facts).split()))) for head, answer in _questions()]
 
 
-def facts_of(run: Run) -> dict:
+def what_it_knows(run: Run) -> dict:
     """What the run knows of its data, models and results, for the templates of the checklist and of the methods."""
     return _data_facts(run) | _model_facts(run) | _result_facts(run)
 

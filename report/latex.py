@@ -25,7 +25,7 @@ COMMANDS = {
 }
 
 
-class Table(NamedTuple):
+class PaperTable(NamedTuple):
     """A table of the paper.
 
     Attributes
@@ -46,7 +46,7 @@ def escaped(text: str) -> str:
     return re.sub(r"([-'])(?=\1)", r"\1{}", text)  # two would become a dash or a quotation mark
 
 
-def declared(latex: str) -> str:
+def declarations(latex: str) -> str:
     """LaTeX that prints the code of each character of a text that pdflatex does not know, where it would stop.
 
     xelatex and lualatex know every character, and print those that the font has.
@@ -59,7 +59,7 @@ def declared(latex: str) -> str:
     return "\n".join(["\\makeatletter", "\\ifdefined\\DeclareUnicodeCharacter", *lines, "\\fi", "\\makeatother"])
 
 
-def as_latex(table: Table, note: str) -> str:
+def as_latex(table: PaperTable, note: str) -> str:
     """The table as floats with booktabs rules, each small enough for a page and never wider than the text."""
     caption = ". ".join([escaped(table.caption), *([f"Data: {escaped(note)}"] if note else [])])
     cells = [list(map(escaped, table.columns)), *(list(map(_cell, row)) for row in table.rows)]
@@ -79,7 +79,7 @@ def as_latex(table: Table, note: str) -> str:
     return "\n\n".join(floats) + "\n"
 
 
-def as_frame(table: Table, note: str) -> pd.DataFrame:
+def as_frame(table: PaperTable, note: str) -> pd.DataFrame:
     """The table with columns for an interval's ends where any row has one, and `note` in a column of its own."""
     columns: dict[str, list] = {}
     for title, cells in zip(table.columns, zip(*table.rows)):

@@ -12,7 +12,7 @@ from dataset.csvfile import printable
 from encoders import ENCODERS, title_of
 from measure import bootstrap
 from report.cells import at
-from report.checklist import LANGUAGE, LOSS_OF, OPEN, OUTPUTS, facts_of, items_of
+from report.checklist import LANGUAGE, LOSS_OF, OPEN, OUTPUTS, items_of, what_it_knows
 from report.run import Run
 
 HERE = Path(__file__).parent
@@ -110,10 +110,10 @@ def cited_in(paragraphs: dict[str, str]) -> list[str]:
 
 def cited_in_words(text: str) -> str:
     """A paragraph whose marks are author and year."""
-    return CITED.sub(lambda mark: f" ({in_words(mark[1])})" if mark[1] in references() else mark[0], text)
+    return CITED.sub(lambda mark: f" ({author_and_year(mark[1])})" if mark[1] in references() else mark[0], text)
 
 
-def in_words(key: str) -> str:
+def author_and_year(key: str) -> str:
     """Author and year of an entry: "He et al. 2016"."""
     authors, year = (
         re.search(rf"{field} = {{(.*)}}", references()[key])[1].replace("{", "").replace("}", "")
@@ -141,7 +141,7 @@ def bibliography(keys: list[str], is_known: bool) -> str:
 
 def _facts(run: Run) -> dict:
     """The facts of the checklist, its sentences without what is left to the author, and how the models were trained."""
-    facts = facts_of(run)
+    facts = what_it_knows(run)
     for task, model in facts["tasks"].items():
         model |= _training(run, task, model)
     heads = [head for metrics in run.metrics.values() for head in metrics]

@@ -9,13 +9,14 @@ import jinja2
 import visualize
 from dataset.csvfile import as_csv
 from report.folder import RunFolder
-from report.latex import as_frame, as_latex, declared, escaped
+from report.latex import as_frame, as_latex, declarations, escaped
 from report.methods import CITED, bibliography, cited_in, cited_in_words, methods_of
 from report.paperfigures import figures_of, left_out, printed
 from report.papertables import tables_of
 from report.run import Run, read_run, refusing_damage
 
 WRITTEN = "written.json"  # the SHA-256 of each file, by which changes by hand are noticed
+WHOLE = {"break_long_words": False, "break_on_hyphens": False}  # LaTeX reads the end of a line as a space
 PAPER = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
 README = """# For the paper
 
@@ -81,7 +82,7 @@ def contents_of(run: Run) -> tuple[dict[str, bytes], list[str]]:
     latex = "".join(text for name, text in contents.items() if name.endswith(".tex")) + "".join(captions.values())
     template = (Path(__file__).parent / "paper.txt").read_text(encoding="utf-8")
     values = {"tables": [table.name for table in tables], "figures": captions, "note": escaped(run.note)}
-    contents["paper.tex"] = PAPER.from_string(template).render(values | {"declared": declared(latex)}) + "\n"
+    contents["paper.tex"] = PAPER.from_string(template).render(values | {"declarations": declarations(latex)}) + "\n"
     missing = [f"Not drawn: {path} ({why})." for path, why in left_out(run, set(captions)).items()]
     facts = {"folder": run.folder.resolve().name, "note": f"Data: {run.note}. " if run.note else ""}
     contents["README.md"] = README.format(missing="\n".join(f"- {line}" for line in missing), **facts)
@@ -89,7 +90,7 @@ def contents_of(run: Run) -> tuple[dict[str, bytes], list[str]]:
 
 
 def _as_text(paragraphs: dict[str, str]) -> str:
-    blocks = [f"{title}\n\n{textwrap.fill(cited_in_words(text), 100)}\n" for title, text in paragraphs.items()]
+    blocks = [f"{title}\n\n{textwrap.fill(cited_in_words(text), 100, **WHOLE)}\n" for title, text in paragraphs.items()]
     return "\n".join(blocks)
 
 
@@ -100,7 +101,7 @@ def _as_latex(paragraphs: dict[str, str], keys: list[str]) -> str:
         parts = CITED.split(text)  # text and keys in turn
         for i, key in enumerate(parts):
             parts[i] = escaped(key) if i % 2 == 0 else f"~\\cite{{{key}}}" if key in keys else escaped(f" [@{key}]")
-        blocks.append(f"\\paragraph{{{title}}}\n" + textwrap.fill("".join(parts), 100, break_long_words=False) + "\n")
+        blocks.append(f"\\paragraph{{{title}}}\n" + textwrap.fill("".join(parts), 100, **WHOLE) + "\n")
     return "\n".join(blocks)
 
 
