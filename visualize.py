@@ -70,7 +70,8 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
     history : columns epoch, train_loss, val_loss and val_<head>_<score>, one row per epoch.
     """
     scores = scores_of(history)
-    figure = Figure(figsize=(4.6 * (1 + len(scores)), 3.4), layout="constrained")
+    height = 1.9 * (1 + len(scores)) if IS_ON_PAPER else 3.4
+    figure = Figure(figsize=(4.6 * (1 + len(scores)), height), layout="constrained")
     axes = figure.subplots(1, 1 + len(scores), squeeze=False)[0]
     best = history.loc[history["val_loss"].idxmin()]
     axes[0].plot(history["epoch"], history["train_loss"], color=BLUE, marker=".", label="training")
@@ -85,6 +86,8 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
         axis.set(title=f"{title}: validation, {head}", ylabel="score", ylim=(None, 1.01))
     for axis in axes:
         _finish(axis, xlabel="epoch")
+        if IS_ON_PAPER:
+            _legend(axis, loc="upper center", anchor=(0.5, -0.28))
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
