@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -25,6 +26,8 @@ CHINESE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQua
 CHINESE += ("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Malgun Gothic", "Arial Unicode MS")
 # Fallback fonts, if installed: each character is drawn in the first font that has it.
 rcParams["font.family"] = ["DejaVu Sans", *(set(CHINESE) & set(font_manager.get_font_names()))]
+rcParams |= {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "figure"}  # whole fonts; text as paths
+IS_ON_PAPER, ON_PAPER = False, {"N_SHOWN": 10, "N_CURVES": 7, "MAX_NAME": 14}  # what fits there
 
 
 def png(figure: Figure, note: str = "") -> bytes:
@@ -36,6 +39,18 @@ def png(figure: Figure, note: str = "") -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # an emoji in a file name is drawn as a box
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
+
+
+@contextmanager
+def on_paper() -> Iterator[None]:
+    """Make figures whose content fits a page in print, where text is larger in relation to the figure."""
+    changed = ON_PAPER | {"IS_ON_PAPER": True}
+    kept = {name: globals()[name] for name in changed}
+    globals().update(changed)
+    try:
+        yield
+    finally:
+        globals().update(kept)
 
 
 def scores_of(history: pd.DataFrame) -> dict[str, list[str]]:
@@ -55,7 +70,8 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
     history : columns epoch, train_loss, val_loss and val_<head>_<score>, one row per epoch.
     """
     scores = scores_of(history)
-    figure = Figure(figsize=(4.6 * (1 + len(scores)), 3.4), layout="constrained")
+    height = 1.9 * (1 + len(scores)) if IS_ON_PAPER else 3.4
+    figure = Figure(figsize=(4.6 * (1 + len(scores)), height), layout="constrained")
     axes = figure.subplots(1, 1 + len(scores), squeeze=False)[0]
     best = history.loc[history["val_loss"].idxmin()]
     axes[0].plot(history["epoch"], history["train_loss"], color=BLUE, marker=".", label="training")
@@ -70,6 +86,8 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
         axis.set(title=f"{title}: validation, {head}", ylabel="score", ylim=(None, 1.01))
     for axis in axes:
         _finish(axis, xlabel="epoch")
+        if IS_ON_PAPER:
+            _legend(axis, loc="upper center", anchor=(0.5, -0.28))
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
@@ -97,11 +115,11 @@ def _of_all(n_shown: int, n_classes: int, kind: str = "commonest") -> str:
     return "" if n_shown == n_classes else f"\nthe {n_shown} {kind} of {n_classes:,} classes"
 
 
-def _name_axis(axis: Axis, names: Sequence[str], places: Sequence[float], **options) -> None:
+def _name_axis(axis: Axis, names: Sequence[str], places: Sequence[float], n_fitting: int = 60, **options) -> None:
     """Write names along an axis, rotated on the horizontal axis if they would overlap."""
     axis.set_ticks(places, names, parse_math=False, **options)
     n_characters = max((len(line) for name in names for line in name.splitlines()), default=0)
-    axis.set_tick_params(rotation=90 if axis.axis_name == "x" and len(names) * n_characters > 60 else 0)
+    axis.set_tick_params(rotation=90 if axis.axis_name == "x" and len(names) * n_characters > n_fitting else 0)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
@@ -118,19 +136,20 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
         rows = np.array([matrix[group == i].sum(axis=0) for i in range(N_SHOWN)])
         matrix = np.array([rows[:, group == i].sum(axis=1) for i in range(N_SHOWN)]).T
         kind, names = _of_all(len(shown), len(classes), "most confused"), [*(names[i] for i in shown), "all others"]
-    scale = max(1, len(names) / 10)
-    figure = Figure(figsize=(11 * scale, 4.6 * scale), layout="constrained")
+    scale, is_stacked = max(1, len(names) / 10), IS_ON_PAPER and len(names) > 7
+    size = (11, 15.3) if is_stacked else (11 * scale, (5.7 if IS_ON_PAPER else 4.6) * scale)
+    figure = Figure(figsize=size, layout="constrained")
     support = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
     panels = (
         (matrix, "d", f"{title}: test images (accuracy {accuracy:.3f}){kind}"),
         (shares, ".2f", f"{title}: share of the true class{kind}"),
     )
-    for axis, (values, form, heading) in zip(figure.subplots(1, 2), panels):
+    for axis, (values, form, heading) in zip(figure.subplots(*((2, 1) if is_stacked else (1, 2))), panels):
         # Both panels are coloured by share, or the large classes would hide the others.
         sns.heatmap(shares, ax=axis, annot=values, fmt=form, cmap="Blues", vmin=0, vmax=1, cbar=False, square=True)
         for side in (axis.xaxis, axis.yaxis):
-            _name_axis(side, names, np.arange(len(names)) + 0.5, fontsize=9)
+            _name_axis(side, names, np.arange(len(names)) + 0.5, 30 if IS_ON_PAPER else 60, fontsize=9)
         axis.set(title=heading, xlabel="predicted", ylabel="true")
     return figure
 
@@ -149,10 +168,10 @@ def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
     width = 0.8 / len(counts.columns)
     for i, (part, colour) in enumerate(zip(counts.columns, (BLUE, ORANGE, GREEN))):
         bars = axis.bar(np.arange(len(counts)) + (i - 1) * width, counts[part], width, color=colour, label=part)
-        axis.bar_label(bars, fontsize=7, padding=1)
+        axis.bar_label(bars, fontsize=7, padding=2, rotation=90 if IS_ON_PAPER else 0)
     axis.set_yscale("symlog", linthresh=10)
     axis.yaxis.set_major_formatter("{x:,.0f}")
-    axis.set_ylim(0, counts.to_numpy().max() * 2 + 10)
+    axis.set_ylim(0, counts.to_numpy().max() * (5 if IS_ON_PAPER else 2) + 10)
     axis.set(title=title, ylabel="images (logarithmic)")
     _name_axis(axis.xaxis, [names[i] for i in shown], range(len(shown)))
     _finish(axis)
@@ -194,7 +213,7 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     shown = commonest(counts, N_CURVES)
     if not any(0 < n < len(true) for n in counts):
         return None
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(10.5, 6.2 if IS_ON_PAPER else 4.6), layout="constrained")
     roc, pr = figure.subplots(1, 2)
     for i, k in enumerate(shown):
         positive, score = true == k, probabilities[:, k]
@@ -211,7 +230,12 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     some = _of_all(len(shown), len(classes))
     _finish(roc, title=f"{title}: ROC, area{some}", xlabel="1 - specificity", ylabel="sensitivity")
     _finish(pr, title=f"{title}: precision-recall, average precision{some}", xlabel="recall", ylabel="precision")
-    _legend(pr, loc="center left", bbox_to_anchor=(1, 0.5))  # the curves leave no room
+    beside, below = (
+        {"loc": "center left", "anchor": (1, 0.5)},
+        {"loc": "upper center", "anchor": (0.5, -0.18), "ncols": 2, "handlelength": 1.2, "columnspacing": 1},
+    )
+    for axis in (roc, pr) if IS_ON_PAPER else (pr,):  # the curves leave no room
+        _legend(axis, **(below if IS_ON_PAPER else beside))
     return figure
 
 
@@ -386,6 +410,6 @@ def _finish(axis: Axes, **labels: str) -> None:
     _legend(axis)
 
 
-def _legend(axis: Axes, **where) -> None:
-    for text in axis.legend(frameon=False, fontsize=8, **where).get_texts():
+def _legend(axis: Axes, anchor: tuple[float, float] | None = None, **where) -> None:
+    for text in axis.legend(frameon=False, fontsize=8, bbox_to_anchor=anchor, **where).get_texts():
         text.set_parse_math(False)  # it may be the name of a class

@@ -1,5 +1,7 @@
 """Outputs of a model on a set of images -> figures."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.metrics import confusion_matrix
 from torch import nn
@@ -9,6 +11,40 @@ import evaluate
 import visualize
 from dataset.classes import classes_of, positions_of
 from measure.collect import Collected
+
+
+def label_figures(
+    true: np.ndarray,
+    before: np.ndarray,
+    probabilities: np.ndarray,
+    predicted: dict[str, np.ndarray],
+    classes: Sequence[str],
+    name: str,
+) -> dict[str, visualize.Figure | None]:
+    """Figures of the labels that show no image, so that they can be drawn again from predictions.csv.
+
+    Parameters
+    ----------
+    true : (N,) int in [0, K).
+    before, probabilities : (N, K), before and after temperature scaling.
+    predicted : the class (N,) by rule, as `evaluate.by_rule`.
+    """
+    labels = range(len(classes))
+    matrix = {rule: confusion_matrix(true, codes, labels=labels) for rule, codes in predicted.items()}
+    kept = evaluate.risk_coverage(predicted["likeliest"] == true, probabilities.max(axis=1))
+    return {
+        "confusion_matrix": visualize.confusion(matrix["likeliest"], classes, name),
+        "confusion_matrix_balanced": visualize.confusion(matrix["balanced"], classes, f"{name}, balanced"),
+        "roc_and_precision_recall": visualize.ranking_curves(true, probabilities, classes, name),
+        "reliability": visualize.reliability(true, before, probabilities, evaluate.N_BINS, name),
+        "risk_coverage": visualize.risk_coverage(*kept, name),
+    }
+
+
+def mask_figures(dice: np.ndarray, true: np.ndarray, classes: Sequence[str], name: str) -> dict[str, visualize.Figure]:
+    """Figures of the masks that show no image: of Dice (N,) and labels (N,), -1 for no diagnosis."""
+    by_class = {code: dice[true == k] for k, code in enumerate(classes)}
+    return {"dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, name)}
 
 
 class Figures:
@@ -30,17 +66,7 @@ class Figures:
         """Confusion matrices of both rules, ROC and precision-recall, reliability, risk-coverage, errors, heat maps."""
         calls = self.collected.calls
         predicted, probabilities = calls.by_rule, calls.probabilities
-        labels = range(len(self.classes))
-        matrix = {rule: confusion_matrix(self.true, codes, labels=labels) for rule, codes in predicted.items()}
-        kept = evaluate.risk_coverage(predicted["likeliest"] == self.true, probabilities.max(axis=1))
-        return {
-            "confusion_matrix": visualize.confusion(matrix["likeliest"], self.classes, self.name),
-            "confusion_matrix_balanced": visualize.confusion(
-                matrix["balanced"], self.classes, f"{self.name}, balanced"
-            ),
-            "roc_and_precision_recall": visualize.ranking_curves(self.true, probabilities, self.classes, self.name),
-            "reliability": visualize.reliability(self.true, calls.before, probabilities, evaluate.N_BINS, self.name),
-            "risk_coverage": visualize.risk_coverage(*kept, self.name),
+        return label_figures(self.true, calls.before, probabilities, predicted, self.classes, self.name) | {
             "confident_errors": self._confident_errors(probabilities),
             "heat_maps": self._heat_maps(predicted["likeliest"]),
         }
@@ -48,11 +74,8 @@ class Figures:
     def of_masks(self) -> dict[str, visualize.Figure | None]:
         """Best, median and worst masks, and Dice by diagnosis."""
         dice = evaluate.dice(self.collected.mask)
-        by_class = {code: dice[self.true == k] for k, code in enumerate(self.classes)}
-        return {
-            "masks": self._masks(dice) if self.model else None,
-            "dice_by_class": visualize.dice_by_class(by_class or {"all": dice}, self.name),
-        }
+        masks = self._masks(dice) if self.model else None
+        return {"masks": masks} | mask_figures(dice, self.true, self.classes, self.name)
 
     def _masks(self, dice: np.ndarray) -> visualize.Figure:
         picks = evaluate.best_median_worst(dice)

@@ -1,6 +1,7 @@
-"""Rewrite the report of a run, or compare runs on the same test images with the first one.
+"""Rewrite the report of a run, write what a paper needs of it, or compare runs on the same test images with the first.
 
 python -m report OUTPUT_DIR
+python -m report paper OUTPUT_DIR [--output-dir OUTPUT_DIR/paper]
 python -m report compare RUN RUN ... [--output-dir comparison]
 """
 
@@ -11,24 +12,30 @@ import settings
 from report import page
 from report.comparison import compare_runs
 from report.folder import RunFolder
+from report.paper import write_paper
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write report.html, or comparison.html and what belongs to it; a user's mistake ends in one message."""
+    """Write report.html, a paper's files or a comparison; a user's mistake ends in one message."""
     argv = sys.argv[1:] if argv is None else argv
-    is_comparison = argv[:1] == ["compare"]  # a folder of that name can be given as ./compare
+    command = argv[0] if argv[:1] in (["compare"], ["paper"]) else ""  # a folder of that name can be given as ./compare
     parser = settings.Parser(prog="python -m report", description=__doc__)
-    if is_comparison:
-        parser.add_argument("compare", choices=["compare"], metavar="compare")
+    if command:
+        parser.add_argument(command, choices=[command], metavar=command)
+    if command == "compare":
         parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
         parser.add_argument("--output-dir", type=Path, default=Path("comparison"), help="folder to write [comparison]")
     else:
         parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR")
+    if command == "paper":
+        parser.add_argument("--output-dir", type=Path, help="folder to write [OUTPUT_DIR/paper]")
     options = parser.parse_args(argv)
     try:
-        if is_comparison:
+        if command == "compare":
             print(compare_runs(options.runs, options.output_dir))
             print(f"\nSaved as a page and as JSON in {options.output_dir}; open comparison.html there")
+        elif command == "paper":
+            print(*write_paper(options.folder, options.output_dir), sep="\n")
         else:
             rewrite(RunFolder(options.folder))
             print(f"Rewritten: {options.folder / 'report.html'}")

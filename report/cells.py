@@ -47,6 +47,32 @@ def has_score(metrics: dict, score: Score) -> bool:
     return score.path[-1] in (at(metrics, (score.head, *score.path[:-1])) or {})
 
 
+def with_biopsied(metrics: dict[str, dict]) -> dict[str, dict]:
+    """Each model's numbers on all images, and on the biopsied ones if any are known."""
+    sets = {}
+    for task, numbers in metrics.items():
+        sets[task] = numbers
+        if "biopsied" in numbers:
+            sets[f"{task}, biopsied only"] = numbers["biopsied"]
+    return sets
+
+
+def score_columns(shown: list[Score], sets: dict[str, dict]) -> dict[str, list[dict]]:
+    """The `score_at` of each of these scores, by set of numbers."""
+    return {name: [score_at(numbers, (one.head, *one.path)) for one in shown] for name, numbers in sets.items()}
+
+
+def majority_column(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list[dict]]:
+    """The column of always predicting the commonest class; {} without labels."""
+    for numbers in metrics.values():
+        if majority := at(numbers, ("label", "majority", "class")):
+            known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
+            known["n_images"] = ("label", "n_images")
+            paths = [known.get(one.path[0] if one.head == "label" else "", ("none",)) for one in shown]
+            return {f"always {majority}": [score_at(numbers, path) for path in paths]}
+    return {}
+
+
 def at(part: dict, path: tuple[str, ...]):
     for name in path:
         part = (part or {}).get(name)

@@ -79,8 +79,13 @@ def items_of(run: Run, cautions: list[str]) -> list[Item]:
     ------
     jinja2.UndefinedError : the run's files lack a value.
     """
-    facts = _data_facts(run) | _model_facts(run) | _result_facts(run) | {"cautions": cautions}
+    facts = what_it_knows(run) | {"cautions": cautions}
     return [Item(*head, printable(" ".join(answer.render(facts).split()))) for head, answer in _questions()]
+
+
+def what_it_knows(run: Run) -> dict:
+    """What the run knows of its data, models and results, for the templates of the checklist and of the methods."""
+    return _data_facts(run) | _model_facts(run) | _result_facts(run)
 
 
 def as_markdown(items: list[Item]) -> str:
@@ -99,7 +104,7 @@ def _data_facts(run: Run) -> dict:
     splits, reasons = run.splits, run.report[run.report["status"] == LEFT_OUT]["reason"]
     known = splits[splits["lesion_id"] != splits["image"]]["lesion_id"]
     status = run.report["status"].value_counts()
-    counts = pd.crosstab(splits["label"], splits["split"]).reindex(index=run.classes, columns=run.parts, fill_value=0)
+    counts = run.by_class() if run.classes else pd.DataFrame()
     crossing = run.leakage
     if crossing is not None:
         pairs = crossing[crossing["crosses"]]

@@ -20,10 +20,21 @@ from encoders.unlike import ALARM
 from measure import bootstrap
 from measure.alarms import MIN_IMAGES
 from measure.benefit import SUREST
-from measure.scores import SCORES, Score, shown_in
+from measure.scores import SCORES, shown_in
 from measure.subgroups import FEWEST
 from report.cautions import label_cautions
-from report.cells import at, benefit_of, cell_of, has_score, rounded, score_at, scores_at, subgroup_tables
+from report.cells import (
+    at,
+    benefit_of,
+    cell_of,
+    has_score,
+    majority_column,
+    rounded,
+    score_columns,
+    scores_at,
+    subgroup_tables,
+    with_biopsied,
+)
 from report.checklist import as_markdown, items_of
 from report.folder import RunFolder
 from report.run import Run
@@ -218,32 +229,15 @@ def _models(folder: Path, metrics: dict[str, dict]) -> dict:
         score for score in shown_in("report").values() if any(has_score(numbers, score) for numbers in metrics.values())
     ]
     names = [score.title for score in shown]
-    sets = {task: numbers for one, all_images in metrics.items() for task, numbers in _with_biopsied(one, all_images)}
-    columns = {name: [score_at(numbers, (one.head, *one.path)) for one in shown] for name, numbers in sets.items()}
+    sets = with_biopsied(metrics)
+    columns = score_columns(shown, sets)
     pairs = [(f"{task}: {name}", cell["value"]) for task, cells in columns.items() for name, cell in zip(names, cells)]
     summary = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
-    columns |= _majority(shown, metrics)
+    columns |= majority_column(shown, metrics)
     return {
         "headline": {"columns": columns, "rows": dict(zip(names, zip(*columns.values()))), "summary": summary},
         "by_task": {task: _model(folder / task, numbers) for task, numbers in metrics.items()},
     }
-
-
-def _with_biopsied(task: str, metrics: dict) -> list[tuple[str, dict]]:
-    """A model's numbers on all images, and on the biopsied ones if any are known."""
-    biopsied = {f"{task}, biopsied only": metrics["biopsied"]} if "biopsied" in metrics else {}
-    return list(({task: metrics} | biopsied).items())
-
-
-def _majority(shown: list[Score], metrics: dict[str, dict]) -> dict[str, list]:
-    """The column of always predicting the commonest class; {} without labels."""
-    for numbers in metrics.values():
-        if majority := at(numbers, ("label", "majority", "class")):
-            known = {name: ("label", "majority", name) for name in ("accuracy", "balanced_accuracy")}
-            known["n_images"] = ("label", "n_images")
-            paths = [known.get(one.path[0] if one.head == "label" else "", ("none",)) for one in shown]
-            return {f"always {majority}": [score_at(numbers, path) for path in paths]}
-    return {}
 
 
 def _model(folder: Path, metrics: dict) -> dict:
@@ -283,8 +277,6 @@ def _comparison(comparison: dict) -> dict:
 
 
 def _data(run: Run) -> dict:
-    labels, classes, parts = run.splits["label"].replace("", NO_LABEL), run.classes or (NO_LABEL,), run.parts
-    counts = pd.crosstab(labels, run.splits["split"]).reindex(index=classes, columns=parts, fill_value=0)
     reasons = run.report[run.report["reason"] != ""]
     kinds = reasons["reason"].str.split("(", n=1).str[0]
     lesions = run.splits["lesion_id"]
@@ -292,8 +284,8 @@ def _data(run: Run) -> dict:
         "n_images": len(run.splits),
         "n_lesions": lesions.nunique(),
         "is_ham10000": lesions.astype(str).str.startswith("HAM_").any(),
-        "splits": run.splits["split"].value_counts().reindex(parts).to_dict(),
-        "by_class": {code: [*row, row.sum()] for code, row in counts.iterrows()},
+        "splits": run.splits["split"].value_counts().reindex(run.parts).to_dict(),
+        "by_class": {code: [*row, row.sum()] for code, row in run.by_class(NO_LABEL).iterrows()},
         "states": run.report["status"].value_counts().to_dict(),
         "reasons": reasons.groupby(["status", kinds]).size().to_dict(),
         "figures": _figures(run.folder),

@@ -1,7 +1,8 @@
 """The reader of a run's folder; and whether several runs may be compared: only on the same test images."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +53,12 @@ class Run:
         path = self.folder / name
         return read_back(path) if path.exists() else None
 
+    def by_class(self, nothing: str = "") -> pd.DataFrame:
+        """Number of images by class and part; one row named `nothing` if there are no classes."""
+        labels, classes = self.splits["label"].replace("", nothing), self.classes or (nothing,)
+        counts = pd.crosstab(labels, self.splits["split"])
+        return counts.reindex(index=pd.Index(classes), columns=pd.Index(self.parts), fill_value=0)
+
     def other_set(self, task: str) -> dict | None:
         """The other data set on which a task was evaluated: ``folder`` and ``left_out``; None if there was none."""
         return self.record["tasks"][task].get("external") or None
@@ -76,13 +83,8 @@ class Run:
 
     @property
     def parts(self) -> list[str]:
-        """The parts of the split that have images; "test" alone if all folds of a cross-validation are pooled."""
-        return [part for part in SPLITS if (self.splits["split"] == part).any()]
-
-    @property
-    def n_trained(self) -> int:
-        """How many models each task is: one, or one per fold."""
-        return self.record.get("folds", 1) * self.record.get("repeats", 1)
+        """The parts of the split; "test" alone if all folds of a cross-validation are pooled."""
+        return ["test"] if set(self.splits["split"]) == {"test"} else list(SPLITS)
 
     @property
     def seed(self) -> int | None:
@@ -130,6 +132,18 @@ class Finished(NamedTuple):
         return bool(mine[0]) and mine == theirs
 
 
+@contextmanager
+def refusing_damage(folder: Path) -> Iterator[None]:
+    """Raises ValueError that names the folder for whatever a missing or damaged file of it may raise."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        is_own = type(error) is ValueError
+        raise ValueError(
+            f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error})."
+        ) from None
+
+
 def read_runs(folders: Sequence[Path]) -> list[Finished]:
     """Read the runs, the first of which is what the others are compared with.
 
@@ -141,10 +155,10 @@ def read_runs(folders: Sequence[Path]) -> list[Finished]:
     runs, problems = [], []
     for folder in folders:
         try:
-            runs.append(read_run(folder))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # a damaged file may be anything
-            is_own = type(error) is ValueError
-            problems.append(f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error}).")
+            with refusing_damage(folder):
+                runs.append(read_run(folder))
+        except ValueError as error:
+            problems.append(str(error))
     if len(folders) < 2:
         problems.append("One run alone cannot be compared: name two or more.")
     for first, second in combinations(runs, 2):

@@ -137,7 +137,7 @@ CHANGES = [
     (
         LEFT_OUT,
         table("data_report.csv", one_left_out),
-        "rows left out: too dark (1). ",
+        "rows were left out: too dark (1). ",
     ),
     (
         LEFT_OUT,
@@ -154,7 +154,7 @@ CHANGES = [
         ),
         "2 images have no diagnosis.",
     ),
-    (PREPARATION, config(IMAGE_SIZE=77), "Resized to 77×77 pixels"),
+    (PREPARATION, config(IMAGE_SIZE=77), "resized to 77×77 pixels"),
     (PREPARATION, config(INVERT_MASKS=True), "Masks were inverted."),
     (PREPARATION, config(STRETCH_MASKS=True), "Masks were stretched"),
     (ETHICS, config(data=NOTE), "No people"),
@@ -179,7 +179,7 @@ CHANGES = [
     (PARTS, config(TEST_FRACTION=0.31, SPLIT_SEED=7), "0.31 for test, seed 7"),
     (PARTS, record(lambda found: found.update(reading=["Other.", "Split: own."])), "images. Split: own."),
     (PARTS, config(EVALUATE_ONLY=True, CHECKPOINTS=["a.pth"]), "You must say: on which images the models in a.pth"),
-    (PARTS, table("splits.csv", lambda found: found.assign(split="test")), "0 train, 0 val"),
+    (PARTS, table("splits.csv", lambda found: found.assign(split="test")), "The split has 53 test images"),
     (OVERLAP, audit, "Pairs across the split: same file 0, same picture 0, same lesion 1."),
     (OVERLAP, lambda folder: (folder / "leakage.csv").unlink(), "No audit was made. You must say"),
     (OVERLAP, table("splits.csv", lambda found: found.assign(lesion_id=found["image"])), "Lesion ids are unknown"),
@@ -276,7 +276,7 @@ def test_a_report_of_an_own_model_says_only_what_it_was_told(copy):
     found = answers(copy)
     for question in (ARCHITECTURE, START, SETTINGS, WEIGHTS, RARE, PARTS, OVERLAP, CODE):
         assert OPEN in found[question], question
-    assert "precision" not in found[SETTINGS] and "Made by this program" not in found[PARTS]
+    assert "precision" not in found[SETTINGS] and "made by this program" not in found[PARTS]
 
 
 def test_scores_on_another_data_set_and_an_evaluation_of_its_own_are_told(short_run, demo_folder, folder, tmp_path):

@@ -24,6 +24,7 @@ TESTED_IN = {
     "drawing": ("inference/canvas",),
     "encoders": tuple(f"encoders/{name}" for name in ("__main__", "base", "depthwise", "efficientnet_lite", "resnet")),
     "images": ("dataset/opening",),
+    "paper": ("report/paperfigures", "report/papertables"),
     "prediction_table": ("inference/table",),
     "reading": ("dataset/layout",),
     "report": ("report/__main__",),
