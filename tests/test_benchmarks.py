@@ -91,7 +91,7 @@ def test_the_copies_of_the_benchmark_are_altered_the_same_each_time(demo_folder)
     assert first.shape == (96, 96, 3) and (first == again).all() and (first != other).any()
 
 
-@pytest.mark.parametrize("script", ["heat_maps", "near_duplicates", "out_of_fold", "speed", "unlike"])
+@pytest.mark.parametrize("script", ["finetuning", "heat_maps", "near_duplicates", "out_of_fold", "speed", "unlike"])
 def test_a_missing_data_folder_ends_in_one_message(script, tmp_path, monkeypatch, capsys):
     model = [str(ROOT / "pretrained" / "ham10000.pth")] if script == "heat_maps" else []
     monkeypatch.setattr(sys, "argv", [script, *model, "--data-dir", str(tmp_path / "nowhere")])
