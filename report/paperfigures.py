@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 import evaluate
 import visualize
 from measure.assess import net_benefit_figure
 from measure.figures import label_figures, mask_figures
-from measure.scores import classes_in
+from measure.scores import FOLD, classes_in
 from report.run import Run, read_head
 from visualize import Figure
 
@@ -37,7 +38,7 @@ def left_out(run: Run, drawn: set[str]) -> dict[str, str]:
     for path in sorted(run.folder.rglob("*.png")):
         parts = path.relative_to(run.folder).parts
         name = "_".join(["other", *parts[1:]] if parts[0] == "external" else parts).removesuffix(".png")
-        is_of_run = len(parts) == 1 or parts[-2] in run.metrics
+        is_of_run = len(parts) == 1 or (parts[-2] in run.metrics and not parts[0].startswith("fold-"))
         if is_of_run and name not in drawn:
             reasons["/".join(parts)] = "shows images" if path.stem in ONLY_IMAGES else "the run has no table of it"
     return reasons
@@ -58,8 +59,8 @@ def _of_model(run: Run, folder: Path, task: str, metrics: dict) -> dict[str, Fig
             {"likeliest": codes["predicted"], "balanced": codes["balanced"]},
         )
         # Scaling divides the logits, which are log p but for a constant.
-        temperature = metrics["label"]["calibration"]["temperature"]
-        before = evaluate.softmax(np.log(np.maximum(probabilities, np.finfo(float).tiny)), 1 / temperature)
+        temperatures = _temperatures(run, task, table, metrics)
+        before = evaluate.softmax(np.log(np.maximum(probabilities, np.finfo(float).tiny)), 1 / temperatures)
         figures |= label_figures(codes["true"], before, probabilities, rules, classes, task)
         figures["net_benefit"] = net_benefit_figure(metrics, task)
         labels = dict(zip(table["image"], table["true"]))
@@ -72,6 +73,14 @@ def _of_model(run: Run, folder: Path, task: str, metrics: dict) -> dict[str, Fig
             codes = np.array([places.get(labels.get(image), -1) for image in table["image"]])
             figures |= mask_figures(table["dice"].to_numpy(), codes, run.classes, task)
     return figures
+
+
+def _temperatures(run: Run, task: str, table: pd.DataFrame, metrics: dict) -> np.ndarray:
+    """The temperature behind each row of predictions.csv, (N, 1): each fold has its own."""
+    if FOLD not in table:
+        return np.full((len(table), 1), metrics["label"]["calibration"]["temperature"])
+    of_fold = {fold: Run(run.folder / f"fold-{fold}").metrics[task]["label"] for fold in table[FOLD].unique()}
+    return np.array([[of_fold[fold]["calibration"]["temperature"]] for fold in table[FOLD]])
 
 
 def printed(figure: Figure, note: str = "") -> dict[str, bytes]:

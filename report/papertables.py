@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from measure.scores import HEADS, shown_in
+from measure.scores import HEADS, SCORES, shown_in
 from report.cells import at, has_score, majority_column, score_at, score_columns, subgroup_tables, with_biopsied
 from report.checklist import what_it_knows
 from report.latex import PaperTable
@@ -38,7 +38,7 @@ WITH = "with 95 % intervals in parentheses"
 
 def tables_of(run: Run) -> list[PaperTable]:
     """All tables that the run has rows for: of its data, of the test set, and of other data sets."""
-    tables = [_flow(run), _classes(run)]
+    tables = [_flow(run), _classes(run), *_folds(run)]
     for prefix, images, sets in (("", "test set", run.metrics), ("other_", "other data set", run.external)):
         for table in (*_scores(sets), *_by_model(sets), *_calibration(sets)):
             tables.append(table._replace(name=prefix + table.name, caption=f"{table.caption}, {images}"))
@@ -62,6 +62,19 @@ def _classes(run: Run) -> PaperTable:
     rows = [[code, *map(int, row), int(row.sum())] for code, row in counts.iterrows()]
     rows += [["all", *map(int, counts.sum()), int(counts.to_numpy().sum())]] if len(rows) > 1 else []
     return PaperTable("data_by_class", "Images by class and part", ["Class", *counts.columns, "All"], rows)
+
+
+def _folds(run: Run) -> Iterator[PaperTable]:
+    """How the main scores vary over the folds of a cross-validation."""
+    for task, metrics in run.metrics.items():
+        scores = at(metrics, ("folds", "scores")) or {}
+        rows = [
+            [SCORES[key].title, one["mean"], one["std"], min(one["values"]), max(one["values"])]
+            for key, one in scores.items()
+            if one["mean"] is not None
+        ]
+        caption = f"{task}: the test scores of the folds, mean and standard deviation, lowest and highest"
+        yield PaperTable(f"{task}_over_folds", caption, ["Score", "Mean", "SD", "Lowest", "Highest"], rows)
 
 
 def _scores(sets: dict[str, dict]) -> Iterator[PaperTable]:

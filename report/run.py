@@ -13,7 +13,7 @@ import pandas as pd
 from dataset.csvfile import TEXT, printable, read_back
 from dataset.roles import SPLITS
 from measure.difference import refuse_repeated
-from measure.scores import CALLS, HEADS, MeanOf, classes_in, compared
+from measure.scores import CALLS, FOLD, HEADS, MeanOf, classes_in, compared
 
 TASKS = ("classification", "segmentation", "multitask", "average")  # in the order of the report
 AGAIN = "Evaluate again: main.py --evaluate-only."
@@ -237,7 +237,7 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
             raise ValueError(f"{path.name} lacks the column {column}.")
         if column not in TEXT and not np.isfinite(pd.to_numeric(table[column], errors="coerce")).all():
             raise ValueError(f"{path.name} lacks a number in the column {column}.")
-    refuse_repeated(table["image"])
+    refuse_repeated(table["image"] + table[FOLD].map(", fold {}".format) if FOLD in table else table["image"])
     return table
 
 

@@ -1,6 +1,7 @@
 """Folds of a cross-validation: each image is judged once a repeat, by the model of its fold, with that fold's fit."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,14 @@ import pytest
 from conftest import copied, quick
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
+import visualize
 from checkpoints.thresholds import points_among
 from dataset.classes import HAM10000 as CLASSES
+from evaluate import softmax
+from measure.collect import unpacked
 from measure.scores import classes_in
-from report import page
+from report import page, paperfigures, papertables
+from report.run import Run
 
 FOLDS = "--folds", 2, "--repeats", 2, "--val-fraction", 0.2
 
@@ -154,3 +159,16 @@ def test_a_new_run_moves_all_folds_of_an_earlier_one_aside_once_it_is_checked(po
     (aside,) = tmp_path.glob("outputs-*")
     assert (aside / "fold-4").is_dir() and not (tmp_path / "outputs" / "fold-4").exists()
     assert capsys.readouterr().out.count("is moved to") == 1
+
+
+def test_the_paper_draws_each_folds_unscaled_probabilities_and_lists_the_spread(pooled, tmp_path, monkeypatch):
+    run, seen = Run(pooled), {}
+    fake = partial(seen.__setitem__, "reliability")
+    monkeypatch.setattr(visualize, "reliability", lambda true, before, *rest: fake(before))
+    dict(paperfigures.figures_of(run))
+    folds = [unpacked(pooled / f"fold-{number}" / "classification" / "outputs.npz")[0] for number in range(1, 5)]
+    np.testing.assert_allclose(seen["reliability"], softmax(np.concatenate([one.label for one in folds])), atol=1e-6)
+    (spread,) = [table for table in papertables.tables_of(run) if table.name == "classification_over_folds"]
+    accuracy = numbers_in(pooled)["folds"]["scores"]["accuracy"]
+    assert ["Accuracy", accuracy["mean"], accuracy["std"]] == spread.rows[0][:3]
+    assert spread.rows[0][3:] == [min(accuracy["values"]), max(accuracy["values"])]
