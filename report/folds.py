@@ -55,13 +55,11 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
 
     Raises
     ------
-    ValueError : a fold is not finished; two folds test the same image.
+    ValueError : two folds test the same image.
     """
     if not is_first():
         return
     records = [run.read_record() for run in folds.runs]
-    if unfinished := [run.path.name for run, record in zip(folds.runs, records) if not record.get("finished")]:
-        raise ValueError(f"Not finished: {', '.join(unfinished)}. The same command with --resume goes on there.")
     tested = [_tested(run) for run in folds.runs]
     _refuse_overlap(tested, folds)
     rows = usable(data_set.table).assign(split="test")

@@ -1,6 +1,7 @@
 """Folds of a cross-validation: each image is judged once a repeat, by the model of its fold, with that fold's fit."""
 
 import json
+import re
 from functools import partial
 
 import numpy as np
@@ -114,6 +115,13 @@ def test_an_unfinished_fold_is_named_and_resume_completes_it(pooled, demo_folder
     printed = capsys.readouterr().out
     assert printed.count("nothing is left to do") == 3
     assert (outputs / "classification" / "metrics.json").read_bytes() == before
+
+
+def test_a_missing_fold_is_named_where_nothing_is_trained(pooled, demo_folder, tmp_path, capsys):
+    outputs = copied(pooled, tmp_path / "outputs")
+    (outputs / "fold-3" / "best_classification_model.pth").unlink()
+    assert quick(demo_folder, tmp_path, *FOLDS, "--evaluate-only") == 2
+    assert re.search(r"No checkpoint in \S+fold-3 for classification", capsys.readouterr().err)
 
 
 def test_one_fold_alone_is_trained_where_the_others_would_be(pooled, demo_folder, tmp_path):

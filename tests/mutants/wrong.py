@@ -31,6 +31,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "encoders/trunk.py": ("trunk", "weights"),
     "encoders/unlike.py": ("unlike", "alarms"),
     "encoders/weights.py": ("weights",),
+    "inference/features.py": ("features",),
     "inference/predictor.py": ("predictor", "verdict"),
     "inference/verdict.py": ("verdict",),
     "measure/alarms.py": ("alarms",),
@@ -40,6 +41,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "measure/calls.py": ("calls",),
     "measure/collect.py": ("collect", "assess"),
     "measure/difference.py": ("difference", "comparison"),
+    "measure/imagetable.py": ("imagetable",),
     "measure/numbers.py": ("numbers", "tables", "calibrate", "assess"),
     "measure/sets.py": ("sets",),
     "measure/scores.py": ("difference", "scores", "report", "comparison"),
@@ -47,6 +49,8 @@ TESTS = {  # by file, those that are run, quick ones first
     "measure/subgroups.py": ("subgroups",),
     "measure/tables.py": ("tables", "calibrate"),
     "report/checklist.py": ("checklist",),
+    "report/folds.py": ("folds",),
+    "report/hook.py": ("hook",),
     "report/own.py": ("results", "own"),
     "report/results.py": ("results", "difference"),
 }
@@ -641,6 +645,8 @@ WRONG = {
         ("if tested and not tested & learned:", "if False:", "nothing that is tested is learned"),
     ),
     "dataset/splits.py": (
+        ("1 / folds), seed + repeat", "1 / folds), seed", "every repeat deals alike"),
+        ("if name == names[number]", "if name == names[0]", "the first fold is tested each time"),
         ("if len(members) < len(shares):", "if len(members) < len(shares) - 1:", "a class may lack a part"),
         (
             'sort_values("n_images", ascending=False, kind="stable")',
@@ -829,6 +835,10 @@ WRONG = {
         ("torch.autocast(maps[0].device.type, enabled=False)", "torch.inference_mode()", "distances in bfloat16"),
         ("not value.isfinite().all() or ", "", "statistics that are not finite"),
     ),
+    "inference/features.py": (
+        ("[trained, chosen]", "[chosen, trained]", "training images are called validation images"),
+        ("{value:.9g}", "{value:.6g}", "features lose digits in a CSV"),
+    ),
     "inference/predictor.py": (
         ('if finding.verdict == "above":', 'if finding.verdict == "below":', "the heat map of no alarm"),
         ("members[of_image[list(members)].argmax()]", "members[0]", "the first class of an alarm"),
@@ -872,6 +882,11 @@ WRONG = {
             "images of the first model alone",
         ),
         ("(right[0] & ~right[1]).sum())", "(right[1] & ~right[0]).sum())", "the other one alone is right"),
+    ),
+    "measure/imagetable.py": (
+        ("(calls.likeliest == true)", "(calls.balanced == true)", "correct is the balanced rule"),
+        ("evaluate.dice(collected.native)", "evaluate.dice(collected.mask)", "Dice of the network's size"),
+        ('DIGITS = "%.6g"', 'DIGITS = "%.9g"', "nine digits"),
     ),
     "measure/numbers.py": (
         (
@@ -959,6 +974,12 @@ WRONG = {
         ('if line.startswith("Split: ")', "if line", "all remarks are about the split"),
         ('(pairs["kind"] == kind).sum()', "len(pairs)", "pairs of every kind are counted as each"),
     ),
+    "report/folds.py": (
+        ("float(np.std(values, ddof=1))", "float(np.std(values))", "the deviation of a sample, over n"),
+        ("fold += [number] * len(images)", "fold += [1] * len(images)", "all rows are of the first fold"),
+        ("if names.has_duplicates:", "if False:", "an image is pooled twice"),
+    ),
+    "report/hook.py": (("dict(history[-1])", "history[-1]", "the hook changes the history"),),
     "report/own.py": (
         ('positions_of(parts["train"].table))', 'positions_of(parts["val"].table))', "the prior of the validation set"),
         ("rows = learnable(table, heads)", "rows = table", "images that are left out are measured"),
