@@ -69,19 +69,32 @@ def _deal(table: pd.DataFrame, shares: dict[str, float], seed: int, group_by_les
         )
     lesion = groups_of(used) if group_by_lesion else used["image"]
     label = pd.Series(positions_of(used), index=used.index)
-    lesions = label.groupby(lesion).agg(label=lambda labels: labels.mode()[0], n_images="size")
-    lesions = lesions.sample(frac=1, random_state=seed).sort_values("n_images", ascending=False, kind="stable")
+    lesions = _labels_of(lesion, label).sample(frac=1, random_state=seed)
+    lesions = lesions.sort_values("n_images", ascending=False, kind="stable")
     part = pd.Series("", index=lesions.index)
     for position, members in lesions.groupby("label"):
         if len(members) < len(shares):
             raise ValueError(_too_few(used, position, len(members), group_by_lesion, list(shares)))
-        dealt = dict.fromkeys(shares, 0)
-        for i, name in enumerate(members.index, start=1):
-            # Fill empty parts first, so that the smallest classes reach every part.
-            behind = max(shares, key=lambda split: (dealt[split] == 0, shares[split] * i - dealt[split]))
-            dealt[behind] += 1
-            part[name] = behind
+        part[members.index] = _dealt(len(members), shares)
     return lesion.map(part).reindex(table.index, fill_value="")
+
+
+def _labels_of(lesion: pd.Series, label: pd.Series) -> pd.DataFrame:
+    """Each lesion's commonest label, the first of equals, and its number of images ``n_images``; sorted by lesion."""
+    counts = label.groupby([lesion.rename("lesion"), label.rename("label")]).size().rename("n").reset_index()
+    commonest = counts.sort_values(["lesion", "n", "label"], ascending=[True, False, True]).groupby("lesion").first()
+    return commonest[["label"]].assign(n_images=counts.groupby("lesion")["n"].sum())
+
+
+def _dealt(n: int, shares: dict[str, float]) -> list[str]:
+    """The parts of n lesions in turn: an empty part first, so that the smallest classes reach every part; then the part
+    that is furthest behind its share."""
+    dealt, turns = dict.fromkeys(shares, 0), []
+    for i in range(1, n + 1):
+        behind = max(shares, key=lambda part: (dealt[part] == 0, shares[part] * i - dealt[part]))
+        dealt[behind] += 1
+        turns.append(behind)
+    return turns
 
 
 def fold_split(
