@@ -41,6 +41,14 @@ def test_lesions_of_several_images_are_as_common_in_every_part():
     assert shares.max() - shares.min() < 0.02
 
 
+def test_a_lesion_counts_as_its_commonest_label_and_the_first_of_equals():
+    lesion = pd.Series(["b", "b", "b", "a", "a", "c"])
+    found = splits._labels_of(lesion, pd.Series([2, 1, 1, 5, 3, 4]))
+    assert found["label"].to_dict() == {"a": 3, "b": 1, "c": 4} and found["n_images"].tolist() == [2, 3, 1]
+    expected = pd.Series([2, 1, 1, 5, 3, 4]).groupby(lesion).agg(lambda labels: labels.mode()[0])
+    assert found["label"].tolist() == expected.tolist()
+
+
 def test_each_image_is_tested_in_one_fold_and_no_lesion_is_torn():
     table = lesion_table()
     folds = [splits.fold_split(table, 4, fold, 0.15, seed=42) for fold in range(1, 5)]

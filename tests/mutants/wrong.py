@@ -659,7 +659,7 @@ WRONG = {
             '"train": 1 - val_fraction - test_fraction, "val": test_fraction, "test": val_fraction}',
             "val and test exchanged",
         ),
-        ("shares[part] * i - dealt[part]", "shares[split] * i", "nobody is ever behind"),
+        ("shares[part] * i - dealt[part]", "shares[part] * i", "nobody is ever behind"),
         ("(dealt[part] == 0, ", "(False, ", "a part may stay empty"),
         ('set(group[split == "train"])', 'set(group[split != "test"])', "siblings in val count as leaked"),
         (
