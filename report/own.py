@@ -21,6 +21,7 @@ from encoders.unlike import Unlike
 from measure.alarms import fit_unlike
 from measure.assess import assess
 from measure.calibrate import calibrate
+from measure.imagetable import image_table
 from report import page, results
 from report.folder import RunFolder
 
@@ -82,6 +83,9 @@ def report_model(
             model.unlike = Unlike(**fitted).to(device) if fitted else None
         assessment = assess(model, parts["test"], calibration, name, PRECISION)
         results.publish(folder.below(name), assessment, f"{name}, test set")
+        if assessment:
+            of_images = image_table(parts["test"].table, assessment.collected, "test")
+            results.write_images(folder.below(name), [of_images], parts["test"].classes)
         folder.note_task(name, measured=results.evaluated_as("", tta=False))
         if assessment:
             page.write(folder)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,6 +81,8 @@ def test_a_plain_module_is_measured_and_what_it_lacks_is_left_out(split, tmp_pat
     pictures = {path.stem for path in (tmp_path / "own" / "pooled").glob("*.png")}
     assert ("confusion_matrix" in pictures, "masks" in pictures) == ("label" in outputs, "mask" in outputs)
     assert "heat_maps" not in pictures
+    columns = pd.read_csv(tmp_path / "own" / "pooled" / "images.csv").columns
+    assert ("predicted" in columns, "dice" in columns) == ("label" in outputs, "mask" in outputs)
     page = (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
     assert "<h3>pooled</h3>" in page and "Pooled, 347 parameters" in page and '"note">a note</p>' in page
     assert "drawn by" not in page and "real lesions" not in page  # which is said of the demo's pictures alone
