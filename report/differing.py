@@ -107,11 +107,12 @@ def _key(run: Finished, task: str) -> str:
 
 
 def _apart(alone: Sequence[RunTask], all_of_head: Sequence[RunTask]) -> Iterator[str]:
-    """For each run without a group, the settings in which it differs from the most similar run of another seed."""
+    """For each run without a group, what differs from the most similar run of another seed or split."""
     said = set()
     for run, task in alone:
-        others = [other for other, name in all_of_head if name == task and other is not run]
-        if all(_varying(other, task) == _varying(run, task) for other in others):
+        own = _varying(run, task)
+        others = [other for other, name in all_of_head if name == task and _varying(other, task) != own]
+        if not others:
             continue
         differences = {other.name: _differing_names(_setting(run, task), _setting(other, task)) for other in others}
         nearest = min(differences, key=lambda name: len(differences[name]))

@@ -106,6 +106,15 @@ def test_the_reason_why_runs_are_not_averaged_is_said_once_per_pair(place, capsy
     assert all(note in shown for note in found["not_averaged"] for shown in (printed, html))
 
 
+def test_the_reason_is_that_of_a_run_of_another_seed(place):
+    """Of equal seeds no mean is expected: b is not compared with a, which is more similar, but with c."""
+    write_runs(place, a=(1, {}, {}), b=(1, {"EMA": 0.9}, {}), c=(2, {"DROPOUT": 0.1}, {}))
+    assert compared("a", "b", "c")["not_averaged"] == [
+        "a, classification: not averaged with c, because these settings differ: DROPOUT.",
+        "b, classification: not averaged with c, because these settings differ: EMA, DROPOUT.",
+    ]
+
+
 def test_runs_of_one_seed_and_several_settings_need_no_word(place):
     write_runs(place, a=(1, {"EMA": 0.0}, {}), b=(1, {"EMA": 0.9}, {}))
     assert compared("a", "b")["not_averaged"] == []
