@@ -161,3 +161,19 @@ def paired_difference(
     """
     numbers, intervals = with_intervals(lambda weights: {"": score(1, weights) - score(0, weights)}, resamples)
     return {"difference": numbers[""], "interval": intervals[""]}
+
+
+def two_sided_p(drawn: np.ndarray) -> float:
+    """p value of a difference of 0 from its bootstrap resamples (B,): twice the smaller share on one side of 0.
+
+    One is added to both counts (Davison and Hinkley 1997, section 4.4), so the smallest p is 2 / (B + 1), never 0.
+    Resamples in which the difference is not defined do not count.
+
+    Examples
+    --------
+    >>> two_sided_p(np.array([-1.0, 1, 2, 3, 4, 5, 6, 7, 8]))  # 2 (1 + 1) / (9 + 1)
+    0.4
+    """
+    defined = drawn[~np.isnan(drawn)]
+    smaller = min((defined <= 0).sum(), (defined >= 0).sum())
+    return float(min(1.0, 2 * (1 + smaller) / (1 + len(defined))))

@@ -1,8 +1,8 @@
-"""Rewrite the report of a run, write what a paper needs of it, or compare runs on the same test images with the first.
+"""Rewrite the report of a run, write what a paper needs of it, or compare runs with the first on shared test images.
 
 python -m report OUTPUT_DIR
 python -m report paper OUTPUT_DIR [--output-dir OUTPUT_DIR/paper]
-python -m report compare RUN RUN ... [--output-dir comparison]
+python -m report compare RUN RUN ... [--output-dir comparison] [--paper]
 """
 
 import sys
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     if command == "compare":
         parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
         parser.add_argument("--output-dir", type=Path, default=Path("comparison"), help="folder to write [comparison]")
+        parser.add_argument("--paper", action="store_true", help="also write tables and figure for a manuscript")
     else:
         parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR")
     if command == "paper":
@@ -32,8 +33,10 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         if command == "compare":
-            print(compare_runs(options.runs, options.output_dir))
+            print(compare_runs(options.runs, options.output_dir, options.paper))
             print(f"\nSaved as a page and as JSON in {options.output_dir}; open comparison.html there")
+            if options.paper:
+                print(f"For a manuscript: {options.output_dir / 'paper'}")
         elif command == "paper":
             print(*write_paper(options.folder, options.output_dir), sep="\n")
         else:

@@ -1,106 +1,121 @@
 """Several finished runs side by side -> comparison.html, comparison.json and a figure, and tables for the console."""
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 import evaluate
 import visualize
 from dataset.csvfile import printable
-from dataset.groups import groups_of
 from measure import bootstrap
-from measure.difference import compare
+from measure.difference import holm
 from measure.scores import HEADS, Score, compared
 from report.cells import rounded, score_at
+from report.differing import ABSENT, SPLIT, differing, repeated, resolved_settings
+from report.fitting import as_table, in_pieces, without_shared, wrapped
 from report.folder import RECORD, RunFolder
 from report.page import TEMPLATES
-from report.run import Finished, read_runs
+from report.pairing import difference, not_compared, pairs, read_runs, with_head
+from report.pairtables import tables_of_pairs
+from report.paper import refuse_other_files, write_files
+from report.run import Finished
 
-RunTask = tuple[Finished, str]
+TEMPLATES.filters["in_pieces"] = in_pieces
+N_PANELS = 3  # of a figure, side by side: its text is then as large as the page's
 
 
-def compare_runs(folders: Sequence[Path], output_dir: Path) -> str:
+def compare_runs(folders: Sequence[Path], output_dir: Path, for_paper: bool = False) -> str:
     """Compare every run with the first one, write the comparison, and return it as text.
+
+    Parameters
+    ----------
+    for_paper : also write the tables as LaTeX and CSV and the figure as PDF and SVG, to ``output_dir / "paper"``.
 
     Raises
     ------
-    ValueError : the runs cannot be compared, or `output_dir` is the folder of a run; nothing is written.
+    ValueError : the runs cannot be compared, `output_dir` is the folder of a run, or the folder for the paper holds
+        other files or changed ones; nothing is written.
     """
     if (output_dir / RECORD).exists():
         raise ValueError(f"{output_dir} holds a run, with a comparison.json of its own. Name another --output-dir.")
+    if for_paper:
+        refuse_other_files(output_dir / "paper")
     comparison = side_by_side(read_runs(folders))
-    kinds = _kinds(comparison)
+    kinds = kinds_of(comparison)
     png = b""
     if comparison["differences"]:
         png = visualize.png(_figure(kinds, comparison["first"]), comparison["note"])
-    content = {"kinds": kinds, "png": base64.b64encode(png).decode(), "failure": evaluate.FAILURE}
+    content = {"kinds": kinds, "png": base64.b64encode(png).decode(), "failure": evaluate.FAILURE, "absent": ABSENT}
     page = TEMPLATES.get_template("comparison.html").render(comparison | content)
     folder = RunFolder(output_dir)
     folder.write_json("comparison.json", comparison)
     if png:
         folder.write("comparison.png", png)
     folder.write("comparison.html", page)
+    if for_paper:
+        with visualize.on_paper():
+            figure = _figure(kinds, comparison["first"]) if png else None
+            write_files(output_dir / "paper", tables_of_pairs(comparison, kinds, figure))
     return as_text(comparison, kinds)
 
 
 def side_by_side(runs: Sequence[Finished]) -> dict:
-    """The main scores, the differences from the first run and the spread over seeds, as comparison.json holds them."""
+    """Settings, scores, differences from the first run and spread over seeds, as comparison.json holds them."""
+    names, start = without_shared([run.name for run in runs])
+    folders = dict(zip(names, (run.name for run in runs)))
+    runs = [run._replace(name=name) for run, name in zip(runs, names)]
+    differences = corrected([difference(*pair) for pair in pairs(runs)])
+    groups, notes = repeated(runs)
     return {
         "first": runs[0].name,
+        "folders": folders,
+        "shared_start": start,
         "n_images": len(runs[0].test),
         "n_lesions": int(runs[0].test["lesion_id"].nunique()),
+        "same_test_images": all(set(run.test.index) == set(runs[0].test.index) for run in runs),
         "n_resamples": bootstrap.N_RESAMPLES,
+        "smallest_p": 2 / (bootstrap.N_RESAMPLES + 1),
+        "largest_family": max(Counter(row["head"] for row in differences).values(), default=0),
         "note": next((run.files.note for run in runs if run.files.note), ""),
-        "models": [_model(run, task, head) for head in HEADS for run, task in _with_head(runs, head)],
-        "differences": [_difference(*pair) for pair in _pairs(runs)],
-        "seeds": [_spread(*group) for group in _repeated(runs)],
+        "settings": differing(runs),
+        "cautions": not_compared(differences),
+        "models": [_model(run, task, head) for head in HEADS for run, task in with_head(runs, head)],
+        "differences": differences,
+        "seeds": [_spread(*group) for group in groups],
+        "not_averaged": notes,
     }
 
 
-def _with_head(runs: Sequence[Finished], head: str) -> list[RunTask]:
-    """Each run and task of it that has this head."""
-    return [(run, task) for run in runs for task in run.tables if head in run.tables[task]]
+def corrected(differences: Sequence[dict]) -> list[dict]:
+    """With ``p_holm`` beside each p value: corrected over all differences of a score."""
+    for head in HEADS:
+        rows = [row for row in differences if row["head"] == head]
+        for key in compared(head) if rows else ():
+            for row, p in zip(rows, holm([row[key]["p"] for row in rows])):
+                row[key]["p_holm"] = p
+    return list(differences)
 
 
 def _model(run: Finished, task: str, head: str) -> dict:
-    """The main scores of a run's task, as its metrics.json has them."""
-    images = run.tables[task][head]["image"]
-    scores = {key: score_at(run.files.metrics[task], (head, *score.path)) for key, score in compared(head).items()}
+    """The main scores of a run's task, as its metrics.json has them; of pooled folds also their deviation."""
+    images = run.tables[task][head]["image"].unique()
+    metrics = run.files.metrics[task]
+    scores = {key: score_at(metrics, (head, *score.path)) for key, score in compared(head).items()}
+    if "folds" in metrics:
+        for key, cell in scores.items():
+            cell["std"] = metrics["folds"]["scores"].get(key, {}).get("std")
     n_lesions = int(run.test.loc[images, "lesion_id"].nunique())
     about = {"head": head, "run": run.name, "task": task, "remark": run.remarks[task], "seed": run.seed}
+    about["n_folds"] = metrics.get("folds", {}).get("n")
     return about | {"n_images": len(images), "n_lesions": n_lesions, "scores": scores}
 
 
-def _pairs(runs: Sequence[Finished]) -> Iterator[tuple[str, RunTask, RunTask]]:
-    """By head, the first run's task of the same name, or else of the same kind, and each later run's."""
-    for head in HEADS:
-        of_first = [task for _, task in _with_head(runs[:1], head)]
-        for run, task in _with_head(runs[1:], head) if of_first else ():
-            yield head, (runs[0], task if task in of_first else of_first[0]), (run, task)
-
-
-def _difference(head: str, first: RunTask, second: RunTask) -> dict:
-    tables = [run.tables[task][head] for run, task in (first, second)]
-    names = {"head": head}
-    for prefix, (run, task) in (("", second), ("less_", first)):
-        names |= {f"{prefix}run": run.name, f"{prefix}task": task, f"{prefix}remark": run.remarks[task]}
-    return names | compare(head, *tables, groups_of(first[0].test))
-
-
-def _repeated(runs: Sequence[Finished]) -> Iterator[tuple[str, str, list[Finished]]]:
-    """Head, task and runs of each setting that was run with several seeds; of runs with equal seeds the first."""
-    for head in HEADS:
-        groups: dict[tuple[str, str], dict] = {}
-        for run, task in _with_head(runs, head):
-            groups.setdefault((task, run.setting(task)), {}).setdefault(run.seed, run)
-        yield from ((head, task, list(group.values())) for (task, _), group in groups.items() if len(group) > 1)
-
-
 def _spread(head: str, task: str, runs: list[Finished]) -> dict:
-    """Mean and standard deviation (n - 1) over the seeds; None where a run's score is not defined."""
+    """Mean and standard deviation (n - 1) over runs of one setting; None where a run's score is not defined."""
     models, scores = [_model(run, task, head)["scores"] for run in runs], {}
     for key in compared(head):
         values = [model[key]["value"] for model in models]
@@ -108,11 +123,14 @@ def _spread(head: str, task: str, runs: list[Finished]) -> dict:
         if None not in values:
             scores[key] = {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
     about = {"head": head, "task": task, "remark": runs[0].remarks[task], "runs": [run.name for run in runs]}
-    return about | {"seeds": [run.seed for run in runs], "n_seeds": len(runs), "scores": scores}
+    found = [resolved_settings(run, task) for run in runs]
+    splits = {one.get(SPLIT, one.get("SPLIT_SEED", "")) for one in found}
+    about |= {"seeds": [run.seed for run in runs], "n_splits": len(splits), "n_runs": len(runs)}
+    return about | {"scores": scores}
 
 
-def _kinds(comparison: dict) -> list[dict]:
-    """The comparison by head, with the words that page, figure and console share."""
+def kinds_of(comparison: dict) -> list[dict]:
+    """The comparison by head, with the words that page, figure, console and tables share."""
     kinds = []
     for head, title in HEADS.items():
         models, differences, seeds = (
@@ -146,9 +164,11 @@ def _named(row: dict, apart: str = " ", which: str = "") -> str:
 def _figure(kinds: list[dict], first: str) -> visualize.Figure:
     groups = []
     for kind in kinds:
-        if rows := kind["differences"]:
-            values = {title: [_ends(row[key]) for row in rows] for key, title in kind["columns"].items()}
-            groups.append((["\n".join([row["run"], _pair_of(row, "\n")]) for row in rows], values))
+        rows, columns = kind["differences"], list(kind["columns"].items())
+        names = ["\n".join([row["run"], _pair_of(row, "\n")]) for row in rows]
+        for start in range(0, len(columns), N_PANELS) if rows else ():
+            part = columns[start : start + N_PANELS]
+            groups.append((names, {title: [_ends(row[key]) for row in rows] for key, title in part}))
     return visualize.differences(groups, f"Differences from\n{first}")
 
 
@@ -159,26 +179,66 @@ def _ends(change: dict) -> list[float]:
 
 
 def as_text(comparison: dict, kinds: list[dict]) -> str:
-    """The scores, the differences and the spread over seeds, as tables for the console."""
-    size = f"{comparison['n_images']:,} test images of {comparison['n_lesions']:,} lesions"
-    blocks = [f"{size}; 95 % intervals in parentheses"]
+    """The settings that differ, the scores, the differences and the spread over seeds, for the console."""
+    blocks = [*_opening(comparison)]
+    change = partial(_change, is_corrected=comparison["largest_family"] > 1)
     for kind in kinds:
+        columns, first = kind["columns"], comparison["first"]
         models = [(f"{row['run']} {row['name']}{_of(row)}", row["scores"]) for row in kind["models"]]
         differences = [(f"{row['run']} {row['pair']}{_of(row)}", row) for row in kind["differences"]]
         seeds = [(f"{row['name']}, {_seeds(row)}", row["scores"]) for row in kind["seeds"]]
         for title, rows, shown in (
             (kind["title"], models, _value),
-            (f"{kind['title']}, differences from {comparison['first']}", differences, _change),
-            (f"{kind['title']}, mean and standard deviation over seeds", seeds, _mean),
+            (f"{kind['title']}, differences from {first}", differences, change),
+            (f"{kind['title']}, mean and standard deviation over runs of one setting", seeds, _mean),
         ):
             if rows:
-                blocks.append(f"{printable(title)}\n{_table(kind['columns'], rows, shown)}")
+                blocks.append(_table(title, list(columns.values()), _cells(rows, columns, shown)))
+    if comparison["differences"]:
+        blocks.append(wrapped(_of_p(comparison["n_resamples"], comparison["smallest_p"], comparison["largest_family"])))
+    blocks += [wrapped(printable(note)) for note in comparison["not_averaged"]]
     return "\n\n".join(blocks)
 
 
-def _table(columns: dict[str, str], rows: list[tuple[str, dict]], shown: Callable[[dict], str]) -> str:
-    cells = [[shown(scores[key]) for key in columns] for _, scores in rows]
-    return pd.DataFrame(cells, [printable(name) for name, _ in rows], list(columns.values())).to_string()
+def _of_p(n: int, smallest: float, n_pairs: int) -> str:
+    words = f"p: two-sided, from {n:,} paired bootstrap resamples of lesions, so at least {smallest:.3f}."
+    if n_pairs < 2:
+        return f"{words} One pair is compared: p is not corrected."
+    least = f"at least {n_pairs * smallest:.3f}"
+    return f"{words} Holm: corrected over the {n_pairs} differences of the same score ({least}), not over the scores."
+
+
+def _opening(comparison: dict) -> Iterable[str]:
+    size = f"{comparison['n_images']:,} test images of {comparison['n_lesions']:,} lesions"
+    same = comparison["same_test_images"]
+    yield wrapped(
+        f"{size}; 95 % intervals in parentheses"
+        if same
+        else "The test sets differ: scores are of each run's own test images, differences of those that both tested. "
+        "95 % intervals in parentheses"
+    )
+    if comparison["shared_start"]:
+        yield wrapped(f"Folder names without their shared start {printable(comparison['shared_start'])}")
+    yield from (wrapped(f"Caution: {printable(caution)}") for caution in comparison["cautions"])
+    names, settings = list(comparison["folders"]), comparison["settings"]
+    if settings:
+        rows = [(row["name"], row["values"]) for row in settings]
+        yield _table("Settings that differ", names, rows)
+    else:
+        yield "No setting differs."
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    rows = [(printable(label), [_printable_lines(cell) for cell in cells]) for label, cells in rows]
+    return f"{wrapped(printable(title))}\n{as_table([printable(name) for name in columns], rows)}"
+
+
+def _printable_lines(cell: str) -> str:
+    return "\n".join(map(printable, cell.split("\n")))
+
+
+def _cells(rows: list[tuple[str, dict]], columns: Iterable[str], shown: Callable[[dict], str]) -> list:
+    return [(label, [shown(scores[key]) for key in columns]) for label, scores in rows]
 
 
 def _of(row: dict) -> str:
@@ -186,15 +246,19 @@ def _of(row: dict) -> str:
 
 
 def _seeds(row: dict) -> str:
-    return f"settings of {row['runs'][0]}, n = {row['n_seeds']}: seeds {', '.join(map(str, row['seeds']))}"
+    splits = f"; {row['n_splits']} splits" if row["n_splits"] > 1 else ""
+    return f"settings of {row['runs'][0]}, n = {row['n_runs']}: seeds {', '.join(map(str, row['seeds']))}{splits}"
 
 
 def _value(score: dict) -> str:
-    return _with_interval(score["value"], score["interval"], ".3f")
+    spread = f"\nSD of folds {score['std']:.3f}" if score.get("std") is not None else ""
+    return _with_interval(score["value"], score["interval"], ".3f") + spread
 
 
-def _change(score: dict) -> str:
-    return _with_interval(score["difference"], score["interval"], "+.3f")
+def _change(score: dict, is_corrected: bool) -> str:
+    p = "" if score["p"] is None else f"\np {score['p']:.3f}"
+    p += f", Holm {score['p_holm']:.3f}" if p and is_corrected else ""
+    return _with_interval(score["difference"], score["interval"], "+.3f") + p
 
 
 def _mean(score: dict) -> str:
@@ -205,4 +269,4 @@ def _with_interval(value: float | None, interval: list | None, form: str) -> str
     if value is None:
         return "-"
     ends = [f"{rounded(end):{form}}" for end in interval or ()]
-    return f"{rounded(value):{form}}" + (f" ({' to '.join(ends)})" if ends else "")
+    return f"{rounded(value):{form}}" + (f"\n({' to '.join(ends)})" if ends else "")

@@ -16,7 +16,7 @@ from measure.assess import assess_collected
 from measure.calls import read_logits
 from measure.collect import Collected, joined, unpacked
 from measure.imagetable import image_table
-from measure.scores import FOLD, HEADS, shown_in
+from measure.scores import FOLD, HEADS, compared, shown_in
 from report import page, results
 from report.cells import score_at
 from report.folder import RunFolder
@@ -80,8 +80,8 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
         facts = records[0]["tasks"][task]
         identity = {name: value for name, value in facts["identity"].items() if name != "split_hash"}
         folder.note_task(task, trained=True, identity=identity, measured=facts["measured"] | {"external": ""})
-    compared = len(folds.runs) == folds.n and results.compare_tasks(folder, data_set)
-    folder.note(comparison=compared, seconds=sum(record.get("seconds") or 0 for record in records))
+    has_pairs = len(folds.runs) == folds.n and results.compare_tasks(folder, data_set)
+    folder.note(comparison=has_pairs, seconds=sum(record.get("seconds") or 0 for record in records))
     page.write(folder)
     folder.note(finished=True)
 
@@ -96,13 +96,13 @@ def read_outputs(run: RunFolder, task: str, tta: bool) -> tuple[Collected, list[
 
 
 def over_folds(metrics: Sequence[dict]) -> dict[str, dict]:
-    """By score of the report: its value in each fold, their mean and standard deviation (n - 1).
+    """By score of the report or of comparisons: its value in each fold, their mean and standard deviation (n - 1).
 
     Both are None where the score is not defined in a fold.
     """
     scores = {}
     for head in [head for head in HEADS if head in metrics[0]]:
-        for key, score in shown_in("report", head).items():
+        for key, score in (shown_in("report", head) | compared(head)).items():
             values = [score_at(one, (head, *score.path))["value"] for one in metrics]
             known = None not in values and not key.startswith("n_")
             mean, std = (float(np.mean(values)), float(np.std(values, ddof=1))) if known else (None, None)

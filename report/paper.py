@@ -47,18 +47,13 @@ def write_paper(folder: Path, output_dir: Path | None = None) -> list[str]:
         nothing is written.
     """
     place = Path(output_dir or folder / "paper")
-    earlier = _earlier(place)
+    refuse_other_files(place)
     with refusing_damage(folder):
         try:
             contents, said = contents_of(read_run(folder).files)
         except jinja2.UndefinedError as error:
             raise ValueError(f"its files lack a value: {error}. Evaluate again: main.py --evaluate-only.") from None
-    target = RunFolder(place)
-    for name in earlier.keys() - contents.keys():
-        (place / name).unlink(missing_ok=True)
-    for name, content in contents.items():
-        target.write(name, content)
-    target.write_json(WRITTEN, {name: _sha(content) for name, content in contents.items()})
+    write_files(place, contents)
     return [f"Written: {place}, {len(contents)} files; README.md there says what they are.", *said]
 
 
@@ -105,8 +100,18 @@ def _as_latex(paragraphs: dict[str, str], keys: list[str]) -> str:
     return "\n".join(blocks)
 
 
-def _earlier(place: Path) -> dict[str, str]:
-    """The files that an earlier call wrote into the folder; {} for a new or empty one.
+def write_files(place: Path, contents: dict[str, bytes]) -> None:
+    """Write the files by name, in place of those of an earlier call. Raises as `refuse_other_files`."""
+    target = RunFolder(place)
+    for name in refuse_other_files(place).keys() - contents.keys():
+        (place / name).unlink(missing_ok=True)
+    for name, content in contents.items():
+        target.write(name, content)
+    target.write_json(WRITTEN, {name: _sha(content) for name, content in contents.items()})
+
+
+def refuse_other_files(place: Path) -> dict[str, str]:
+    """The files that an earlier call wrote into the folder, with their SHA-256; {} for a new or empty one.
 
     Raises
     ------

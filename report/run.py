@@ -1,16 +1,15 @@
-"""The reader of a run's folder; and whether several runs may be compared: only on the same test images."""
+"""The reader of a run's folder."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from dataset.csvfile import TEXT, printable, read_back
+from dataset.csvfile import TEXT, read_back
 from dataset.roles import SPLITS
 from measure.difference import refuse_repeated
 from measure.scores import CALLS, FOLD, HEADS, MeanOf, classes_in, compared
@@ -18,9 +17,6 @@ from measure.scores import CALLS, FOLD, HEADS, MeanOf, classes_in, compared
 TASKS = ("classification", "segmentation", "multitask", "average")  # in the order of the report
 AGAIN = "Evaluate again: main.py --evaluate-only."
 N_NAMES = 5  # differing images that are listed
-# Settings that do not make another one: the seed, places, the device, and how a run was started.
-PLACES = {"DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR", "DEVICE"}
-NOT_OF_A_SETTING = PLACES | {"SEED", "TASKS", "RESUME", "EVALUATE_ONLY", "TTA", "KEEP_FREED_MEMORY"}
 
 
 class Run:
@@ -114,13 +110,6 @@ class Finished(NamedTuple):
     def seed(self) -> int | None:
         return self.files.seed
 
-    def setting(self, task: str) -> str:
-        """What a task's runs with several seeds have in common: all but the seed and places."""
-        config = {name: value for name, value in self.files.config.items() if name not in NOT_OF_A_SETTING}
-        identity = self.files.record["tasks"][task].get("identity", {})
-        shared = {name: value for name, value in identity.items() if name != "seed"}
-        return json.dumps([task, config, shared, self.remarks[task]], sort_keys=True)
-
     def is_copy_of(self, other: "Finished") -> bool:
         """Whether both folders are one or hold the same run (same start time, settings and seed)."""
         if self.files.folder.resolve() == other.files.folder.resolve():
@@ -142,33 +131,6 @@ def refusing_damage(folder: Path) -> Iterator[None]:
         raise ValueError(
             f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error})."
         ) from None
-
-
-def read_runs(folders: Sequence[Path]) -> list[Finished]:
-    """Read the runs, the first of which is what the others are compared with.
-
-    Raises
-    ------
-    ValueError : all reasons not to compare them, one per line: fewer than two, one that is not finished or is
-        named twice, other test images, labels or lesions.
-    """
-    runs, problems = [], []
-    for folder in folders:
-        try:
-            with refusing_damage(folder):
-                runs.append(read_run(folder))
-        except ValueError as error:
-            problems.append(str(error))
-    if len(folders) < 2:
-        problems.append("One run alone cannot be compared: name two or more.")
-    for first, second in combinations(runs, 2):
-        if second.is_copy_of(first):
-            problems.append(f"{second.name} is the same run as {first.name}: name each once.")
-    for run in runs[1:]:
-        problems += disagreements(runs[0], run)
-    if problems:
-        raise ValueError("\n".join(map(printable, dict.fromkeys(problems))))
-    return runs
 
 
 def read_run(folder: Path) -> Finished:
@@ -206,6 +168,8 @@ def read_run(folder: Path) -> Finished:
 def read_head(folder: Path, head: str) -> pd.DataFrame:
     """Per-image results of a task on the test set: diagnoses, or mask scores at both sizes.
 
+    One row per image; of pooled folds with repeats one per image and fold.
+
     Raises
     ------
     ValueError : a name is repeated, a value is missing or not a class, or the two tables of masks differ in images.
@@ -223,10 +187,11 @@ def read_head(folder: Path, head: str) -> pd.DataFrame:
         return _read(folder / f"per_image_{head}.csv", means)
     columns = list(dict.fromkeys(["iou", "dice", *(column.removesuffix("_native") for column in means)]))
     network = _read(folder / "per_image.csv", ["iou", "dice"])
-    native = _read(folder / "per_image_native.csv", columns)[["image", *columns]]
-    if set(network["image"]) != set(native["image"]):
+    native = _read(folder / "per_image_native.csv", columns)
+    on = ["image", *([FOLD] if FOLD in network and FOLD in native else [])]
+    if set(network[on].itertuples(index=False)) != set(native[on].itertuples(index=False)):
         raise ValueError("per_image.csv and per_image_native.csv have different images.")
-    return network.merge(native, on="image", suffixes=("", "_native"))
+    return network.merge(native[[*on, *columns]], on=on, suffixes=("", "_native"))
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -237,13 +202,15 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
             raise ValueError(f"{path.name} lacks the column {column}.")
         if column not in TEXT and not np.isfinite(pd.to_numeric(table[column], errors="coerce")).all():
             raise ValueError(f"{path.name} lacks a number in the column {column}.")
-    refuse_repeated(table["image"] + table[FOLD].map(", fold {}".format) if FOLD in table else table["image"])
+    refuse_repeated(table["image"], table.get(FOLD))
     return table
 
 
 def _remark(run: Run, task: str) -> str:
-    """Remark that training was stopped early or that several views were averaged."""
-    remarks = [] if run.stopped_after(task) is None else [f"stopped after {run.epochs(task)} epochs"]
+    """Remark that folds are pooled, that training was stopped early, or that several views were averaged."""
+    folds, repeats = run.record.get("folds"), run.record.get("repeats", 1)
+    remarks = [f"{folds} folds" + (f", {repeats} times" if repeats > 1 else "")] if folds else []
+    remarks += [] if run.stopped_after(task) is None else [f"stopped after {run.epochs(task)} epochs"]
     return ", ".join([*remarks, f"over {run.views(task)} views"] if run.views(task) > 1 else remarks)
 
 
@@ -271,28 +238,6 @@ def _refuse_strangers(task: str, table: pd.DataFrame, test: pd.DataFrame) -> Non
         other = table["true"].to_numpy() != test["label"].loc[table["image"]].to_numpy()
         if other.any():
             raise ValueError(f"{task}/predictions.csv and splits.csv disagree on {some(table.loc[other, 'image'])}.")
-
-
-def disagreements(first: Finished, second: Finished) -> list[str]:
-    """Why two runs were not evaluated on the same images; [] if they were."""
-    if problem := _other_images(first.test.index, second.test.index, first.name, second.name):
-        return [f"{second.name}: its test images are not those of {first.name}: {problem}."]
-    problems, test = [], second.test.loc[first.test.index]
-    for column, words in (("label", "have another true label"), ("lesion_id", "belong to another lesion")):
-        other = test.index[test[column].to_numpy() != first.test[column].to_numpy()]
-        if len(other):
-            problems.append(f"{second.name}: {len(other):,} test images {words} than in {first.name} ({some(other)}).")
-    for task in first.tables.keys() & second.tables.keys():
-        for head in first.tables[task].keys() & second.tables[task].keys():
-            images = [run.tables[task][head]["image"] for run in (first, second)]
-            if problem := _other_images(*images, first.name, second.name):
-                problems.append(f"{second.name}: {task} was evaluated on other images than in {first.name}: {problem}.")
-    return problems
-
-
-def _other_images(first: Iterable[str], second: Iterable[str], name: str, other_name: str) -> str:
-    only = {name: set(first) - set(second), other_name: set(second) - set(first)}
-    return ", ".join(f"{len(names):,} only in {where} ({some(names)})" for where, names in only.items() if names)
 
 
 def some(names: Iterable[str]) -> str:

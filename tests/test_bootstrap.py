@@ -161,6 +161,12 @@ def test_a_paired_difference_of_a_model_with_itself_is_nothing():
     assert found == {"difference": 0, "interval": None}
 
 
+def test_a_two_sided_p_value_is_never_0_and_at_most_1():
+    assert bootstrap.two_sided_p(np.arange(1.0, 2001)) == 2 / 2001
+    assert bootstrap.two_sided_p(np.array([-1.0, 1, 2, 3, np.nan])) == 2 * 2 / 5
+    assert bootstrap.two_sided_p(np.zeros(10)) == 1
+
+
 def test_a_paired_difference_that_is_not_defined_is_none():
     resamples = bootstrap.resample_lesions(np.arange(3), 10)
     found = bootstrap.paired_difference(lambda i, w: np.full(len(w), np.nan), resamples)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, edit
+from PIL import Image
 from test_difference import labels, outlines
 
 from checkpoints.thresholds import SCALE
@@ -90,7 +91,7 @@ def test_the_table_shows_what_each_run_measured(place, capsys):
     ]
     auc = json.loads((place / "b/classification/metrics.json").read_text())["label"]["official"]["macro"]["auc"]
     assert found["models"][1]["scores"]["mean_auc"] == {"value": auc, "interval": [auc - 0.1, auc + 0.1]}
-    assert f"{auc:.3f} ({auc - 0.1:.3f} to {auc + 0.1:.3f})" in printed
+    assert f" {auc:.3f}" in printed and f" ({auc - 0.1:.3f} to {auc + 0.1:.3f})" in printed
     assert f"{auc:.3f}<small>{auc - 0.1:.3f} – {auc + 0.1:.3f}</small>" in html
 
 
@@ -133,10 +134,11 @@ def test_seeds_of_one_setting_have_a_mean_and_a_standard_deviation(place, capsys
     values = [
         json.loads((place / name / "classification/metrics.json").read_text())["label"]["accuracy"] for name in "abc"
     ]
-    assert (row["runs"], row["seeds"], row["n_seeds"]) == (["a", "b", "c"], [1, 2, 5], 3)
+    assert (row["runs"], row["seeds"], row["n_runs"]) == (["a", "b", "c"], [1, 2, 5], 3)
     mean, std = sum(values) / 3, np.sqrt(sum((value - sum(values) / 3) ** 2 for value in values) / 2)
     assert row["scores"]["accuracy"] == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
-    assert "n = 3: seeds 1, 2, 5" in capsys.readouterr().out
+    printed = " ".join(line[:36].strip() for line in capsys.readouterr().out.splitlines())
+    assert "n = 3: seeds 1, 2, 5" in printed
     assert "1, 2, 5 (n = 3)" in Path("comparison/comparison.html").read_text(encoding="utf-8")
 
 
@@ -212,18 +214,9 @@ DAMAGES = {  # what is done to files of run b, and what is said of it
     "no scores": ({"segmentation/metrics.json": Path.unlink}, "b: has no scores in segmentation/metrics.json."),
     "no split": ({"splits.csv": Path.unlink}, "b: has no splits.csv"),
     "no predictions": ({PREDICTIONS: Path.unlink}, DAMAGED),
-    "other test images": (
-        {
-            "splits.csv": lambda path: rewrite(path, first_is("image", "other")),
-            PREDICTIONS: lambda path: rewrite(path, first_is("image", "other")),
-            "segmentation/per_image.csv": lambda path: rewrite(path, first_is("image", "other")),
-            "segmentation/per_image_native.csv": lambda path: rewrite(path, first_is("image", "other")),
-        },
-        "b: its test images are not those of a: 1 only in a (001), 1 only in b (other).",
-    ),
-    "other measured images": (
-        {PREDICTIONS: lambda path: rewrite(path, lambda table: table[:3])},
-        f"b: classification was evaluated on other images than in a: 1 only in a ({HOSTILE}).",
+    "no measured image in common": (
+        {PREDICTIONS: lambda path: rewrite(path, lambda table: table[:0])},
+        "b: no image in common with a (diagnoses of classification). Leave one out.",
     ),
     "measured images that are no test images": (
         {PREDICTIONS: lambda path: rewrite(path, first_is("image", "x"))},
@@ -269,17 +262,17 @@ def test_a_run_that_is_no_match_for_the_first_is_refused_before_anything_is_writ
 
 
 def test_all_that_is_wrong_is_said_at_once(place, capsys):
-    write_run(place / "c", 3, images=IMAGES[:2])
-    messages = "nowhere: holds", "b/../b is the same run as b", "c: its test images are not those of a: 2 only in a"
+    write_run(place / "c", 3, images=["2", "3"])
+    messages = "nowhere: holds", "b/../b is the same run as b", "c: none of its test images is one of a: a tested 4 ("
     refuse(place, capsys, ["a", "b", "c", "nowhere", "b/../b"], *messages)
 
 
 def test_only_the_first_few_of_many_names_are_printed(place, capsys):
-    for name, numbers in (("many", range(10, 20)), ("few", range(10, 12))):
+    for name, numbers in (("many", range(10, 20)), ("few", range(30, 32))):
         rows = pd.DataFrame({"image": [f"i{n}" for n in numbers], "label": "NV", "lesion_id": "L", "split": "test"})
         write_run(place / name, 3, tasks=["multitask"], images=[])
         write(place / name / "splits.csv", rows)
-    refuse(place, capsys, ["few", "many"], "8 only in many (i12, i13, i14, i15, i16, …).")
+    refuse(place, capsys, ["few", "many"], "few tested 2 (i30, i31); many tested 10 (i10, i11, i12, i13, i14, …).")
 
 
 def test_names_are_shown_as_they_are(place):
@@ -287,7 +280,7 @@ def test_names_are_shown_as_they_are(place):
     hostile = HOSTILE.replace("/", ":")
     write_run(place / hostile, 3)
     compared("a", hostile)
-    html = Path("comparison/comparison.html").read_text(encoding="utf-8")
+    html = Path("comparison/comparison.html").read_text(encoding="utf-8").replace("<wbr>", "")
     assert "<script" not in html and "&lt;script&gt;stop&lt;:script&gt; {{ 7*7 }} {% if %} &amp;amp;" in html
 
 
@@ -350,7 +343,8 @@ def test_what_sets_a_model_apart_is_said_and_makes_it_another_setting(place, cap
     remarks = {row["run"]: row["remark"] for row in found["models"] if row["task"] == "classification"}
     assert remarks == {"a": "", "b": "stopped after 2 of 15 epochs", "c": "over 8 views"}
     assert {row["task"] for row in found["seeds"]} == {"segmentation"}
-    for shown in (printed, html):
+    labels = " ".join(line[:36].strip() for line in printed.splitlines())
+    for shown in (labels, html):
         for name in ("classification (stopped after 2 of 15 epochs)", "classification (over 8 views)"):
             assert name in shown and f"{name} minus classification" in shown
 
@@ -360,3 +354,65 @@ def test_a_damaged_history_is_named_with_its_run(place, capsys):
     with pytest.raises(SystemExit):
         main(["compare", "a", "b"])
     assert "b: a file is missing or damaged" in capsys.readouterr().err
+
+
+LONG_NAMES = [
+    f"experiments/resnet18-from-scratch-at-224-pixels-with-{kind}-loss-and-flips" for kind in ("plain", "focal")
+]
+
+
+def test_the_console_stays_within_100_columns_and_the_figure_is_legible(place, capsys):
+    """The page is 1,024 pixels wide inside: the figure's text, of 8 points at 110 dpi, must not shrink below 9."""
+    for seed, name in enumerate(LONG_NAMES, 3):
+        write_run(place / name, seed, LABEL_LOSS=name)
+    main(["compare", *LONG_NAMES, "a"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+    with Image.open("comparison/comparison.png") as figure:
+        assert 8 * 110 / 72 * min(1, 1024 / figure.width) >= 9
+
+
+def test_what_folder_names_share_is_said_once_and_they_break_only_after_a_mark(place):
+    for seed, name in enumerate(LONG_NAMES, 3):
+        write_run(place / name, seed)
+    found = compared(*LONG_NAMES)
+    html = Path("comparison/comparison.html").read_text(encoding="utf-8")
+    start = "experiments/resnet18-from-scratch-at-224-pixels-with-"
+    assert found["folders"] == {f"…{name.removeprefix(start)}": name for name in LONG_NAMES}
+    assert html.count(start) == 1 and "<code>…focal-<wbr>loss-<wbr>and-<wbr>flips<wbr></code>" in html
+
+
+def test_p_values_of_several_runs_are_corrected_score_by_score(place, capsys):
+    """Of two differences of a score: the smaller p doubled; the larger itself, but not below the other."""
+    write_run(place / "c", 3)
+    rows = [row["mean_dice"] for row in compared("a", "b", "c")["differences"] if row["head"] == "mask"]
+    p = sorted(row["p"] for row in rows)
+    assert sorted(row["p_holm"] for row in rows) == pytest.approx([min(1, 2 * p[0]), max(p[1], min(1, 2 * p[0]))])
+    html, printed = Path("comparison/comparison.html").read_text(encoding="utf-8"), capsys.readouterr().out
+    for row in rows:
+        assert f"p {row['p']:.3f}<br>Holm {row['p_holm']:.3f}" in html
+        assert f"p {row['p']:.3f}, Holm {row['p_holm']:.3f}" in printed
+    assert "over the 2 differences of the same score (at least 0.002)" in " ".join(printed.split())
+
+
+def test_one_pair_is_not_corrected(place, capsys):
+    rows = compared("a", "b")["differences"]
+    assert all(row["p"] == row["p_holm"] for one in rows for row in one.values() if isinstance(row, dict))
+    assert "Holm" not in capsys.readouterr().out
+    assert "Holm" not in Path("comparison/comparison.html").read_text(encoding="utf-8")
+
+
+def test_a_paper_gets_the_differences_as_latex_and_csv_and_the_figure(place, capsys):
+    rows = compared("--paper", "a", "b")["differences"]
+    paper = Path("comparison/paper")
+    assert {path.name for path in paper.glob("figures/*")} == {"differences.pdf", "differences.svg"}
+    table = pd.read_csv(paper / "tables/differences_masks.csv").set_index("Score")
+    assert table.loc["Mean Dice", "Difference"] == pytest.approx(rows[1]["mean_dice"]["difference"], abs=6e-4)
+    assert table.loc["Mean Dice", "p, Holm"] == pytest.approx(rows[1]["mean_dice"]["p_holm"], abs=6e-4)
+    names = {path.stem for path in paper.glob("tables/*.tex")}
+    assert {f"{kind}_{head}" for kind in ("scores", "differences", "seeds") for head in ("masks", "diagnoses")} < names
+    (paper / "tables/settings.tex").write_text("mine")
+    before = Path("comparison/comparison.json").stat().st_mtime_ns
+    with pytest.raises(SystemExit):
+        main(["compare", "--paper", "a", "b"])
+    assert "was changed by hand" in capsys.readouterr().err
+    assert Path("comparison/comparison.json").stat().st_mtime_ns == before

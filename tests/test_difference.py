@@ -8,7 +8,7 @@ from sklearn import metrics
 import evaluate
 from dataset.classes import HAM10000 as CLASSES
 from measure import bootstrap
-from measure.difference import compare
+from measure.difference import compare, holm
 from measure.scores import compared
 from report.results import compare_tasks
 
@@ -130,6 +130,50 @@ def test_photographs_of_one_lesion_say_no_more_about_two_models_than_one_does():
         for lesions in (np.arange(n), sibling)
     )
     assert by_lesion / by_image == pytest.approx(2, abs=0.3)
+
+
+def test_an_image_that_was_judged_in_several_folds_counts_once():
+    """Image a is right in one of two folds, so it is half right: 0.5 + 1 + 1 + 1 of 4 against 1 + 0 + 1 + 1."""
+    again = pd.concat([SINGLE.iloc[[0]].assign(predicted="NV"), SINGLE]).assign(fold=[1, 2, 1, 1, 2])
+    again.loc[again["image"] == "b", "predicted"] = "MEL"
+    found = compare("label", SINGLE, again, LESIONS)
+    assert (found["n_images"], found["n_lesions"]) == (4, 4)
+    assert found["accuracy"]["difference"] == pytest.approx((3.5 - 3) / 4)
+    assert found["balanced_accuracy"]["difference"] == pytest.approx((1.5 / 2 - 1 / 2) / 2)
+    assert "only_first_right" not in found  # not a number of images
+
+
+def test_repeats_of_the_folds_give_the_interval_of_each_images_mean():
+    """Dice is a mean over images: judged thrice in each of two repeats, or once with the mean of both."""
+    rng, images = np.random.default_rng(1), [f"i{i}" for i in range(20)]
+    first, second, other = rng.uniform(size=(3, 20))
+    lesions = pd.Series(np.arange(20) // 2, images)
+    twice = pd.concat([outlines(images, first).assign(fold=1), outlines(images, second).assign(fold=2)])
+    mean = twice.groupby("image", sort=False).mean().reset_index()
+    found, expected = (compare("mask", outlines(images, other), table, lesions) for table in (twice, mean))
+    for name in ("difference", "interval", "p"):
+        assert found["native_dice"][name] == pytest.approx(expected["native_dice"][name]), name
+    assert found["n_images"] == 20
+    with pytest.raises(ValueError, match="'i3' occurs twice"):
+        compare("mask", outlines(images, other), pd.concat([twice, twice[3:4]]), lesions)
+
+
+def test_the_p_value_counts_the_resamples_on_either_side_of_0():
+    rng = np.random.default_rng(5)
+    images = [f"i{i}" for i in range(30)]
+    pair = [outlines(images, iou) for iou in rng.uniform(size=(2, 30))]
+    found = compare("mask", *pair, pd.Series(np.arange(30), images))["native_dice"]
+    drawn = bootstrap.resample_lesions(np.arange(30)).draws @ (pair[1]["dice"] - pair[0]["dice"]).to_numpy()
+    n_below, n_above = (drawn <= 0).sum(), (drawn >= 0).sum()
+    assert found["p"] == pytest.approx(2 * (min(n_below, n_above) + 1) / 2001)
+    assert compare("mask", pair[0], pair[0], pd.Series(np.arange(30), images))["native_dice"]["p"] is None
+
+
+def test_holms_correction_is_that_of_the_textbook():
+    """By hand: of four p values the smallest times 4, the next times 3, ... each at least the one before; at most 1."""
+    assert holm([0.04, 0.01, 0.03, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
+    assert holm([0.7, None, 0.6]) == [1, None, 1]
+    assert holm([]) == []
 
 
 def test_a_name_that_stands_twice_or_has_no_lesion_is_refused_by_name():

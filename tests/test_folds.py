@@ -17,6 +17,7 @@ from evaluate import softmax
 from measure.collect import unpacked
 from measure.scores import classes_in
 from report import page, paperfigures, papertables
+from report.__main__ import main
 from report.run import Run
 
 FOLDS = "--folds", 2, "--repeats", 2, "--val-fraction", 0.2
@@ -129,6 +130,15 @@ def test_one_fold_alone_is_trained_where_the_others_would_be(pooled, demo_folder
     outputs = tmp_path / "outputs"
     assert [path.name for path in outputs.iterdir() if not path.name.startswith(".")] == ["fold-2"]
     pd.testing.assert_frame_equal(*(tables(place, [2])[0] for place in (outputs, pooled)))
+
+
+def test_pooled_folds_are_compared_with_one_of_them_on_the_images_that_it_tested(pooled, tmp_path):
+    """Each image counts once, though two folds judged it; the same fold and another one differ on it."""
+    main(["compare", str(pooled / "fold-1"), str(pooled), "--output-dir", str(tmp_path / "compared")])
+    found = json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    n_tested = (pd.read_csv(pooled / "fold-1" / "splits.csv")["split"] == "test").sum()
+    assert [row["n_images"] for row in found["differences"]] == [n_tested]
+    assert not found["same_test_images"] and found["models"][1]["scores"]["nll"]["std"] > 0
 
 
 def test_folds_of_other_data_are_not_pooled(pooled, demo_folder, tmp_path, capsys):

@@ -20,7 +20,7 @@ TESTED_IN = {
     "assess": ("measure/figures",),
     "bootstrap": ("measure/shares",),
     "check": ("dataset/__main__",),
-    "comparison": ("report/run",),
+    "comparison": ("report/run", "report/pairtables"),
     "drawing": ("inference/canvas",),
     "encoders": tuple(f"encoders/{name}" for name in ("__main__", "base", "depthwise", "efficientnet_lite", "resnet")),
     "images": ("dataset/opening",),

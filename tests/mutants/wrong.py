@@ -40,7 +40,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "measure/calibrate.py": ("calibrate",),
     "measure/calls.py": ("calls",),
     "measure/collect.py": ("collect", "assess"),
-    "measure/difference.py": ("difference", "comparison"),
+    "measure/difference.py": ("difference",),
     "measure/imagetable.py": ("imagetable",),
     "measure/numbers.py": ("numbers", "tables", "calibrate", "assess"),
     "measure/sets.py": ("sets",),
@@ -51,6 +51,9 @@ TESTS = {  # by file, those that are run, quick ones first
     "report/checklist.py": ("checklist",),
     "report/folds.py": ("folds",),
     "report/hook.py": ("hook",),
+    "report/differing.py": ("differing",),
+    "report/fitting.py": ("fitting",),
+    "report/pairing.py": ("pairing",),
     "report/own.py": ("results", "own"),
     "report/results.py": ("results", "difference"),
 }
@@ -739,6 +742,7 @@ WRONG = {
             "np.take(self.draws[start : start + n_rows], np.sort(self.lesion), axis=1)",
             "weights of other lesions",
         ),
+        ("2 * (1 + smaller)", "(1 + smaller)", "a one-sided p value"),
         (
             "return Resamples(self.draws, self.lesion[images])",
             "return Resamples(self.draws, np.unique(self.lesion[images], return_inverse=True)[1])",
@@ -871,11 +875,10 @@ WRONG = {
         ("weights[:, single], holds[single]", "weights[:, single], single[single]", "every single set is right"),
     ),
     "measure/difference.py": (
-        (
-            '[table.set_index("image").loc[images] for table in (first, second)]',
-            '[table.set_index("image")[: len(images)] for table in (first, second)]',
-            "images in each table's own order",
-        ),
+        ('np.argsort(places, kind="stable")', "np.arange(len(places))", "images in each table's own order"),
+        (" / np.bincount(places)[places]", "", "an image counts as often as it was judged"),
+        ("(len(order) - rank) * p_values[i]", "p_values[i]", "no correction"),
+        ("max(largest, min(", "max(0, min(", "corrected p values in another order"),
         (
             'first.loc[first["image"].isin(second["image"]), "image"]',
             'first["image"]',
@@ -887,6 +890,23 @@ WRONG = {
         ("(calls.likeliest == true)", "(calls.balanced == true)", "correct is the balanced rule"),
         ("evaluate.dice(collected.native)", "evaluate.dice(collected.mask)", "Dice of the network's size"),
         ('DIGITS = "%.6g"', 'DIGITS = "%.9g"', "nine digits"),
+    ),
+    "report/differing.py": (
+        ('{"PRETRAINED", "START_FROM"} if', "set() if", "auto and no are two settings"),
+        ("name not in OF_THE_START | others", "name not in OF_THE_START", "another task's epochs are a setting"),
+        ("not in VARYING | OF_EVALUATION", "not in {'SEED'} | OF_EVALUATION", "runs of two splits are not averaged"),
+        ("min(differences, key=", "max(differences, key=", "the reason is that of the least similar run"),
+        ("if first is not one:", "if False:", "a repeated seed is left out without a word"),
+    ),
+    "report/fitting.py": (
+        (" + 2 + width > WIDTH", " > WIDTH", "a column too many"),
+        ("for part in parts])", "for part in parts] * 0)", "the shared folder is not left out"),
+        ("if len(set(cut)) == len(set(short)) else short", "", "two names become one"),
+    ),
+    "report/pairing.py": (
+        ("if images.empty:", "if False:", "no image in common"),
+        ('if "group" in test), tests[0])', "if False), tests[0])", "patients that the second knows are not joined"),
+        ('"n_only_less": n_left[0], "n_only": n_left[1]', '"n_only_less": n_left[1], "n_only": n_left[0]', "exchanged"),
     ),
     "measure/numbers.py": (
         (
