@@ -1,6 +1,7 @@
 """Folds of a cross-validation: each image is judged once a repeat, by the model of its fold, with that fold's fit."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -154,3 +155,10 @@ def test_a_new_run_moves_all_folds_of_an_earlier_one_aside_once_it_is_checked(po
     (aside,) = tmp_path.glob("outputs-*")
     assert (aside / "fold-4").is_dir() and not (tmp_path / "outputs" / "fold-4").exists()
     assert capsys.readouterr().out.count("is moved to") == 1
+
+
+def test_the_page_of_all_folds_leads_to_the_page_of_each(pooled):
+    html = (pooled / "report.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a href="([^"#]*)">fold (\d)</a>', html)
+    assert links == [(f"fold-{number}/report.html", str(number)) for number in range(1, 5)]
+    assert all((pooled / link).is_file() for link, _ in links) and 'href="#folds"' in html

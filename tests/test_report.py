@@ -50,4 +50,4 @@ def test_a_page_is_written_again_only_of_a_finished_run(copy, capsys):
     assert (copy / "report.html").read_text() == "live"
     edit(copy / "record.json", lambda record: record.update(finished=True))
     main([str(copy)])
-    assert "Skin lesion models: report" in (copy / "report.html").read_text()
+    assert "skin lesion models: report" in (copy / "report.html").read_text()
