@@ -446,8 +446,10 @@ def _surface(mask: np.ndarray) -> np.ndarray:
     return padded[1:-1, 1:-1] & ~inner
 
 
-def best_median_worst(scores: np.ndarray, n_each: int = 2) -> list[int]:
-    """Positions of the `n_each` highest, middle and lowest scores, without repeats."""
+def best_median_worst(scores: np.ndarray, n_each: int = 2) -> dict[int, str]:
+    """Positions of the `n_each` highest, middle and lowest scores: "best", "median" or "worst", each position once."""
     order = np.argsort(-scores, kind="stable")
     middle = max((len(order) - n_each) // 2, 0)
-    return list(dict.fromkeys([*order[:n_each], *order[middle : middle + n_each], *order[-n_each:]]))
+    parts = {"worst": order[-n_each:], "median": order[middle : middle + n_each], "best": order[:n_each]}
+    ranks = {int(i): rank for rank, part in parts.items() for i in part}  # the best of few is not the worst
+    return {int(i): ranks[i] for part in reversed(parts.values()) for i in part}

@@ -21,6 +21,7 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#E69F00", "#009E73", "#666666"
 CLASS_COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#56B4E9", "#E69F00")
 TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
 MAX_LINE, MAX_NAME = 40, 22  # maximum characters of a title line and of a class name; the middle is omitted beyond
+MAX_SHAPE = 2.0  # height per width for which a row of images has room; higher images are drawn narrower
 N_SHOWN, N_CURVES = 20, 14  # maximum number of classes in a figure; there are N_CURVES pairs of colour and line style
 CHINESE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei")
 CHINESE += ("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Malgun Gothic", "Arial Unicode MS")
@@ -62,12 +63,13 @@ def scores_of(history: pd.DataFrame) -> dict[str, list[str]]:
     return scores
 
 
-def training_curves(history: pd.DataFrame, title: str) -> Figure:
+def training_curves(history: pd.DataFrame, title: str, n_epochs: int | None = None) -> Figure:
     """Training and validation loss, and validation scores of each head, by epoch; the saved epoch is marked.
 
     Parameters
     ----------
     history : columns epoch, train_loss, val_loss and val_<head>_<score>, one row per epoch.
+    n_epochs : epochs planned, to which the axes run; None for those of the history.
     """
     scores = scores_of(history)
     height = 1.9 * (1 + len(scores)) if IS_ON_PAPER else 3.4
@@ -89,6 +91,8 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
         if IS_ON_PAPER:
             _legend(axis, loc="upper center", anchor=(0.5, -0.28))
         axis.xaxis.get_major_locator().set_params(integer=True)
+        if n_epochs:
+            axis.set_xlim(0.5, n_epochs + 0.5)
     return figure
 
 
@@ -179,7 +183,12 @@ def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
 
 
 def mask_rows(
-    images: np.ndarray, true: np.ndarray, predicted: np.ndarray, titles: Sequence[str], heading: str
+    images: np.ndarray,
+    true: np.ndarray,
+    predicted: np.ndarray,
+    titles: Sequence[str],
+    heading: str,
+    shapes: Sequence[float] | None = None,
 ) -> Figure:
     """Rows of image | true mask | predicted mask | both contours on the image.
 
@@ -187,11 +196,14 @@ def mask_rows(
     ----------
     images : (N, H, W, 3) uint8.
     true, predicted : (N, H, W) bool.
+    shapes : height per width at which each image and its masks are drawn; None for H / W.
     """
-    figure = Figure(figsize=(8.4, 2.1 * len(images) + 0.5), layout="constrained")
+    shapes = _shapes_of(images, shapes)
+    heights = [2.1 * min(shape, MAX_SHAPE) for shape in shapes]
+    figure = Figure(figsize=(8.4, sum(heights) + 0.08 * len(images) + 0.5), layout="constrained")
     figure.suptitle(heading, fontsize=11)
-    axes = figure.subplots(len(images), 4, squeeze=False)
-    for row, image, truth, prediction, title in zip(axes, images, true, predicted, titles):
+    axes = figure.subplots(len(images), 4, squeeze=False, height_ratios=heights)
+    for row, image, truth, prediction, title, shape in zip(axes, images, true, predicted, titles, shapes):
         row[0].imshow(image)
         row[1].imshow(truth, cmap="gray", vmin=0, vmax=1)
         row[2].imshow(prediction, cmap="gray", vmin=0, vmax=1)
@@ -199,6 +211,7 @@ def mask_rows(
         row[0].set_ylabel(_as_text(title), fontsize=8, parse_math=False)
         for axis in row:
             axis.set(xticks=[], yticks=[])
+            _set_shape(axis, image, shape)
     for axis, name in zip(axes[0], ("image", "true mask", "predicted mask", "true (green), predicted (orange)")):
         axis.set_title(name, fontsize=9)
     return figure
@@ -317,25 +330,44 @@ def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
     return figure
 
 
-def gallery(images: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
-    """Images (N, H, W, 3) with titles, four per row."""
-    n_rows = -(-len(images) // 4)
-    figure = Figure(figsize=(9, 2.6 * n_rows + 0.4), layout="constrained")
+def gallery(images: np.ndarray, titles: Sequence[str], heading: str, shapes: Sequence[float] | None = None) -> Figure:
+    """Images (N, H, W, 3) with titles, four per row, each drawn with its height per width in `shapes` (None: H / W)."""
+    shapes = _shapes_of(images, shapes)
+    rows = [shapes[start : start + 4] for start in range(0, len(shapes), 4)]
+    heights = [2.25 * min(max(row), MAX_SHAPE) + 0.35 for row in rows]
+    figure = Figure(figsize=(9, sum(heights) + 0.4), layout="constrained")
     figure.suptitle(heading, fontsize=11)
-    axes = figure.subplots(n_rows, 4, squeeze=False).ravel()
+    axes = figure.subplots(len(rows), 4, squeeze=False, height_ratios=heights).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, image, title in zip(axes, images, titles):
+    for axis, image, title, shape in zip(axes, images, titles, shapes):
         axis.imshow(image)
         axis.set_title(_as_text(title), fontsize=8, parse_math=False)
+        _set_shape(axis, image, shape)
     return figure
 
 
-def heat_maps(images: np.ndarray, true: np.ndarray, heat: np.ndarray, titles: Sequence[str], heading: str) -> Figure:
-    """Heat maps (N, H, W) in [0, 1] over images (N, H, W, 3), with the true masks' contours."""
-    figure = gallery(images, titles, heading)
+def _shapes_of(images: np.ndarray, shapes: Sequence[float] | None) -> Sequence[float]:
+    return [image.shape[0] / image.shape[1] for image in images] if shapes is None else shapes
+
+
+def _set_shape(axis: Axes, image: np.ndarray, shape: float) -> None:
+    """Draw the image's pixels (H, W) so that its height is `shape` times its width."""
+    axis.set_aspect(shape * image.shape[1] / image.shape[0])
+
+
+def heat_maps(
+    images: np.ndarray,
+    true: np.ndarray,
+    heat: np.ndarray,
+    titles: Sequence[str],
+    heading: str,
+    shapes: Sequence[float] | None = None,
+) -> Figure:
+    """Heat maps (N, H, W) in [0, 1] over images (N, H, W, 3), with the true masks' contours; `shapes` as `gallery`."""
+    figure = gallery(images, titles, heading, shapes)
     for axis, mask, values in zip(figure.axes, true, heat):
-        axis.imshow(values, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+        axis.imshow(values, cmap="inferno", alpha=0.5, vmin=0, vmax=1, aspect=axis.get_aspect())
         if mask.any() and not mask.all():
             axis.contour(mask, levels=[0.5], colors="white", linewidths=1.2)
     return figure

@@ -49,10 +49,20 @@ def read_native_mask(image_path: str | Path, mask_path: str | Path, how: str = "
 
     `how` is as in `decode_row`. Raises as `read_image`.
     """
-    with Image.open(image_path, formats=FORMATS) as image:  # reads only the header
-        orientation = orientation_of(image)
-        image_size = image.size[::-1] if orientation >= 5 else image.size
+    image_size, orientation = _header(image_path)
     return np.asarray(decode_mask(content_of(mask_path), image_size, orientation, how)[0]) > 0
+
+
+def own_size(path: str | Path) -> tuple[int, int]:
+    """The (width, height) of the upright original, from the file's header. Raises OSError if it cannot be read."""
+    return _header(path)[0]
+
+
+def _header(path: str | Path) -> tuple[tuple[int, int], int]:
+    """The size of the upright original, and the EXIF orientation of the file."""
+    with Image.open(path, formats=FORMATS) as image:
+        orientation = orientation_of(image)
+        return image.size[::-1] if orientation >= 5 else image.size, orientation
 
 
 def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.Image], tuple[int, int], int]:

@@ -1,6 +1,6 @@
 """Outputs of a model on a set of images -> figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
@@ -9,6 +9,7 @@ from torch import nn
 import data
 import evaluate
 import visualize
+from dataset import images
 from dataset.classes import classes_of, positions_of
 from measure.collect import Collected
 
@@ -79,12 +80,12 @@ class Figures:
 
     def _masks(self, dice: np.ndarray) -> visualize.Figure:
         picks = evaluate.best_median_worst(dice)
-        few = self.batches.subset(picks)
+        few = self.batches.subset(list(picks))
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision)
         predicted = output["mask"][:, 0].gt(0).cpu().numpy()
-        titles = [f"{self.names[i]}\n{self._class(i)}, Dice {dice[i]:.3f}" for i in picks]
+        titles = [f"{rank}: Dice {dice[i]:.3f}\n{self.names[i]}\n{self._class(i)}" for i, rank in picks.items()]
         heading = f"{self.name}: best, median and worst of {len(dice)} test images by Dice"
-        return visualize.mask_rows(*few.images_and_masks(), predicted, titles, heading)
+        return visualize.mask_rows(*few.images_and_masks(), predicted, titles, heading, self._shapes(picks))
 
     def _confident_errors(self, probabilities: np.ndarray) -> visualize.Figure | None:
         predicted = probabilities.argmax(axis=1)
@@ -93,9 +94,8 @@ class Figures:
         if not len(picks):
             return None
         titles = [f"{self._verdict(i, predicted[i])} ({probabilities[i].max():.2f})" for i in picks]
-        return visualize.gallery(
-            self.batches.subset(picks).images_and_masks()[0], titles, f"{self.name}: most confident errors"
-        )
+        pictures, _ = self.batches.subset(picks).images_and_masks()
+        return visualize.gallery(pictures, titles, f"{self.name}: most confident errors", self._shapes(picks))
 
     def _heat_maps(self, predicted: np.ndarray) -> visualize.Figure | None:
         """Grad-CAM of the predicted class on the first image of each (common) class; None without heat maps."""
@@ -107,7 +107,14 @@ class Figures:
         ((_, output),) = evaluate.infer(self.model, few.epoch(), self.precision, self.model.explain)
         titles = [self._verdict(i, predicted[i]) for i in picks]
         heading = f"{self.name}: evidence for the predicted class (Grad-CAM)"
-        return visualize.heat_maps(*few.images_and_masks(), output["heat"][:, 0].cpu().numpy(), titles, heading)
+        heat = output["heat"][:, 0].cpu().numpy()
+        return visualize.heat_maps(*few.images_and_masks(), heat, titles, heading, self._shapes(picks))
+
+    def _shapes(self, picks: Iterable[int]) -> list[float]:
+        """Height per width of each photograph, as the network's input is square; 1 where its file is not known."""
+        paths = self.batches.table.get("image_path")
+        sizes = [(1, 1) if paths is None else images.own_size(paths.iloc[i]) for i in picks]
+        return [height / width for width, height in sizes]
 
     def _class(self, i: int) -> str:
         return "no diagnosis" if self.true[i] < 0 else self.classes[self.true[i]]

@@ -1,5 +1,6 @@
 """Numbers of metrics.json -> cells of the report's tables: each a value with its interval, if it has one."""
 
+import evaluate
 from measure import bootstrap
 from measure.scores import SCORES, Score, shown_in
 
@@ -77,6 +78,21 @@ def at(part: dict, path: tuple[str, ...]):
     for name in path:
         part = (part or {}).get(name)
     return part
+
+
+def in_percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def rules_agree(metrics: dict[str, dict]) -> bool:
+    """Whether the balanced rule predicts the top-1 class in every model, as it does at τ = 0."""
+    return all(at(numbers, ("label", "calibration", "tau")) == 0 for numbers in metrics.values() if "label" in numbers)
+
+
+def heat_of(metrics: dict) -> dict | None:
+    """Energy of the heat maps inside the masks, and whether they localise; None without labels or masks."""
+    heat = at(metrics, ("label", "heat_map"))
+    return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
 
 
 def benefit_of(label: dict) -> dict | None:

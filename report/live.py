@@ -17,7 +17,7 @@ import visualize
 from checkpoints.networks import N_VIEWS
 from dataset.prepare import OtherSet
 from report.folder import RunFolder
-from report.page import TEMPLATES
+from report.page import TEMPLATES, name_of_run
 
 RELOAD = 10  # seconds until the page loads itself again
 N_ROWS = 5  # last epochs that the table shows
@@ -60,7 +60,7 @@ class Live:
             then = f", then {' and '.join(self.to_come)}" if self.to_come else ""
             tqdm.write(f"To go: {n_left} of {self.epochs} epochs{then}, {self.left(n_left + self.epochs_after)}.")
         table = pd.DataFrame(history)
-        curves = visualize.png(visualize.training_curves(table, self.task), self.folder.caption)
+        curves = visualize.png(visualize.training_curves(table, self.task, self.epochs), self.folder.caption)
         self.folder.write(f"{self.task}/training_curves.png", curves)
         self.folder.write("report.html", self.page(table, curves))
         self.folder.note(seconds=self.folder.seconds())  # a killed run loses at most one epoch of it
@@ -76,6 +76,7 @@ class Live:
         columns = ["train_loss", "val_loss", *scores, "train_seconds"]
         best = int(history.loc[history["val_loss"].idxmin(), "epoch"])
         values = {
+            "name": name_of_run(self.folder.path),
             "task": self.task,
             "n_epochs": self.epochs,
             "n_done": len(history),

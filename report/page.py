@@ -18,18 +18,20 @@ from dataset.synthetic import NOTE
 from encoders import coarse_heat, title_of
 from encoders.unlike import ALARM
 from measure import bootstrap
-from measure.alarms import MIN_IMAGES
 from measure.benefit import SUREST
-from measure.scores import SCORES, shown_in
+from measure.scores import HEADS, SCORES, shown_in
 from measure.subgroups import FEWEST
-from report.cautions import label_cautions
+from report.cautions import cautions_of
 from report.cells import (
     at,
     benefit_of,
     cell_of,
     has_score,
+    heat_of,
+    in_percent,
     majority_column,
     rounded,
+    rules_agree,
     score_columns,
     scores_at,
     subgroup_tables,
@@ -39,8 +41,6 @@ from report.checklist import as_markdown, items_of
 from report.folder import RunFolder
 from report.run import Run
 
-FEW = 30  # minimum test images of a class for certain scores
-GAP = 1.3  # ratio of validation to training loss at the saved epoch that counts as overfitting
 NO_LABEL = "no diagnosis"
 N_PAIRS = 20  # pairs across the split that are listed
 HERE = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -57,11 +57,13 @@ def ends(interval: list, sign: str = "-", between: str = " – ") -> str:
     return between.join(f"{rounded(end, digits):{sign}.{digits}f}" for end in interval)
 
 
-def in_percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def png_size(content: str) -> tuple[int, int]:
+    """Width and height in pixels of a PNG in base64, from its header."""
+    header = base64.b64decode(content[:32])
+    return int.from_bytes(header[16:20]), int.from_bytes(header[20:24])
 
 
-TEMPLATES.filters |= {"ends": ends, "in_percent": in_percent, "rounded": rounded}
+TEMPLATES.filters |= {"ends": ends, "in_percent": in_percent, "rounded": rounded, "png_size": png_size}
 
 
 def build(folder: Path) -> str:
@@ -90,71 +92,10 @@ def write(folder: RunFolder) -> None:
     folder.write("checklist.md", as_markdown(items_of(run, cautions_of(run))))
 
 
-def cautions_of(run: Run) -> list[str]:
-    """Limitations of this run's numbers, in plain language."""
-    cautions = []
-    if run.note == NOTE:
-        cautions.append("The models were trained on synthetic drawings; nothing here transfers to real skin.")
-    scratch = [task for task, metrics in run.metrics.items() if metrics.get("initial_weights") == "scratch"]
-    if scratch:
-        cautions.append(f"{', '.join(scratch)}: trained from scratch, not from ImageNet weights, which costs accuracy.")
-    if blind := [task for task, metrics in run.metrics.items() if not metrics.get("unlike")]:
-        why = f"fewer than {MIN_IMAGES} validation images, or a model without a suitable encoder"
-        cautions.append(f"{', '.join(blind)}: images unlike the training images cannot be detected ({why}).")
-    for task, metrics in run.metrics.items():
-        if run.views(task) > 1:
-            cautions.append(f"{task}: evaluated as the average over {run.views(task)} views of each image.")
-        cautions += label_cautions(run, task)
-        heat = _heat(metrics)
-        if heat and not heat["localises"]:
-            inside = f"{in_percent(heat['energy_in_mask'])} of their energy lies inside the true mask"
-            covers = f"which covers {in_percent(heat['mask_area'])} of the image"
-            cautions.append(f"{task}: the heat maps do not localise; {inside}, {covers}.")
-        cautions += _biopsy_cautions(task, metrics)
-        cautions += _fit_cautions(run, task)
-    test = run.splits[run.splits["split"] == "test"]["label"].value_counts()
-    few = [f"{code} ({test[code]})" for code in run.classes if 0 < test.get(code, 0) < FEW]
-    if few:
-        cautions.append(f"Scores of classes with fewer than {FEW} test images are uncertain: {', '.join(few)}.")
-    val = set(run.splits[run.splits["split"] == "val"]["label"])
-    if val and (unseen := [code for code in run.classes if code not in val]):
-        cautions.append(f"Classes without a validation image, for which nothing was fitted: {', '.join(unseen)}.")
-    absent = ", ".join(code for code in run.classes if not test.get(code, 0))
-    if absent:
-        cautions.append(f"Classes without a test image: {absent}; means exclude them, except those of ISIC 2018.")
-    cautions += run.record.get("reading", [])
-    if run.leakage is not None:
-        for kind, members in run.leakage[run.leakage["crosses"]].groupby("kind"):
-            cautions.append(f"{len(members)} pair{'s' * (len(members) > 1)} of the {kind} cross the split: see below.")
-    cautions.append("Research code, not a medical device: never base a diagnosis on it.")
-    return cautions
-
-
-def _biopsy_cautions(task: str, metrics: dict) -> list[str]:
-    """Accuracy on the biopsied images, if only some are biopsied."""
-    everything, biopsied = (at(metrics, (*path, "label")) for path in ((), ("biopsied",)))
-    if not biopsied or biopsied["n_images"] == everything["n_images"]:
-        return []
-    return [
-        f"{task}: accuracy is {biopsied['accuracy']:.3f} on the {biopsied['n_images']:,} biopsied images and "
-        f"{everything['accuracy']:.3f} on all {everything['n_images']:,}. The other diagnoses were confirmed by "
-        "follow-up, consensus or similar."
-    ]
-
-
-def _fit_cautions(run: Run, task: str) -> list[str]:
-    history = run.table(f"{task}/history.csv")
-    if history is None:
-        return []
-    if run.stopped_after(task) is not None:
-        return [f"{task}: stopped after {run.epochs(task)} epochs."]
-    best = history.loc[history["val_loss"].idxmin()]
-    ratio = best["val_loss"] / best["train_loss"]
-    if ratio > GAP:
-        return [f"{task}: overfitting; at the saved epoch the validation loss is {ratio:.1f} times the training loss."]
-    if best["epoch"] == history["epoch"].max() and len(history) > 1:
-        return [f"{task}: the last epoch was the best, so longer training may do better."]
-    return []
+def name_of_run(folder: Path) -> str:
+    """Title of a run: its folder and, in parentheses, the folder above, as many runs are called "outputs"."""
+    path = folder.resolve()
+    return f"{path.name} ({path.parent.name})" if path.parent.name else path.name
 
 
 def _values(run: Run) -> dict:
@@ -178,6 +119,7 @@ def _values(run: Run) -> dict:
         "initial_files": _named(run, "initial_files"),
         "is_imagenet": all(metrics.get("initial_weights") == "ImageNet" for metrics in run.metrics.values()),
         "seed": run.seed,
+        "name": name_of_run(run.folder),
         "averaged": [path for metrics in run.metrics.values() for path in metrics.get("averaged", [])],
         "models": _models(run.folder, run.metrics),
         "folds": _over_folds(run),
@@ -206,7 +148,9 @@ def _over_folds(run: Run) -> dict | None:
         return None
     known = {key: SCORES[key].title for one in folds.values() for key in one["scores"] if not key.startswith("n_")}
     rows = {title: [one["scores"].get(key) for one in folds.values()] for key, title in known.items()}
-    return {"n": max(one["n"] for one in folds.values()), "tasks": list(folds), "rows": rows}
+    places = [f"fold-{number}/report.html" for number in range(1, 1 + max(one["n"] for one in folds.values()))]
+    pages = [place for place in places if (run.folder / place).exists()]
+    return {"n": len(places), "tasks": list(folds), "rows": rows, "pages": pages}
 
 
 def _other_sets(run: Run) -> list[dict]:
@@ -224,20 +168,30 @@ def _commands(environments: list[dict]) -> list[tuple[str, str]]:
 
 
 def _models(folder: Path, metrics: dict[str, dict]) -> dict:
-    """The models' numbers on one set of images: side by side, and each in full."""
-    shown = [
-        score for score in shown_in("report").values() if any(has_score(numbers, score) for numbers in metrics.values())
-    ]
-    names = [score.title for score in shown]
-    sets = with_biopsied(metrics)
-    columns = score_columns(shown, sets)
-    pairs = [(f"{task}: {name}", cell["value"]) for task, cells in columns.items() for name, cell in zip(names, cells)]
-    summary = [f"{name} {value:.3f}" for name, value in pairs if isinstance(value, float)]  # not how many images
-    columns |= majority_column(shown, metrics)
+    """The models' numbers on one set of images: the main scores of all, and each model in full."""
     return {
-        "headline": {"columns": columns, "rows": dict(zip(names, zip(*columns.values()))), "summary": summary},
+        "headline": _headline(metrics),
+        "is_one_rule": rules_agree(metrics),
         "by_task": {task: _model(folder / task, numbers) for task, numbers in metrics.items()},
     }
+
+
+def _headline(metrics: dict[str, dict]) -> dict[str, dict]:
+    """Main scores by head: the titles of its scores, and the cells of each model that has it."""
+    tables: dict[str, dict] = {}
+    is_one_rule, sets = rules_agree(metrics), with_biopsied(metrics)
+    for head, title in HEADS.items():
+        known = {name: numbers for name, numbers in sets.items() if head in numbers}
+        shown = [
+            score
+            for score in shown_in("report", head).values()
+            if any(has_score(numbers, score) for numbers in known.values())
+        ]
+        shown = [score for score in shown if not (is_one_rule and "balanced" in score.path)]
+        rows = score_columns(shown, known) | (majority_column(shown, metrics) if head == "label" else {})
+        if shown:
+            tables[title] = {"columns": [score.title for score in shown], "rows": rows}
+    return tables
 
 
 def _model(folder: Path, metrics: dict) -> dict:
@@ -250,7 +204,9 @@ def _model(folder: Path, metrics: dict) -> dict:
     heads["biopsied"] = biopsied and scores_at(biopsied, ("label",))
     subgroups = subgroup_tables(metrics.get("subgroups") or [], metrics.get("gaps") or [])
     coarse = coarse_heat(metrics.get("encoders", []))
-    return heads | {"heat": _heat(metrics), "coarse": coarse, "subgroups": subgroups, "figures": _figures(folder)}
+    is_one_rule = rules_agree({"": metrics})
+    shown = {"coarse": coarse, "subgroups": subgroups, "is_one_rule": is_one_rule, "figures": _figures(folder)}
+    return heads | {"heat": heat_of(metrics)} | shown
 
 
 def _positives(label: dict) -> dict[str, int]:
@@ -258,12 +214,6 @@ def _positives(label: dict) -> dict[str, int]:
     support = [row["support"] for row in label["per_class"].values()]
     points = points_among(list(label["per_class"])).items()
     return {name: sum(support[k] for k in members) for name, members in points}
-
-
-def _heat(metrics: dict) -> dict | None:
-    """Energy of the heat maps inside the masks, and whether they localise; None without labels or masks."""
-    heat = at(metrics, ("label", "heat_map"))
-    return heat and heat | {"localises": heat["energy_in_mask"] >= evaluate.LOCALISING}
 
 
 def _figures(folder: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import LEARNED, assess_rows, untrained
+from PIL import Image
 from processes import in_two_processes
 
 import data
@@ -17,8 +18,9 @@ from dataset import table as tables_of_data
 from dataset.table import LABEL_ONLY
 from measure import numbers as scoring
 from measure import tables
-from measure.assess import assess
+from measure.assess import assess, collect_calls
 from measure.calibrate import calibrate
+from measure.figures import Figures
 from report.folder import RunFolder
 from report.results import publish
 
@@ -153,3 +155,25 @@ def test_a_head_of_one_number_is_assessed_on_the_images_that_have_it_and_left_ou
     else:
         assert "age" not in assessment.numbers and not assessment.tables
         assert tables.console_table("a", assessment.numbers) == "a"
+
+
+def test_galleries_have_the_shape_of_the_files_and_say_which_masks_are_best(measured, tmp_path, monkeypatch):
+    """Photographs of 600 x 450 are drawn in that shape, though the network's input is square."""
+    rows, drawn = measured[1].table.copy(), {}
+    Image.new("RGB", (60, 45)).save(tmp_path / "wide.png")
+    rows["image_path"] = [str(tmp_path / "wide.png")] * len(rows)
+    for name in ("mask_rows", "gallery", "heat_maps"):
+        monkeypatch.setattr(visualize, name, lambda *given, name=name: drawn.update({name: given}))
+    batches = data.Batches(measured[1].pixels, rows, 16, device=measured[1].device)
+    collected = collect_calls(*measured[:3], "fp32")
+    figures = Figures(measured[0], batches, collected, "a", "fp32")
+    figures.of_masks()
+    figures.of_labels()
+    assert drawn.keys() == {"mask_rows", "gallery", "heat_maps"}
+    for *_, shapes in drawn.values():
+        assert shapes and set(shapes) == {0.75}
+    titles = drawn["mask_rows"][3]
+    ranks = [title.partition(":")[0] for title in titles]
+    assert ranks == ["best", "best", "median", "median", "worst", "worst"]
+    scores = [float(title.split("Dice ")[1].split("\n")[0]) for title in titles]
+    assert scores == sorted(scores, reverse=True)

@@ -7,7 +7,7 @@ from conftest import edit
 
 from dataset.csvfile import read_back
 from report import page
-from report.cautions import label_cautions
+from report.cautions import grouped, label_cautions
 from report.run import Run
 
 
@@ -104,4 +104,24 @@ def test_a_class_without_validation_images_is_named(copy):
     table[(table["label"] != "DF") | (table["split"] != "val")].to_csv(path, index=False)
     said = "Classes without a validation image, for which nothing was fitted: DF."
     html = page.build(copy)
-    assert said in page.cautions_of(Run(copy)) and html.index(said) < html.index("<table>")  # before any score
+    assert said in page.cautions_of(Run(copy)) and html.index(said) < html.index('id="models"')
+
+
+def test_models_with_the_same_caution_share_a_line_with_the_numbers_of_each():
+    """What is said of the data, and what differs in a word, keeps a line of its own."""
+    said = [
+        "a: accuracy is 0.5 of 1,499 (difference -0.031).",
+        "a: never predicted: MEL.",
+        "3 pairs cross: see below.",
+        "b: accuracy is 0.61 of 1,499 (difference +0.2).",
+        "b: never predicted: NV.",
+        "4 pairs cross: see below.",
+        "c: never predicted: NV.",
+    ]
+    assert grouped(said, ("a", "b", "c")) == [
+        "a, b: accuracy is 0.5 / 0.61 of 1,499 (difference -0.031 / +0.2).",
+        "a: never predicted: MEL.",
+        "3 pairs cross: see below.",
+        "b, c: never predicted: NV.",
+        "4 pairs cross: see below.",
+    ]

@@ -365,9 +365,10 @@ def test_prediction_leaves_the_model_in_the_mode_it_came_in(device):
 
 def test_best_median_and_worst_are_picked_by_score():
     scores = np.array([0.1, 0.9, 0.5, 0.8, 0.2, 0.4, 0.7, 0.3])
-    assert evaluate.best_median_worst(scores) == [1, 3, 2, 5, 4, 0]
-    assert evaluate.best_median_worst(np.array([0.5])) == [0]
-    assert sorted(evaluate.best_median_worst(np.array([0.5, 0.1, 0.2]))) == [0, 1, 2]
+    ranks = {1: "best", 3: "best", 2: "median", 5: "median", 4: "worst", 0: "worst"}
+    assert list(evaluate.best_median_worst(scores).items()) == list(ranks.items())
+    assert evaluate.best_median_worst(np.array([0.5])) == {0: "best"}
+    assert evaluate.best_median_worst(np.array([0.5, 0.1, 0.2])) == {0: "best", 2: "best", 1: "worst"}
 
 
 @pytest.mark.parametrize("n_classes", [2, 25, 1000])

@@ -190,3 +190,10 @@ def test_the_paper_draws_each_folds_unscaled_probabilities_and_lists_the_spread(
     accuracy = numbers_in(pooled)["folds"]["scores"]["accuracy"]
     assert ["Accuracy", accuracy["mean"], accuracy["std"]] == spread.rows[0][:3]
     assert spread.rows[0][3:] == [min(accuracy["values"]), max(accuracy["values"])]
+
+
+def test_the_page_of_all_folds_leads_to_the_page_of_each(pooled):
+    html = (pooled / "report.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a href="([^"#]*)">fold (\d)</a>', html)
+    assert links == [(f"fold-{number}/report.html", str(number)) for number in range(1, 5)]
+    assert all((pooled / link).is_file() for link, _ in links) and 'href="#folds"' in html

@@ -293,3 +293,12 @@ def test_a_mask_may_differ_from_its_image_in_shape_by_rounding_alone(folder, wid
     folder.add("a", image=picture(size=(400, 300)), mask=disc((width, 300)))
     table, _ = decoded(folder.write())
     assert state_of(table, "a")[0] == status
+
+
+def test_the_size_of_a_photograph_is_that_of_the_upright_one(tmp_path):
+    """Which galleries draw it in. Orientation 6 turns by a quarter, 3 by half."""
+    for orientation, size in {1: (60, 45), 3: (60, 45), 6: (45, 60)}.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (60, 45)).save(tmp_path / "a.jpg", exif=exif)
+        assert images.own_size(tmp_path / "a.jpg") == size

@@ -40,12 +40,20 @@ def test_from_the_first_epoch_on_there_are_curves_and_a_page_that_loads_itself_a
     watch(rows(1))
     html, curves = page_of(tmp_path), (tmp_path / "classification" / "training_curves.png").read_bytes()
     assert '<meta http-equiv="refresh" content="10">' in html and base64.b64encode(curves).decode() in html
+    assert f"<title>1/10 classification, {tmp_path.name} ({tmp_path.parent.name})</title>" in html
     assert "epoch 1 of 10" in html and "Then: segmentation, multitask." in html and "synthetic demo data" in html
     watch(rows(2))
     assert (tmp_path / "classification" / "training_curves.png").read_bytes() != curves
     assert re.search(
-        r"<th>2, the best</th><td>1.2500</td><td>0.5000</td><td>0.7500</td><td>3.2</td>", page_of(tmp_path)
+        r"<th scope=.row.>2, the best</th><td>1.2500</td><td>0.5000</td><td>0.7500</td><td>3.2</td>", page_of(tmp_path)
     )
+
+
+def test_the_axes_run_to_the_last_epoch_that_is_planned(watch, monkeypatch):
+    drawn, draw = [], live.visualize.training_curves
+    monkeypatch.setattr(live.visualize, "training_curves", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    watch(rows(1))
+    assert [axis.get_xlim() for axis in drawn[0].axes] == [(0.5, 10.5)] * 2
 
 
 def test_what_the_run_has_taken_is_kept_each_epoch(tmp_path, watch, monkeypatch):
@@ -58,7 +66,7 @@ def test_what_the_run_has_taken_is_kept_each_epoch(tmp_path, watch, monkeypatch)
 def test_the_page_shows_the_last_epochs_only_and_says_when_the_model_is_trained(tmp_path, watch):
     watch(rows(10))
     html = page_of(tmp_path)
-    assert re.findall(r"<tr><th>(\d+)", html) == [str(epoch) for epoch in range(6, 11)]
+    assert re.findall(r'<tr><th scope="row">(\d+)', html) == [str(epoch) for epoch in range(6, 11)]
     assert "Training is complete; evaluation is next." in html and "Training will take" not in html
 
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import http.server
+import io
 import json
 import re
 import shutil
@@ -13,10 +14,13 @@ from html.parser import HTMLParser
 
 import pytest
 from conftest import edit, quick, text_of
+from PIL import Image
 
 import evaluate
 from measure import bootstrap
 from report import page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def test_the_report_stands_alone(outputs):
@@ -71,8 +75,8 @@ def test_every_headline_value_is_the_one_in_the_runs_files(outputs):
     html, n_intervals = (outputs / "report.html").read_text(encoding="utf-8"), 0
     for task in ("classification", "segmentation", "multitask"):
         metrics, cells = json.loads((outputs / task / "metrics.json").read_text()), headline_of(html, task)
-        assert cells.keys() == HEADLINE.keys()
-        for name, path in HEADLINE.items():
+        assert cells.keys() == {name for name, path in HEADLINE.items() if path.split(".")[0] in metrics}
+        for name, path in ((name, HEADLINE[name]) for name in cells):
             value, interval = at(metrics, path), at(metrics["intervals"], path)
             form = "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
             assert re.sub(r"<small.*", "", cells[name], flags=re.DOTALL) == form, name
@@ -80,20 +84,29 @@ def test_every_headline_value_is_the_one_in_the_runs_files(outputs):
                 assert f"{interval[0]:.3f} – {interval[1]:.3f}" in cells[name], name
                 n_intervals += 1
     assert n_intervals > 10
-    pictures = len(list(outputs.rglob("*.png")))
-    assert html.count("data:image/png;base64,") == pictures
+    assert html.count("data:image/png;base64,") == n_pictures(outputs)
     picture = base64.b64encode((outputs / "classification" / "confusion_matrix.png").read_bytes()).decode()
     assert picture in html
 
 
+def n_pictures(folder) -> int:
+    """Number of a run's figures but for second confusion matrices equal to the first."""
+    labels = [json.loads(path.read_text()).get("label") for path in folder.glob("*/metrics.json")]
+    return len(list(folder.rglob("*.png"))) - sum(label["calibration"]["tau"] == 0 for label in labels if label)
+
+
 def headline_of(html: str, model: str) -> dict[str, str]:
-    """A model's column of the first table, by the names of the rows."""
-    table = re.search(r"<table>(.*?)</table>", html, re.DOTALL)[1]
-    (place,) = [
-        i for i, name in enumerate(re.findall(r"<th>([^<]*)</th>", table.split("</thead>")[0])) if name == model
-    ]
-    rows = re.findall(r"<tr><th>([^<]*)</th>(.*?)</tr>", table.split("</thead>")[1], re.DOTALL)
-    return {name: re.findall(r"<td>(.*?)</td>", cells, re.DOTALL)[place - 1] for name, cells in rows}
+    """A model's cells in the tables above the first section, by the titles of their columns."""
+    cells = {}
+    for table in re.findall(r"<table>(.*?)</table>", html[: html.index("<h2")], re.DOTALL):
+        _, *titles = re.findall(r'<th scope="col">([^<]*)</th>', table)
+        rows = re.findall(r'<tr><th scope="row">([^<]*)</th>(.*?)</tr>', table, re.DOTALL)
+        cells |= {k: v for name, row in rows if name == model for k, v in zip(titles, td(row), strict=True)}
+    return cells
+
+
+def td(row: str) -> list[str]:
+    return re.findall(r"<td>(.*?)</td>", row, re.DOTALL)
 
 
 def test_cautions_follow_from_the_files(copy):
@@ -118,8 +131,7 @@ def test_heat_maps_that_do_not_localise_are_called_so(copy, energy, does_localis
         edit(copy / task / "metrics.json", lambda found: found["label"].update(heat_map=numbers))
     shown, cautions = text_of(page.build(copy)), " ".join(page.cautions_of(page.Run(copy)))
     shares = f"{100 * energy:.1f} % of their energy lies inside the true mask, which covers 27.3 % of the image."
-    for task in tasks:
-        assert (f"{task}: the heat maps do not localise; {shares}" in cautions) != does_localise
+    assert (f"classification, multitask: the heat maps do not localise; {shares}" in cautions) != does_localise
     assert (
         shown.count(
             f"{100 * energy:.1f} % of the heat maps' energy lies inside the true mask, which covers 27.3 % of the image"
@@ -183,7 +195,9 @@ def test_every_table_of_labels_shows_both_rules_and_the_page_says_what_the_secon
     edit(copy / "classification" / "metrics.json", differ)
     html = page.build(copy)
     headline = headline_of(html, "classification")
-    by_class = re.search(r"<tr><th>MEL <span[^>]*>Melanoma</span></th>(?:(?!</tr>).)*0\.333.*?</tr>", html)[0]
+    (by_class,) = re.findall(
+        r"<tr><th scope=.row.>MEL <span[^>]*>Melanoma</span></th>(?:(?!</tr>).)*0\.333.*?</tr>", html
+    )
     for name, value in {"Accuracy": 0.1111, "Balanced accuracy": 0.2222, "Melanoma sensitivity": 0.4444}.items():
         assert headline[f"{name}, balanced rule"].startswith(f"{value:.3f}")
     assert all(value in by_class for value in ("0.333<", "0.444<", "0.556<"))
@@ -194,14 +208,28 @@ def test_every_table_of_labels_shows_both_rules_and_the_page_says_what_the_secon
     )
     assert "by +0.090 (95 % interval +0.050 to +0.130) against the top-1 class" in shown
     assert "τ = 0.45, fitted on the validation set." in shown and "Accuracies of the top-1 class;" in shown
-    assert "classification: Accuracy, balanced rule 0.111" in shown
 
 
-def test_at_tau_zero_the_page_says_that_the_rules_are_the_same(copy):
-    edit(copy / "classification" / "metrics.json", lambda found: found["label"]["calibration"].update(tau=0.0))
-    assert "τ = 0.00, fitted on the validation set; at 0 both rules predict the same class." in text_of(
-        page.build(copy)
-    )
+def model_of(html: str, task: str) -> str:
+    """What stands in a model's fold."""
+    return re.search(rf'<div id="{task}">.*?</div>\n</details>\n(?=<details|\n)', html, re.DOTALL)[0]
+
+
+def test_at_tau_zero_nothing_is_shown_twice_and_the_page_says_why(copy):
+    def with_tau(tau, task):
+        edit(copy / task / "metrics.json", lambda found: found["label"]["calibration"].update(tau=tau))
+        return page.build(copy)
+
+    with_tau(0.0, "classification")
+    one = with_tau(0.3, "multitask")
+    first, second = model_of(one, "classification"), model_of(one, "multitask")
+    assert "predicts the top-1 class here, as its τ = 0.00, fitted on the validation set." in text_of(first)
+    assert "Precision: top-1" not in first and "The same images by true class" not in first
+    assert "Precision: top-1" in second and "The same images by true class" in second and "τ = 0.30" in text_of(second)
+    assert "Accuracy, balanced rule" in headline_of(one, "multitask") and "predicts the same" not in one
+    both = with_tau(0.0, "multitask")
+    assert not [name for name in headline_of(both, "multitask") if "balanced rule" in name]
+    assert "the balanced rule predicts the same (τ = 0)" in text_of(both)
 
 
 def test_numbers_that_are_not_defined_are_dashes_without_an_interval(copy):
@@ -233,7 +261,9 @@ def test_the_headline_and_the_tables_say_how_many_images_each_head_was_measured_
     assert re.search(
         r"On 1,111 images the multi-task model's mean Dice differs from that of segmentation by \S+ \(95", shown
     )
-    assert "multitask: Mean Dice 0." in shown and "multitask: Images" not in shown
+    card = html[html.index('id="model-card"') :]
+    assert all(f'<th scope="col">{name}</th>' in card for name in ("Accuracy", "Mean Dice", "Images with a mask"))
+    assert '<tr><th scope="row">multitask</th><td>2,345</td>' in card
 
 
 def test_the_biopsied_images_stand_beside_all_in_the_first_table_and_among_the_cautions(copy):
@@ -248,14 +278,14 @@ def test_the_biopsied_images_stand_beside_all_in_the_first_table_and_among_the_c
     run = page.Run(copy)
     html = page.build(copy)
     column = headline_of(html, "classification, biopsied only")
-    assert (column["Images with a label"], column["Accuracy"][:5], column["Mean Dice"]) == ("792", "0.662", "–")
+    assert (column["Images with a label"], column["Accuracy"][:5], "Mean Dice" in column) == ("792", "0.662", False)
     assert column["AUC of malignant"].startswith("0.841") and "0.810 – 0.870" in column["AUC of malignant"]
     assert headline_of(html, "classification")["Accuracy"].startswith("0.830")
     told = "classification: accuracy is 0.662 on the 792 biopsied images and 0.830 on all 1,499."
     assert any(caution.startswith(told) for caution in page.cautions_of(run))
     assert "Biopsied only: the test images whose diagnosis was confirmed by histopathology." in text_of(html)
     edit(copy / "classification" / "metrics.json", lambda found: found.pop("biopsied"))
-    assert "iopsied" not in text_of(page.build(copy))
+    assert "iopsied only" not in text_of(page.build(copy))
 
 
 def test_subgroups_show_the_largest_gaps_the_groups_they_lie_between_and_what_is_not_shown(copy):
@@ -275,10 +305,78 @@ def test_subgroups_show_the_largest_gaps_the_groups_they_lie_between_and_what_is
     assert "1,234 more values" not in text_of(page.build(copy))
 
 
-def test_the_links_at_the_top_lead_to_all_sections(outputs):
+def test_the_links_at_the_top_lead_to_all_sections_and_models_and_each_model_back(outputs):
     html = page.build(outputs)
-    links = re.findall(r'<a href="#([^"]*)">([^<]*)</a>', html)
-    assert links and links == re.findall(r'<h2 id="([^"]*)">([^<]*)</h2>', html)
+    nav = re.search(r"<nav.*?</nav>", html, re.DOTALL)[0]
+    links, tasks = re.findall(r'href="#([^"]*)"', nav), ["classification", "segmentation", "multitask"]
+    sections = re.findall(r'<h2 id="([^"]*)">', html)
+    place = sections.index("models")
+    assert links == ["top", *sections[:place], *tasks, *sections[place + 1 :]]
+    assert all('href="#top"' in model_of(html, task) for task in tasks)
+
+
+def test_a_model_named_like_a_section_has_a_place_of_its_own(copy):
+    (copy / "segmentation").rename(copy / "checklist")
+    edit(copy / "record.json", lambda found: found["tasks"].update(checklist=found["tasks"].pop("segmentation")))
+    html = page.build(copy)
+    assert html.count('id="checklist"') == html.count('id="checklist-model"') == 1
+    assert 'href="#checklist-model">checklist</a>' in html
+
+
+def test_the_title_and_the_heading_name_the_runs_folder(copy):
+    place = copy.rename(copy.parent / "plain-1")
+    html = page.build(place)
+    assert f"<title>plain-1 ({copy.parent.name}): report</title>" in html
+    assert re.search(r"<h1>(.*?) <", html)[1] == f"plain-1 ({copy.parent.name})"
+
+
+def test_scores_come_first_then_the_data_then_the_cautions_which_are_counted_beside_the_scores(copy):
+    html, n = page.build(copy), len(page.cautions_of(page.Run(copy)))
+    order = [f"{n} cautions</b></a>", "<table>", " lesions in ", 'id="cautions"', '<details class="model"']
+    places = [html.index(words) for words in order]
+    assert places == sorted(places) and html.count("<li>", places[3], places[4]) >= n
+
+
+def test_tables_pictures_and_places_are_marked_for_screen_readers(outputs):
+    html = page.build(outputs)
+    headings = re.findall(r"<th\b[^>]*>([^<]*)", html)
+    assert html.count('<th scope="col">') + html.count('<th scope="row">') == len(headings)
+    assert not re.search(r'<th scope="col"></th>', html)  # a column without a title
+    alts, ids = re.findall(r'<img alt="([^"]*)"', html), re.findall(r' id="([^"]*)"', html)
+    assert len(alts) == html.count("<img") and len(set(alts)) == len(alts) and len(set(ids)) == len(ids)
+    assert all(f"<{part}" in html for part in ("header", "nav", "main"))
+
+
+def test_a_figure_keeps_its_place_by_the_size_in_its_file():
+    for size in ((640, 480), (3, 70000)):
+        content = io.BytesIO()
+        Image.new("1", size).save(content, "PNG")
+        assert page.png_size(base64.b64encode(content.getvalue()).decode()) == size
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+def test_a_link_opens_its_model_alone_and_the_keyboard_enlarges_a_figure(outputs):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 390, "height": 800})
+        opened = "[...document.querySelectorAll('details.model[open] > div')].map(e => e.id)"
+        figure = "document.querySelector('#figure-multitask-confusion_matrix img').getBoundingClientRect().width"
+        address = (outputs / "report.html").as_uri()
+        tab.goto(address)
+        assert tab.evaluate(opened) == []  # a page to choose from
+        tab.goto(f"{address}#multitask")
+        tab.wait_for_function(f"{opened}.length == 1")
+        assert tab.evaluate(opened) == ["multitask"]
+        assert tab.evaluate(figure) < 390
+        tab.focus("#figure-multitask-confusion_matrix button")
+        tab.keyboard.press("Enter")
+        assert tab.evaluate(figure) >= 1000  # as many pixels as the file has, so its letters have their size
+        tab.keyboard.press("Escape")
+        assert tab.evaluate(figure) < 390
+        tab.click("nav a[href='#segmentation']")
+        tab.wait_for_function(f"{opened}[0] == 'segmentation'")
+        assert tab.evaluate(opened) == ["segmentation"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
@@ -304,9 +402,10 @@ def test_the_baseline_stands_beside_the_models_and_every_row_says_how_many_image
     html = page.build(copy)
     baseline = headline_of(html, "always NV")
     assert baseline["Accuracy"].startswith("0.654") and baseline["Balanced accuracy"].startswith("0.123")
-    assert baseline["Images with a label"] == "4,321" and baseline["Mean AUC"] == baseline["Mean Dice"] == "–"
+    assert baseline["Images with a label"] == "4,321" and baseline["Mean AUC"] == "–"
     for start in ("top-1", "always NV, the", "Mean over the classes", "before scaling"):
-        assert re.search(rf"<tr><th>{start}.*?</tr>", html, re.DOTALL)[0].endswith("<td>4,321</td></tr>"), start
+        row = re.search(rf"<tr><th scope=.row.>{start}.*?</tr>", html, re.DOTALL)[0]
+        assert row.endswith("<td>4,321</td></tr>"), start
     assert "<td>1,111 of 4,321</td></tr>" in html and "<td>1,118 of 4,321</td></tr>" in html  # melanoma, malignant
 
     def without_melanomas(metrics):
@@ -314,7 +413,7 @@ def test_the_baseline_stands_beside_the_models_and_every_row_says_how_many_image
             rule["per_class"]["MEL"]["recall"] = None
 
     edit(copy / "classification" / "metrics.json", without_melanomas)
-    row = re.search(r"<tr><th>always NV, the.*?</tr>", page.build(copy), re.DOTALL)[0]
+    row = re.search(r"<tr><th scope=.row.>always NV, the.*?</tr>", page.build(copy), re.DOTALL)[0]
     assert row.endswith("<td>–</td><td>4,321</td></tr>")
 
 
@@ -353,9 +452,6 @@ def test_intervals_that_are_not_the_bootstraps_say_so_and_none_is_shown_without_
     assert '<small title="none: all resamples agree">no interval</small>' in headline["Mean AUC"]
     assert "small" not in headline["Accuracy"]
     assert "<small>0.9998 – 0.9999</small>" in headline["Balanced accuracy"]
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
@@ -422,7 +518,7 @@ def test_on_paper_no_table_is_cut_no_figure_split_and_folded_tables_are_open(out
     edges = [float(x) for x in re.findall(r'xM(?:in|ax)="([0-9.-]+)"', boxes)]
     assert min(edges) >= 12 / 25.4 * 72 - 1 and max(edges) <= width - 12 / 25.4 * 72 + 1
     listed = subprocess.run(["pdfimages", "-list", tmp_path / "report.pdf"], capture_output=True, text=True).stdout
-    assert len(re.findall(r"^ *\d+ +\d+ image ", listed, re.MULTILINE)) == len(list(outputs.rglob("*.png")))
+    assert len(re.findall(r"^ *\d+ +\d+ image ", listed, re.MULTILINE)) == n_pictures(outputs)
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
@@ -480,6 +576,7 @@ def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_fol
 
 def test_a_difference_that_rounds_to_zero_has_no_minus(copy):
     def tiny(metrics):
+        metrics["label"]["calibration"]["tau"] = 0.3
         metrics["label"]["balanced_less_likeliest"] = {"accuracy": -0.0001, "balanced_accuracy": -0.0}
         metrics["intervals"]["label"]["balanced_less_likeliest"] = {"accuracy": [-0.25, -0.0001]}
 

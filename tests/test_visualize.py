@@ -73,6 +73,31 @@ def test_mask_rows_show_four_pictures_an_image():
     assert opened(figure).size[0] > 600
 
 
+def drawn_shape(figure, axis):
+    """Height per width of an axis on paper."""
+    figure.draw_without_rendering()
+    box = axis.get_position()
+    return box.height * figure.get_figheight() / (box.width * figure.get_figwidth())
+
+
+def test_images_are_drawn_in_the_shape_of_the_photograph():
+    """The network's input is square; the photographs are 600 x 450, upright 450 x 600, and a tall 1 : 3."""
+    images, mask, shapes = np.zeros((3, 16, 16, 3), np.uint8), np.zeros((3, 16, 16), bool), [0.75, 4 / 3, 3.0]
+    mask[:, 4:9, 4:9] = True
+    titles = ["a", "b", "c"]
+    for figure in (
+        visualize.gallery(images, titles, "x", shapes),
+        visualize.heat_maps(images, mask, mask * 0.5, titles, "x", shapes),
+    ):
+        assert [drawn_shape(figure, axis) for axis in figure.axes[:3]] == pytest.approx(shapes, rel=1e-3)
+    figure = visualize.mask_rows(images, mask, mask, titles, "x", shapes)
+    for row, shape in enumerate(shapes):
+        drawn = [drawn_shape(figure, axis) for axis in figure.axes[4 * row : 4 * row + 4]]
+        assert drawn == pytest.approx([shape] * 4, rel=1e-3)
+    plain = visualize.gallery(np.zeros((1, 8, 16, 3), np.uint8), ["a"], "x")
+    assert drawn_shape(plain, plain.axes[0]) == pytest.approx(0.5, rel=1e-3)
+
+
 def test_a_note_stands_in_the_picture(history):
     figure = visualize.training_curves(history, "a")
     visualize.png(figure, "synthetic demo data")
