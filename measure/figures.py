@@ -13,6 +13,20 @@ from dataset import images
 from dataset.classes import classes_of, positions_of
 from measure.collect import Collected
 
+CAPTIONS = {  # by file name, in the order of the report
+    "training_curves": "Loss and validation scores by epoch; the saved epoch is marked.",
+    "confusion_matrix": "Test images by true and predicted class; colours show the share of the true class.",
+    "confusion_matrix_balanced": "The same images by true class and the class predicted by the balanced rule.",
+    "roc_and_precision_recall": "Each class against the rest.",
+    "reliability": "Accuracy by confidence.",
+    "risk_coverage": "Error rate among the most confident images, if the rest are referred to a human.",
+    "net_benefit": "Net benefit of treating by the probability of malignancy, with its 95 % interval.",
+    "confident_errors": "The most confident errors.",
+    "heat_maps": "Evidence for the predicted class; contour of the true mask in white.",
+    "masks": "Best, median and worst masks by Dice.",
+    "dice_by_class": "Dice by diagnosis; each dot is a test image.",
+}
+
 
 def label_figures(
     true: np.ndarray,

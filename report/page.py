@@ -19,6 +19,7 @@ from encoders import coarse_heat, title_of
 from encoders.unlike import ALARM
 from measure import bootstrap
 from measure.benefit import SUREST
+from measure.figures import CAPTIONS
 from measure.scores import HEADS, SCORES, shown_in
 from measure.subgroups import FEWEST
 from report.cautions import cautions_of
@@ -48,7 +49,7 @@ TEMPLATES = jinja2.Environment(
     loader=HERE, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
 TEMPLATES.filters["thousands"] = "{:,}".format
-TEMPLATES.globals["SYNTHETIC"] = NOTE
+TEMPLATES.globals |= {"SYNTHETIC": NOTE, "captions": CAPTIONS}
 
 
 def ends(interval: list, sign: str = "-", between: str = " – ") -> str:

@@ -8,6 +8,7 @@ import jinja2
 
 import visualize
 from dataset.csvfile import as_csv
+from measure.figures import CAPTIONS
 from report.folder import RunFolder
 from report.latex import as_frame, as_latex, declarations, escaped
 from report.methods import CITED, bibliography, cited_in, cited_in_words, methods_of
@@ -63,7 +64,7 @@ def contents_of(run: Run) -> tuple[dict[str, bytes], list[str]]:
     captions = {}
     with visualize.on_paper():
         for name, figure in figures_of(run):
-            captions[name] = escaped(name.replace("_", " ").capitalize() + (f". Data: {run.note}" if run.note else ""))
+            captions[name] = escaped(_caption(name) + (f" Data: {run.note}" if run.note else ""))
             contents |= {f"figures/{name}.{kind}": drawn for kind, drawn in printed(figure, run.note).items()}
     tables = tables_of(run)
     for table in tables:
@@ -82,6 +83,15 @@ def contents_of(run: Run) -> tuple[dict[str, bytes], list[str]]:
     facts = {"folder": run.folder.resolve().name, "note": f"Data: {run.note}. " if run.note else ""}
     contents["README.md"] = README.format(missing="\n".join(f"- {line}" for line in missing), **facts)
     return {name: text.encode() if isinstance(text, str) else text for name, text in contents.items()}, missing
+
+
+def _caption(name: str) -> str:
+    """The report's caption of a figure named task_figure, with the task; else its name."""
+    known = [figure for figure in CAPTIONS if name.endswith(f"_{figure}")]
+    if not known:
+        return name.replace("_", " ").capitalize() + "."
+    caption = CAPTIONS[known[0]]
+    return f"{name.removesuffix(known[0]).replace('_', ' ').strip().capitalize()}: {caption[0].lower()}{caption[1:]}"
 
 
 def _as_text(paragraphs: dict[str, str]) -> str:
