@@ -61,6 +61,7 @@ def test_numbers_do_not_depend_on_the_batch_size(measured):
         for size in (1, 16)
     )
     names = ["label", "heat", "mask", "native", "surface"]
-    assert one._fields == (*names, "unlike", "others") and one.unlike is None and one.others == {}
-    for name, a, b in zip(names, one, many):
+    assert {*one._fields} == {*names, "calls", "unlike", "others"} and one.unlike is None and one.others == {}
+    for name in names:
+        a, b = getattr(one, name), getattr(many, name)
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2 if name in ("label", "heat") else 3)

@@ -14,7 +14,6 @@ from dataset.layout import find
 from dataset.prepare import Reading, Splitting, decode, split
 from dataset.table import USED, read_layout, read_table
 from measure import assess as assessing
-from report import comparison
 from report.folder import RunFolder
 
 
@@ -120,17 +119,6 @@ def test_intervals_are_those_of_groups(monkeypatch):
     monkeypatch.setattr(assessing.bootstrap, "resample_lesions", record)
     with pytest.raises(Recorded, match="'g', 'g'"):
         assessing.assess(None, SimpleNamespace(table=table), {}, "x")
-
-
-def test_a_comparison_draws_groups_too(monkeypatch):
-    def record(head, first, second, groups):
-        raise Recorded(groups.to_dict())
-
-    test = pd.DataFrame({"lesion_id": ["a", "b"], "group": ["g", "g"]}, index=["a", "b"])
-    run = SimpleNamespace(test=test, tables={"t": {"label": None}}, name="r", remarks={"t": ""})
-    monkeypatch.setattr(comparison, "compare", record)
-    with pytest.raises(Recorded, match="'a': 'g', 'b': 'g'"):
-        comparison._difference("label", (run, "t"), (run, "t"))
 
 
 @pytest.mark.parametrize("patients", [False, True])

@@ -23,7 +23,7 @@ COMMANDS = list(dict.fromkeys(line for language, block in BLOCKS if language == 
 
 def flags_of(command):
     """The arguments of the last `python main.py` in a shell line."""
-    return shlex.split(command.rsplit("main.py", 1)[1])
+    return shlex.split(command.rsplit("main.py", 1)[1], comments=True)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "main.py" in command])
@@ -50,6 +50,7 @@ def test_every_flag_that_is_mentioned_exists(flag):
         "benchmarks/unlike.py",
         "tests/fuzz/__main__.py",
         "dataset/__main__.py",
+        "report/__main__.py",
     ):
         known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', (ROOT / place).read_text(encoding="utf-8")))
     assert flag in known or flag.replace("--no-", "--") in known

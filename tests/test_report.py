@@ -30,7 +30,7 @@ def test_a_run_is_compared_with_itself_under_another_seed_without_a_difference(o
     found = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert len(found["models"]) == 8 and len(found["seeds"]) == 4
     for row in found["differences"]:
-        assert row["run"] == str(copy) and row["task"] == row["less_task"]
+        assert found["folders"][row["run"]] == str(copy) and row["task"] == row["less_task"]
         for key in compared(row["head"]):
             assert row[key]["difference"] in (0, None) and row[key]["interval"] is None
 

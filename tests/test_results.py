@@ -20,6 +20,7 @@ from dataset import table as tables
 from dataset.classes import HAM10000 as CLASSES
 from measure import alarms
 from measure.assess import Assessment
+from measure.collect import Collected
 from report import own, results
 from report.folder import RunFolder
 
@@ -61,13 +62,15 @@ def calls(monkeypatch):
 
     def assess(model, batches, calibration, name, precision):
         found.append(("assess", batches.name, calibration))
-        return Assessment({"label": {}}, {}, {})
+        return Assessment({"label": {}}, {}, {}, Collected())
 
     for module in (results, own):
         monkeypatch.setattr(module, "calibrate", calibrate)
         monkeypatch.setattr(module, "assess", assess)
         monkeypatch.setattr(module, "fit_unlike", lambda model, train, val, precision: {"of": (train.name, val.name)})
-    monkeypatch.setattr(results, "publish", lambda *_: None)
+    for name in ("publish", "packed", "image_table", "write_images"):
+        monkeypatch.setattr(results, name, lambda *_: None)
+    monkeypatch.setattr(own, "image_table", lambda *_: None)
     monkeypatch.setattr(results, "calibrate_sets", calibrate_sets)
     monkeypatch.setattr(own, "Unlike", lambda of: torch.nn.Identity())
     monkeypatch.setattr(Trained, "network", lambda self, device: f"{len(self.checkpoints)} tta {self.tta}")
@@ -137,7 +140,8 @@ def test_scores_are_of_the_test_set_and_what_is_kept_is_of_the_network_as_it_is_
     """Over flips and rotations, what was fitted for the network alone is kept beside."""
     saved, model = {}, trained(tta=tta)
     monkeypatch.setattr("checkpoints.trained.save", lambda path, content: saved.update(content))
-    folder = SimpleNamespace(below=lambda name: folder, note_task=lambda *_, **__: None)
+    folder = SimpleNamespace(below=lambda name: folder, note_task=lambda *_, **__: None, write=lambda *_: None)
+    folder.path = Path("outputs")
     folder.best_path = lambda task: Path("a.pth" if is_own else "b.pth")
     results.evaluate_model(folder, model, parts, None, "fp32", results.evaluated_as("", tta=False))
     assert [call[1] for call in calls if call[0] == "assess"] == ["test"]
