@@ -207,7 +207,8 @@ def run_folds(config: Config, whole: RunFolder) -> None:
     """Run each fold, and pool them."""
     device = machine.join_processes(machine.choose_device(config.DEVICE))
     runs = [place_of(whole, fold) for fold in range(1, config.FOLDS * config.REPEATS + 1)]
-    runs[0].whole = whole
+    if not (config.RESUME and machine.from_first(lambda: any(run.holds_a_training() for run in runs))):
+        runs[0].whole = whole
     with machine.locked(whole.path):
         for fold, folder in enumerate(runs, start=1):
             machine.say(f"\n##### {splits.name_of_fold(config.FOLDS, fold)} #####")

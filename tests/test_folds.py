@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 
 import numpy as np
@@ -116,6 +117,15 @@ def test_an_unfinished_fold_is_named_and_resume_completes_it(pooled, demo_folder
     printed = capsys.readouterr().out
     assert printed.count("nothing is left to do") == 3
     assert (outputs / "classification" / "metrics.json").read_bytes() == before
+
+
+def test_resume_keeps_a_finished_fold_if_the_first_is_not_there(pooled, demo_folder, tmp_path, capsys):
+    outputs = copied(pooled, tmp_path / "outputs")
+    shutil.rmtree(outputs / "fold-1")
+    assert quick(demo_folder, tmp_path, *FOLDS, "--resume") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("nothing is left to do") == 3 and "is moved to" not in printed
+    assert not list(tmp_path.glob("outputs-*"))
 
 
 def test_a_missing_fold_is_named_where_nothing_is_trained(pooled, demo_folder, tmp_path, capsys):
