@@ -214,7 +214,7 @@ def run_folds(config: Config, whole: RunFolder) -> None:
             machine.say(f"\n##### {splits.name_of_fold(config.FOLDS, fold)} #####")
             data_set = run(Config(**vars(config) | {"FOLD": fold}), folder)
         environment = machine.environment_of(device, machine.choose_precision(config.PRECISION, device))
-        pool(whole, Folds(config.FOLDS, runs, config.TTA), data_set, environment, settings.plain(config))
+        pool(whole, Folds(config.FOLDS, runs), data_set, environment, settings.plain(config))
     machine.say(f"\nAll folds together are in {whole.path.resolve()}; open report.html there")
 
 

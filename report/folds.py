@@ -30,12 +30,10 @@ class Folds(NamedTuple):
     ----------
     n : folds of each repeat.
     runs : the folder of each fold of all repeats, finished.
-    tta : whether they were evaluated over eight views.
     """
 
     n: int
     runs: Sequence[RunFolder]
-    tta: bool
 
 
 def place_of(folder: RunFolder, fold: int) -> RunFolder:
@@ -86,11 +84,15 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
     folder.note(finished=True)
 
 
-def read_outputs(run: RunFolder, task: str, tta: bool) -> tuple[Collected, list[str]]:
-    """What a fold's model gave for its test images, read with its own calibration; and the images' names."""
+def read_outputs(run: RunFolder, task: str) -> tuple[Collected, list[str]]:
+    """What a fold's model gave for its test images, read with its own calibration; and the images' names.
+
+    A task that was measured by an earlier command may have been measured over other views than this command's.
+    """
     collected, images = unpacked(run.path / task / OUTPUTS)
     if collected.label is not None:
-        trained = Trained.load(run.best_path(task), tta=tta)
+        measured = run.read_record()["tasks"][task]["measured"]
+        trained = Trained.load(run.best_path(task), tta=measured["tta"])
         collected = collected._replace(calls=read_logits(collected.label, trained.calibration, trained.classes))
     return collected, images
 
@@ -114,7 +116,7 @@ def _pool_task(folder: RunFolder, folds: Folds, task: str, rows: pd.DataFrame, p
     """Write the numbers, tables and figures of one task."""
     parts, names, fold = [], [], []
     for number, run in enumerate(folds.runs, start=1):
-        collected, images = read_outputs(run, task, folds.tta)
+        collected, images = read_outputs(run, task)
         parts.append(collected)
         names += images
         fold += [number] * len(images)

@@ -135,6 +135,15 @@ def test_a_missing_fold_is_named_where_nothing_is_trained(pooled, demo_folder, t
     assert re.search(r"No checkpoint in \S+fold-3 for classification", capsys.readouterr().err)
 
 
+def test_a_task_added_without_views_leaves_the_numbers_over_views(pooled, demo_folder, tmp_path):
+    copied(pooled, tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, *FOLDS, "--evaluate-only", "--tta") == 0
+    before = numbers_in(tmp_path / "outputs")
+    added = "--resume", "--tasks", "segmentation", "--segmentation-epochs", 1
+    assert quick(demo_folder, tmp_path, *FOLDS, *added) == 0
+    assert numbers_in(tmp_path / "outputs") == before and before["views"] == 8
+
+
 def test_one_fold_alone_is_trained_where_the_others_would_be(pooled, demo_folder, tmp_path):
     assert quick(demo_folder, tmp_path, *FOLDS, "--fold", 2) == 0
     outputs = tmp_path / "outputs"
