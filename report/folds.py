@@ -10,7 +10,7 @@ import data
 from checkpoints.trained import Trained
 from dataset import leakage
 from dataset.prepare import Prepared
-from dataset.table import targets, usable
+from dataset.table import LEFT_OUT, targets, usable
 from machine import is_first, say
 from measure.assess import assess_collected
 from measure.calls import read_logits
@@ -36,6 +36,16 @@ class Folds(NamedTuple):
     runs: Sequence[RunFolder]
 
 
+def as_tested(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of those of all folds: each row from the fold that tests it, or else from one that leaves it out.
+
+    What a fold leaves out, because its model or its initial weights have learned from it, differs between folds.
+    """
+    kinds = [np.select([one["split"] == "test", one["status"] == LEFT_OUT], [0, 1], 2) for one in tables]
+    fold = np.argmin(kinds, axis=0)
+    return pd.concat([one[fold == place] for place, one in enumerate(tables)]).loc[tables[0].index]
+
+
 def place_of(folder: RunFolder, fold: int) -> RunFolder:
     """The folder of a fold, from 1 on."""
     return folder.below(f"fold-{fold}")
@@ -48,7 +58,7 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
 
     Parameters
     ----------
-    data_set : of any fold; its split does not count.
+    data_set : of any fold, with the table of `as_tested`; its split does not count.
     environment, config : of the command, for the report.
 
     Raises

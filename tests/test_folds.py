@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import copied, quick
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
@@ -19,6 +20,7 @@ from measure.collect import unpacked
 from measure.scores import classes_in
 from report import page, paperfigures, papertables
 from report.__main__ import main
+from report.folds import as_tested
 from report.run import Run
 
 FOLDS = "--folds", 2, "--repeats", 2, "--val-fraction", 0.2
@@ -142,6 +144,31 @@ def test_a_task_added_without_views_leaves_the_numbers_over_views(pooled, demo_f
     added = "--resume", "--tasks", "segmentation", "--segmentation-epochs", 1
     assert quick(demo_folder, tmp_path, *FOLDS, *added) == 0
     assert numbers_in(tmp_path / "outputs") == before and before["views"] == 8
+
+
+def test_only_images_that_a_fold_tested_are_counted(pooled, demo_folder, tmp_path):
+    """Weights to start from have seen some: folds that would test them leave them out, others train on them."""
+    content = torch.load(pooled / "fold-1" / "best_classification_model.pth", weights_only=False)
+    seen = sorted(content["trained_on"]["images"])[:6]
+    content |= {use: {"images": seen, "lesions": [], "patients": []} for use in ("trained_on", "chosen_on")}
+    torch.save(content, tmp_path / "start.pth")
+    flags = "--start-from", tmp_path / "start.pth", "--tasks", "segmentation", "--segmentation-epochs", 1
+    assert quick(demo_folder, tmp_path, "--folds", 2, "--val-fraction", 0.2, *flags) == 0
+    outputs = tmp_path / "outputs"
+    used, report = pd.read_csv(outputs / "splits.csv"), pd.read_csv(outputs / "data_report.csv")
+    tested = [pd.read_csv(outputs / f"fold-{k}" / "segmentation" / "per_image.csv")["image"] for k in (1, 2)]
+    assert sorted(used["image"]) == sorted(pd.concat(tested)) and not set(seen) & set(used["image"])
+    assert set(report.loc[report["status"] == "left out", "image"]) == set(seen)
+    assert f"of the {len(used)} images" in json.loads((outputs / "record.json").read_text())["reading"][0]
+
+
+def test_a_row_is_that_of_the_fold_that_tests_it():
+    """Folds that are evaluated again may leave the images of another fold's test set out of their validation set."""
+    columns = {"image": ["a", "b", "c"], "status": "used"}
+    first = pd.DataFrame(columns | {"split": ["test", "test", "train"]})
+    second = pd.DataFrame(columns | {"split": ["train", "", ""], "status": ["used", "left out", "left out"]})
+    whole = as_tested([first, second])
+    assert list(whole["image"]) == ["a", "b", "c"] and list(whole["status"]) == ["used", "used", "left out"]
 
 
 def test_one_fold_alone_is_trained_where_the_others_would_be(pooled, demo_folder, tmp_path):
