@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_folds(config: Config, whole: RunFolder) -> None:
     """Run each fold, and pool them."""
-    device = machine.join_processes(machine.choose_device(config.DEVICE))
+    machine.join_processes(machine.choose_device(config.DEVICE))
     runs = [place_of(whole, fold) for fold in range(1, config.FOLDS * config.REPEATS + 1)]
     if not (config.RESUME and machine.from_first(lambda: any(run.holds_a_training() for run in runs))):
         runs[0].whole = whole
@@ -216,8 +216,7 @@ def run_folds(config: Config, whole: RunFolder) -> None:
             data_set = run(Config(**vars(config) | {"FOLD": fold}), folder)
             tables_of_folds.append(data_set.table)
         data_set = data_set._replace(table=as_tested(tables_of_folds))
-        environment = machine.environment_of(device, machine.choose_precision(config.PRECISION, device))
-        pool(whole, Folds(config.FOLDS, runs), data_set, environment, settings.plain(config))
+        pool(whole, Folds(config.FOLDS, runs), data_set)
     machine.say(f"\nAll folds together are in {whole.path.resolve()}; open report.html there")
 
 

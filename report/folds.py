@@ -51,7 +51,7 @@ def place_of(folder: RunFolder, fold: int) -> RunFolder:
     return folder.below(f"fold-{fold}")
 
 
-def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict, config: dict) -> None:
+def pool(folder: RunFolder, folds: Folds, data_set: Prepared) -> None:
     """Write the scores, tables and report of all folds together.
 
     Each image is judged by the model of the fold that tests it, with what was fitted on that fold's validation set.
@@ -59,7 +59,6 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
     Parameters
     ----------
     data_set : of any fold, with the table of `as_tested`; its split does not count.
-    environment, config : of the command, for the report.
 
     Raises
     ------
@@ -72,8 +71,7 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
     _refuse_overlap(tested, folds)
     rows = usable(data_set.table).assign(split="test")
     folder.record = {"started": records[0].get("started"), "tasks": {}}
-    folder.write_json("config.json", config | ({"data": folder.caption} if folder.caption else {}))
-    folder.write_json("environment.json", environment)
+    _write_settings(folder, folds)
     folder.write_data(data_set.table.assign(split=np.where(data_set.table.index.isin(rows.index), "test", "")))
     folder.write_table("splits.csv", _splits(rows, tested, folds.n))
     folder.write_table("leakage.csv", _leakage(data_set, tested[: folds.n]))
@@ -120,6 +118,20 @@ def over_folds(metrics: Sequence[dict]) -> dict[str, dict]:
             mean, std = (float(np.mean(values)), float(np.std(values, ddof=1))) if known else (None, None)
             scores[key] = {"values": values, "mean": mean, "std": std}
     return scores
+
+
+def _write_settings(folder: RunFolder, folds: Folds) -> None:
+    """The folds' own settings and all of their machines: the command that pools them may name others, or train less."""
+    whole = {"OUTPUT_DIR": str(folder.path), "FOLD": 0, "FOLDS": folds.n, "REPEATS": len(folds.runs) // folds.n}
+    first, environments = folds.runs[0], []
+    folder.write_json("config.json", first.read_json("config.json") | whole)
+    for run in folds.runs:
+        last = run.read_json("environment.json")
+        environments += [*last.pop("before", []), last]
+    *before, last = [one for place, one in enumerate(environments) if one not in environments[:place]]
+    folder.write_json("environment.json", last | ({"before": before} if before else {}))
+    if again := first.read_json("evaluation.json"):
+        folder.write_json("evaluation.json", again | {"config": again["config"] | whole})
 
 
 def _pool_task(folder: RunFolder, folds: Folds, task: str, rows: pd.DataFrame, pixels: data.Pixels) -> None:

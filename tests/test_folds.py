@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import copied, quick
+from conftest import copied, edit, quick
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 import visualize
@@ -169,6 +169,26 @@ def test_a_row_is_that_of_the_fold_that_tests_it():
     second = pd.DataFrame(columns | {"split": ["train", "", ""], "status": ["used", "left out", "left out"]})
     whole = as_tested([first, second])
     assert list(whole["image"]) == ["a", "b", "c"] and list(whole["status"]) == ["used", "used", "left out"]
+
+
+def test_pooled_folds_have_the_settings_and_machines_that_trained_them(pooled, demo_folder, tmp_path):
+    outputs = copied(pooled, tmp_path / "outputs")
+    (outputs / "environment.json").unlink()
+    edit(outputs / "fold-2" / "environment.json", lambda one: one.update(device="Another GPU"))
+    trained = json.loads((pooled / "config.json").read_text())
+    again = "--evaluate-only", "--classification-epochs", 7, "--coverage", 0.8
+    assert quick(demo_folder, tmp_path, *FOLDS, *again) == 0
+    run = Run(outputs)
+    assert {name for name in trained if run.config[name] != trained[name]} <= {"OUTPUT_DIR"}
+    assert run.evaluation["config"]["COVERAGE"] == 0.8 and run.config["FOLD"] == 0
+    assert "Another GPU" in [one["device"] for one in run.environments]
+
+
+def test_a_task_added_later_is_listed_with_the_earlier_ones(pooled, demo_folder, tmp_path):
+    copied(pooled, tmp_path / "outputs")
+    added = "--resume", "--tasks", "segmentation", "--segmentation-epochs", 1
+    assert quick(demo_folder, tmp_path, *FOLDS, *added) == 0
+    assert Run(tmp_path / "outputs").config["TASKS"] == ["classification", "segmentation"]
 
 
 def test_one_fold_alone_is_trained_where_the_others_would_be(pooled, demo_folder, tmp_path):
