@@ -263,3 +263,11 @@ def test_the_page_of_all_folds_leads_to_the_page_of_each(pooled):
     links = re.findall(r'<a href="([^"#]*)">fold (\d)</a>', html)
     assert links == [(f"fold-{number}/report.html", str(number)) for number in range(1, 5)]
     assert all((pooled / link).is_file() for link, _ in links) and 'href="#folds"' in html
+
+
+def test_a_class_named_fold_keeps_its_probabilities_where_folds_are_pooled(demo_folder, tmp_path):
+    classes = "--classes", "fold=MEL,BCC,AKIEC", "rest=NV,BKL,DF,VASC"
+    assert quick(demo_folder, tmp_path, "--folds", 2, "--val-fraction", 0.2, *classes) == 0
+    together = pd.read_csv(tmp_path / "outputs" / "classification" / "predictions.csv")
+    assert classes_in(together) == ["fold_", "rest"] and set(together["fold"]) == {1, 2}
+    np.testing.assert_allclose(together["fold_"] + together["rest"], 1, rtol=1e-5)
