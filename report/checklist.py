@@ -165,8 +165,19 @@ def _model_facts(run: Run) -> dict:
         "environment": {"commit": ""} | run.environment,
         "evaluated_on": run.evaluation.get("environment"),
         "versions": [f"{name} {run.environment[name]}" for name in LIBRARIES if name in run.environment],
-        "weights": [path.name for path in map(RunFolder(run.folder).best_path, tasks) if path.exists()],
+        "n_trainings": run.record.get("folds", 1) * run.record.get("repeats", 1),
+        "weights": [
+            path.relative_to(run.folder).as_posix()
+            for task in tasks
+            for path in sorted(run.folder.glob(f"fold-*/best_{task}_model.pth"), key=_number_of_fold)
+            or [RunFolder(run.folder).best_path(task)]
+            if path.exists()
+        ],
     }
+
+
+def _number_of_fold(path: Path) -> int:
+    return int(path.parent.name.removeprefix("fold-"))
 
 
 def _model(run: Run, task: str) -> dict:

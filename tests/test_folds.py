@@ -20,6 +20,7 @@ from measure.collect import unpacked
 from measure.scores import classes_in
 from report import page, paperfigures, papertables
 from report.__main__ import main
+from report.checklist import items_of
 from report.folds import as_tested
 from report.run import Run
 
@@ -271,3 +272,13 @@ def test_a_class_named_fold_keeps_its_probabilities_where_folds_are_pooled(demo_
     together = pd.read_csv(tmp_path / "outputs" / "classification" / "predictions.csv")
     assert classes_in(together) == ["fold_", "rest"] and set(together["fold"]) == {1, 2}
     np.testing.assert_allclose(together["fold_"] + together["rest"], 1, rtol=1e-5)
+
+
+def test_the_checklist_knows_the_trainings_of_all_folds(pooled):
+    answers = {item.question: item.answer for item in items_of(Run(pooled), [])}
+    assert answers["Repeated runs"].startswith("Each fold was trained once, with the seed")
+    assert answers["Choice of the weights"] == (
+        "classification: in each fold, the epoch with the lowest validation loss."
+    )
+    weights = [f"fold-{number}/best_classification_model.pth" for number in range(1, 5)]
+    assert ", ".join(weights) in answers["Code and weights"] and "no weights" not in answers["Code and weights"]
