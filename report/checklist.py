@@ -140,8 +140,9 @@ def _data_facts(run: Run) -> dict:
 def _subgroups(run: Run) -> dict[str, list[str]]:
     """Test images by value of each column that makes subgroups."""
     values: dict[str, list[str]] = {}
+    times = run.record.get("repeats", 1)  # each image is judged once a repeat
     for group in next((metrics["subgroups"] for metrics in run.metrics.values() if metrics.get("subgroups")), []):
-        values.setdefault(group["group"], []).append(f"{group['value']} ({group['n_images']:,})")
+        values.setdefault(group["group"], []).append(f"{group['value']} ({group['n_images'] // times:,})")
     return values
 
 
@@ -214,7 +215,7 @@ def _scores(metrics: dict) -> list[str]:
 def _result_facts(run: Run) -> dict:
     labelled = {task: metrics for task, metrics in run.metrics.items() if metrics.get("label")}
     return {
-        "n_masks": max(_n_masked(metrics) for metrics in run.metrics.values()),
+        "n_masks": max(_n_masked(metrics) for metrics in run.metrics.values()) // run.record.get("repeats", 1),
         "n_resamples": bootstrap.N_RESAMPLES,
         "labels": {task: metrics["label"] for task, metrics in labelled.items()},
         "majority": next((_majority(metrics) for metrics in labelled.values() if "majority" in metrics["label"]), None),

@@ -282,3 +282,16 @@ def test_the_checklist_knows_the_trainings_of_all_folds(pooled):
     )
     weights = [f"fold-{number}/best_classification_model.pth" for number in range(1, 5)]
     assert ", ".join(weights) in answers["Code and weights"] and "no weights" not in answers["Code and weights"]
+
+
+def test_the_checklist_counts_each_image_once(pooled):
+    answers = {item.question: item.answer for item in items_of(Run(pooled), [])}
+    by_sex = re.search(r"Test images by sex: ([^.]*)", answers["Age, sex and body site"])[1]
+    assert sum(map(int, re.findall(r"\((\d+)\)", by_sex))) == len(pd.read_csv(pooled / "splits.csv"))
+
+
+def test_the_checklist_knows_the_other_data_of_each_fold(pooled, tmp_path):
+    outputs = copied(pooled, tmp_path / "outputs")
+    edit(outputs / "config.json", lambda one: one.update(EXTERNAL_DIR="elsewhere"))
+    answers = {item.question: item.answer for item in items_of(Run(outputs), [])}
+    assert answers["Data from elsewhere"].startswith("Each fold's model was evaluated on elsewhere")
