@@ -179,7 +179,7 @@ from encoders.start import Start
 from losses import LOSSES
 from report import results, resume
 from report.folder import RunFolder
-from report.folds import Folds, place_of, pool
+from report.folds import Folds, as_tested, place_of, pool
 from report.hook import Hook
 from report.live import Live, work_left
 from report.resume import Job
@@ -205,15 +205,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_folds(config: Config, whole: RunFolder) -> None:
     """Run each fold, and pool them."""
-    device = machine.join_processes(machine.choose_device(config.DEVICE))
+    machine.join_processes(machine.choose_device(config.DEVICE))
     runs = [place_of(whole, fold) for fold in range(1, config.FOLDS * config.REPEATS + 1)]
-    runs[0].whole = whole
+    if not (config.RESUME and machine.from_first(lambda: any(run.holds_a_training() for run in runs))):
+        runs[0].whole = whole
+    tables_of_folds: list[pd.DataFrame] = []
     with machine.locked(whole.path):
         for fold, folder in enumerate(runs, start=1):
             machine.say(f"\n##### {splits.name_of_fold(config.FOLDS, fold)} #####")
             data_set = run(Config(**vars(config) | {"FOLD": fold}), folder)
-        environment = machine.environment_of(device, machine.choose_precision(config.PRECISION, device))
-        pool(whole, Folds(config.FOLDS, runs, config.TTA), data_set, environment, settings.plain(config))
+            tables_of_folds.append(data_set.table)
+        data_set = data_set._replace(table=as_tested(tables_of_folds))
+        pool(whole, Folds(config.FOLDS, runs), data_set)
     machine.say(f"\nAll folds together are in {whole.path.resolve()}; open report.html there")
 
 

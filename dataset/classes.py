@@ -163,7 +163,7 @@ def code_of(spelling: str) -> str:
     if sign and (known := SPELLINGS.get(key_of(words))):
         return known if sign == "+" else _OPPOSITES.get(known, f"not {known}")
     text = CONTROL.sub("_", re.sub(r"^(\d+)\.0+$", r"\1", text)).replace(".", "_")
-    return f"{text}_" if text.lower() in {*TEXT, "false"} else text
+    return f"{text}_" if text.lower() in {*TEXT, "false", "fold"} else text
 
 
 def codes_of(values: Iterable[str]) -> dict[str, str]:

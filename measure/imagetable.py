@@ -54,7 +54,8 @@ def image_table(rows: pd.DataFrame, collected: Collected, part: str) -> pd.DataF
     for name, (ours, _) in OF_DATA.items():
         if name in rows and rows[name].notna().any():
             columns[ours] = rows[name].to_numpy()
-    columns |= {_plain(name): rows[name].to_numpy() for name in rows if name.startswith(FURTHER)}
+    further = [name for name in rows if name.startswith(FURTHER)]
+    columns |= {plain: rows[name].to_numpy() for plain, name in zip(_apart(list(map(_plain, further))), further)}
     if collected.calls is not None:
         columns |= _of_labels(rows, collected.calls, known["label"].to_numpy())
     if collected.unlike is not None:
@@ -89,13 +90,22 @@ def probability_columns(classes: np.ndarray) -> list[str]:
     --------
     >>> probability_columns(["MEL", "basal cell", "basal-cell"])
     ['p_MEL', 'p_basal_cell', 'p_basal_cell_2']
+    >>> probability_columns(["stage_2", "stage", "Stage"])
+    ['p_stage_2', 'p_stage', 'p_Stage_3']
     """
-    names: list[str] = []
-    for code in classes:
-        name = _plain(f"p_{code}")
-        same = sum(re.fullmatch(rf"{re.escape(name)}(_\d+)?", other) is not None for other in names)
-        names.append(f"{name}_{same + 1}" if same else name)
-    return names
+    return _apart([_plain(f"p_{code}") for code in classes])
+
+
+def _apart(names: list[str]) -> list[str]:
+    """Names with numbers from 2 on, so that no two are alike, not even but for their case."""
+    free = {name.lower() for name in names}  # not taken by a number
+    found: list[str] = []
+    for name in names:
+        taken = {other.lower() for other in found}
+        numbered = (f"{name}_{n}" for n in range(2, len(names) + 2 + len(free)))
+        unused = (other for other in numbered if other.lower() not in taken | free)
+        found.append(next(unused) if name.lower() in taken else name)
+    return found
 
 
 def _plain(name: str) -> str:

@@ -140,8 +140,9 @@ def _data_facts(run: Run) -> dict:
 def _subgroups(run: Run) -> dict[str, list[str]]:
     """Test images by value of each column that makes subgroups."""
     values: dict[str, list[str]] = {}
+    times = run.record.get("repeats", 1)  # each image is judged once a repeat
     for group in next((metrics["subgroups"] for metrics in run.metrics.values() if metrics.get("subgroups")), []):
-        values.setdefault(group["group"], []).append(f"{group['value']} ({group['n_images']:,})")
+        values.setdefault(group["group"], []).append(f"{group['value']} ({group['n_images'] // times:,})")
     return values
 
 
@@ -165,8 +166,19 @@ def _model_facts(run: Run) -> dict:
         "environment": {"commit": ""} | run.environment,
         "evaluated_on": run.evaluation.get("environment"),
         "versions": [f"{name} {run.environment[name]}" for name in LIBRARIES if name in run.environment],
-        "weights": [path.name for path in map(RunFolder(run.folder).best_path, tasks) if path.exists()],
+        "n_trainings": run.record.get("folds", 1) * run.record.get("repeats", 1),
+        "weights": [
+            path.relative_to(run.folder).as_posix()
+            for task in tasks
+            for path in sorted(run.folder.glob(f"fold-*/best_{task}_model.pth"), key=_number_of_fold)
+            or [RunFolder(run.folder).best_path(task)]
+            if path.exists()
+        ],
     }
+
+
+def _number_of_fold(path: Path) -> int:
+    return int(path.parent.name.removeprefix("fold-"))
 
 
 def _model(run: Run, task: str) -> dict:
@@ -203,7 +215,7 @@ def _scores(metrics: dict) -> list[str]:
 def _result_facts(run: Run) -> dict:
     labelled = {task: metrics for task, metrics in run.metrics.items() if metrics.get("label")}
     return {
-        "n_masks": max(_n_masked(metrics) for metrics in run.metrics.values()),
+        "n_masks": max(_n_masked(metrics) for metrics in run.metrics.values()) // run.record.get("repeats", 1),
         "n_resamples": bootstrap.N_RESAMPLES,
         "labels": {task: metrics["label"] for task, metrics in labelled.items()},
         "majority": next((_majority(metrics) for metrics in labelled.values() if "majority" in metrics["label"]), None),

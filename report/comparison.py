@@ -79,7 +79,7 @@ def side_by_side(runs: Sequence[Finished]) -> dict:
         "same_test_images": all(set(run.test.index) == set(runs[0].test.index) for run in runs),
         "n_resamples": bootstrap.N_RESAMPLES,
         "smallest_p": 2 / (bootstrap.N_RESAMPLES + 1),
-        "largest_family": max(Counter(row["head"] for row in differences).values(), default=0),
+        "largest_family": max(_tests_of_scores(differences).values(), default=0),
         "note": next((run.files.note for run in runs if run.files.note), ""),
         "settings": differing(runs),
         "cautions": not_compared(differences),
@@ -98,6 +98,13 @@ def corrected(differences: Sequence[dict]) -> list[dict]:
             for row, p in zip(rows, holm([row[key]["p"] for row in rows])):
                 row[key]["p_holm"] = p
     return list(differences)
+
+
+def _tests_of_scores(differences: Sequence[dict]) -> Counter:
+    """How many p values each score has: a difference that no resample changes has none."""
+    return Counter(
+        (row["head"], key) for row in differences for key in compared(row["head"]) if row[key]["p"] is not None
+    )
 
 
 def _model(run: Finished, task: str, head: str) -> dict:

@@ -10,7 +10,7 @@ import data
 from checkpoints.trained import Trained
 from dataset import leakage
 from dataset.prepare import Prepared
-from dataset.table import targets, usable
+from dataset.table import LEFT_OUT, targets, usable
 from machine import is_first, say
 from measure.assess import assess_collected
 from measure.calls import read_logits
@@ -30,12 +30,20 @@ class Folds(NamedTuple):
     ----------
     n : folds of each repeat.
     runs : the folder of each fold of all repeats, finished.
-    tta : whether they were evaluated over eight views.
     """
 
     n: int
     runs: Sequence[RunFolder]
-    tta: bool
+
+
+def as_tested(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of those of all folds: each row from the fold that tests it, or else from one that leaves it out.
+
+    What a fold leaves out, because its model or its initial weights have learned from it, differs between folds.
+    """
+    kinds = [np.select([one["split"] == "test", one["status"] == LEFT_OUT], [0, 1], 2) for one in tables]
+    fold = np.argmin(kinds, axis=0)
+    return pd.concat([one[fold == place] for place, one in enumerate(tables)]).loc[tables[0].index]
 
 
 def place_of(folder: RunFolder, fold: int) -> RunFolder:
@@ -43,15 +51,14 @@ def place_of(folder: RunFolder, fold: int) -> RunFolder:
     return folder.below(f"fold-{fold}")
 
 
-def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict, config: dict) -> None:
+def pool(folder: RunFolder, folds: Folds, data_set: Prepared) -> None:
     """Write the scores, tables and report of all folds together.
 
     Each image is judged by the model of the fold that tests it, with what was fitted on that fold's validation set.
 
     Parameters
     ----------
-    data_set : of any fold; its split does not count.
-    environment, config : of the command, for the report.
+    data_set : of any fold, with the table of `as_tested`; its split does not count.
 
     Raises
     ------
@@ -64,8 +71,7 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
     _refuse_overlap(tested, folds)
     rows = usable(data_set.table).assign(split="test")
     folder.record = {"started": records[0].get("started"), "tasks": {}}
-    folder.write_json("config.json", config | ({"data": folder.caption} if folder.caption else {}))
-    folder.write_json("environment.json", environment)
+    _write_settings(folder, folds)
     folder.write_data(data_set.table.assign(split=np.where(data_set.table.index.isin(rows.index), "test", "")))
     folder.write_table("splits.csv", _splits(rows, tested, folds.n))
     folder.write_table("leakage.csv", _leakage(data_set, tested[: folds.n]))
@@ -86,11 +92,15 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, environment: dict,
     folder.note(finished=True)
 
 
-def read_outputs(run: RunFolder, task: str, tta: bool) -> tuple[Collected, list[str]]:
-    """What a fold's model gave for its test images, read with its own calibration; and the images' names."""
+def read_outputs(run: RunFolder, task: str) -> tuple[Collected, list[str]]:
+    """What a fold's model gave for its test images, read with its own calibration; and the images' names.
+
+    A task that was measured by an earlier command may have been measured over other views than this command's.
+    """
     collected, images = unpacked(run.path / task / OUTPUTS)
     if collected.label is not None:
-        trained = Trained.load(run.best_path(task), tta=tta)
+        measured = run.read_record()["tasks"][task]["measured"]
+        trained = Trained.load(run.best_path(task), tta=measured["tta"])
         collected = collected._replace(calls=read_logits(collected.label, trained.calibration, trained.classes))
     return collected, images
 
@@ -110,11 +120,25 @@ def over_folds(metrics: Sequence[dict]) -> dict[str, dict]:
     return scores
 
 
+def _write_settings(folder: RunFolder, folds: Folds) -> None:
+    """The folds' own settings and all of their machines: the command that pools them may name others, or train less."""
+    whole = {"OUTPUT_DIR": str(folder.path), "FOLD": 0, "FOLDS": folds.n, "REPEATS": len(folds.runs) // folds.n}
+    first, environments = folds.runs[0], []
+    folder.write_json("config.json", first.read_json("config.json") | whole)
+    for run in folds.runs:
+        last = run.read_json("environment.json")
+        environments += [*last.pop("before", []), last]
+    *before, last = [one for place, one in enumerate(environments) if one not in environments[:place]]
+    folder.write_json("environment.json", last | ({"before": before} if before else {}))
+    if again := first.read_json("evaluation.json"):
+        folder.write_json("evaluation.json", again | {"config": again["config"] | whole})
+
+
 def _pool_task(folder: RunFolder, folds: Folds, task: str, rows: pd.DataFrame, pixels: data.Pixels) -> None:
     """Write the numbers, tables and figures of one task."""
     parts, names, fold = [], [], []
     for number, run in enumerate(folds.runs, start=1):
-        collected, images = read_outputs(run, task, folds.tta)
+        collected, images = read_outputs(run, task)
         parts.append(collected)
         names += images
         fold += [number] * len(images)

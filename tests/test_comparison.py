@@ -15,6 +15,7 @@ from checkpoints.thresholds import SCALE
 from dataset.classes import HAM10000 as CLASSES
 from dataset.csvfile import as_csv
 from measure import scores
+from report import comparison
 from report.__main__ import main
 
 HOSTILE = """<script>stop</script> {{ 7*7 }} {% if %} &amp; 'single' $x^2$"""
@@ -416,3 +417,8 @@ def test_a_paper_gets_the_differences_as_latex_and_csv_and_the_figure(place, cap
         main(["compare", "--paper", "a", "b"])
     assert "was changed by hand" in capsys.readouterr().err
     assert Path("comparison/comparison.json").stat().st_mtime_ns == before
+
+
+def test_only_differences_with_a_p_value_are_counted_for_holm():
+    rows = [{"head": "mask"} | {key: {"p": p} for key in scores.compared("mask")} for p in (0.2, None)]
+    assert set(comparison._tests_of_scores(rows).values()) == {1}

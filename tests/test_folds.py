@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import copied, quick
+import torch
+from conftest import copied, edit, quick
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 import visualize
@@ -18,6 +20,8 @@ from measure.collect import unpacked
 from measure.scores import classes_in
 from report import page, paperfigures, papertables
 from report.__main__ import main
+from report.checklist import items_of
+from report.folds import as_tested
 from report.run import Run
 
 FOLDS = "--folds", 2, "--repeats", 2, "--val-fraction", 0.2
@@ -118,11 +122,74 @@ def test_an_unfinished_fold_is_named_and_resume_completes_it(pooled, demo_folder
     assert (outputs / "classification" / "metrics.json").read_bytes() == before
 
 
+def test_resume_keeps_a_finished_fold_if_the_first_is_not_there(pooled, demo_folder, tmp_path, capsys):
+    outputs = copied(pooled, tmp_path / "outputs")
+    shutil.rmtree(outputs / "fold-1")
+    assert quick(demo_folder, tmp_path, *FOLDS, "--resume") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("nothing is left to do") == 3 and "is moved to" not in printed
+    assert not list(tmp_path.glob("outputs-*"))
+
+
 def test_a_missing_fold_is_named_where_nothing_is_trained(pooled, demo_folder, tmp_path, capsys):
     outputs = copied(pooled, tmp_path / "outputs")
     (outputs / "fold-3" / "best_classification_model.pth").unlink()
     assert quick(demo_folder, tmp_path, *FOLDS, "--evaluate-only") == 2
     assert re.search(r"No checkpoint in \S+fold-3 for classification", capsys.readouterr().err)
+
+
+def test_a_task_added_without_views_leaves_the_numbers_over_views(pooled, demo_folder, tmp_path):
+    copied(pooled, tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, *FOLDS, "--evaluate-only", "--tta") == 0
+    before = numbers_in(tmp_path / "outputs")
+    added = "--resume", "--tasks", "segmentation", "--segmentation-epochs", 1
+    assert quick(demo_folder, tmp_path, *FOLDS, *added) == 0
+    assert numbers_in(tmp_path / "outputs") == before and before["views"] == 8
+
+
+def test_only_images_that_a_fold_tested_are_counted(pooled, demo_folder, tmp_path):
+    """Weights to start from have seen some: folds that would test them leave them out, others train on them."""
+    content = torch.load(pooled / "fold-1" / "best_classification_model.pth", weights_only=False)
+    seen = sorted(content["trained_on"]["images"])[:6]
+    content |= {use: {"images": seen, "lesions": [], "patients": []} for use in ("trained_on", "chosen_on")}
+    torch.save(content, tmp_path / "start.pth")
+    flags = "--start-from", tmp_path / "start.pth", "--tasks", "segmentation", "--segmentation-epochs", 1
+    assert quick(demo_folder, tmp_path, "--folds", 2, "--val-fraction", 0.2, *flags) == 0
+    outputs = tmp_path / "outputs"
+    used, report = pd.read_csv(outputs / "splits.csv"), pd.read_csv(outputs / "data_report.csv")
+    tested = [pd.read_csv(outputs / f"fold-{k}" / "segmentation" / "per_image.csv")["image"] for k in (1, 2)]
+    assert sorted(used["image"]) == sorted(pd.concat(tested)) and not set(seen) & set(used["image"])
+    assert set(report.loc[report["status"] == "left out", "image"]) == set(seen)
+    assert f"of the {len(used)} images" in json.loads((outputs / "record.json").read_text())["reading"][0]
+
+
+def test_a_row_is_that_of_the_fold_that_tests_it():
+    """Folds that are evaluated again may leave the images of another fold's test set out of their validation set."""
+    columns = {"image": ["a", "b", "c"], "status": "used"}
+    first = pd.DataFrame(columns | {"split": ["test", "test", "train"]})
+    second = pd.DataFrame(columns | {"split": ["train", "", ""], "status": ["used", "left out", "left out"]})
+    whole = as_tested([first, second])
+    assert list(whole["image"]) == ["a", "b", "c"] and list(whole["status"]) == ["used", "used", "left out"]
+
+
+def test_pooled_folds_have_the_settings_and_machines_that_trained_them(pooled, demo_folder, tmp_path):
+    outputs = copied(pooled, tmp_path / "outputs")
+    (outputs / "environment.json").unlink()
+    edit(outputs / "fold-2" / "environment.json", lambda one: one.update(device="Another GPU"))
+    trained = json.loads((pooled / "config.json").read_text())
+    again = "--evaluate-only", "--classification-epochs", 7, "--coverage", 0.8
+    assert quick(demo_folder, tmp_path, *FOLDS, *again) == 0
+    run = Run(outputs)
+    assert {name for name in trained if run.config[name] != trained[name]} <= {"OUTPUT_DIR"}
+    assert run.evaluation["config"]["COVERAGE"] == 0.8 and run.config["FOLD"] == 0
+    assert "Another GPU" in [one["device"] for one in run.environments]
+
+
+def test_a_task_added_later_is_listed_with_the_earlier_ones(pooled, demo_folder, tmp_path):
+    copied(pooled, tmp_path / "outputs")
+    added = "--resume", "--tasks", "segmentation", "--segmentation-epochs", 1
+    assert quick(demo_folder, tmp_path, *FOLDS, *added) == 0
+    assert Run(tmp_path / "outputs").config["TASKS"] == ["classification", "segmentation"]
 
 
 def test_one_fold_alone_is_trained_where_the_others_would_be(pooled, demo_folder, tmp_path):
@@ -197,3 +264,34 @@ def test_the_page_of_all_folds_leads_to_the_page_of_each(pooled):
     links = re.findall(r'<a href="([^"#]*)">fold (\d)</a>', html)
     assert links == [(f"fold-{number}/report.html", str(number)) for number in range(1, 5)]
     assert all((pooled / link).is_file() for link, _ in links) and 'href="#folds"' in html
+
+
+def test_a_class_named_fold_keeps_its_probabilities_where_folds_are_pooled(demo_folder, tmp_path):
+    classes = "--classes", "fold=MEL,BCC,AKIEC", "rest=NV,BKL,DF,VASC"
+    assert quick(demo_folder, tmp_path, "--folds", 2, "--val-fraction", 0.2, *classes) == 0
+    together = pd.read_csv(tmp_path / "outputs" / "classification" / "predictions.csv")
+    assert classes_in(together) == ["fold_", "rest"] and set(together["fold"]) == {1, 2}
+    np.testing.assert_allclose(together["fold_"] + together["rest"], 1, rtol=1e-5)
+
+
+def test_the_checklist_knows_the_trainings_of_all_folds(pooled):
+    answers = {item.question: item.answer for item in items_of(Run(pooled), [])}
+    assert answers["Repeated runs"].startswith("Each fold was trained once, with the seed")
+    assert answers["Choice of the weights"] == (
+        "classification: in each fold, the epoch with the lowest validation loss."
+    )
+    weights = [f"fold-{number}/best_classification_model.pth" for number in range(1, 5)]
+    assert ", ".join(weights) in answers["Code and weights"] and "no weights" not in answers["Code and weights"]
+
+
+def test_the_checklist_counts_each_image_once(pooled):
+    answers = {item.question: item.answer for item in items_of(Run(pooled), [])}
+    by_sex = re.search(r"Test images by sex: ([^.]*)", answers["Age, sex and body site"])[1]
+    assert sum(map(int, re.findall(r"\((\d+)\)", by_sex))) == len(pd.read_csv(pooled / "splits.csv"))
+
+
+def test_the_checklist_knows_the_other_data_of_each_fold(pooled, tmp_path):
+    outputs = copied(pooled, tmp_path / "outputs")
+    edit(outputs / "config.json", lambda one: one.update(EXTERNAL_DIR="elsewhere"))
+    answers = {item.question: item.answer for item in items_of(Run(outputs), [])}
+    assert answers["Data from elsewhere"].startswith("Each fold's model was evaluated on elsewhere")

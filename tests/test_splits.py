@@ -183,3 +183,12 @@ def test_the_smallest_limit_is_ten_images_of_each_class():
     assert (splits.limit_table(table, 70, seed=0)["status"] == USED).sum() == 70
     with pytest.raises(ValueError, match="--limit 69 is too few for 7 classes of ten images"):
         splits.limit_table(table, 69, seed=0)
+
+
+def test_too_few_images_without_a_diagnosis_are_not_said_to_be_of_a_class():
+    labels = pd.Categorical(["A"] * 4 + ["B"] * 4 + [None], categories=["A", "B"])
+    names = [f"image{k}" for k in range(len(labels))]
+    table = pd.DataFrame({"image": names, "lesion_id": names, "status": "used", "label": labels})
+    with pytest.raises(ValueError, match="Without a diagnosis, the data has 1 lesion") as error:
+        splits.fold_split(table, 2, 1, 0.2, 42)
+    assert "Class" not in str(error.value) and "--classes" not in str(error.value)
