@@ -1,6 +1,9 @@
 """This project's own CSV files, in which names are always strings."""
 
+import csv
+import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +32,19 @@ def as_csv(table: pd.DataFrame, digits: str | None = None) -> str:
     text = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     table = table.assign(**{name: table[name].map(printable, na_action="ignore") for name in text})
     return table.to_csv(index=False, lineterminator="\n", float_format=digits)
+
+
+def spaced(names: Sequence[str]) -> str:
+    """Names with spaces between them, those that hold a space in quotes, as `csv` reads with ``delimiter=" "``.
+
+    Examples
+    --------
+    >>> spaced(["NV", "basal cell carcinoma"])
+    'NV "basal cell carcinoma"'
+    """
+    text = io.StringIO()
+    csv.writer(text, delimiter=" ", lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 def printable(text: str) -> str:

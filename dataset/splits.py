@@ -200,7 +200,9 @@ def _too_few(used: pd.DataFrame, position: int, n_lesions: int, grouped: bool, p
     if not classes:
         return f"There is {problem}Add images{ungroup}."
     if position < 0:
-        return f"Without a diagnosis, the data has {problem}Add images, give these a diagnosis, or remove them{ungroup}."
+        return (
+            f"Without a diagnosis, the data has {problem}Add images, give these a diagnosis, or remove them{ungroup}."
+        )
     others = [quoted(code) for code in classes if code != classes[position]]
     choice = f", or learn only the other classes: {as_flag(others)}" if 1 < len(others) <= 20 else ""
     return (

@@ -1,6 +1,5 @@
 """The folder of predictions: a table, and a mask, an overlay, a heat map and features per image."""
 
-import csv
 import errno
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dataset import images
+from dataset.csvfile import spaced
 from inference.drawing import heat_map, mask_at, overlay, view_of
 from inference.features import FORMATS
 from inference.inputs import Listed
@@ -49,19 +49,6 @@ def values(prediction: Prediction, mask: np.ndarray | None, classes: Sequence[st
             cells += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
         cells += [f"{p:.4f}" for p in prediction.probabilities]
     return cells if mask is None else [*cells, f"{np.count_nonzero(mask) / mask.size:.4f}"]
-
-
-def spaced(names: Sequence[str]) -> str:
-    """Names with spaces between them, those that hold a space in quotes, as `csv` reads with ``delimiter=" "``.
-
-    Examples
-    --------
-    >>> spaced(["NV", "basal cell carcinoma"])
-    'NV "basal cell carcinoma"'
-    """
-    text = io.StringIO()
-    csv.writer(text, delimiter=" ", lineterminator="").writerow(names)
-    return text.getvalue()
 
 
 class Outputs:

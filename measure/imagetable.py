@@ -8,6 +8,7 @@ import pandas as pd
 import evaluate
 from dataset.classes import classes_of, name_of, positions_of
 from dataset.columns import FURTHER
+from dataset.csvfile import spaced
 from dataset.table import targets
 from measure.collect import Collected
 
@@ -31,7 +32,7 @@ MEANING = {
     "balanced": "Class predicted by the balanced rule.",
     "correct": "1 if predicted is the true diagnosis, else 0.",
     "confidence": "Calibrated probability of the predicted class.",
-    "set": "Prediction set: the possible classes, separated by spaces.",
+    "set": "Prediction set: the possible classes, separated by spaces, in quotes if their names have some.",
     "unlike": "Percentile of the distance from the training images among the validation images; 95 or more is flagged.",
     "dice": "Dice coefficient at the size of the mask file.",
     "jaccard": "Jaccard index at the size of the mask file.",
@@ -79,7 +80,7 @@ def _of_labels(rows: pd.DataFrame, calls, labelled: np.ndarray) -> dict[str, np.
     }
     columns |= dict(zip(probability_columns(classes), calls.probabilities.T))
     if calls.sets is not None:
-        columns["set"] = np.array([" ".join(classes[one]) for one in calls.sets], dtype=object)
+        columns["set"] = np.array([spaced(classes[one]) for one in calls.sets], dtype=object)
     return columns
 
 

@@ -195,9 +195,11 @@ def _remarks(rows: pd.DataFrame, folds: Folds) -> list[str]:
     """What the report must say of pooled scores."""
     n_repeats = len(folds.runs) // folds.n
     times = "" if n_repeats == 1 else f", {n_repeats} times"
+    counted = "" if n_repeats == 1 else " Numbers of images count each image once a repeat."
     return [
         f"Split: cross-validation with {folds.n} folds{times}. Every score is of the {len(rows):,} images of all test "
-        "sets, each judged by a model that did not learn from it; no single model has these scores.",
+        "sets, each judged by a model that did not learn from it; no single model has these scores."
+        f"{counted}",
         "Temperatures, thresholds, τ and the limits of prediction sets are each fold's own; where one number is shown, "
         "it is their mean. Each fold has a report of its own, in its folder.",
     ]

@@ -62,7 +62,9 @@ def test_columns_of_classes_suit_spss_and_stay_apart():
     assert len(set(names)) == len(names) and all(re.fullmatch(r"[^\W\d]\w*", name) for name in names)
 
 
-@pytest.mark.parametrize("classes", [["stage_2", "stage"], ["grade 1", "grade 3", "grade"], ["a", "A"], ["a_2", "a", "a "]])
+@pytest.mark.parametrize(
+    "classes", [["stage_2", "stage"], ["grade 1", "grade 3", "grade"], ["a", "A"], ["a_2", "a", "a "]]
+)
 def test_each_class_has_a_column_of_its_own(classes):
     names = probability_columns(np.array(classes, object))
     assert len({name.lower() for name in names}) == len(classes)
