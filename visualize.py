@@ -145,10 +145,10 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     support = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
-    panels = (
-        (matrix, "d", f"{title}: test images (accuracy {accuracy:.3f}){kind}"),
-        (shares, ".2f", f"{title}: share of the true class{kind}"),
-    )
+    n_right, of_class = f"test images (accuracy {accuracy:.3f})", "share of the true class"
+    if IS_ON_PAPER:
+        n_right, of_class = f"accuracy {accuracy:.3f}", "share of class"
+    panels = (matrix, "d", f"{title}: {n_right}{kind}"), (shares, ".2f", f"{title}: {of_class}{kind}")
     for axis, (values, form, heading) in zip(figure.subplots(*((2, 1) if is_stacked else (1, 2))), panels):
         # Both panels are coloured by share, or the large classes would hide the others.
         sns.heatmap(shares, ax=axis, annot=values, fmt=form, cmap="Blues", vmin=0, vmax=1, cbar=False, square=True)

@@ -148,8 +148,8 @@ def _never(run: Run, task: str) -> Iterator[str]:
     predicted = set() if table is None else set(table["predicted"])
     if never := [code for code in at(run.metrics[task], ("label", "per_class")) if predicted and code not in predicted]:
         yield (
-            f"{task}: never predicted as top-1 class: {', '.join(never)}. Their precision of 0.000 and PPV of "
-            "1.000 are conventions, not measurements."
+            f"{task}: never predicted as top-1 class: {', '.join(never)}. Their precision is undefined: it is "
+            "shown as 0.000 by class, and as a PPV of 1.000 in the scores of ISIC 2018."
         )
 
 

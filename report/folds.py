@@ -202,4 +202,6 @@ def _remarks(rows: pd.DataFrame, folds: Folds) -> list[str]:
         f"{counted}",
         "Temperatures, thresholds, τ and the limits of prediction sets are each fold's own; where one number is shown, "
         "it is their mean. Each fold has a report of its own, in its folder.",
+        "Pooled AUCs and average precisions rank images by the outputs of different models, so they tend to be lower "
+        "than those of the single folds: see the mean over the folds.",
     ]
