@@ -64,7 +64,10 @@ CHANGES = [
     (identity(weight_decay=0.05), "AdamW [@loshchilov2019] with a weight decay of 0.05"),
     (identity(schedule="cosine", warm_up=0.05), "a cosine [@loshchilov2017] after a linear warm-up over 5 % of"),
     (identity(schedule="linear"), "followed the schedule linear"),
-    (identity(ema=0.99), "an exponential moving average with a decay of 0.99 per step [@polyak1992]"),
+    (
+        identity(ema=0.99),
+        "an exponential moving average with a decay of 0.99 per step, a variant of averaging [@polyak1992]",
+    ),
     (identity(label_loss="focal"), "focal loss [@lin2017]"),
     (identity(label_loss="cube-root"), "Its loss was cube-root."),
     (identity(mask_loss="bce+dice"), "Dice loss [@milletari2016]"),

@@ -571,7 +571,7 @@ def test_the_report_of_a_named_checkpoint_tells_its_own_seed_and_epochs(demo_fol
     path = short_run / "outputs" / "best_classification_model.pth"
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--checkpoints", str(path), "--seed", "43") == 0
     report = (tmp_path / "outputs" / "report.html").read_text()
-    assert "classification 1 epochs" in report and "seed 42" in report and "seed 43" not in report
+    assert "classification 1 epoch;" in report and "seed 42" in report and "seed 43" not in report
 
 
 def test_a_difference_that_rounds_to_zero_has_no_minus(copy):

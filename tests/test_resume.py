@@ -38,7 +38,7 @@ def test_measuring_again_keeps_what_the_model_was_trained_with(demo_folder, fini
     evaluation = json.loads(after["evaluation.json"])
     assert evaluation["config"]["CLASSIFICATION_EPOCHS"] == 15
     html = after["report.html"].decode()
-    assert "classification 1 epochs" in html and "Evaluated again with" in html
+    assert "classification 1 epoch;" in html and "Evaluated again with" in html
 
 
 def test_copied_checkpoints_can_be_measured_and_keep_their_configuration(demo_folder, finished, tmp_path):
