@@ -124,8 +124,10 @@ def find_problem(config: Config) -> str:
         return "--demo makes its own data: leave out --data-dir, or --demo"
     if config.VAL_FRACTION + config.TEST_FRACTION >= 1:
         return "VAL_FRACTION and TEST_FRACTION must leave images to train on: their sum must be below 1"
-    if config.FOLDS == 1 or (config.REPEATS > 1 and not config.FOLDS) or config.FOLD > config.FOLDS * config.REPEATS:
-        return "FOLDS must be 0 or at least 2, REPEATS need FOLDS, and FOLD must be at most FOLDS times REPEATS"
+    if config.FOLDS == 1 or (not config.FOLDS and (config.FOLD or config.REPEATS > 1)):
+        return "FOLDS must be at least 2, or 0 without FOLD and REPEATS"
+    if config.FOLD > config.FOLDS * config.REPEATS:
+        return f"FOLD must be at most FOLDS times REPEATS, {config.FOLDS * config.REPEATS}, not {config.FOLD}"
     if config.FOLDS and (config.TEST_WHERE or config.CHECKPOINTS):
         return "FOLDS choose the test images and train a model for each: leave out TEST_WHERE and CHECKPOINTS"
     if config.FOLDS and config.VAL_FRACTION + 1 / config.FOLDS >= 1:

@@ -200,10 +200,8 @@ class Model(nn.Module):
         C is the encoder's `label_channels`; without labels, the channels of the deepest feature map. The model should
         be in eval mode.
         """
-        return self._pooled(self.encoder(image))
-
-    def _pooled(self, features: list[Tensor]) -> Tensor:
-        return self.heads["label"].pooled(features) if "label" in self.heads else features[-1].float().mean(dim=(2, 3))
+        maps = self.encoder(image)
+        return self.heads["label"].pooled(maps) if "label" in self.heads else maps[-1].float().mean(dim=(2, 3))
 
     @torch.inference_mode()
     def heat_map(self, image: Tensor, label: Tensor | None = None) -> Tensor:
@@ -233,13 +231,11 @@ class Model(nn.Module):
             label = top_class(self.heads["label"](features, size))
         return self._heat_map(features, size, label)
 
-    def explain(
-        self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class, with_features: bool = False
-    ) -> dict[str, Tensor]:
+    def explain(self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class) -> dict[str, Tensor]:
         """The logits and their explanation, from one pass through the encoder.
 
         ``"heat"`` is the `heat_map`, if the model has labels; ``"unlike"`` (N,) is the percentile of `Unlike`, if that
-        was fitted; ``"features"`` (N, C) are the `features`, if asked for.
+        was fitted.
 
         Parameters
         ----------
@@ -249,8 +245,6 @@ class Model(nn.Module):
         output = {name: head(features, size) for name, head in self.heads.items()}
         if label_of and "label" in output:
             output["heat"] = self._heat_map(features, size, label_of(output["label"]))
-        if with_features:
-            output["features"] = self._pooled(features)
         return output | ({"unlike": self.unlike(features)} if self.unlike else {})
 
     def unlikeness(self, image: Tensor) -> Tensor | None:

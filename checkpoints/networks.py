@@ -18,15 +18,11 @@ N_VIEWS = 8  # flips and rotations of a square
 class Combined(nn.Module):
     """Base of both."""
 
-    def explain(
-        self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class, with_features: bool = False
-    ) -> dict[str, Tensor]:
-        """As `Model.explain`, for the combined logits; only `Views` have features."""
+    def explain(self, image: Tensor, label_of: Callable[[Tensor], Tensor] | None = top_class) -> dict[str, Tensor]:
+        """As `Model.explain`, for the combined logits."""
         output, unlike = self(image), self.unlikeness(image)
         if label_of and "label" in output:
             output["heat"] = self.heat_map(image, label_of(output["label"]))
-        if with_features:
-            output["features"] = self.features(image)
         return output if unlike is None else output | {"unlike": unlike}
 
 

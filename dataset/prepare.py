@@ -150,9 +150,8 @@ def split(
     """
     table, pixels, given = decoded.table, decoded.pixels, decoded.given
     refuse_implausible_masks(table, reading)
-    if given is not None and (
-        chosen := "--test-where" * bool(splitting.test_where) or "--folds" * bool(splitting.folds)
-    ):
+    chosen = "--folds" if splitting.folds else "--test-where" if splitting.test_where else ""
+    if chosen and given is not None:
         raise ValueError(
             f"{chosen} selects the test set, but the data comes with its own split, by {decoded.where}. Pass "
             f"--split-file none as well to ignore that split, or omit {chosen}."

@@ -79,7 +79,7 @@ class Predictor:
             names = " and ".join(map(str, checkpoints))
             raise ValueError(f"Features of several networks cannot be averaged, but {names} are named. Name one.")
         self.device = machine.choose_device(device)
-        self.precision = machine.choose_precision("fp32" if features else "auto", self.device)
+        self.precision = machine.choose_precision("auto", self.device)
         self.trained = Trained.load(*checkpoints, tta=tta)
         self.model = self.trained.network(self.device)
         self.features = features
@@ -107,8 +107,7 @@ class Predictor:
         """The predictions for the images, in one batch."""
         pixels = torch.from_numpy(np.stack([one.pixels for one in decoded]))
         image = data.normalise(pixels.to(self.device))
-        explained = {"label_of": self._alarming if self.explain else None, "with_features": self.features}
-        forward = partial(self.model.explain, **explained)
+        forward = partial(self.model.explain, label_of=self._alarming if self.explain else None)
         ((_, output),) = evaluate.infer(self.model, [{"image": image}], self.precision, forward)
         output = {name: logits.cpu() for name, logits in output.items()}
         none = [None] * len(decoded)
@@ -119,8 +118,8 @@ class Predictor:
             fields["mask"] = output["mask"][:, 0].numpy()
         if "heat" in output:
             fields |= {"heat": output["heat"][:, 0].numpy(), "heat_of": self._alarming(output["label"]).tolist()}
-        if "features" in output:
-            fields["features"] = output["features"].numpy()
+        if self.features:
+            fields["features"] = self.model.features(image).cpu().numpy()
         if "unlike" in output:
             fields["unlike"] = [rounded_down(percent) for percent in output["unlike"].tolist()]
         return [Prediction(one.size, **dict(zip(fields, values))) for one, *values in zip(decoded, *fields.values())]

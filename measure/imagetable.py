@@ -10,6 +10,7 @@ from dataset.classes import classes_of, name_of, positions_of
 from dataset.columns import FURTHER
 from dataset.csvfile import spaced
 from dataset.table import targets
+from measure.calls import Calls
 from measure.collect import Collected
 
 DIGITS = "%.6g"  # of every number
@@ -55,8 +56,10 @@ def image_table(rows: pd.DataFrame, collected: Collected, part: str) -> pd.DataF
     for name, (ours, _) in OF_DATA.items():
         if name in rows and rows[name].notna().any():
             columns[ours] = rows[name].to_numpy()
-    further = [name for name in rows if name.startswith(FURTHER)]
-    columns |= {plain: rows[name].to_numpy() for plain, name in zip(_apart(list(map(_plain, further))), further)}
+    further = {name: _plain(name.removeprefix(FURTHER)) or "column" for name in rows if name.startswith(FURTHER)}
+    ours = [*MEANING, *probability_columns(classes_of(rows))]  # a column of the data does not replace one of these
+    names = _apart([*ours, *further.values()])[len(ours) :]
+    columns |= {name: rows[column].to_numpy() for name, column in zip(names, further)}
     if collected.calls is not None:
         columns |= _of_labels(rows, collected.calls, known["label"].to_numpy())
     if collected.unlike is not None:
@@ -69,7 +72,7 @@ def image_table(rows: pd.DataFrame, collected: Collected, part: str) -> pd.DataF
     return pd.DataFrame(columns)
 
 
-def _of_labels(rows: pd.DataFrame, calls, labelled: np.ndarray) -> dict[str, np.ndarray]:
+def _of_labels(rows: pd.DataFrame, calls: Calls, labelled: np.ndarray) -> dict[str, np.ndarray]:
     true, classes = positions_of(rows), np.array(classes_of(rows), dtype=object)
     columns = {
         "true": np.where(labelled, classes[true], None),

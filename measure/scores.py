@@ -3,7 +3,7 @@
 Report, console, subgroups and comparisons read this table.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -145,6 +145,13 @@ for _head in [head for head in evaluate.SCORES if head not in HEADS]:  # one num
 def shown_in(place: str, head: str | None = None) -> dict[str, Score]:
     """Scores shown in a place, of one head or of all."""
     return {key: score for key, score in SCORES.items() if place in score.shown and head in (None, score.head)}
+
+
+def mean_and_std(values: Sequence[float | None]) -> dict[str, float | None]:
+    """``mean`` and ``std`` (n - 1) of a score over folds or runs; None where it is not defined in all of them."""
+    if None in values:
+        return {"mean": None, "std": None}
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
 
 
 def compared(head: str) -> dict[str, Score]:

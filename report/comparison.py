@@ -13,7 +13,7 @@ import visualize
 from dataset.csvfile import printable
 from measure import bootstrap
 from measure.difference import holm
-from measure.scores import HEADS, Score, compared
+from measure.scores import HEADS, Score, compared, mean_and_std
 from report.cells import rounded, score_at
 from report.differing import ABSENT, SPLIT, differing, repeated, resolved_settings
 from report.fitting import as_table, in_pieces, without_shared, wrapped
@@ -125,10 +125,7 @@ def _spread(head: str, task: str, runs: list[Finished]) -> dict:
     """Mean and standard deviation (n - 1) over runs of one setting; None where a run's score is not defined."""
     models, scores = [_model(run, task, head)["scores"] for run in runs], {}
     for key in compared(head):
-        values = [model[key]["value"] for model in models]
-        scores[key] = {"mean": None, "std": None}
-        if None not in values:
-            scores[key] = {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
+        scores[key] = mean_and_std([model[key]["value"] for model in models])
     about = {"head": head, "task": task, "remark": runs[0].remarks[task], "runs": [run.name for run in runs]}
     found = [resolved_settings(run, task) for run in runs]
     splits = {one.get(SPLIT, one.get("SPLIT_SEED", "")) for one in found}

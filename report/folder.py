@@ -16,6 +16,7 @@ from dataset.splits import class_table
 from machine import from_first, is_first, write_file
 
 RECORD = "record.json"
+FOLD_OF = "fold_"  # begins the columns of splits.csv with the fold that tests an image, one per repeat
 DAMAGED = "{} is damaged. Start anew without --resume, or name another folder."
 
 
@@ -139,8 +140,9 @@ class RunFolder:
         self.write_data_report(table)
         self.note(classes=list(classes_of(table)))
         used = table[table["split"] != ""].sort_values("image")
-        group = ["group"] if "group" in used and (used["group"] != used["lesion_id"]).any() else []
-        self.write_table("splits.csv", used[["image", "label", "lesion_id", "split", *group]])
+        further = ["group"] if "group" in used and (used["group"] != used["lesion_id"]).any() else []
+        further += [name for name in used if name.startswith(FOLD_OF)]
+        self.write_table("splits.csv", used[["image", "label", "lesion_id", "split", *further]])
         counts = class_table(table)
         self.draw("class_distribution.png", visualize.class_distribution(counts, "Images per class and part"))
 

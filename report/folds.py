@@ -9,6 +9,7 @@ import pandas as pd
 import data
 from checkpoints.trained import Trained
 from dataset import leakage
+from dataset.csvfile import read_back
 from dataset.prepare import Prepared
 from dataset.table import LEFT_OUT, targets, usable
 from machine import is_first, say
@@ -16,10 +17,10 @@ from measure.assess import assess_collected
 from measure.calls import read_logits
 from measure.collect import Collected, joined, unpacked
 from measure.imagetable import image_table
-from measure.scores import FOLD, HEADS, compared, shown_in
+from measure.scores import FOLD, HEADS, compared, mean_and_std, shown_in
 from report import page, results
 from report.cells import score_at
-from report.folder import RunFolder
+from report.folder import FOLD_OF, RunFolder
 from report.results import OUTPUTS
 
 
@@ -69,12 +70,12 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared) -> None:
     records = [run.read_record() for run in folds.runs]
     tested = [_tested(run) for run in folds.runs]
     _refuse_overlap(tested, folds)
-    rows = usable(data_set.table).assign(split="test")
+    table = _with_folds(data_set.table, tested, folds.n)
+    rows = usable(table)
     folder.record = {"started": records[0].get("started"), "tasks": {}}
     _write_settings(folder, folds)
-    folder.write_data(data_set.table.assign(split=np.where(data_set.table.index.isin(rows.index), "test", "")))
-    folder.write_table("splits.csv", _splits(rows, tested, folds.n))
-    folder.write_table("leakage.csv", _leakage(data_set, tested[: folds.n]))
+    folder.write_data(table)
+    folder.write_table("leakage.csv", _leakage(rows, data_set))
     reading = [remark for remark in data_set.remarks if not remark.startswith("Split: ")]
     folder.note(reading=[*_remarks(rows, folds), *reading], folds=folds.n, repeats=len(folds.runs) // folds.n)
     rows = rows.set_index("image", drop=False).rename_axis(None)
@@ -114,9 +115,7 @@ def over_folds(metrics: Sequence[dict]) -> dict[str, dict]:
     for head in [head for head in HEADS if head in metrics[0]]:
         for key, score in (shown_in("report", head) | compared(head)).items():
             values = [score_at(one, (head, *score.path))["value"] for one in metrics]
-            known = None not in values and not key.startswith("n_")
-            mean, std = (float(np.mean(values)), float(np.std(values, ddof=1))) if known else (None, None)
-            scores[key] = {"values": values, "mean": mean, "std": std}
+            scores[key] = {"values": values} | mean_and_std([None] if key.startswith("n_") else values)
     return scores
 
 
@@ -158,7 +157,7 @@ def _pool_task(folder: RunFolder, folds: Folds, task: str, rows: pd.DataFrame, p
 
 
 def _tested(run: RunFolder) -> pd.Index:
-    splits = pd.read_csv(run.path / "splits.csv", dtype=str, keep_default_na=False)
+    splits = read_back(run.path / "splits.csv")
     return pd.Index(splits.loc[splits["split"] == "test", "image"])
 
 
@@ -173,22 +172,19 @@ def _refuse_overlap(tested: Sequence[pd.Index], folds: Folds) -> None:
             )
 
 
-def _leakage(data_set: Prepared, tested: Sequence[pd.Index]) -> pd.DataFrame:
-    """Pairs of the same file, picture or lesion; those of two folds of the first repeat cross the split."""
-    used = usable(data_set.table)
-    fold_of = {image: f"fold {number}" for number, part in enumerate(tested, start=1) for image in part}
-    of_images = used["image"].map(fold_of).fillna("no fold")
-    return leakage.audit(used.assign(split=of_images), data_set.pixels.thumbnails, by_image=None)
-
-
-def _splits(rows: pd.DataFrame, tested: Sequence[pd.Index], n_folds: int) -> pd.DataFrame:
-    """splits.csv: every image is in the test set; with the fold that tests it, in each repeat."""
-    group = ["group"] if "group" in rows and (rows["group"] != rows["lesion_id"]).any() else []
-    table = rows.sort_values("image")[["image", "label", "lesion_id", "split", *group]]
+def _with_folds(table: pd.DataFrame, tested: Sequence[pd.Index], n_folds: int) -> pd.DataFrame:
+    """The table with every usable row in the test set, and a column for each repeat: the fold that tests the image."""
+    table = table.assign(split=np.where(table.index.isin(usable(table).index), "test", ""))
     for start in range(0, len(tested), n_folds):
         of_repeat = {image: start + i + 1 for i, part in enumerate(tested[start : start + n_folds]) for image in part}
-        table[f"fold_{start // n_folds + 1}"] = table["image"].map(of_repeat).astype("Int64")
+        table[f"{FOLD_OF}{start // n_folds + 1}"] = table["image"].map(of_repeat).astype("Int64")
     return table
+
+
+def _leakage(rows: pd.DataFrame, data_set: Prepared) -> pd.DataFrame:
+    """Pairs of the same file, picture or lesion; those of two folds of the first repeat cross the split."""
+    fold = rows[f"{FOLD_OF}1"].map("fold {}".format, na_action="ignore").astype(object).fillna("no fold")
+    return leakage.audit(rows.assign(split=fold), data_set.pixels.thumbnails, by_image=None)
 
 
 def _remarks(rows: pd.DataFrame, folds: Folds) -> list[str]:

@@ -74,8 +74,7 @@ def report_model(
         identity |= (settings or {}) | {"precision": PRECISION, "split_hash": split_hash(table)}
         folder.note_task(name, identity=identity, trained=True, measured=None)
         if history:
-            folder.write_table(f"{name}/history.csv", pd.DataFrame(history))
-            folder.draw(f"{name}/training_curves.png", visualize.training_curves(pd.DataFrame(history), name))
+            write_history(folder, name, pd.DataFrame(history))
 
         calibration = calibrate(model, parts["val"], PRECISION, positions_of(parts["train"].table))
         fitted = fit_unlike(model, parts["train"], parts["val"], PRECISION)
@@ -83,14 +82,19 @@ def report_model(
             model.unlike = Unlike(**fitted).to(device) if fitted else None
         assessment = assess(model, parts["test"], calibration, name, PRECISION)
         results.publish(folder.below(name), assessment, f"{name}, test set")
+        folder.note_task(name, measured=results.evaluated_as("", tta=False))
         if assessment:
             of_images = image_table(parts["test"].table, assessment.collected, "test")
             results.write_images(folder.below(name), [of_images], parts["test"].classes)
-        folder.note_task(name, measured=results.evaluated_as("", tta=False))
-        if assessment:
             page.write(folder)
         folder.note(finished=True, seconds=None)  # the training time is unknown here
     return assessment and assessment.numbers
+
+
+def write_history(folder: RunFolder, name: str, history: pd.DataFrame) -> None:
+    """Write the scores by epoch, and draw their curves."""
+    folder.write_table(f"{name}/history.csv", history)
+    folder.draw(f"{name}/training_curves.png", visualize.training_curves(history, name))
 
 
 def take_over(folder: RunFolder, name: str, started: str) -> None:

@@ -56,28 +56,28 @@ def evaluate_model(
         alone = trained.alone
         fitted_network(alone, parts, precision, measured["coverage"])
         alone.keep(calibration=alone.calibration)
-    network, tables = fitted_network(trained, parts, precision, measured["coverage"]), []
+    network, judged = fitted_network(trained, parts, precision, measured["coverage"]), []
     for part in ("train", "val") if measured["all_parts"] else ():
         some = parts[part].whole()
-        tables.append((some, collect_calls(network, some, trained.calibration, precision), part))
+        judged.append((some.table, collect_calls(network, some, trained.calibration, precision), part))
 
-    def assess_on(batches: data.Batches, place: RunFolder, images: str) -> Assessment | None:
+    def assess_on(batches: data.Batches, place: RunFolder, images: str, part: str) -> Assessment | None:
         assessment = assess(network, batches, trained.calibration, name, precision)
         publish(place, assessment, f"{name}, {images}", trained.provenance())
         if assessment:
             place.write(OUTPUTS, packed(assessment.collected, batches.table["image"]))
-            tables.append((batches, assessment.collected, "test" if place.path == folder.path / name else "external"))
+            judged.append((batches.table, assessment.collected, part))
         return assessment
 
-    assessment = assess_on(parts["test"], folder.below(name), "test set")
+    assessment = assess_on(parts["test"], folder.below(name), "test set", "test")
     if is_own:
         tested = machine.from_first(lambda: tested_points(assessment.numbers))  # the others have no assessment
         trained.keep(calibration=trained.calibration, tested=tested)
     if other and (batches := batches_of_other(trained, other, parts["test"])):
-        assess_on(batches, folder.below("external").below(name), other.name)
+        assess_on(batches, folder.below("external").below(name), other.name, "external")
         folder.note_task(name, external={"folder": other.name, "left_out": other.left_out})
     if machine.is_first():
-        write_images(folder.below(name), [image_table(some.table, *rest) for some, *rest in tables], trained.classes)
+        write_images(folder.below(name), [image_table(*images) for images in judged], trained.classes)
     folder.note_task(name, measured=measured)
 
 

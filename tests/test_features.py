@@ -49,8 +49,24 @@ def test_the_label_head_is_linear_in_them_on_an_encoder_with_a_layer_of_its_own_
     (found,) = predictor.predict([predictor.read(tmp_path / "a.png")])
     layer = by_hand(path, tmp_path / "a.png", lambda model: model.heads["label"].layer)
     assert found.features.shape == (1280,) and found.features == pytest.approx(layer, rel=1e-4, abs=1e-5)
-    logits = predictor.model.heads["label"].linear(torch.from_numpy(found.features))
-    assert logits.softmax(dim=0).tolist() == pytest.approx(found.probabilities.tolist(), abs=1e-5)
+    linear, image = (
+        predictor.model.heads["label"].linear,
+        data.load_image(tmp_path / "a.png", predictor.trained.image_size),
+    )
+    with torch.inference_mode():
+        assert linear(torch.from_numpy(found.features)).tolist() == pytest.approx(
+            predictor.model(image)["label"][0].tolist(), abs=1e-5
+        )
+
+
+def test_a_prediction_is_the_same_with_and_without_them(checkpoints):
+    decoded = predict.DecodedImage(np.asarray(picture(3, (32, 32))), (32, 32))
+    one, other = (
+        predict.Predictor(checkpoints["multitask"], device="cpu", features=wanted).predict([decoded])[0]
+        for wanted in (False, True)
+    )
+    assert one.features is None and one.probabilities.tolist() == other.probabilities.tolist()
+    assert np.array_equal(one.mask, other.mask) and one.unlike == other.unlike
 
 
 def test_views_have_those_of_the_unchanged_image(checkpoints):

@@ -219,9 +219,10 @@ def test_folds_of_other_data_are_not_pooled(pooled, demo_folder, tmp_path, capsy
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--folds", 1), "FOLDS must be 0 or at least 2"),
-        (("--repeats", 2), "REPEATS need FOLDS"),
-        (("--folds", 3, "--fold", 4), "FOLD must be at most"),
+        (("--folds", 1), "FOLDS must be at least 2, or 0 without FOLD and REPEATS"),
+        (("--repeats", 2), "FOLDS must be at least 2, or 0 without FOLD and REPEATS"),
+        (("--fold", 2), "FOLDS must be at least 2, or 0 without FOLD and REPEATS"),
+        (("--folds", 3, "--fold", 4), "FOLD must be at most FOLDS times REPEATS, 3, not 4"),
         (("--folds", 3, "--test-where", "sex=male"), "leave out TEST_WHERE"),
         (("--folds", 2, "--val-fraction", 0.5), "their sum must be below 1"),
         (("--folds", 60), "too few for 60 folds"),

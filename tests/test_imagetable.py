@@ -8,7 +8,11 @@ import pytest
 from conftest import quick
 
 from dataset.classes import HAM10000 as CLASSES
-from measure.imagetable import dictionary, probability_columns
+from dataset.columns import FURTHER
+from dataset.table import USED
+from measure.calls import read_logits
+from measure.collect import Collected
+from measure.imagetable import dictionary, image_table, probability_columns
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +72,20 @@ def test_columns_of_classes_suit_spss_and_stay_apart():
 def test_each_class_has_a_column_of_its_own(classes):
     names = probability_columns(np.array(classes, object))
     assert len({name.lower() for name in names}) == len(classes)
+
+
+def test_a_column_of_the_data_keeps_its_name_and_replaces_none_of_ours():
+    label = pd.Categorical(["NV"], ["MEL", "NV"])
+    rows = pd.DataFrame({"image": ["a"], "lesion_id": ["l"], "status": USED, "label": label})
+    given = {"bmi": [21.0], "true": ["said"], "p MEL": [3.0], "%": [4]}
+    rows = rows.assign(**{FURTHER + name: values for name, values in given.items()})
+    fitted = {
+        "temperature": 1.0,
+        "tau": 0.0,
+        "prior": [0.5, 0.5],
+        "scale": "calibrated",
+        "thresholds": {"melanoma": None},
+    }
+    calls = read_logits(np.log([[0.25, 0.75]]), fitted, ["MEL", "NV"])
+    row = image_table(rows, Collected(calls=calls), "test").iloc[0]
+    assert row[["bmi", "true", "true_2", "p_MEL", "p_MEL_2", "column"]].tolist() == [21, "NV", "said", 0.25, 3, 4]

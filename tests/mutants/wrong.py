@@ -44,7 +44,7 @@ TESTS = {  # by file, those that are run, quick ones first
     "measure/imagetable.py": ("imagetable",),
     "measure/numbers.py": ("numbers", "tables", "calibrate", "assess"),
     "measure/sets.py": ("sets",),
-    "measure/scores.py": ("difference", "scores", "report", "comparison"),
+    "measure/scores.py": ("difference", "scores", "report", "comparison", "folds"),
     "measure/shares.py": ("bootstrap", "numbers"),
     "measure/subgroups.py": ("subgroups",),
     "measure/tables.py": ("tables", "calibrate"),
@@ -939,6 +939,7 @@ WRONG = {
         ),
     ),
     "measure/scores.py": (
+        ("float(np.std(values, ddof=1))", "float(np.std(values))", "the deviation of a sample, over n"),
         (
             '_codes(table, "true"), _codes(table, column), classes_in(table), weights)',
             '_codes(table, column), _codes(table, "true"), classes_in(table), weights)',
@@ -995,7 +996,6 @@ WRONG = {
         ('(pairs["kind"] == kind).sum()', "len(pairs)", "pairs of every kind are counted as each"),
     ),
     "report/folds.py": (
-        ("float(np.std(values, ddof=1))", "float(np.std(values))", "the deviation of a sample, over n"),
         ("fold += [number] * len(images)", "fold += [1] * len(images)", "all rows are of the first fold"),
         ("if names.has_duplicates:", "if False:", "an image is pooled twice"),
     ),
@@ -1039,8 +1039,8 @@ WRONG = {
             "calibrated on the test set",
         ),
         (
-            'assess_on(parts["test"], folder.below(name), "test set")',
-            'assess_on(parts["val"], folder.below(name), "test set")',
+            'assess_on(parts["test"], folder.below(name), "test set", "test")',
+            'assess_on(parts["val"], folder.below(name), "test set", "test")',
             "assessed on the validation set",
         ),
         (
