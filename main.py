@@ -175,7 +175,7 @@ from dataset import splits, synthetic
 from dataset import table as tables
 from dataset.holdout import columns_in
 from dataset.prepare import Prepared, Reading, Splitting, prepare, prepare_other
-from dataset.soft import add_soft_labels, file_hash
+from dataset.soft import add_soft_labels, cautions_on, file_hash
 from encoders import ENCODERS
 from encoders.start import Start
 from losses import LOSSES
@@ -298,7 +298,9 @@ def prepare_data(config: Config) -> Prepared:
     places = config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR
     data_set = prepare(*places, reading_of(config), splitting, limit=config.LIMIT, say=machine.say)
     if config.SOFT_LABELS:
-        machine.say(add_soft_labels(data_set.table, config.SOFT_LABELS, config.SOFT_WEIGHT))
+        said = add_soft_labels(data_set.table, config.SOFT_LABELS, config.SOFT_WEIGHT)
+        data_set.remarks.extend(cautions := cautions_on(config.SOFT_LABELS))
+        machine.say("\n".join([said, *cautions]))
     return data_set
 
 

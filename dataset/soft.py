@@ -61,6 +61,16 @@ def file_hash(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12] if path else ""
 
 
+def cautions_on(path: str | Path) -> list[str]:
+    """What the report should say of a table that main.py --folds wrote: its models learned from test images."""
+    if "fold" not in pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns:
+        return []
+    return [
+        f"The soft labels in {path} are out-of-fold predictions (column fold). Their models learned from images of this "
+        "test set, so its scores may be inflated. benchmarks/out_of_fold.py makes soft labels without them."
+    ]
+
+
 def _read(path: Path, classes: list[str]) -> pd.DataFrame:
     """Probabilities by image name, one column per class."""
     if not path.is_file():

@@ -131,6 +131,15 @@ def test_resume_keeps_a_finished_fold_if_the_first_is_not_there(pooled, demo_fol
     assert not list(tmp_path.glob("outputs-*"))
 
 
+def test_out_of_fold_predictions_are_soft_labels_that_the_report_warns_of(pooled, demo_folder, tmp_path, capsys):
+    one_repeat = pd.read_csv(pooled / "classification" / "predictions.csv").query("fold < 3")
+    for name, table in (("folds", one_repeat), ("others", one_repeat.drop(columns="fold"))):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        assert quick(demo_folder, tmp_path, "--soft-labels", tmp_path / f"{name}.csv") == 0
+        page_says = "may be inflated" in (tmp_path / "outputs" / "report.html").read_text(encoding="utf-8")
+        assert page_says == (name == "folds") == ("may be inflated" in capsys.readouterr().out)
+
+
 def test_a_missing_fold_is_named_where_nothing_is_trained(pooled, demo_folder, tmp_path, capsys):
     outputs = copied(pooled, tmp_path / "outputs")
     (outputs / "fold-3" / "best_classification_model.pth").unlink()
