@@ -66,8 +66,8 @@ def cautions_on(path: str | Path) -> list[str]:
     if "fold" not in pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns:
         return []
     return [
-        f"The soft labels in {path} are out-of-fold predictions (column fold). Their models learned from images of this "
-        "test set, so its scores may be inflated. benchmarks/out_of_fold.py makes soft labels without them."
+        f"The soft labels in {path} are out-of-fold predictions (column fold). Their models learned from images of "
+        "this test set, so its scores may be inflated. benchmarks/out_of_fold.py makes soft labels without them."
     ]
 
 

@@ -28,10 +28,15 @@ def test_a_temperature_changes_the_calibrated_probabilities_alone():
     np.testing.assert_allclose(calls.probabilities, roots / roots.sum(axis=1, keepdims=True))
 
 
-def test_some_images_are_those_of_all_arrays():
-    calls = read_logits(LOGITS, FITTED, CLASSES)[np.array([False, True, True])]
-    assert calls.likeliest.tolist() == [1, 2] and calls.above["melanoma"].tolist() == [1, 1] and len(calls.sets) == 2
-    assert calls.fitted == (FITTED,)
+@pytest.mark.parametrize("chosen", [np.array([False, True, True]), np.array([2, 0])])
+def test_some_images_are_those_of_all_arrays(chosen):
+    calls, arrays = read_logits(LOGITS, FITTED, CLASSES), ("before", "probabilities", "likeliest", "balanced", "sets")
+    some = calls[chosen]
+    for name in (*arrays, "commonest"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(calls, name)[chosen])
+    for name, above in calls.above.items():
+        np.testing.assert_array_equal(some.above[name], above[chosen])
+    assert some.fitted == (FITTED,)
 
 
 def test_each_fold_is_read_with_its_own_fit():
