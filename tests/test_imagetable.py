@@ -89,3 +89,19 @@ def test_a_column_of_the_data_keeps_its_name_and_replaces_none_of_ours():
     calls = read_logits(np.log([[0.25, 0.75]]), fitted, ["MEL", "NV"])
     row = image_table(rows, Collected(calls=calls), "test").iloc[0]
     assert row[["bmi", "true", "true_2", "p_MEL", "p_MEL_2", "column"]].tolist() == [21, "NV", "said", 0.25, 3, 4]
+
+
+def test_a_prediction_is_correct_by_the_likeliest_class():
+    rows = pd.DataFrame({"image": ["a", "b"], "lesion_id": ["l", "m"], "status": USED})
+    rows["label"] = pd.Categorical(["NV", "MEL"], ["MEL", "NV"])
+    fitted = {
+        "temperature": 1.0,
+        "tau": 1.0,
+        "prior": [0.1, 0.9],
+        "scale": "calibrated",
+        "thresholds": {"melanoma": None},
+    }
+    calls = read_logits(np.log([[0.25, 0.75], [0.25, 0.75]]), fitted, ["MEL", "NV"])
+    table = image_table(rows, Collected(calls=calls), "test")
+    assert table["predicted"].tolist() == ["NV", "NV"] and table["balanced"].tolist() == ["MEL", "MEL"]
+    assert table["correct"].tolist() == [1, 0]
