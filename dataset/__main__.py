@@ -12,6 +12,7 @@ import settings
 from dataset.check import check
 from dataset.download import HAM10000_RELEASE, LICENCE, OFFICIAL_TEST, download
 from dataset.holdout import columns_in
+from dataset.largeset import write_large
 from dataset.prepare import Reading, Splitting
 from dataset.synthetic import write_dataset
 
@@ -33,8 +34,13 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--stretch-masks", action="store_true", help="as in main.py: masks were stretched")
     command.add_argument("--test-where", nargs="+", default=(), help="as in main.py: COLUMN=VALUE of the test images")
     command.add_argument("--subgroups", nargs="+", default=(), help="as in main.py: columns to report scores by")
-    command = commands.add_parser("draw", help="draw synthetic lesions into a new folder")
+    command = commands.add_parser(
+        "draw", help="draw synthetic lesions into a new folder: the demo's, or as many as asked"
+    )
     command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("--images", type=int, help="draw so many, with rare malignant lesions, as in ISIC 2024")
+    command.add_argument("--size", type=int, default=64, help="with --images: side of the images in pixels [64]")
+    command.add_argument("--hdf5", action="store_true", help="with --images: write one HDF5 file")
     options = parser.parse_args(argv)
     try:
         if options.command == "check":
@@ -45,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
             print(report, flush=True)
             if problem:
                 parser.exit(2, f"{problem}\n")
+        elif options.command == "draw" and options.images is not None:
+            write_large(options.folder, options.images, options.size, options.hdf5)
         elif options.command == "draw":
             write_dataset(options.folder)
         else:

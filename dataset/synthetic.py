@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 NOTE = "synthetic demo data"  # shown with every number and figure that comes from it
-WIDTH, HEIGHT = 160, 120  # pixels
+WIDTH, HEIGHT = 160, 120  # pixels of the demo, in which the sizes below are given
 LESIONS = {"MEL": 60, "NV": 150, "BCC": 50, "AKIEC": 45, "BKL": 60, "DF": 40, "VASC": 40}  # lesions per class
 IMAGES_PER_LESION = (0.7, 0.2, 0.1)  # share of lesions with 1, 2, 3 images
 SKIN_TONES = ((241, 205, 184), (232, 188, 160), (222, 170, 140), (198, 142, 110), (160, 110, 82))  # RGB
@@ -102,11 +102,13 @@ def draw_shape(code: str, rng: np.random.Generator) -> dict:
     }
 
 
-def draw_lesion(code: str, shape: dict, tone: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one image (HEIGHT, WIDTH, 3) uint8 and its exact mask (HEIGHT, WIDTH) in {0, 255}."""
-    distance, x, y = _lesion_coordinates(shape, rng)
+def draw_lesion(
+    code: str, shape: dict, tone: np.ndarray, rng: np.random.Generator, size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one image (height, width, 3) uint8 of a size (width, height), and its mask (height, width) in {0, 255}."""
+    distance, x, y = _lesion_coordinates(shape, rng, size)
     cover = 1 / (1 + np.exp(np.clip(2 * distance / LOOKS[code].soft, -30, 30)))[..., None]  # 1 inside, 0 outside
-    skin = tone + 9 * _noise(rng, 5)[..., None] + 5 * _noise(rng, 40)[..., None]
+    skin = tone + 9 * _noise(rng, 5, size)[..., None] + 5 * _noise(rng, 40, size)[..., None]
     lesion = _texture(code, shape, x, y)
     image = skin * (1 - cover) + lesion * cover
     image = _light(image, rng)
@@ -115,12 +117,12 @@ def draw_lesion(code: str, shape: dict, tone: np.ndarray, rng: np.random.Generat
     return image.clip(0, 255).astype(np.uint8), (distance <= 0).astype(np.uint8) * 255
 
 
-def _lesion_coordinates(shape: dict, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def _lesion_coordinates(shape: dict, rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
     """Signed distance to the contour (negative inside, in about pixels), and the lesion's own x and y in radii."""
     rotation, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
-    shift = rng.uniform(-10, 10, 2)
-    v, u = np.mgrid[:HEIGHT, :WIDTH]
-    u, v = u - WIDTH / 2 - shift[0], v - HEIGHT / 2 - shift[1]
+    shift, (width, height) = rng.uniform(-10, 10, 2), size
+    v, u = np.mgrid[:height, :width] * (HEIGHT / height)
+    u, v = u - width * HEIGHT / height / 2 - shift[0], v - HEIGHT / 2 - shift[1]
     x, y = u * np.cos(rotation) + v * np.sin(rotation), v * np.cos(rotation) - u * np.sin(rotation)
     y = y / shape["squeeze"]
     angle, length = np.arctan2(y, x), np.hypot(x, y)
@@ -172,16 +174,17 @@ def _spots(colour, x, y, rng, n: int, radii: tuple[float, float], paint, opacity
     return colour
 
 
-def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
+def _noise(rng: np.random.Generator, cells: int, size: tuple[int, int]) -> np.ndarray:
     """Smooth noise of unit variance with about `cells` bumps across."""
-    grid = Image.fromarray(rng.normal(size=(max(cells * HEIGHT // WIDTH, 2), cells)).astype(np.float32))
-    return np.asarray(grid.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+    grid = Image.fromarray(rng.normal(size=(max(cells * size[1] // size[0], 2), cells)).astype(np.float32))
+    return np.asarray(grid.resize(size, Image.Resampling.BICUBIC))
 
 
 def _light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Apply exposure, white balance, and the dark corners of a dermatoscope."""
-    v, u = np.mgrid[:HEIGHT, :WIDTH]
-    from_centre = np.hypot(u - WIDTH / 2, v - HEIGHT / 2) / np.hypot(WIDTH / 2, HEIGHT / 2)
+    height, width = image.shape[:2]
+    v, u = np.mgrid[:height, :width]
+    from_centre = np.hypot(u - width / 2, v - height / 2) / np.hypot(width / 2, height / 2)
     vignette = 1 - rng.uniform(0.05, 0.45) * from_centre**3
     return image * vignette[..., None] * rng.uniform(0.9, 1.08) * rng.normal(1, 0.02, 3)
 
@@ -189,14 +192,15 @@ def _light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _hairs(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw thin dark curves across two images in five."""
     n_hairs = int(rng.integers(2, 9)) if rng.random() < 0.4 else 0
-    layer = Image.new("L", (2 * WIDTH, 2 * HEIGHT))
+    height, width = image.shape[:2]
+    layer = Image.new("L", (2 * width, 2 * height))
     for _ in range(n_hairs):
-        start, end = (rng.uniform((0, 0), (2 * WIDTH, 2 * HEIGHT)) for _ in range(2))
-        pull = (start + end) / 2 + rng.normal(0, 40, 2)
+        start, end = (rng.uniform((0, 0), (2 * width, 2 * height)) for _ in range(2))
+        pull = (start + end) / 2 + rng.normal(0, height / 3, 2)
         t = np.linspace(0, 1, 20)[:, None]
         curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * pull + t**2 * end
         ImageDraw.Draw(layer).line([tuple(point) for point in curve], fill=200, width=int(rng.integers(1, 4)))
-    cover = np.asarray(layer.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))[..., None] / 255
+    cover = np.asarray(layer.resize((width, height), Image.Resampling.BILINEAR))[..., None] / 255
     return image * (1 - cover) + np.array((46, 34, 28)) * cover
 
 
