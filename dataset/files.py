@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import os
+import sys
 import unicodedata
 import zipfile
 import zlib
@@ -134,7 +135,8 @@ def scan(data_dir: str | Path) -> Contents:
             stem, suffix = os.path.splitext(name)
             if is_image(name) and _is_utf8(name):
                 path = os.path.join(place, name)
-                files[role].append(File(path, within, unicodedata.normalize("NFC", stem), suffix, part))
+                stem = stem if stem.isascii() else unicodedata.normalize("NFC", stem)
+                files[role].append(File(path, within, stem, sys.intern(suffix), part))
             elif is_image(name):
                 skipped["images whose names are not UTF-8 (rename them)"] += 1
             elif is_unreadable(name):

@@ -37,7 +37,6 @@ class Named(NamedTuple):
     suffix: str  # "" for none
 
 
-@lru_cache(maxsize=1 << 16)
 def named(text: str) -> Named:
     r"""The folders, name and extension in a cell; drives, . and .. are dropped.
 
@@ -46,10 +45,12 @@ def named(text: str) -> Named:
     >>> named("C:\\photos\\a.JPG"), named("./a.b")
     (Named(folders=('photos',), stem='a', suffix='.JPG'), Named(folders=(), stem='a.b', suffix=''))
     """
-    *folders, name = unicodedata.normalize("NFC", text).replace("\\", "/").split("/")
-    name = name[2:] if name[1:2] == ":" and name[0].isalpha() else name
-    stem, suffix = os.path.splitext(name)
-    if suffix.lower() not in (*READABLE, *UNREADABLE):
+    name, folders = text if text.isascii() else unicodedata.normalize("NFC", text), []
+    if "/" in name or "\\" in name or ":" in name:
+        *folders, name = name.replace("\\", "/").split("/")
+        name = name[2:] if name[1:2] == ":" and name[0].isalpha() else name
+    stem, suffix = os.path.splitext(name) if "." in name else (name, "")
+    if suffix and suffix.lower() not in (*READABLE, *UNREADABLE):
         stem, suffix = name, ""
     folders = [folder for folder in folders if folder not in ("", ".", "..") and folder[1:] != ":"]
     return Named(tuple(folders), stem, suffix)
@@ -69,10 +70,13 @@ def unfound_name(cell: str) -> str:
 
 def loose(stem: str) -> str:
     """Key shared by spellings of a name: ignores case, leading zeros, a final .0 and a suffix."""
-    stem = os.path.splitext(stem)[0] if stem.lower().endswith(READABLE) else stem
-    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0$", r"\1", stem)).casefold()
+    if "." in stem:
+        stem = os.path.splitext(stem)[0] if stem.lower().endswith(READABLE) else stem
+        stem = re.sub(r"^(\d+)\.0$", r"\1", stem)
+    return (_LEADING_ZEROS.sub("", stem) if "0" in stem else stem).casefold()
 
 
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _FOR_IMAGE = f"(?:{'|'.join(sorted(IMAGE_WORDS, key=len, reverse=True))})"
 _SUFFIX = f"(?:{'|'.join(map(re.escape, READABLE))})"
 _BARE = re.compile(
@@ -105,6 +109,11 @@ class Index:
         """Whether a cell names one of the files, in any spelling."""
         stem = named(text).stem
         return stem in self.by_stem or (loose(stem) in self.loose)
+
+    def names_any(self, cells: Iterable[str]) -> bool:
+        """Whether one of these cells names a file; exact names are tried first, as they are quickly found."""
+        cells = list(cells)
+        return any(named(cell).stem in self.by_stem for cell in cells) or any(cell in self for cell in cells)
 
     @property
     def loose(self) -> dict[str, list[str]]:

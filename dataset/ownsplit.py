@@ -110,8 +110,8 @@ def _by_name(split: Own, cells: pd.Series, layout: Layout) -> Own:
         return split
     names = set(layout.names)
     index = Index({file.path: file for file in layout.images if file}.values())
-    assigned = cells[split.parts != ""]
-    unclear = [cell for cell, files in zip(assigned, index.files_of(list(assigned))) if len(files) != 1]
+    assigned = cells[split.parts != ""].tolist()
+    unclear = [cell for cell, files in zip(assigned, index.files_of(assigned)) if len(files) != 1]
     strange = [cell for cell in unclear if image_name(cell) not in names]
     remarks = [
         f"{len(strange):,} of {len(cells):,} rows of {split.where} match no image, or several (e.g. {name})."
@@ -119,7 +119,7 @@ def _by_name(split: Own, cells: pd.Series, layout: Layout) -> Own:
     ]
     parts = pd.Series("", index=layout.rows.index, dtype=object)
     for part in SPLITS:
-        rows = rows_of(list(cells[split.parts == part]), layout.images, layout.names)
+        rows = rows_of(cells[split.parts == part].tolist(), layout.images, layout.names)
         named = pd.Series(rows, index=parts.index) >= 0
         if (twice := named & (parts != "")).any():
             raise ValueError(_two_parts(split.where, layout.names[int(twice.to_numpy().argmax())]))

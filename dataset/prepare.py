@@ -126,7 +126,7 @@ def decode(
     FileNotFoundError, ValueError : the folder cannot be used for training; says why, and what to do.
     """
     choice = Choice.of(reading.classes)
-    layout = find(data_dir, choice, reading.zeros)
+    layout = find(data_dir, choice, reading.zeros, reading.columns)
     table, class_remarks = read_layout(layout, choice, columns=reading.columns)
     say("\n".join([f"\n{data_dir}: {layout.describe()}", *class_remarks]))
     own = own_split(layout, reading.split_file)
@@ -222,7 +222,7 @@ def decode_other(
     FileNotFoundError, ValueError : as `decode`; none of its images can be used.
     """
     choice = Choice.of(reading.classes) if reading.classes else Choice({code: (code,) for code in classes})
-    layout = find(data_dir, choice, reading.zeros)
+    layout = find(data_dir, choice, reading.zeros, reading.columns)
     table, remarks = read_layout(layout, choice, complete=False, columns=reading.columns)
     if usable(table).empty:
         raise ValueError(

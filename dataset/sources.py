@@ -52,11 +52,11 @@ class Source:
 
     def existing(self, images: Index) -> set[str]:
         """The images in the folder that it names."""
-        return {named(cell).stem for cell in self.rows["image"] if cell in images}
+        return {named(cell).stem for cell in self.rows["image"].tolist() if cell in images}
 
 
 def choose_source(
-    folder: Path, paths: Sequence[Path], images: Index, zeros: str
+    folder: Path, paths: Sequence[Path], images: Index, zeros: str, columns: Sequence[str] = ()
 ) -> tuple[Source | None, list[Source], list[str]]:
     """The table with the diagnoses, the other tables that name images, and remarks.
 
@@ -67,7 +67,7 @@ def choose_source(
     ------
     ValueError : a table that seems to hold diagnoses is unreadable, or several tables remain. Names them.
     """
-    tables, broken, unrelated = _read_all(folder, paths, images, zeros)
+    tables, broken, unrelated = _read_all(folder, paths, images, zeros, columns)
     at_top = [path for path in (*broken, *(table.path for table in tables)) if _is_top_truth(path, folder)]
     if at_top:
         if at_top[0] in broken:
@@ -93,8 +93,7 @@ def choose_source(
     if not candidates:
         truths = [table for table in tables if table.is_truth]
         return (truths[0] if truths else None), [table for table in tables if table not in truths[:1]], remarks
-    counts = {table.path: len(table.existing(images)) for table in candidates}
-    source = _joined(folder, candidates, counts) or _largest(folder, candidates, counts)
+    source = candidates[0] if len(candidates) == 1 else _best_of(folder, candidates, images)
     left = [table for table in candidates if table is not source]
     left = [table for table in left if source.parts is None or table.path not in source.joined]
     remarks += [_describe_unused(table, source, images) for table in left]
@@ -106,7 +105,7 @@ def _is_top_truth(path: Path, folder: Path) -> bool:
 
 
 def _read_all(
-    folder: Path, paths: Sequence[Path], images: Index, zeros: str
+    folder: Path, paths: Sequence[Path], images: Index, zeros: str, columns: Sequence[str]
 ) -> tuple[list[Source], dict[Path, tuple[ValueError, bool]], list[str]]:
     """Tables that name images; unreadable tables, and whether they seem to hold diagnoses; other tables."""
     tables, broken, unrelated = [], {}, []
@@ -117,7 +116,7 @@ def _read_all(
             unrelated += [path.relative_to(folder).as_posix()] * is_sure
             continue
         try:
-            tables.append(Source(folder, path, read_rows(path, images), zeros))
+            tables.append(Source(folder, path, read_rows(path, images, columns), zeros))
         except ValueError as error:
             header = lines[0] if lines else []
             is_serious = is_truth or not lines or _names_diagnoses(header)
@@ -161,6 +160,12 @@ def _refuse_lists(folder: Path, tables: list[Source]) -> None:
             f"them into labels.csv with the columns image and label, e.g. label {lists[0].path.stem} for each name in "
             f"{lists[0].name}, and remove the lists."
         )
+
+
+def _best_of(folder: Path, candidates: list[Source], images: Index) -> Source:
+    """The tables of the parts of a split as one, or the table of most images. Raises as `_largest`."""
+    counts = {table.path: len(table.existing(images)) for table in candidates}
+    return _joined(folder, candidates, counts) or _largest(folder, candidates, counts)
 
 
 class _Joined(Source):
@@ -222,7 +227,7 @@ def _codes(table: Source) -> dict[str, str] | None:
         (reading,) = table.readings
     except ValueError:
         return None
-    return dict(zip(table.rows["image"].map(image_name), reading.code))
+    return dict(zip(map(image_name, table.rows["image"].tolist()), reading.code))
 
 
 def _describe_unused(table: Source, source: Source, images: Index) -> str:

@@ -27,10 +27,11 @@ from dataset.classes import describe_unknown, is_no_diagnosis, positions_of, quo
 from dataset.columns import DETAILS, column_for, detail_columns, names_details
 from dataset.csvfile import CONTROL, printable
 from dataset.groups import join_groups, name_within_patients
-from dataset.layout import Layout, find
+from dataset.layout import Layout, find, garbage_kept
 from dataset.names import Index, rows_of
 from dataset.roles import SPLITS
 from dataset.sources import TRUTH, Source
+from dataset.tablefile import header_of
 
 __all__ = ["SPLITS"]
 USED, LABEL_ONLY, MASK_ONLY, LEFT_OUT = "used", "classification only", "segmentation only", "left out"
@@ -60,6 +61,7 @@ def read_table(
     return read_layout(layout, choice, complete)[0]
 
 
+@garbage_kept()
 def read_layout(
     layout: Layout, choice: Choice, complete: bool = True, columns: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, list[str]]:
@@ -171,13 +173,12 @@ def _read_details(layout: Layout, images: pd.Series, further: Sequence[str]) -> 
         if rows is layout.rows:
             by_row = {name: rows[column] for name, column in columns.items()}
         else:
-            place = np.array(rows_of(list(rows["image"]), layout.images, layout.names), int)
+            place = np.array(rows_of(rows["image"].tolist(), layout.images, layout.names), int)
             remarks += _describe_ambiguous(source, files)
             matched = rows.reset_index(drop=True).reindex(place).set_index(images.index)
             by_row = {name: matched[column] for name, column in columns.items()}
         for name, values in by_row.items():
-            values = values.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # as pandas writes integers beside blanks
-            values = values.where(~values.isin(["", *(text for text in values.unique() if _says_nothing(text))]))
+            values = values.map({text: _tidy(text) for text in values.unique()}).astype(values.dtype)
             merged[name] = merged[name].fillna(values) if name in merged else values
     details = pd.DataFrame(merged, index=images.index)
     details = details.reindex(columns=[*DETAILS, *(name for name in merged if name not in DETAILS)])
@@ -191,7 +192,7 @@ def _read_details(layout: Layout, images: pd.Series, further: Sequence[str]) -> 
 
 def _describe_ambiguous(source: Source, images: Index) -> list[str]:
     """Remark on names in a table that match several images."""
-    cells = list(source.rows["image"])
+    cells = source.rows["image"].tolist()
     several = {cell: files[0].shown for cell, files in zip(cells, images.files_of(cells)) if len(files) > 1}
     return [
         f"{len(several):,} names in {source.name} (e.g. {cell}) match several images. Their rows are not used: "
@@ -200,8 +201,11 @@ def _describe_ambiguous(source: Source, images: Index) -> list[str]:
     ]
 
 
-def _says_nothing(text: object) -> bool:
-    return isinstance(text, str) and is_no_diagnosis(text)
+def _tidy(text: object) -> object:
+    """A cell without the .0 that pandas writes after integers beside blanks; NaN for a blank, or a word for unknown."""
+    if not isinstance(text, str) or not text or is_no_diagnosis(text):
+        return np.nan
+    return text[:-2] if text.endswith(".0") and text[:-2].isdecimal() else text
 
 
 def _detail_sources(layout: Layout, further: Sequence[str]) -> list[Source]:
@@ -220,7 +224,7 @@ def _describe_lacking(layout: Layout, columns: Sequence[str], details: pd.DataFr
     if not lacking:
         return ""
     tables = [*filter(None, [layout.source]), *layout.others]
-    there = dict.fromkeys(name for table in tables for name in table.rows)
+    there = dict.fromkeys(name for table in tables for name in header_of(table.path))
     names = printable(", ".join(list(there)[:40])) or "none"
     return (
         f"No table in {layout.folder} has the column {' or '.join(map(quoted, lacking))} with a known value "

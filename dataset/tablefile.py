@@ -2,13 +2,15 @@
 
 import codecs
 import csv
-import io
+import itertools
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from dataset.columns import is_reserved, may_name, names_images, with_image_column
+from dataset.classes import NAMES, code_of
+from dataset.columns import find_column, is_reserved, may_name, names_images, with_image_column
 from dataset.names import Index, named
 from dataset.roles import part_of_name
 
@@ -18,43 +20,95 @@ MAX_HEADER = 100_000  # characters
 ZIP = b"PK\x03\x04"  # first bytes of a workbook
 DELIMITERS = ",;\t|"
 SAVE_AS = "Save it as CSV UTF-8, with commas"
+N_SAMPLED = 1000  # first lines that show what a column holds
+FEWEST_VALUES = 20  # distinct numbers in them that make a column of decimals one of measurements
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
+_MEASURED = re.compile(r"[-+]?\d*[.,]?\d+(?:[eE][-+]?\d+)?")
 
 
-def read_rows(path: Path, images: Index | None = None) -> pd.DataFrame:
-    """All rows of a table as stripped strings, without blank lines; the column that names the images is called image.
+def read_rows(path: Path, images: Index | None = None, wanted: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows of a table as stripped strings, without blank lines; the column that names the images is called image.
 
     Empty cells after the last column of the header are dropped, because some programs end each row with a comma. A
-    table without a header has the columns image and label, or image and numbered columns.
+    table without a header has the columns image and label, or image and numbered columns. Columns of measurements are
+    left out unless they are wanted: nothing else uses them, and ISIC 2024 has 34.
 
     Parameters
     ----------
     images : show which column names them, and whether the first line is a header.
+    wanted : names of columns that the user asks for.
 
     Raises
     ------
     ValueError : not a file, or not a table; says in which line, and what to do.
     """
     lines = _parse(path)
-    if not lines or not _trimmed(lines[0][1]):
+    first = list(itertools.islice(lines, N_SAMPLED))
+    if not first or not _trimmed(first[0][1]):
         raise ValueError(f"{path} is empty. Expected a header and one row per image.")
-    if not _has_header([cells for _, cells in lines[:20]], images):
-        lines = [(0, _made_header(lines[0][1], images)), *lines]
-    header, *rows = lines
+    if not _has_header([cells for _, cells in first[:20]], images):
+        first = [(0, _made_header(first[0][1], images)), *first]
+    header, *first = first
     names = [name.strip() for name in _trimmed(header[1])]
-    rows = _without_legend(rows, images)
     if repeated := sorted({name for name in names if name and names.count(name) > 1}):
         raise ValueError(f"{path} has more than one column {', '.join(repeated)}. Remove or rename all but one.")
-    for line, cells in rows:
-        del cells[len(names) + len(_trimmed(cells[len(names) :])) :]
-        if len(cells) != len(names):
-            raise ValueError(
-                f"{path}, line {line}: {len(cells)} cells, but the header has {len(names)}: {', '.join(names[:12])}. "
-                "Put cells with a comma in quotation marks, or remove the extra cells."
-            )
-    table = pd.DataFrame([[cell.strip() for cell in cells] for _, cells in rows], columns=names, dtype=str)
-    table = table.loc[:, [bool(name) for name in names]]
+    samples = zip(*(cells for _, cells in first if len(cells) == len(names)))
+    unused = {name for name, cells in zip(names, samples) if _are_measurements(name, cells, images, wanted)}
+    kept = {name: place for place, name in enumerate(names) if name and name not in unused}
+    rows = _Rows(path, names, list(kept.values()))
+    doubtful: list[tuple[int, list[str]]] = []  # rows of one cell, which may be a legend
+    for line, cells in itertools.chain(first, lines):
+        if len(_trimmed(cells)) > 1:
+            rows.extend(doubtful)
+            rows.extend([(line, cells)])
+            doubtful = []
+        else:
+            doubtful.append((line, cells))
+    rows.extend(_without_legend(doubtful, images, rows.last) if len(names) > 1 else doubtful)
+    table = pd.DataFrame(
+        {name: pd.array(cells, dtype=str) for name, cells in zip(kept, rows.columns)}, columns=list(kept)
+    )
     return with_image_column(table.apply(_with_points) if len(table.columns) else table, images)
+
+
+class _Rows:
+    """The kept cells of a table, column by column; equal cells are one string."""
+
+    def __init__(self, path: Path, names: list[str], kept: list[int]) -> None:
+        self._path, self._names, self._kept, self.last = path, names, kept, 0
+        self.columns: list[list[str]] = [[] for _ in kept]
+        self._known: dict[str, str] = {}
+
+    def extend(self, rows: Iterable[tuple[int, list[str]]]) -> None:
+        """Add rows, each with the number of its line. Raises ValueError if one has another length than the header."""
+        n = len(self._names)
+        known = self._known
+        for line, cells in rows:
+            if len(cells) > n:
+                cells = cells[: n + len(_trimmed(cells[n:]))]
+            if len(cells) != n:
+                raise ValueError(
+                    f"{self._path}, line {line}: {len(cells)} cells, but the header has {n}: "
+                    f"{', '.join(self._names[:12])}. Put cells with a comma in quotation marks, or remove the extra "
+                    "cells."
+                )
+            for column, place in zip(self.columns, self._kept):
+                cell = cells[place].strip()
+                column.append(known.setdefault(cell, cell))
+            self.last = line
+
+
+def _are_measurements(name: str, cells: Sequence[str], images: Index | None, wanted: Sequence[str]) -> bool:
+    """Whether a column holds numbers with decimals, which differ from row to row and name no image."""
+    if is_reserved(name) or find_column(wanted, [name]) or code_of(name) in NAMES:
+        return False
+    cells = {cell.strip() for cell in cells} - {""}
+    numbers = [cell for cell in cells if _MEASURED.fullmatch(cell)]
+    n_decimals = sum(not cell.isdigit() and not cell.endswith((".0", ",0")) for cell in numbers)
+    if len(numbers) < max(len(cells), FEWEST_VALUES) or 2 * n_decimals < len(numbers):
+        return False
+    return images is None or images.by_stem.keys().isdisjoint(named(cell).stem for cell in cells)
 
 
 def header_of(path: Path) -> list[str]:
@@ -86,10 +140,10 @@ def is_of_images(lines: list[list[str]], images: Index) -> bool:
         return False
     columns = [name.strip() for name in lines[0]]
     cells = ((cell.strip(), column) for line in lines for cell, column in zip(line[:12], columns))
-    return names_images(columns) or any(may_name(cell, column) and cell in images for cell, column in cells)
+    return names_images(columns) or images.names_any(cell for cell, column in cells if may_name(cell, column))
 
 
-def _parse(path: Path) -> list[tuple[int, list[str]]]:
+def _parse(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The number and cells of each line that is not blank."""
     if not path.is_file():
         raise ValueError(f"{path} is not a file. Expected a CSV file.")
@@ -97,19 +151,21 @@ def _parse(path: Path) -> list[tuple[int, list[str]]]:
         raise ValueError(f"{path} has more than {MAX_BYTES:,} bytes. Expected a CSV file with one row per image.")
     text = _decoded(path.read_bytes(), path)
     body, delimiter = _opened(text)
-    reader = csv.reader(io.StringIO(body, newline=""), strict=True, delimiter=delimiter)
     skipped = text.count("\n") - body.count("\n")
-    lines, line = [], 1 + skipped
+    has_nul, each_line = "\0" in body, (match[0] for match in _LINE.finditer(body))  # StringIO takes 4 bytes a letter
+    del text
+    reader = csv.reader(each_line, strict=True, delimiter=delimiter)
+    line = 1 + skipped
     try:
         for cells in reader:
-            if any("\n" in cell or "\0" in cell for cell in cells):
+            is_odd = has_nul or reader.line_num + skipped > line
+            if is_odd and any(mark in cell for cell in cells for mark in "\r\n\0"):
                 raise csv.Error("unmatched quotation mark, or binary data")
             if cells and any(map(str.strip, cells)):
-                lines.append((line, cells))
+                yield line, cells
             line = reader.line_num + 1 + skipped
     except csv.Error as error:
         raise ValueError(f"{path}, line {line}: {error}. Expected a text table. {SAVE_AS}.") from None
-    return lines
 
 
 def _decoded(content: bytes, path: Path) -> str:
@@ -203,13 +259,16 @@ def _has_header(lines: list[list[str]], images: Index | None) -> bool:
     return not any(_shape(cell) in shapes for cells in others[:1] for cell in cells)
 
 
-def _without_legend(rows: list[tuple[int, list[str]]], images: Index | None) -> list[tuple[int, list[str]]]:
-    """Drop final rows of one cell that follow a blank line and name no image."""
+def _without_legend(
+    rows: list[tuple[int, list[str]]], images: Index | None, previous: int
+) -> list[tuple[int, list[str]]]:
+    """Final rows of one cell without those that follow a blank line and name no image; `previous` is the line above."""
     n = len(rows)
-    while n > 1 and len(_trimmed(rows[n - 1][1])) == 1 and not (images is not None and rows[n - 1][1][0] in images):
+    while n and not (images is not None and rows[n - 1][1][0] in images):
         n -= 1
-    starts = [place for place in range(max(n, 1), len(rows)) if rows[place][0] > rows[place - 1][0] + 1]
-    return rows[: starts[0]] if starts and len(rows[0][1]) > 1 else rows
+    above = [previous, *(line for line, _ in rows)]
+    starts = [place for place in range(n, len(rows)) if rows[place][0] > above[place] + 1]
+    return rows[: starts[0]] if starts and previous else rows
 
 
 def _shape(name: str) -> str:

@@ -9,9 +9,10 @@ import pytest
 from conftest import picture
 
 from dataset import tablefile
+from dataset.choice import Choice
 from dataset.classes import classes_of
 from dataset.layout import find
-from dataset.table import read_table
+from dataset.table import read_layout, read_table
 from dataset.tablefile import read_rows
 
 LINES = ["image,label", "a,mel", "b,nv", "é,bkl"]
@@ -241,3 +242,49 @@ def test_lists_that_are_called_as_diagnoses_are_refused_and_what_to_do_works(pho
 def test_a_name_with_another_suffix_than_the_files_is_found(photos, suffix):
     (photos / "t.csv").write_text(f"image,label\na{suffix},mel\nb{suffix},nv\n")
     assert labels_of(photos) == {"a": "MEL", "b": "NV"}
+
+
+def test_columns_of_measurements_are_left_out_unless_they_are_asked_for(tmp_path):
+    header = "isic_id,age_approx,MEL,count,few,width,colour,site"
+    rows = [f"a{i},{50 + i / 8},{i / 32},{i},{i % 4}.5,{i / 8 + 0.0625},{-i}.{i}e-3,s{i}" for i in range(64)]
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]))
+    used = ["image", "age_approx", "MEL", "count", "few", "site"]
+    assert list(read_rows(tmp_path / "t.csv")) == used
+    asked = read_rows(tmp_path / "t.csv", wanted=["Width"])
+    assert list(asked) == [*used[:5], "width", "site"] and asked["width"].tolist()[1] == "0.1875"
+
+
+def test_decimals_that_name_images_are_kept(tmp_path):
+    for i in range(30):
+        picture(i).save(tmp_path / f"{i}.25.jpg")
+    (tmp_path / "labels.csv").write_text("where,dx\n" + "".join(f"{i}.25,{('nv', 'mel')[i % 2]}\n" for i in range(30)))
+    table = read_table(tmp_path)
+    assert (table["image_path"] != "").sum() == 30 and table["image"].tolist()[1] == "1.25"
+
+
+def test_a_column_of_measurements_is_found_by_subgroups_and_named_among_the_columns(photos):
+    values = "".join(f"{name},nv,{i}.5\n" for i, name in enumerate("abé"))
+    (photos / "t.csv").write_text("image,dx,width\n" + values + "".join(f"x{i},nv,{i}.25\n" for i in range(40)))
+    kept, _ = read_layout(find(photos, columns=["width"]), Choice.of(()), columns=["width"])
+    assert kept["column width"].tolist()[:3] == ["0.5", "1.5", "2.5"]
+    with pytest.raises(ValueError, match="columns are: image, dx, width"):
+        read_layout(find(photos, columns=["depth"]), Choice.of(()), columns=["depth"])
+
+
+def test_a_legend_after_a_blank_line_is_dropped_and_a_list_of_one_column_is_not(tmp_path):
+    (tmp_path / "t.csv").write_text("image,label\na,nv\nb,mel\n\nSource: the clinic\nAll rights reserved\n")
+    assert read_rows(tmp_path / "t.csv")["image"].tolist() == ["a", "b"]
+    (tmp_path / "t.csv").write_text("image,label\na,nv\nalone\nb,mel\n")
+    with pytest.raises(ValueError, match=r"line 3: 1 cells, but the header has 2"):
+        read_rows(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("image\na\n\nb\n")
+    assert read_rows(tmp_path / "t.csv")["image"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(tmp_path, end):
+    (tmp_path / "t.csv").write_bytes(end.join(["image,label", "a,nv", "", 'b,"mel"']).encode())
+    assert read_rows(tmp_path / "t.csv").to_numpy().tolist() == [["a", "nv"], ["b", "mel"]]
+    (tmp_path / "t.csv").write_bytes(end.join(["image,label", 'a,"nv', 'b,mel"']).encode())
+    with pytest.raises(ValueError, match="line 2: unmatched quotation mark"):
+        read_rows(tmp_path / "t.csv")
