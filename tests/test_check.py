@@ -7,7 +7,7 @@ import pytest
 from conftest import disc, picture
 
 import main as program_main
-from dataset import cache
+from dataset import pixelfile
 from dataset.__main__ import main
 
 
@@ -96,8 +96,8 @@ def test_check_says_that_a_run_would_stop_where_there_is_nothing_to_learn(folder
 def test_check_closes_the_pixels_before_it_removes_them(folder, monkeypatch):
     """Windows does not delete an open file."""
     events = []
-    close, cleanup = cache.PixelFile.close, tempfile.TemporaryDirectory.cleanup
-    monkeypatch.setattr(cache.PixelFile, "close", lambda self: (events.append("closed"), close(self))[1])
+    close, cleanup = pixelfile.PixelFile.close, tempfile.TemporaryDirectory.cleanup
+    monkeypatch.setattr(pixelfile.PixelFile, "close", lambda self: (events.append("closed"), close(self))[1])
     monkeypatch.setattr(
         tempfile.TemporaryDirectory, "cleanup", lambda self: (events.append("removed"), cleanup(self))[1]
     )
