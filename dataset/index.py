@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dataset.archives import archive_of, stamp_of
 from machine import write_file
 
 TEXTS = ("image_error", "mask_error", "note")  # in an entry: the position in `CacheIndex.texts`
@@ -63,7 +64,7 @@ class CacheIndex(NamedTuple):
 def keys_of(used: pd.DataFrame, how: str) -> tuple[np.ndarray, np.ndarray]:
     """Key of each row's files, and hash of its image's path: as `ENTRY` has them.
 
-    Files are known by path, size and times; their content is not read.
+    Files are known by path, size and times, members of an archive by those of the archive; no content is read.
     """
     folders: dict[str, str] = {}
     keys, images = np.empty(len(used), "S32"), np.empty(len(used), "u8")
@@ -80,16 +81,21 @@ def _hash(text: str, n_bytes: int) -> bytes:
 
 
 def _signature(path: str, folders: dict[str, str]) -> str:
-    """Path, size and times of a file, which change when the file does; "" for no file. `folders` is filled."""
+    """Path, size and times of a file or its archive, which change when it does; "" for none. Fills `folders`."""
     if not path:
         return ""
-    folder, name = os.path.split(path)
-    if folder not in folders:
-        folders[folder] = os.path.realpath(folder)
     try:
+        archive, member = archive_of(path)
+        if archive:
+            if archive not in folders:
+                folders[archive] = _signature(archive, folders)
+            return f"{folders[archive]}/{member}:{stamp_of(archive, member)}"
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
         status = os.stat(path)
-    except OSError as error:
-        return f"{path}:{error.strerror}"
+    except (OSError, ValueError) as error:
+        return f"{path}:{error}"
     return f"{folders[folder]}/{name}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
