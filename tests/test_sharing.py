@@ -65,6 +65,7 @@ def refused(*arguments):
     """The message that ends two machines, which is printed once."""
     first, second = in_two_processes(decode_here, *arguments, n_machines=2)
     assert first.returncode and second.returncode and second.stderr == ""
+    assert first.stderr, (first, second)
     return first.stderr
 
 

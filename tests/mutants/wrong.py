@@ -606,7 +606,7 @@ WRONG = {
             "half a line",
         ),
         ('entries[entries["row"] >= 0]', "entries", "a record before the file"),
-        ("is_valid &= all(((0 <= entries[name])", "all(((0 <= entries[name])", "a text of no position"),
+        ("is_valid &= all(((entries[name] >= 0)", "all(((entries[name] >= 0)", "a text of no position"),
     ),
     "dataset/keeper.py": (
         ("index.entries[are_sound(pixels, index.entries)]", "index.entries", "damage is not found"),
