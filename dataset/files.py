@@ -145,13 +145,15 @@ def scan(data_dir: str | Path) -> Contents:
 
 def _add_archive(files: dict, place: str, within: tuple[str, ...], name: str, skipped: Counter) -> bool:
     """Whether an archive holds images; they are added as those of a folder with its name."""
-    path = os.path.join(place, name)
+    path, passed_over = os.path.join(place, name), Counter()
     n = sum(map(len, files.values()))
-    for folder, names in list_archive(path, skipped).items():
+    for folder, names in list_archive(path, passed_over).items():
         inner = (*within, os.path.splitext(name)[0], *(part for part in folder.split("/") if part not in ("", ".")))
         where = f"{path}/{folder}" if folder else path
-        _add_images(files, where, inner, names, skipped, are_images=name.lower().endswith(HDF5))
-    return sum(map(len, files.values())) > n
+        _add_images(files, where, inner, names, passed_over, are_images=name.lower().endswith(HDF5))
+    holds_images = sum(map(len, files.values())) > n
+    skipped.update({why: k for why, k in passed_over.items() if holds_images or why.startswith("archives that cannot")})
+    return holds_images
 
 
 def _add_images(
