@@ -24,9 +24,9 @@ import torch
 
 import machine
 from augment import AUGMENTS, change_pixels, chosen
-from dataset.cache import PixelFile
 from dataset.classes import classes_of, positions_of
 from dataset.images import read_image
+from dataset.pixelfile import PixelFile
 from dataset.soft import soft_targets
 from dataset.table import NUMBERS, SPLITS, targets
 

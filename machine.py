@@ -4,6 +4,7 @@ import atexit
 import ctypes
 import errno
 import os
+import pickle
 import platform
 import shlex
 import subprocess
@@ -11,9 +12,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -111,10 +113,8 @@ def locked(folder: Path) -> Iterator[None]:
     ------
     ValueError : another run holds the lock, or the folder cannot be written.
     """
-    if not is_first():
-        yield
-        return
-    with _lock_of(folder):
+    with ExitStack() as held:
+        from_first(lambda: held.enter_context(_lock_of(folder)) and None)
         yield
 
 
@@ -238,12 +238,58 @@ def hides_progress() -> bool | None:
     return None if is_first() else True
 
 
-def from_first(function: Callable, *arguments, **options):
-    """Call a function in the first process only; return its result in all."""
-    result = [function(*arguments, **options) if is_first() else None]
-    if is_distributed():
-        dist.broadcast_object_list(result)
-    return result[0]
+def leader(per_machine: bool = False) -> int:
+    """The rank whose results this process shares: the first of all, or of its machine as torchrun numbers them."""
+    return rank() - int(os.environ["LOCAL_RANK"]) if per_machine and is_distributed() else 0
+
+
+def from_first(function: Callable, *arguments, per_machine: bool = False, **options):
+    """Call a function in the first process only, or in the first of each machine; return its result in all.
+
+    An error ends all processes: the first raises it, the others exit in silence, so that one message is printed.
+    """
+    if not is_distributed():
+        return function(*arguments, **options)
+    result, own = None, leader(per_machine)
+    outcome = _outcome(function, arguments, options) if own == rank() else None
+    for source in sorted(set(in_all(leader, per_machine))):
+        shared = [outcome]
+        dist.broadcast_object_list(shared, src=source)
+        value = _agreed(shared)[0]
+        result = value if source == own else result
+    return result
+
+
+def in_all(function: Callable, *arguments) -> list:
+    """Call a function in every process; return the results by rank in all. An error ends all, as in `from_first`."""
+    if not is_distributed():
+        return [function(*arguments)]
+    outcomes = [None] * dist.get_world_size()
+    dist.all_gather_object(outcomes, _outcome(function, arguments, {}))
+    return _agreed(outcomes)
+
+
+def _outcome(function: Callable, arguments: tuple, options: dict) -> tuple[Exception | None, object]:
+    try:
+        return None, function(*arguments, **options)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # an error with other arguments than its class takes
+            return RuntimeError(f"{type(error).__name__}: {error}"), None
+        return error, None
+
+
+def _agreed(outcomes: list[tuple[Exception | None, object]]) -> list:
+    """The results; `stop_all` with the first error among the outcomes, which all processes know."""
+    if error := next((error for error, _ in outcomes if error), None):
+        stop_all(error)
+    return [result for _, result in outcomes]
+
+
+def stop_all(error: Exception) -> NoReturn:
+    """Raise an error that all processes have found: the first raises it, the others exit in silence."""
+    raise error if is_first() else SystemExit(1)
 
 
 def gather(value) -> list | None:
@@ -255,6 +301,18 @@ def gather(value) -> list | None:
     return values
 
 
-def share() -> slice:
-    """This process's share of a sequence dealt out one by one: ``rows[share()]``."""
+def share(per_machine: bool = False) -> slice:
+    """This process's share of a sequence dealt out one by one to all, or to those of its machine: ``rows[share()]``."""
+    if per_machine and is_distributed():
+        return slice(int(os.environ["LOCAL_RANK"]), None, int(os.environ["LOCAL_WORLD_SIZE"]))
     return slice(rank(), None, n_ranks())
+
+
+def n_machines() -> int:
+    """The number of machines that train together."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", 1)) if is_distributed() else 1
+
+
+def n_cores() -> int:
+    """This process's share of the machine's cores."""
+    return max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

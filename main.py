@@ -15,6 +15,7 @@ import settings
 DATA_DIR: str = "data"  # folder with GroundTruth.csv, images/ and masks/
 OUTPUT_DIR: str = "outputs"  # folder for models, numbers and figures
 CACHE_DIR: str = "cache"  # folder for decoded images, shared by all runs
+CACHE_PER_MACHINE: bool = False  # with several machines: CACHE_DIR is a local disk of each, else all share it
 TASKS: tuple = ("classification", "segmentation", "multitask")  # models to train
 CLASSES: tuple = ()  # diagnoses to learn, in this order: () for those of the data, else NAME or NAME=ONE,ANOTHER,...
 ZEROS: str = ""  # class of rows with a 0 for every class (ISIC 2017: NV); "" stops and asks
@@ -237,7 +238,8 @@ def run(config: Config, folder: RunFolder) -> Prepared:
         start = Start() if config.EVALUATE_ONLY else choose_start(config.START_FROM, config.PRETRAINED, config.ENCODER)
         data_set = prepare_data(config)
         other = (config.EXTERNAL_DIR, data_set, config.CACHE_DIR, reading_of(config), machine.say)
-        external = prepare_other(*other) if config.EXTERNAL_DIR else None
+        one_each = {"cache_per_machine": config.CACHE_PER_MACHINE}
+        external = prepare_other(*other, **one_each) if config.EXTERNAL_DIR else None
         data_set.remarks.extend(cautions := start.cautions(data_set.table, config.FREEZE))
         machine.say("\n".join([start.words, *cautions]))
         tasks = [] if config.CHECKPOINTS else resume.choose_tasks(config.TASKS, data_set.table, config.DATA_DIR)
@@ -296,7 +298,8 @@ def prepare_data(config: Config) -> Prepared:
     groups = config.GROUP_BY_LESION, config.GROUP_DUPLICATES, config.TEST_WHERE
     splitting = Splitting(*fractions, *groups, config.FOLDS, config.FOLD)
     places = config.DATA_DIR, config.IMAGE_SIZE, config.CACHE_DIR
-    data_set = prepare(*places, reading_of(config), splitting, limit=config.LIMIT, say=machine.say)
+    options = {"limit": config.LIMIT, "cache_per_machine": config.CACHE_PER_MACHINE, "say": machine.say}
+    data_set = prepare(*places, reading_of(config), splitting, **options)
     if config.SOFT_LABELS:
         said = add_soft_labels(data_set.table, config.SOFT_LABELS, config.SOFT_WEIGHT)
         data_set.remarks.extend(cautions := cautions_on(config.SOFT_LABELS))

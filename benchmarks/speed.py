@@ -37,9 +37,10 @@ from benchmarks import start
 from benchmarks.peers import PEERS
 from checkpoints.states import save
 from dataset import images
-from dataset.cache import PixelFile, decode_table
+from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.classes import positions_of
+from dataset.pixelfile import PixelFile
 from dataset.prepare import prepare
 from dataset.table import USED, read_table
 from inference.inputs import list_images

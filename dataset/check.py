@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataset.cache import record_bytes
 from dataset.classes import classes_of
+from dataset.pixelfile import record_bytes
 from dataset.prepare import AS_FOUND, USUAL, Reading, Splitting, decode, split
 from dataset.splits import heads_in_all_parts
 from dataset.table import LESION_FILES, has_mask, usable

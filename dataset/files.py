@@ -1,23 +1,21 @@
 """Contents of a data folder: image files by role, tables, and the number of skipped files by reason."""
 
-import gzip
 import itertools
 import os
 import sys
 import unicodedata
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from dataset.archives import BEGINNINGS, HDF5, is_archive, list_archive
 from dataset.images import read_image
 from dataset.masks import is_drawn
-from dataset.names import File, Index, bare, loose, named
+from dataset.names import File, bare, loose, named
 from dataset.roles import (
     DOUBT,
     IMAGE,
@@ -39,12 +37,9 @@ OTHER_TABLES = (
     *(".xlsx", ".xlsm", ".xls", ".ods", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".parquet", ".feather", ".pkl"),
     *(".mat", ".npz", ".npy", ".h5", ".hdf5", ".arff", ".sqlite", ".gz", ".zip"),
 )
-SEARCHED = (".xml", ".json", ".npy", *TABLES)  # members of a zip archive that may be tables
 MOST_BARE = 50  # files without a suffix in one folder; if there are more, they are not tables
-BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")  # of image files
 N_SAMPLED = 12  # files of a kind whose pixels are checked if names are ambiguous
 SIDE, ALIKE = 16, 4  # size in pixels for comparing two images, and their maximum mean difference
-MOST_SEARCHED = 50_000_000  # bytes of an unsupported file searched for image names
 
 
 class Mask(NamedTuple):
@@ -130,27 +125,10 @@ def scan(data_dir: str | Path) -> Contents:
     n_root = len(Path(data_dir).parts)
     for place, names in walk(data_dir, skipped):
         within = Path(place).parts[n_root:] if place != str(data_dir) else ()
-        role, part = role_of(within), part_of(within)
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if is_image(name) and _is_utf8(name):
-                path = os.path.join(place, name)
-                stem = stem if stem.isascii() else unicodedata.normalize("NFC", stem)
-                files[role].append(File(path, within, stem, sys.intern(suffix), part))
-            elif is_image(name):
-                skipped["images whose names are not UTF-8 (rename them)"] += 1
-            elif is_unreadable(name):
-                skipped[f"{os.path.splitext(name)[1].lower()} images, an unsupported format (save them as JPEG)"] += 1
-        bare = [name for name in names if "." not in name]
-        if n := sum(_is_image(os.path.join(place, name)) for name in bare):
-            skipped["images without a suffix (add .jpg or the actual one)"] += n
+        _add_images(files, place, within, names, skipped)
+        used = [name for name in names if is_archive(name) and _add_archive(files, place, within, name, skipped)]
         tables += _tables_in(place, names)
-        unsupported = [name for name in names if name.lower().endswith(OTHER_TABLES) and not name.startswith(".")]
-        other_tables += [Path(place, name) for name in unsupported]
-        skipped.update(
-            f"{os.path.splitext(name)[1].lower()} files, an unsupported format (save a table as CSV)"
-            for name in unsupported
-        )
+        other_tables += _others_in(place, [name for name in names if name not in used], skipped)
     _resolve_doubt(files)
     images, unassigned, masks, orphans, n_other = _sort_by_name(files)
     if n_other:
@@ -164,6 +142,53 @@ def scan(data_dir: str | Path) -> Contents:
     return Contents(
         images, unassigned, masks, orphans, sorted(tables, key=order), sorted(other_tables, key=order), skipped
     )
+
+
+def _add_archive(files: dict, place: str, within: tuple[str, ...], name: str, skipped: Counter) -> bool:
+    """Whether an archive holds images; they are added as those of a folder with its name."""
+    path, passed_over = os.path.join(place, name), Counter()
+    n = sum(map(len, files.values()))
+    for folder, names in list_archive(path, passed_over).items():
+        inner = (*within, os.path.splitext(name)[0], *(part for part in folder.split("/") if part not in ("", ".")))
+        where = f"{path}/{folder}" if folder else path
+        _add_images(files, where, inner, names, passed_over, are_images=name.lower().endswith(HDF5))
+    holds_images = sum(map(len, files.values())) > n
+    skipped.update({why: k for why, k in passed_over.items() if holds_images or why.startswith("archives that cannot")})
+    return holds_images
+
+
+def _add_images(
+    files: dict[str, list[File]],
+    place: str,
+    within: tuple[str, ...],
+    names: list[str],
+    skipped: Counter,
+    are_images: bool = False,
+) -> None:
+    """Add the images of a folder by its role, and count those that cannot be used."""
+    role, part = role_of(within), part_of(within)
+    for name in sorted(names):
+        stem, suffix = os.path.splitext(name) if is_image(name) else (name, "")
+        if (are_images or is_image(name)) and _is_utf8(name):
+            path = os.path.join(place, name)
+            stem = stem if stem.isascii() else unicodedata.normalize("NFC", stem)
+            files[role].append(File(path, within, stem, sys.intern(suffix), part))
+        elif is_image(name):
+            skipped["images whose names are not UTF-8 (rename them)"] += 1
+        elif is_unreadable(name):
+            skipped[f"{os.path.splitext(name)[1].lower()} images, an unsupported format (save them as JPEG)"] += 1
+
+
+def _others_in(place: str, names: list[str], skipped: Counter) -> list[Path]:
+    """Count images without a suffix, and files in formats that are not read; the latter are returned."""
+    if n := sum(_is_image(os.path.join(place, name)) for name in names if "." not in name):
+        skipped["images without a suffix (add .jpg or the actual one)"] += n
+    unsupported = [name for name in names if name.lower().endswith(OTHER_TABLES) and not name.startswith(".")]
+    skipped.update(
+        f"{os.path.splitext(name)[1].lower()} files, an unsupported format (save a table as CSV)"
+        for name in unsupported
+    )
+    return [Path(place, name) for name in unsupported]
 
 
 def _is_image(path: str) -> bool:
@@ -272,26 +297,3 @@ def _split_by_content(files: list[File]) -> tuple[list[File], list[Mask]]:
     if len(drawn) == len(repeated):  # perhaps drawn images: undecided
         return files, []
     return [file for file in files if file not in drawn], [as_mask(file) for file in files if file in drawn]
-
-
-def mentions(path: Path, images: Index) -> bool:
-    """Whether a file in an unsupported format, such as a workbook, holds names of images."""
-    names = [stem for stem in itertools.islice(images.by_stem, 2000) if len(stem) > 1]
-    sample = names[:: max(1, len(names) // 20)]
-    try:
-        if path.stat().st_size > MOST_SEARCHED:
-            return False
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
-            content = file.read(MOST_SEARCHED)
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as workbook:
-                parts = [part for part in workbook.infolist() if part.file_size < MOST_SEARCHED]
-                content = b"".join(workbook.read(part) for part in parts if part.filename.lower().endswith(SEARCHED))
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError):
-        return False
-    encodings: tuple[Callable[[str], bytes], ...] = (
-        str.encode,
-        lambda name: name.encode("utf-16-le"),
-        lambda name: name.encode("utf-32-le"),  # as NumPy writes strings
-    )
-    return sum(any(encode(name) in content for encode in encodings) for name in sample) * 2 > len(sample) > 0

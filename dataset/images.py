@@ -16,6 +16,7 @@ from dataset.opening import (
     opened,
     orientation_of,
     reason_of,
+    stream_of,
     upright,
 )
 
@@ -54,13 +55,13 @@ def read_native_mask(image_path: str | Path, mask_path: str | Path, how: str = "
 
 
 def own_size(path: str | Path) -> tuple[int, int]:
-    """The (width, height) of the upright original, from the file's header. Raises OSError if it cannot be read."""
+    """The (width, height) of the upright original, from its header. Raises OSError or ValueError if unreadable."""
     return _header(path)[0]
 
 
 def _header(path: str | Path) -> tuple[tuple[int, int], int]:
     """The size of the upright original, and the EXIF orientation of the file."""
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(stream_of(path), formats=FORMATS) as image:
         orientation = orientation_of(image)
         return image.size[::-1] if orientation >= 5 else image.size, orientation
 

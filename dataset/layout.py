@@ -16,14 +16,14 @@ import pandas as pd
 
 from dataset.choice import Choice, as_flag
 from dataset.classes import HAM10000, code_of, is_diagnosis, key_of
-from dataset.files import Contents, Mask, mentions, scan, written_mark
+from dataset.files import Contents, Mask, scan, written_mark
 from dataset.folders import class_folders, diagnosis_in, refuse_pairs
 from dataset.labels import Labels, choose, no_labels, refuse_zeros
 from dataset.maskcolumn import paired
 from dataset.names import File, Index, image_name, nearest, one_of, refuse_two_places, unfound_name, unique_names
 from dataset.pairs import by_image, masks_of
 from dataset.roles import MASK, is_neutral, role_of
-from dataset.sources import Source, choose_source
+from dataset.sources import Source, choose_source, mentions
 
 ADVICE = (
     "Put GroundTruth.csv, images/ and masks/ into one folder and pass it as --data-dir, or try main.py --demo. "

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dataset.opening import FORMATS, MAX_PIXELS, damage_reported, eight_bit, opened, orientation_of, upright
+from dataset.opening import FORMATS, MAX_PIXELS, damage_reported, eight_bit, opened, orientation_of, stream_of, upright
 
 ASPECT_TOLERANCE = 0.02  # relative; a mask with a larger difference belongs to another image
 FEW = 8  # maximum number of values of an index mask
@@ -218,7 +218,7 @@ def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
 def is_drawn(path: str | Path) -> bool:
     """Whether a file looks like a mask: few gray values, or mostly black and white; False if unreadable."""
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(stream_of(path), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             return False
         if image.mode[0] in "IF":

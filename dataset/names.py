@@ -1,6 +1,5 @@
 """Match image names in tables to files."""
 
-import filecmp
 import os
 import re
 import unicodedata
@@ -9,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dataset.classes import code_of, is_diagnosis
+from dataset.opening import have_same_content
 from dataset.roles import IMAGE_WORDS, READABLE, UNREADABLE, part_of
 
 MAX_EXAMPLES = 3
@@ -187,8 +187,8 @@ def one_of(files: list[File]) -> File | None:
     """The first of several identical files; None if there are none, or if they differ."""
     first, *others = files or [None]
     try:
-        return first if all(filecmp.cmp(first.path, other.path, shallow=False) for other in others) else None
-    except OSError:
+        return first if all(have_same_content(first.path, other.path) for other in others) else None
+    except (OSError, ValueError):
         return None
 
 

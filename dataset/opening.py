@@ -1,5 +1,6 @@
 """Open image files safely: size and format are checked before the pixels are read."""
 
+import filecmp
 import io
 import os
 import stat
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from dataset.archives import archive_of, read_member
 
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {  # inverse of each orientation; from 5 on they exchange width and height
@@ -31,14 +34,30 @@ Image.init()  # register the decoders now: Pillow does so at first use, where th
 
 
 def content_of(source: str | Path | bytes) -> bytes:
+    """The bytes of a file, which may lie in an archive, or the given bytes. Raises OSError or ValueError."""
     if isinstance(source, bytes):
         return source
+    archive, member = archive_of(source)
+    if archive:
+        return read_member(archive, member, MAX_BYTES)
     status = os.stat(source)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     if status.st_size > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES:,} bytes")
     return Path(source).read_bytes()
+
+
+def stream_of(path: str | Path) -> str | Path | io.BytesIO:
+    """What Pillow opens for a path: the file itself, of which it may read the header only, or a member's content."""
+    return io.BytesIO(content_of(path)) if archive_of(path)[0] else path
+
+
+def have_same_content(a: str, b: str) -> bool:
+    """Raises OSError or ValueError if a file cannot be read."""
+    if archive_of(a)[0] or archive_of(b)[0]:
+        return content_of(a) == content_of(b)
+    return filecmp.cmp(a, b, shallow=False)
 
 
 @contextmanager

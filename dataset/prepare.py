@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from dataset import leakage, splits
-from dataset.cache import PixelFile, decode_table
+from dataset.cache import decode_table
 from dataset.choice import Choice
 from dataset.classes import classes_of
 from dataset.groups import join_groups
@@ -15,7 +15,9 @@ from dataset.holdout import hold_out
 from dataset.layout import find
 from dataset.masks import ALONG_BORDERS, EMPTY, FULL, INVERTED, STRETCHED
 from dataset.ownsplit import own_split
+from dataset.pixelfile import PixelFile
 from dataset.table import cautions, describe_table, has_mask, leave_out, read_layout, usable
+from machine import from_first, stop_all
 
 
 class Reading(NamedTuple):
@@ -60,6 +62,16 @@ class Decoded(NamedTuple):
     remarks: list[str]  # caveats for the report
 
 
+class Read(NamedTuple):
+    """A data folder, read and not yet decoded."""
+
+    table: pd.DataFrame
+    given: pd.Series | None  # as in `Decoded`
+    where: str
+    remarks: list[str]  # on the folder
+    of_split: list[str]
+
+
 class Prepared(NamedTuple):
     """Decoded data with a split."""
 
@@ -90,21 +102,25 @@ def prepare(
     splitting: Splitting = USUAL,
     *,
     limit: int = 0,
+    cache_per_machine: bool = False,
     say: Callable[[str], None] = print,
 ) -> Prepared:
     """Read, check, decode and split a data folder; `say` what was found.
+
+    Under torchrun the first process reads and splits for all, and all decode.
 
     Parameters
     ----------
     image_size : pixels; images are resized to a square of this side.
     cache_dir : folder for the decoded images, which other runs share.
+    cache_per_machine : as `per_machine` of `decode_table`.
     limit : use only this many images, stratified by class; 0 for all.
 
     Raises
     ------
     FileNotFoundError, ValueError : as `decode` and `split`.
     """
-    places = {"image_size": image_size, "cache_dir": cache_dir}
+    places = {"image_size": image_size, "cache_dir": cache_dir, "cache_per_machine": cache_per_machine}
     decoded = decode(data_dir, reading, **places, limit=limit, seed=splitting.seed, say=say)
     return split(decoded, reading, splitting, say)
 
@@ -115,6 +131,7 @@ def decode(
     *,
     image_size: int,
     cache_dir: str | Path,
+    cache_per_machine: bool = False,
     limit: int = 0,
     seed: int = 42,
     say: Callable[[str], None] = print,
@@ -125,6 +142,15 @@ def decode(
     ------
     FileNotFoundError, ValueError : the folder cannot be used for training; says why, and what to do.
     """
+    found = from_first(_read, data_dir, reading, limit, seed, say)
+    table, pixels = decode_table(found.table, data_dir, image_size, cache_dir, reading.masks, cache_per_machine)
+    warnings = [*found.of_split, *cautions(table)]
+    say("\n".join([describe_table(table), *warnings]))
+    return Decoded(table, pixels, found.given, found.where, [*found.remarks, *warnings])
+
+
+def _read(data_dir: str | Path, reading: Reading, limit: int, seed: int, say: Callable[[str], None]) -> Read:
+    """The rows to decode: those of the data's own split, if there is one, and no more than `limit`."""
     choice = Choice.of(reading.classes)
     layout = find(data_dir, choice, reading.zeros, reading.columns)
     table, class_remarks = read_layout(layout, choice, columns=reading.columns)
@@ -133,10 +159,7 @@ def decode(
     if own.parts is not None:
         leave_out(table, own.parts == "", splits.NO_PART)
     table = splits.limit_table(table, limit, seed)
-    table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
-    warnings = [*own.remarks, *cautions(table)]
-    say("\n".join([describe_table(table), *warnings]))
-    return Decoded(table, pixels, own.parts, own.where, [*layout.remarks, *class_remarks, *warnings])
+    return Read(table, own.parts, own.where, [*layout.remarks, *class_remarks], own.remarks)
 
 
 def split(
@@ -148,7 +171,16 @@ def split(
     ------
     ValueError : the masks seem inverted, a class is too small, or no test set can be held out; says what to do.
     """
-    table, pixels, given = decoded.table, decoded.pixels, decoded.given
+    table, by_image, remarks = from_first(_split, decoded, reading, splitting, say)
+    table["row"] = decoded.table["row"]  # each machine may have a cache of its own
+    return Prepared(table, decoded.pixels, by_image, [*decoded.remarks, *remarks])
+
+
+def _split(
+    decoded: Decoded, reading: Reading, splitting: Splitting, say: Callable[[str], None]
+) -> tuple[pd.DataFrame, pd.Series | None, list[str]]:
+    """The table with its ``split``, the split by image for comparison, and remarks."""
+    table, given = decoded.table, decoded.given
     refuse_implausible_masks(table, reading)
     chosen = "--folds" if splitting.folds else "--test-where" if splitting.test_where else ""
     if chosen and given is not None:
@@ -158,7 +190,7 @@ def split(
         )
     if splitting.join_duplicates:
         used = usable(table)
-        pairs = leakage.find_pairs(used, pixels.thumbnails)
+        pairs = leakage.find_pairs(used, decoded.pixels.thumbnails)
         table.loc[used.index, "lesion_id"] = leakage.merge_lesions(used, pairs)
         table["group"] = join_groups(table)
     fractions = {name: getattr(splitting, name) for name in ("val_fraction", "test_fraction", "seed")}
@@ -180,7 +212,7 @@ def split(
     by_image = splits.split_by_image(table, **fractions)
     counts = splits.with_totals(splits.class_table(table))
     say("\n".join(filter(None, ["", *heading, counts.to_string(), splits.describe_split(table, by_image)])))
-    return Prepared(table, pixels, by_image, [*decoded.remarks, *remarks])
+    return table, by_image, remarks
 
 
 def prepare_other(
@@ -189,18 +221,21 @@ def prepare_other(
     cache_dir: str | Path = "cache",
     reading: Reading = AS_FOUND,
     say: Callable[[str], None] = print,
+    *,
+    cache_per_machine: bool = False,
 ) -> OtherSet:
     """As `decode_other`, with the classes of the training data; images that overlap with it are left out."""
-    options = {"image_size": data_set.pixels.shape[1], "cache_dir": cache_dir, "say": say}
-    table, pixels = decode_other(data_dir, reading, classes_of(data_set.table), **options)
+    options = {"image_size": data_set.pixels.shape[1], "cache_dir": cache_dir, "cache_per_machine": cache_per_machine}
+    table, pixels = decode_other(data_dir, reading, classes_of(data_set.table), **options, say=say)
     learned = data_set.table[data_set.table["split"].isin(["train", "val"])]
-    overlap = leakage.overlap(usable(table), pixels.thumbnails, learned, data_set.pixels.thumbnails)
+    places = usable(table), pixels.thumbnails, learned, data_set.pixels.thumbnails
+    overlap = from_first(leakage.overlap, *places)
     left_out = leakage.describe_overlap(overlap, data_dir)
     for reason, members in overlap[overlap != ""].groupby(overlap):
         leave_out(table, table.index.isin(members.index), f"{reason} as a training image")
     say(left_out)
     if usable(table).empty:
-        raise ValueError(f"--external-dir {data_dir} has no image to evaluate. {left_out}")
+        stop_all(ValueError(f"--external-dir {data_dir} has no image to evaluate. {left_out}"))
     return OtherSet(str(data_dir), table, pixels, left_out)
 
 
@@ -211,6 +246,7 @@ def decode_other(
     *,
     image_size: int,
     cache_dir: str | Path,
+    cache_per_machine: bool = False,
     say: Callable[[str], None] = print,
 ) -> tuple[pd.DataFrame, PixelFile]:
     """Read, check and decode a data set to evaluate a model of these classes; report through `say`.
@@ -221,6 +257,17 @@ def decode_other(
     ------
     FileNotFoundError, ValueError : as `decode`; none of its images can be used.
     """
+    table, description = from_first(_read_other, data_dir, reading, classes)
+    table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks, cache_per_machine)
+    say("\n".join([description, describe_table(table), *cautions(table)]))
+    if usable(table).empty:
+        stop_all(ValueError(f"--external-dir {data_dir} has no image to evaluate, for the reasons above."))
+    from_first(refuse_implausible_masks, table, reading)
+    return table, pixels
+
+
+def _read_other(data_dir: str | Path, reading: Reading, classes: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """The rows to decode, and a description of the folder."""
     choice = Choice.of(reading.classes) if reading.classes else Choice({code: (code,) for code in classes})
     layout = find(data_dir, choice, reading.zeros, reading.columns)
     table, remarks = read_layout(layout, choice, complete=False, columns=reading.columns)
@@ -230,12 +277,7 @@ def decode_other(
             f"Its classes are {', '.join(layout.labels.classes)}; the model's are {', '.join(classes) or 'none'}. "
             "Map both to common classes, as in --classes malignant=MEL,BCC benign=NV."
         )
-    table, pixels = decode_table(table, data_dir, image_size, cache_dir, reading.masks)
-    say("\n".join([f"\n{data_dir}: {layout.describe()}", *remarks, describe_table(table), *cautions(table)]))
-    if usable(table).empty:
-        raise ValueError(f"--external-dir {data_dir} has no image to evaluate, for the reasons above.")
-    refuse_implausible_masks(table, reading)
-    return table, pixels
+    return table, "\n".join([f"\n{data_dir}: {layout.describe()}", *remarks])
 
 
 def refuse_implausible_masks(table: pd.DataFrame, reading: Reading) -> None:

@@ -1,6 +1,10 @@
 """Choose the table that names the images and their diagnoses among those in a data folder."""
 
+import gzip
+import itertools
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +13,15 @@ import pandas as pd
 
 from dataset.classes import NAMES, code_of, is_diagnosis
 from dataset.columns import LABEL_COLUMNS, are_parts, find_column, is_reserved, names_details
+from dataset.files import TABLES
 from dataset.labels import Labels, read_labels
 from dataset.names import Index, image_name, named
 from dataset.roles import SPLITS, part_of
 from dataset.tablefile import is_of_images, peek, read_rows
 
 TRUTH = "groundtruth"
+SEARCHED = (".xml", ".json", ".npy", *TABLES)  # members of a zip archive that may be tables
+MOST_SEARCHED = 50_000_000  # bytes of an unsupported file searched for image names
 SURE = (".csv", ".tsv", ".tab")  # always treated as tables
 
 
@@ -238,3 +245,26 @@ def _describe_unused(table: Source, source: Source, images: Index) -> str:
     other = f", and different diagnoses for {n_other:,}" if n_other else ""
     extra = f"{further:,} images here that {source.name} does not" if further else "no further image in the folder"
     return f"{table.name} is not used: it names {extra}{other}."
+
+
+def mentions(path: Path, images: Index) -> bool:
+    """Whether a file in an unsupported format, such as a workbook, holds names of images."""
+    names = [stem for stem in itertools.islice(images.by_stem, 2000) if len(stem) > 1]
+    sample = names[:: max(1, len(names) // 20)]
+    try:
+        if path.stat().st_size > MOST_SEARCHED:
+            return False
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
+            content = file.read(MOST_SEARCHED)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as workbook:
+                parts = [part for part in workbook.infolist() if part.file_size < MOST_SEARCHED]
+                content = b"".join(workbook.read(part) for part in parts if part.filename.lower().endswith(SEARCHED))
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return False
+    encodings: tuple[Callable[[str], bytes], ...] = (
+        str.encode,
+        lambda name: name.encode("utf-16-le"),
+        lambda name: name.encode("utf-32-le"),  # as NumPy writes strings
+    )
+    return sum(any(encode(name) in content for encode in encodings) for name in sample) * 2 > len(sample) > 0

@@ -102,7 +102,7 @@ def collect(model: nn.Module, batches: data.Batches, precision: str) -> Collecte
     widths = {name: {name: len(scores)} for name, scores in evaluate.SCORES.items()}
     widths |= {"label": {"label": len(batches.classes)}, "mask": {"mask": 4, "native": 4, "surface": 2}}
     widths |= {"heat": {"heat": 2}, "unlike": {"unlike": 1}}
-    given = [*heads, *({"heat", "unlike"} & explained.keys())]
+    given = [*heads, *(name for name in ("heat", "unlike") if name in explained)]  # gathered in one order by all
     kept = {name: np.full((len(rows), n), np.nan) for head in given for name, n in widths[head].items()}
     start = 0
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:

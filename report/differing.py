@@ -9,7 +9,7 @@ from report.pairing import RunTask, with_head
 from report.run import TASKS, Finished
 
 # Neither shown nor part of a setting: places, the device, how a run was started and what it left behind.
-PLACES = {"DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "EXTERNAL_DIR", "DEVICE"}
+PLACES = {"DATA_DIR", "OUTPUT_DIR", "CACHE_DIR", "CACHE_PER_MACHINE", "EXTERNAL_DIR", "DEVICE"}
 OF_THE_START = PLACES | {"RESUME", "EVALUATE_ONLY", "KEEP_FREED_MEMORY", "KEEP_STATES", "AFTER_EPOCH"}
 # Shown, but not part of a setting: they change no score that is compared, or a remark stands for them.
 OF_EVALUATION = {"TASKS", "TTA", "SUBGROUPS", "COVERAGE", "ALL_PARTS"}

@@ -13,8 +13,8 @@ import data
 import evaluate
 import machine
 import visualize
-from dataset.cache import PixelFile
 from dataset.classes import positions_of
+from dataset.pixelfile import PixelFile
 from dataset.splits import split_hash
 from dataset.table import SPLITS, learnable, targets, usable
 from encoders.unlike import Unlike

@@ -71,12 +71,13 @@ def limited(n_bytes, function, *arguments):
     return function(*arguments)
 
 
-def in_two_processes(function, *arguments, **options):
-    """How two processes ended that called a function in the environment of torchrun."""
+def in_two_processes(function, *arguments, n_machines=1, **options):
+    """How two processes ended that called a function in the environment of torchrun, on one machine or as if on two."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    env = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}
-    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    both = [Forked(function, *arguments, env=env | {"RANK": n, "LOCAL_RANK": n}, **options) for n in "01"]
+    env = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": str(2 // n_machines), "GROUP_WORLD_SIZE": str(n_machines)}
+    env |= {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    of_each = [env | {"RANK": str(n), "LOCAL_RANK": str(n if n_machines == 1 else 0)} for n in range(2)]
+    both = [Forked(function, *arguments, env=own, **options) for own in of_each]
     return [one.ended() for one in both]

@@ -1,13 +1,15 @@
 import multiprocessing
 import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
 from conftest import decoded, picture
 from PIL import Image
+from processes import Forked, limited
 
-from dataset import cache
+from dataset import cache, keeper
 from dataset.table import read_table
 
 
@@ -34,9 +36,9 @@ def test_a_damaged_cache_is_built_again(folder):
     _, first = decoded(folder.write())
     first = first.copy()
     (place,) = (folder.path.parent / "cache").iterdir()
-    (place / "index.json").write_text("{")
+    (place / "index.npz").write_text("{")
     np.testing.assert_array_equal(decoded(folder)[1], first)
-    (pixels,) = [path for path in place.glob("*.u8") if path.name in (place / "index.json").read_text()]
+    (pixels,) = place.glob("*.u8")
     pixels.write_bytes(b"short")
     np.testing.assert_array_equal(decoded(folder)[1], first)
 
@@ -85,33 +87,29 @@ def test_damaged_pixels_are_never_used_and_only_they_are_decoded_again(folder, m
     decode_row = cache.decode_row
     monkeypatch.setattr(cache, "decode_row", lambda *a: calls.append(a[0][-5]) or decode_row(*a))
     np.testing.assert_array_equal(np.sort(decoded(folder)[1], axis=0), np.sort(first, axis=0))
-    assert calls == (["a", "b", "c"] if damage in ("cut", "gone") else ["b"])
+    assert calls == ({"cut": ["b", "c"], "gone": ["a", "b", "c"]}.get(damage, ["b"]))
     np.testing.assert_array_equal(np.sort(thumbnails(folder), axis=0), np.sort(small, axis=0))
     assert len(list(place.glob("pixels-*"))) == 1
 
 
 def test_of_a_large_cache_a_sample_is_checked_and_all_of_it_once_it_was_touched(folder, monkeypatch):
     place, _ = three(folder)
-    monkeypatch.setattr(cache, "CHECKED_WHOLE", 0)
-    monkeypatch.setattr(cache, "N_CHECKED", 1)
+    monkeypatch.setattr(keeper, "CHECKED_WHOLE", 0)
+    monkeypatch.setattr(keeper, "N_CHECKED", 1)
     looked = []
-    is_sound = cache._is_sound
-    monkeypatch.setattr(cache, "_is_sound", lambda *a: looked.append(1) or is_sound(*a))
+    are_sound = keeper.are_sound
+    monkeypatch.setattr(keeper, "are_sound", lambda *a: looked.append(len(a[1])) or are_sound(*a))
     decoded(folder)
-    assert len(looked) == 1
     os.utime(pixel_file(place))
     decoded(folder)
-    assert len(looked) == 4
     decoded(folder)
-    assert len(looked) == 5
+    assert looked == [1, 3, 1]
 
 
-@pytest.mark.parametrize(
-    "index", ["[]", "null", '{"file": 3}', '{"file": "x", "changed": 0, "rows": {"a": 1}}', '{"rows": []}', "\xff"]
-)
-def test_an_index_of_another_kind_is_made_again(folder, index):
+@pytest.mark.parametrize("content", ["[]", "null", "", "PK", "\xff"])
+def test_an_index_of_another_kind_is_made_again(folder, content):
     place, first = three(folder)
-    (place / "index.json").write_bytes(index.encode("latin-1"))
+    (place / "index.npz").write_bytes(content.encode("latin-1"))
     np.testing.assert_array_equal(decoded(folder)[1], first)
 
 
@@ -147,11 +145,10 @@ def test_a_disk_that_is_full_names_the_cache(folder, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "_write_index", full)
+    monkeypatch.setattr(keeper, "write_index", full)
     with pytest.raises(OSError, match="No space") as failed:
         decoded(folder.write())
     assert str(folder.path.parent / "cache") in failed.value.filename
-    assert not list((folder.path.parent / "cache").rglob("pixels-*"))
 
 
 def sum_of_pixels(folder):
@@ -200,3 +197,121 @@ def test_a_closed_file_of_pixels_cannot_be_read(folder):
     pixels.close()
     with pytest.raises((OSError, ValueError)):
         pixels[0]
+
+
+def decoded_names(folder, monkeypatch):
+    """The images that are decoded now, and the pixels of all by name."""
+    calls, decode_row = [], cache.decode_row
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "decode_row", lambda *a: calls.append(a[0][-5]) or decode_row(*a))
+        table, pixels = decoded(folder)
+    return "".join(calls), dict(zip(table["image"], pixels[table["row"]]))
+
+
+def decode_until(number, signum, folder):
+    """Decode image by image; the process gets a signal while it decodes that one."""
+    calls, decode_row = [], cache.decode_row
+
+    def decode_or_die(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            os.kill(os.getpid(), signum)
+        return decode_row(*arguments)
+
+    cache.decode_row, cache.DECODED_AHEAD = decode_or_die, 0
+    decoded(folder)
+
+
+def five(folder, monkeypatch):
+    """Five images, whose decoding was killed at the fourth; the folder of their cache."""
+    for name in "abcde":
+        folder.add(name, suffix=".png")
+    assert Forked(decode_until, 4, signal.SIGKILL, folder.write()).ended().returncode == -signal.SIGKILL
+    (place,) = (folder.path.parent / "cache").iterdir()
+    return place
+
+
+def decoded_anew(folder, monkeypatch):
+    """The pixels by name, of a cache that is begun elsewhere."""
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "CACHE_VERSION", "anew")
+        return decoded_names(folder, monkeypatch)[1]
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9", "full disk"])
+def test_an_interrupted_decoding_goes_on_where_it_stopped(folder, monkeypatch, how):
+    for name in "abcde":
+        folder.add(name, suffix=".png")
+    folder.write()
+    if how == "full disk":
+        ended = Forked(limited, 100_000, decoded, folder).ended()  # three records of 28,672 bytes, and half of one
+        assert "OSError" in ended.stderr and ended.returncode == 1
+    else:
+        signum = signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL
+        assert Forked(decode_until, 4, signum, folder).ended().returncode in (1, -signal.SIGKILL)
+    assert not list((folder.path.parent / "cache").rglob("index.npz"))
+    names, pixels = decoded_names(folder, monkeypatch)
+    assert names == "de"
+    for name, expected in decoded_anew(folder, monkeypatch).items():
+        np.testing.assert_array_equal(pixels[name], expected)
+    (place,) = (folder.path.parent / "cache").glob("*v9*")
+    assert sorted(path.name[:6] for path in place.iterdir() if path.name != ".lock") == ["index.", "pixels"]
+
+
+NONSENSE = ["[]", "null", '{"a": 1}', "[1, 2, 3, 4, 5, 6, 7, 8, 9]", '["k", 1, -3, 1, 1, "", "", "", ""]', "\xff"]
+NONSENSE += ['["k", 1, 99999999999999, 1, 1, "", "", "", ""]', '["k", "1", 0, "x", 1, "", "", "", ""]']
+NONSENSE += ['["k", 1, 1, 1, 1, "", [], 1, ""]']
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [("half a line", "cde"), ("pixels", "bde"), ("no pixels", "abcde"), ("nonsense", "de"), ("another list", "de")],
+)
+def test_only_what_a_journal_and_the_pixels_agree_on_is_taken_over(folder, monkeypatch, left, expected):
+    place = five(folder, monkeypatch)
+    (path,), (journal,) = place.glob("*.u8"), place.glob("*.journal")
+    if left == "half a line":
+        journal.write_bytes(journal.read_bytes()[:-9])
+    elif left == "pixels":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3 + 9] ^= 1
+        path.write_bytes(content)
+    elif left == "no pixels":
+        path.unlink()
+    elif left == "nonsense":
+        journal.with_name(f"{path.name}.0-0.journal").write_bytes("\n".join(NONSENSE).encode("latin-1") + b"\n")
+    else:
+        journal.with_name("pixels-1-a.u8.1-a-0.journal").write_bytes(journal.read_bytes())
+    names, pixels = decoded_names(folder, monkeypatch)
+    assert names == expected
+    for name, correct in decoded_anew(folder, monkeypatch).items():
+        np.testing.assert_array_equal(pixels[name], correct)
+
+
+def test_a_finished_cache_is_used_while_images_are_added_to_it_and_after_that_was_interrupted(folder, monkeypatch):
+    three(folder)
+    before = decoded_names(folder, monkeypatch)[1]
+    few = folder.rows[:]
+    for name in "defg":
+        folder.add(name, suffix=".png")
+    assert Forked(decode_until, 3, signal.SIGKILL, folder.write()).ended().returncode == -signal.SIGKILL
+    many, folder.rows = folder.rows, few
+    names, pixels = decoded_names(folder.write(), monkeypatch)
+    assert names == "" and all((pixels[name] == before[name]).all() for name in "abc")
+    folder.rows = many
+    assert decoded_names(folder.write(), monkeypatch)[0] == "fg"
+
+
+def test_a_record_in_use_is_not_written_over_when_its_image_changes(folder, monkeypatch):
+    """Another run may be training on it."""
+    place, first = three(folder)
+    _, in_use = cache.decode_table(read_table(folder.path), folder.path, 16, folder.path.parent / "cache")
+    picture(99).save(folder.path / "images" / "b.png")
+    names, pixels = decoded_names(folder, monkeypatch)
+    np.testing.assert_array_equal(in_use[:], first)
+    assert names == "b" and (pixels["b"] != first[1]).any()
+    file = pixel_file(place)
+    for name in "ac":
+        picture(98).save(folder.path / "images" / f"{name}.png")
+    decoded(folder)
+    assert pixel_file(place) != file and decoded(folder)[1].shape[0] == 3  # most of it was old: begun anew

@@ -7,7 +7,7 @@ import pytest
 from conftest import disc, picture
 
 import main as program_main
-from dataset import cache
+from dataset import pixelfile
 from dataset.__main__ import main
 
 
@@ -96,13 +96,15 @@ def test_check_says_that_a_run_would_stop_where_there_is_nothing_to_learn(folder
 def test_check_closes_the_pixels_before_it_removes_them(folder, monkeypatch):
     """Windows does not delete an open file."""
     events = []
-    close, cleanup = cache.PixelFile.close, tempfile.TemporaryDirectory.cleanup
-    monkeypatch.setattr(cache.PixelFile, "close", lambda self: (events.append("closed"), close(self))[1])
+    kind, cleanup = pixelfile.PixelFile, tempfile.TemporaryDirectory.cleanup
+    init, close = kind.__init__, kind.close
+    monkeypatch.setattr(kind, "__init__", lambda self, *a: (events.append("opened"), init(self, *a))[1])
+    monkeypatch.setattr(kind, "close", lambda self: (events.append("closed"), close(self))[1])
     monkeypatch.setattr(
         tempfile.TemporaryDirectory, "cleanup", lambda self: (events.append("removed"), cleanup(self))[1]
     )
     main(["check", str(folder.fill(4).path)])
-    assert events == ["closed", "removed"]
+    assert events[-1] == "removed" and events.count("opened") == events.count("closed") > 0
 
 
 def test_check_and_a_run_say_the_same_of_a_folder(folder, tmp_path, capsys):

@@ -19,6 +19,7 @@ DRAWN = {left.strip(): set(right.split()) for left, _, right in (line.partition(
 TESTED_IN = {
     "assess": ("measure/figures",),
     "bootstrap": ("measure/shares",),
+    "cache": ("dataset/keeper", "dataset/pixelfile"),
     "check": ("dataset/__main__",),
     "comparison": ("report/run", "report/pairtables"),
     "drawing": ("inference/canvas",),
