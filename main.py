@@ -312,7 +312,9 @@ def identity(config: Config, task: str, environment: dict, shared: dict) -> dict
     names = ("seed", "image_size", "encoder", "freeze", "sampling", "dropout", "drop_path", "soft_weight")
     own = {name: getattr(config, name.upper()) for name in names}
     own |= {"augment": " ".join(config.AUGMENT), "soft_labels": file_hash(config.SOFT_LABELS)}
-    own |= {name: environment[name] for name in ("precision", "processes")}
+    own |= {"precision": environment["precision"], "processes": environment["processes"]}
+    if environment["device"] not in ("cpu", "mps"):
+        own["processes"] = "any"  # GPUs share the statistics of their batch norms
     return own | recipe_of(config, task)._asdict() | shared
 
 
@@ -346,7 +348,7 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     about = facts_of(model, *seen, config.IMAGE_SIZE, job.identity)
     about |= {"task": job.name, "config": settings.plain(config), "initial_file": start.file}
     options = {"description": about | {"note": folder.caption}, "identity": job.identity, "resume": config.RESUME}
-    options["conditions"] = {name: environment[name] for name in ("device", "threads", "torch")}
+    options["conditions"] = {name: environment[name] for name in ("device", "threads", "torch", "processes")}
     checkpoints = Checkpoints(folder.best_path(job.name), folder.path / job.name, **options)
     options = {"seed": config.SEED, "precision": environment["precision"], "checkpoints": checkpoints}
     try:

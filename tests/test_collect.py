@@ -65,3 +65,15 @@ def test_numbers_do_not_depend_on_the_batch_size(measured):
     for name in names:
         a, b = getattr(one, name), getattr(many, name)
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2 if name in ("label", "heat") else 3)
+
+
+def test_processes_gather_the_outputs_in_one_order(measured, monkeypatch):
+    """A set has another order in each process, and then the heat of one is gathered as the unlikeness of another."""
+    model, batches, *_ = measured
+    explained = model.explain
+    with_unlike = lambda image: explained(image) | {"unlike": torch.zeros(len(image))}  # noqa: E731
+    monkeypatch.setattr(model, "explain", with_unlike, raising=False)
+    order = []
+    monkeypatch.setattr("measure.collect.gather_rows", lambda values: order.append(values.shape[1]) or values)
+    collect(model, batches.subset([0, 1]), "fp32")
+    assert order == [7, 4, 4, 2, 2, 1]  # label; mask, native, surface; heat; unlike

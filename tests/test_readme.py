@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import QUICK, ROOT, picture
 from processes import Forked
+from torch.distributed.run import get_args_parser as torch_arguments
 
 import export
 import main
@@ -33,7 +34,28 @@ def test_every_command_of_main_has_valid_flags(command):
         main.parse_arguments(flags)
 
 
-NOT_OURS = {"--dist", "--nproc-per-node", "--logdir"}  # pytest's, torchrun's and TensorBoard's
+def test_the_slurm_script_starts_one_torchrun_per_machine_with_valid_flags(tmp_path):
+    """The cluster's programs are stand-ins: scontrol names the machines, srun shows its command."""
+    scripts = {"scontrol": "echo node-1; echo node-2", "srun": 'printf "%s\\n" "$@"'}
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+    env |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node-[1-2]"}
+    script = ["bash", ROOT / "docs" / "slurm.sh", "--image-size", "128"]
+    shown = subprocess.run(script, env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    name, *arguments = shown.splitlines()
+    found = torch_arguments().parse_args(arguments)
+    assert name == "torchrun" and (found.nnodes, found.nproc_per_node) == ("2", "4")
+    assert (found.rdzv_backend, found.rdzv_endpoint, found.rdzv_id) == ("c10d", "node-1:29500", "7")
+    config = main.parse_arguments(found.training_script_args)
+    assert found.training_script == "main.py" and config.RESUME and config.IMAGE_SIZE == 128
+
+
+NOT_OURS = {"--nnodes", "--node-rank", "--master-addr", "--master-port"}  # torchrun's
+NOT_OURS |= {"--dist", "--nproc-per-node", "--logdir"}  # pytest's, torchrun's and TensorBoard's
 
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - NOT_OURS))

@@ -15,8 +15,10 @@ import torch
 from conftest import RESNET, contents, quick
 from processes import Forked
 
+import main
 import models
 import train
+from checkpoints.states import changes_between
 from dataset import table as tables
 from report import results, resume
 from report.folder import RunFolder
@@ -311,6 +313,15 @@ def test_resuming_with_another_number_of_processes_is_refused_by_name(demo_folde
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
     assert quick(demo_folder, tmp_path, "--resume") == 2
     assert "processes was 2, is 1" in capsys.readouterr().err
+
+
+def test_gpus_may_go_on_in_another_number_because_they_share_batch_statistics():
+    environments = [{"device": "NVIDIA H200", "precision": "bf16", "processes": n} for n in (1, 4)]
+    config = main.parse_arguments([])
+    one, four = (main.identity(config, "classification", environment, {}) for environment in environments)
+    assert one == four
+    on_cpus = [main.identity(config, "classification", found | {"device": "cpu"}, {}) for found in environments]
+    assert changes_between(*on_cpus) == "processes was 1, is 4"
 
 
 def test_a_damaged_record_is_one_message(demo_folder, finished, tmp_path, capsys):
