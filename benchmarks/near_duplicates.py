@@ -100,7 +100,7 @@ def print_search(prints: fingerprints.Fingerprints) -> None:
         started = time.perf_counter()
         candidates = fingerprints.candidates_between(layout, layout, same=True)
         seconds = time.perf_counter() - started
-        pairs, _ = fingerprints.compare(prints, prints, candidates)
+        pairs, _ = fingerprints.near_among(prints, prints, candidates)
         print(f"| {fingerprints.N_SEARCHED:,} | {len(pairs):,} | {seconds:.1f} |")
     small = fingerprints.small_correlation(prints, prints, candidates)
     is_near = torch.isin(candidates @ torch.tensor([len(prints), 1]), torch.from_numpy(pairs @ [len(prints), 1]))

@@ -111,10 +111,10 @@ def _correlation(a: torch.Tensor, b: torch.Tensor, side: int) -> torch.Tensor:
 
 def near_between(a: Fingerprints, b: Fingerprints, threshold: float = NEAR) -> tuple[np.ndarray, np.ndarray]:
     """As `near_duplicates`, of positions in `a` and `b`; if `a` is `b`, each pair once."""
-    return compare(a, b, candidates_between(a.layout, b.layout, a is b), threshold)
+    return near_among(a, b, candidates_between(a.layout, b.layout, a is b), threshold)
 
 
-def compare(
+def near_among(
     a: Fingerprints, b: Fingerprints, pairs: torch.Tensor, threshold: float = NEAR
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `near_between`, of these pairs (M, 2): in full only if their small fingerprints leave it possible."""
@@ -146,15 +146,16 @@ def candidates_between(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Te
         return torch.empty(0, 2, dtype=torch.long)
     cells = _cells(b)
     sizes = [len(cell) for cell in cells]
-    layouts = b[torch.cat(cells)].split(sizes)  # copied faster than row by row
-    centres = torch.stack([layout.mean(dim=0) for layout in layouts])
+    centres = _with_half_squares(torch.stack([b[cell].mean(dim=0) for cell in cells]))
+    layouts = _with_half_squares(b[torch.cat(cells)]).split(sizes)
     n_images, codes = torch.tensor(sizes), []
     for cell in _with_bar(cells if same else _cells(a), "Comparing colour layouts"):
-        nearest = torch.cdist(a[cell].mean(dim=0, keepdim=True), centres)[0].argsort()
+        layout = F.pad(-a[cell], (0, 1), value=1)
+        nearest = (centres @ layout.mean(dim=0)).argsort()
         n_cells = int((n_images[nearest].cumsum(dim=0) < N_SEARCHED).sum()) + 1
         nearest = nearest[:n_cells].tolist()
         near = torch.cat([cells[k] for k in nearest])
-        distance = torch.cdist(a[cell], torch.cat([layouts[k] for k in nearest]))
+        distance = layout @ torch.cat([layouts[k] for k in nearest]).T
         if same:
             distance[cell[:, None] == near] = torch.inf
         k = min(N_CANDIDATES, len(near) - same)
@@ -164,6 +165,11 @@ def candidates_between(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Te
         codes.append((one * len(b) + found).flatten())
     codes = torch.unique(torch.cat(codes))
     return torch.stack([codes // len(b), codes % len(b)], dim=1)
+
+
+def _with_half_squares(y: torch.Tensor) -> torch.Tensor:
+    """(N, D + 1): (y, |y|² / 2). Times (-x, 1) it is half the squared distance of x and y, less |x|² / 2 for all y."""
+    return torch.cat([y, y.square().sum(dim=1, keepdim=True) / 2], dim=1)
 
 
 def _cells(layout: torch.Tensor) -> list[torch.Tensor]:
