@@ -53,6 +53,7 @@ TTA: bool = False  # evaluate the average over the eight flips and rotations of 
 COVERAGE: float = 0.9  # target share of each class's images whose prediction set holds the true class
 EXTERNAL_DIR: str = ""  # another folder like DATA_DIR, evaluated as a whole after the test set
 ALL_PARTS: bool = False  # measure training and validation images as well, for images.csv
+AUDIT: bool = True  # look for near duplicates and pairs of a lesion that cross the split
 KEEP_FREED_MEMORY: bool = True  # reuse freed memory instead of returning it to Linux: faster steps
 
 CLASSIFICATION_EPOCHS: int = 15  # passes over the training images
@@ -219,7 +220,7 @@ def run_folds(config: Config, whole: RunFolder) -> None:
             data_set = run(Config(**vars(config) | {"FOLD": fold}), folder)
             tables_of_folds.append(data_set.table)
         data_set = data_set._replace(table=as_tested(tables_of_folds))
-        pool(whole, Folds(config.FOLDS, runs), data_set)
+        pool(whole, Folds(config.FOLDS, runs), data_set, config.AUDIT)
     machine.say(f"\nAll folds together are in {whole.path.resolve()}; open report.html there")
 
 
@@ -272,7 +273,7 @@ def run(config: Config, folder: RunFolder) -> Prepared:
             if folder.facts(job.name).get("measured") != evaluated_as:
                 model = job.trained or machine.from_first(Trained.load, folder.best_path(job.name), tta=config.TTA)
                 results.evaluate_model(folder, model, job.batches, external, environment["precision"], evaluated_as)
-        results.finish(folder, data_set)
+        results.finish(folder, data_set, config.AUDIT)
     machine.say(f"\nModels, numbers and figures are in {folder.path.resolve()}; open report.html there")
     return data_set
 

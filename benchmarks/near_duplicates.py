@@ -1,31 +1,36 @@
-"""The basis of leakage.NEAR: the similarity of fingerprints of the same and of different images.
+"""The basis of the constants of dataset/fingerprints.py: how similar the same and different images are.
 
     python benchmarks/near_duplicates.py --data-dir data
 
 (a) Images against a slightly cropped, recoloured and recompressed copy; (b) each image against its most similar
-candidate of another lesion. Prints quantiles of both, and the shares at or above some thresholds, as Markdown.
+candidate of another lesion. Prints quantiles of both, and the shares at or above some thresholds, as Markdown. Then the
+pairs that are found if each image is looked up among fewer images, and those that small fingerprints leave.
 """
 
 import argparse
 import io
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image, ImageEnhance
 
 from benchmarks import start
-from dataset import leakage
+from dataset import fingerprints, leakage
 from dataset.cache import decode_table
 from dataset.images import THUMBNAIL, read_image
 from dataset.table import read_table, usable
 
 SIZE = 32  # pixels of decoded images; no result depends on it
 N_COPIES = 500  # images compared with their altered copies
+SEARCHED = (1024, 2048, 4096, 8192)  # images among which each is looked up
+POSSIBLE = (0.30, 0.32, 0.36, 0.40)  # correlations of small fingerprints
 QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
 THRESHOLDS = (0.40, 0.44, 0.50)
 
@@ -46,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     print(row("an image and its altered copy", to_copies(thumbnails[sample["row"].to_numpy()], copies)))
     print(row("an image and the nearest of another lesion", to_other_lesions(table, thumbnails)))
     share = share_found(sample, copies, table, thumbnails)
-    print(f"\n{share:.1%} of the copies are found among all {len(table):,} images.")
+    print(f"\n{share:.1%} of the copies are found among all {len(table):,} images.\n")
+    print_search(fingerprints.Fingerprints(thumbnails, table["row"]))
 
 
 def altered(path: str, seed: int) -> np.ndarray:
@@ -65,15 +71,16 @@ def altered(path: str, seed: int) -> np.ndarray:
 
 def to_copies(originals: np.ndarray, copies: np.ndarray) -> np.ndarray:
     """The similarity (N,) of each image and its copy."""
-    pairs = (leakage.near_duplicates(np.stack(pair), np.arange(2), threshold=-1) for pair in zip(originals, copies))
-    return np.array([similarity for ((_, _, similarity),) in pairs])
+    pairs = (np.stack(pair) for pair in zip(originals, copies))
+    return np.concatenate([fingerprints.near_duplicates(pair, np.arange(2), threshold=-1)[1] for pair in pairs])
 
 
 def to_other_lesions(table: pd.DataFrame, thumbnails) -> np.ndarray:
     """For each image that has one, the highest similarity to a candidate of another lesion."""
     lesion = table["lesion_id"].to_numpy()
-    similar = leakage.near_duplicates(thumbnails, table["row"].to_numpy(), threshold=-1)
-    pairs = pd.DataFrame([pair for pair in similar if lesion[pair[0]] != lesion[pair[1]]], columns=["a", "b", "value"])
+    pairs, similarity = fingerprints.near_duplicates(thumbnails, table["row"].to_numpy(), threshold=-1)
+    a, b = pairs.T
+    pairs = pd.DataFrame({"a": a, "b": b, "value": similarity})[lesion[a] != lesion[b]]
     both = pd.concat([pairs, pairs.rename(columns={"a": "b", "b": "a"})])
     return both.groupby("a")["value"].max().to_numpy()
 
@@ -83,6 +90,23 @@ def share_found(sample: pd.DataFrame, copies: np.ndarray, table: pd.DataFrame, t
     copied = pd.DataFrame({"image": "copy of " + sample["image"], "lesion_id": "", "digest": "", "lesion_known": False})
     reason = leakage.overlap(copied.assign(row=range(len(sample))), copies, table, thumbnails)
     return (reason == "same picture").mean()
+
+
+def print_search(prints: fingerprints.Fingerprints) -> None:
+    """What the search finds and costs by its two constants, as Markdown."""
+    layout, usual = prints.layout, fingerprints.N_SEARCHED
+    print("| images searched | near duplicates found | seconds for the candidates |\n|---|---|---|")
+    for fingerprints.N_SEARCHED in (*SEARCHED, usual):
+        started = time.perf_counter()
+        candidates = fingerprints.candidates_between(layout, layout, same=True)
+        seconds = time.perf_counter() - started
+        pairs, _ = fingerprints.near_among(prints, prints, candidates)
+        print(f"| {fingerprints.N_SEARCHED:,} | {len(pairs):,} | {seconds:.1f} |")
+    small = fingerprints.small_correlation(prints, prints, candidates)
+    is_near = torch.isin(candidates @ torch.tensor([len(prints), 1]), torch.from_numpy(pairs @ [len(prints), 1]))
+    print(f"\nLowest small correlation of near duplicates: {small[is_near].min():.2f}\n\n| small | left |\n|---|---|")
+    for threshold in POSSIBLE:
+        print(f"| ≥ {threshold:.2f} | {(small >= threshold).float().mean():.1%} |")
 
 
 def row(name: str, values: np.ndarray) -> str:

@@ -4,21 +4,13 @@ The kinds of pairs: the same file (equal bytes), the same picture (a near duplic
 cropped, recompressed or recoloured), and the same lesion or patient (by the ids of the data set).
 """
 
-import itertools
-import tempfile
-
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from dataset.images import THUMBNAIL as SIDE
+from dataset.fingerprints import Fingerprints, near_between, near_duplicates
 
-NEAR = 0.44  # minimum correlation of the fingerprints of near duplicates; see docs/near-duplicates.md
-N_CANDIDATES = 20  # images with the most similar colour layout that each image is compared with
-N_DISTANCES = 10_000_000  # between layouts, computed at once
 MAX_GROUP = 100  # images; larger groups of one file or lesion are not listed pair by pair
 KINDS = ("same file", "same picture", "same lesion", "same patient")
 
@@ -36,23 +28,26 @@ def find_pairs(table: pd.DataFrame, thumbnails) -> pd.DataFrame:
     One row per pair, with the columns image_a, image_b, kind (the closest of `KINDS`), similarity (of the fingerprints,
     in [-1, 1]; NaN if not compared), lesion_a, lesion_b.
     """
-    near = near_duplicates(thumbnails, table["row"].to_numpy())
-    kinds = {
-        "same file": _groups_to_pairs(table["digest"]),
-        "same picture": {(a, b) for a, b, _ in near},
-        "same lesion": _groups_to_pairs(table["lesion_id"]),
-        "same patient": _groups_to_pairs(table["patient_id"]) if "patient_id" in table else set(),
+    near, similarity = near_duplicates(thumbnails, table["row"].to_numpy())
+    found = {
+        "same file": _pairs_within(table["digest"]),
+        "same picture": near,
+        "same lesion": _pairs_within(table["lesion_id"]),
+        "same patient": _pairs_within(table["patient_id"]) if "patient_id" in table else near[:0],
     }
-    similarity = {(a, b): value for a, b, value in near}
+    codes = {kind: pairs[:, 0] * len(table) + pairs[:, 1] for kind, pairs in found.items()}
+    code, first = np.unique(np.concatenate(list(codes.values())), return_index=True)  # the first is of the closest kind
+    a, b = divmod(code, max(len(table), 1))
     names, lesions = table["image"].to_numpy(), table["lesion_id"].to_numpy()
-    closest: dict[tuple[int, int], str] = {}
-    for kind in reversed(KINDS):
-        closest |= dict.fromkeys(kinds[kind], kind)
-    rows = [
-        (names[a], names[b], kind, similarity.get((a, b), np.nan), lesions[a], lesions[b])
-        for (a, b), kind in sorted(closest.items())
-    ]
-    return pd.DataFrame(rows, columns=["image_a", "image_b", "kind", "similarity", "lesion_a", "lesion_b"])
+    columns = {
+        "image_a": names[a],
+        "image_b": names[b],
+        "kind": np.repeat(list(codes), [len(one) for one in codes.values()])[first],
+        "similarity": pd.Series(similarity, codes["same picture"]).reindex(code).to_numpy(),
+        "lesion_a": lesions[a],
+        "lesion_b": lesions[b],
+    }
+    return pd.DataFrame(columns)
 
 
 def audit(table: pd.DataFrame, thumbnails, by_image: pd.Series | None) -> pd.DataFrame:
@@ -125,13 +120,10 @@ def overlap(other: pd.DataFrame, other_thumbnails, training: pd.DataFrame, train
     """
     lesions = training.loc[training["lesion_known"], "lesion_id"]
     reason = pd.Series("", index=other.index)
-    with (
-        Fingerprints(other_thumbnails, other["row"]) as theirs,
-        Fingerprints(training_thumbnails, training["row"]) as ours,
-    ):
-        near = {a for a, _, _ in _near(theirs, ours, NEAR)}
+    sets = (Fingerprints(other_thumbnails, other["row"]), Fingerprints(training_thumbnails, training["row"]))
+    near, _ = near_between(*sets)
     matches = {
-        "same picture": [position in near for position in range(len(other))],
+        "same picture": np.isin(np.arange(len(other)), near[:, 0]),
         "same file": other["digest"].isin(training["digest"]),
         "same lesion": other["lesion_known"] & is_specific(other["lesion_id"]) & other["lesion_id"].isin(lesions),
     }
@@ -155,94 +147,16 @@ def describe_overlap(reason: pd.Series, name: str) -> str:
     return f"{subject} overlap with the training data and are left out ({kinds})."
 
 
-def near_duplicates(thumbnails, rows: np.ndarray, threshold: float = NEAR) -> list[tuple[int, int, float]]:
-    """Pairs (a, b, similarity) of positions in `rows`, a < b, whose fingerprints correlate at `threshold` or more.
-
-    The similarity is the maximum correlation over all relative shifts. Only the `N_CANDIDATES` most
-    similar images by colour layout are compared.
-    """
-    with Fingerprints(thumbnails, rows) as prints:
-        return _near(prints, prints, threshold)
-
-
-class Fingerprints:
-    """Colour layouts of images, in memory, and the spectra of their fingerprints, in a temporary file (37 KB each).
-
-    A fingerprint is the fine structure of a thumbnail: the gray image minus its local mean, under a window that fades
-    out the corners. Its spectrum is divided by the square root of its magnitude, so that edges count and the common
-    round shape of lesions and lenses does not.
-    """
-
-    shape = (SIDE, SIDE // 2 + 1)
-
-    def __init__(self, thumbnails, rows: np.ndarray) -> None:
-        self._file, layouts = tempfile.TemporaryFile(), []  # noqa: SIM115, closed by __exit__
-        for part in np.array_split(np.asarray(rows), max(len(rows) // 256, 1)):
-            image = torch.from_numpy(thumbnails[part].astype(np.float32)).permute(0, 3, 1, 2)
-            layout, spectrum = _fingerprint(image)
-            layouts.append(layout)
-            self._file.write(spectrum.numpy())
-        self.layout = torch.cat(layouts)
-
-    def __enter__(self) -> "Fingerprints":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-    def spectra(self, positions: torch.Tensor) -> torch.Tensor:
-        """(M, SIDE, SIDE / 2 + 1) complex."""
-        spectra = np.empty((len(positions), *self.shape), np.complex64)
-        for target, position in zip(spectra, positions.tolist()):
-            self._file.seek(position * target.nbytes)
-            self._file.readinto(target)
-        return torch.from_numpy(spectra)
-
-
-def _fingerprint(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colour layout (N, 192) and spectra of unit-norm fingerprints of thumbnails (N, 3, SIDE, SIDE)."""
-    fade = torch.hann_window(SIDE, periodic=False)
-    layout = F.interpolate(image, size=(8, 8), mode="area").flatten(1)
-    gray = image.mean(dim=1, keepdim=True)
-    fine = gray - F.avg_pool2d(F.pad(gray, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-    spectrum = torch.fft.rfft2(fine[:, 0].clamp(-12, 12) * fade[:, None] * fade)
-    spectrum = spectrum / (spectrum.abs() + 1e-3).sqrt()
-    norm = torch.fft.irfft2(spectrum, s=(SIDE, SIDE)).flatten(1).norm(dim=1).clamp(min=1e-6)
-    return layout, spectrum / norm[:, None, None]
-
-
-def _near(a: Fingerprints, b: Fingerprints, threshold: float) -> list[tuple[int, int, float]]:
-    """Pairs of positions in `a` and `b` and their similarities; if `a` is `b`, each pair once, in order."""
-    near = []
-    candidates = _candidates(a.layout, b.layout, a is b)
-    for pairs in candidates.split(1000, dim=1) if candidates.numel() else ():
-        of_a, in_a = torch.unique(pairs[0], return_inverse=True)
-        of_b, in_b = torch.unique(pairs[1], return_inverse=True)
-        spectra = a.spectra(of_a)[in_a] * b.spectra(of_b)[in_b].conj()
-        similarity = torch.fft.irfft2(spectra, s=(SIDE, SIDE)).flatten(1).amax(dim=1)
-        chosen = similarity >= threshold
-        near += zip(*pairs[:, chosen].tolist(), similarity[chosen].tolist())
-    return near
-
-
-def _candidates(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Tensor:
-    """Pairs (2, M) of each image of `a` with its nearest of `b`; for the same images, each pair once, in order."""
-    k = max(0, min(N_CANDIDATES, len(b) - same))
-    step, nearest = max(1, N_DISTANCES // max(len(b), 1)), []
-    for start in range(0, len(a), step):
-        distance = torch.cdist(a[start : start + step], b)
-        if same:
-            distance[torch.arange(len(distance)), torch.arange(start, start + len(distance))] = torch.inf
-        nearest.append(distance.topk(k, largest=False).indices)
-    pairs = torch.stack([torch.arange(len(a)).repeat_interleave(k), torch.cat(nearest).flatten()])
-    return torch.unique(pairs.sort(dim=0).values if same else pairs, dim=1)
-
-
-def _groups_to_pairs(groups: pd.Series) -> set[tuple[int, int]]:
-    """All pairs of positions with the same value; in groups above `MAX_GROUP`, each member with the first."""
-    pairs: set[tuple[int, int]] = set()
-    positions = pd.Series(range(len(groups)))[groups.notna().to_numpy()]
-    for members in positions.groupby(groups.dropna().to_numpy()).agg(list):
-        small = len(members) <= MAX_GROUP
-        pairs.update(itertools.combinations(members, 2) if small else ((members[0], m) for m in members[1:]))
-    return pairs
+def _pairs_within(groups: pd.Series) -> np.ndarray:
+    """All pairs (M, 2) of positions with the same value; in groups above `MAX_GROUP`, each member with the first."""
+    codes = pd.factorize(groups)[0]  # -1 for NaN
+    order = np.argsort(codes, kind="stable")
+    order = order[codes[order] >= 0]
+    code = codes[order]
+    size, first = np.bincount(code)[code], np.searchsorted(code, code)
+    is_large, is_first = size > MAX_GROUP, first == np.arange(len(code))
+    pairs = [np.stack([order[first], order], axis=1)[is_large & ~is_first]]
+    for step in range(1, size[~is_large].max(initial=1)):
+        chosen = (code[step:] == code[:-step]) & ~is_large[step:]
+        pairs.append(np.stack([order[:-step], order[step:]], axis=1)[chosen])
+    return np.concatenate(pairs)

@@ -46,6 +46,8 @@ def cautions_of(run: Run) -> list[str]:
     if absent:
         cautions.append(f"Classes without a test image: {absent}; means exclude them, except those of ISIC 2018.")
     cautions += run.record.get("reading", [])
+    if run.unaudited:
+        cautions.append(run.unaudited)
     if run.leakage is not None:
         for kind, members in run.leakage[run.leakage["crosses"]].groupby("kind"):
             cautions.append(f"{len(members)} pair{'s' * (len(members) > 1)} of the {kind} cross the split: see below.")

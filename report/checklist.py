@@ -132,6 +132,7 @@ def _data_facts(run: Run) -> dict:
         "parts": splits["split"].value_counts().reindex(run.parts).to_dict(),
         "own_split": " ".join(line for line in run.record.get("reading", []) if line.startswith("Split: ")),
         "crossing": crossing,
+        "unaudited": run.unaudited,
         "by_class": {code: list(row) for code, row in counts.iterrows()},
         "absent": [code for code in run.classes if not counts.loc[code, "test"]],
     }

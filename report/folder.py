@@ -28,7 +28,8 @@ class RunFolder:
     record : steps that are done, kept in record.json. ``started`` (ISO time); ``classes``; ``tasks``, facts by task:
         ``identity``, ``trained``, ``measured`` (evaluation settings) and ``external``, the other data set (its folder
         and the images left out); ``comparison``, whether comparison.json is up to date; ``finished``; ``seconds``, the
-        total without pauses between resumed runs.
+        total without pauses between resumed runs and without the audit; ``audit``, the hash of the ``split`` that was
+        to be audited for leakage, and the ``problem``, why it was not ("" if it was).
     caption : note in every figure.
     whole : the folder that a new run moves aside if it holds a run; other than this one for the first of several folds.
     """
@@ -83,8 +84,10 @@ class RunFolder:
         self.record = from_first(self.read_record)
         self._before = self.record.get("seconds") or 0.0
 
-    def is_finished(self, tasks: Sequence[str], measured: dict) -> bool:
-        """Whether all of these tasks were trained, evaluated with these settings, and reported."""
+    def is_finished(self, tasks: Sequence[str], measured: dict, audits: bool = False) -> bool:
+        """Whether all of these tasks were trained, evaluated with these settings, reported and, if asked, audited."""
+        if audits and self.record.get("audit", {}).get("problem"):
+            return False
         facts = [self.facts(task) for task in tasks]
         is_done = all(one.get("trained") and one.get("measured") == measured for one in facts)
         return is_done and self.record.get("finished", False)

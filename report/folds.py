@@ -1,6 +1,7 @@
 """The folds of a cross-validation, each a run of its own -> one run whose test set is every image."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from checkpoints.trained import Trained
 from dataset import leakage
 from dataset.csvfile import read_back
 from dataset.prepare import Prepared
+from dataset.splits import split_hash
 from dataset.table import LEFT_OUT, targets, usable
 from machine import is_first, say
 from measure.assess import assess_collected
@@ -18,7 +20,7 @@ from measure.calls import read_logits
 from measure.collect import Collected, joined, unpacked
 from measure.imagetable import image_table
 from measure.scores import FOLD, HEADS, compared, mean_and_std, shown_in
-from report import page, results
+from report import results
 from report.cells import score_at
 from report.folder import FOLD_OF, RunFolder
 from report.results import OUTPUTS
@@ -52,7 +54,7 @@ def place_of(folder: RunFolder, fold: int) -> RunFolder:
     return folder.below(f"fold-{fold}")
 
 
-def pool(folder: RunFolder, folds: Folds, data_set: Prepared) -> None:
+def pool(folder: RunFolder, folds: Folds, data_set: Prepared, audits: bool) -> None:
     """Write the scores, tables and report of all folds together.
 
     Each image is judged by the model of the fold that tests it, with what was fitted on that fold's validation set.
@@ -60,6 +62,7 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared) -> None:
     Parameters
     ----------
     data_set : of any fold, with the table of `as_tested`; its split does not count.
+    audits : look for pairs of the same file, picture or lesion in two folds.
 
     Raises
     ------
@@ -75,9 +78,9 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared) -> None:
     folder.record = {"started": records[0].get("started"), "tasks": {}}
     _write_settings(folder, folds)
     folder.write_data(table)
-    folder.write_table("leakage.csv", _leakage(rows, data_set))
     reading = [remark for remark in data_set.remarks if not remark.startswith("Split: ")]
     folder.note(reading=[*_remarks(rows, folds), *reading], folds=folds.n, repeats=len(folds.runs) // folds.n)
+    audit = partial(_leakage, rows, data_set) if audits else None
     rows = rows.set_index("image", drop=False).rename_axis(None)
     for task in records[0]["tasks"]:
         if not all(record["tasks"].get(task, {}).get("measured") for record in records):
@@ -89,8 +92,7 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared) -> None:
         folder.note_task(task, trained=True, identity=identity, measured=facts["measured"] | {"external": ""})
     has_pairs = len(folds.runs) == folds.n and results.compare_tasks(folder, data_set)
     folder.note(comparison=has_pairs, seconds=sum(record.get("seconds") or 0 for record in records))
-    page.write(folder)
-    folder.note(finished=True)
+    results.report_and_audit(folder, audit, split_hash(table))
 
 
 def read_outputs(run: RunFolder, task: str) -> tuple[Collected, list[str]]:

@@ -128,6 +128,7 @@ def _values(run: Run) -> dict:
         "other_sets": _other_sets(run),
         "data": _data(run),
         "leakage": None if run.leakage is None else _leakage(run.leakage),
+        "unaudited": run.unaudited,
         "config": run.config,
         "environment": run.environment,
         "started": run.environments[0].get("started", "")[:10],

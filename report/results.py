@@ -3,7 +3,8 @@
 Under torchrun every process calls these functions; the first one writes and prints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pandas as pd
 from torch import nn
@@ -16,6 +17,7 @@ from dataset.classes import positions_of
 from dataset.csvfile import as_csv
 from dataset.groups import groups_of
 from dataset.prepare import OtherSet, Prepared
+from dataset.splits import split_hash
 from dataset.table import learnable, usable
 from measure.alarms import fit_unlike
 from measure.assess import Assessment, assess, collect_calls
@@ -30,6 +32,11 @@ from report import page
 from report.folder import RunFolder
 from report.run import read_head
 
+NOT_AUDITED = (
+    "The split was not audited for leakage ({}), so images of one lesion and near duplicates may be in several parts. "
+    "To audit it, repeat the command without --no-audit; after a training, with --resume."
+)
+INTERRUPTED = "the audit was interrupted or is still running"
 OUTPUTS = "outputs.npz"  # of a model on a set of images: the arrays of `Collected`
 Parts = dict[str, data.Batches]  # by part of the split
 
@@ -138,21 +145,57 @@ def batches_of_other(trained: Trained, other: OtherSet, test: data.Batches) -> d
     return None
 
 
-def finish(folder: RunFolder, data_set: Prepared) -> None:
-    """Write the leakage audit, the comparison of the tasks, and the report."""
-    audit_leakage(folder, data_set)
+def finish(folder: RunFolder, data_set: Prepared, audits: bool) -> None:
+    """Write the comparison of the tasks and the report, with or without the audit for leakage."""
     folder.note(comparison=compare_tasks(folder, data_set), seconds=folder.seconds())
+    rows = usable(data_set.table)
+    audit = partial(leakage.audit, rows, data_set.pixels.thumbnails, data_set.by_image)
+    report_and_audit(folder, audit if audits else None, split_hash(data_set.table))
+
+
+def report_and_audit(folder: RunFolder, audit: Callable[[], pd.DataFrame] | None, split: str) -> None:
+    """Write the report, then audit the split for leakage, and write the report again.
+
+    So whatever ends the audit, a full disk or a lack of memory too, costs the audit alone.
+
+    Parameters
+    ----------
+    audit : returns the result of `leakage.audit`; None to leave it out, and keep that of an earlier command.
+    split : hash of the split.
+    """
+    if audit is None:
+        known = folder.record.get("audit", {})
+        problem = known["problem"] if known.get("split") == split else NOT_AUDITED.format("--no-audit")
+        machine.say(f"\n{problem}")
+        _report(folder, problem, split)
+    else:
+        _report(folder, NOT_AUDITED.format(INTERRUPTED), split)
+        machine.say("\nThe report is written. The split is now audited for leakage.")
+        _report(folder, _audited(folder, audit), split)
+
+
+def _report(folder: RunFolder, problem: str, split: str) -> None:
+    """Write the report; `problem` says why leakage.csv is missing or outdated, and is "" if it is not."""
+    folder.note(audit={"split": split, "problem": problem})
     if machine.is_first():
+        if problem:
+            (folder.path / "leakage.csv").unlink(missing_ok=True)
         page.write(folder)
     folder.note(finished=True)
 
 
-def audit_leakage(folder: RunFolder, data_set: Prepared) -> None:
-    """Write pairs of the same file, picture or lesion, and print how many cross the split."""
-    if machine.is_first():
-        pairs = leakage.audit(usable(data_set.table), data_set.pixels.thumbnails, data_set.by_image)
-        folder.write_table("leakage.csv", pairs)
-        machine.say(f"\n{leakage.describe_pairs(pairs)}")
+def _audited(folder: RunFolder, audit: Callable[[], pd.DataFrame]) -> str:
+    """Write pairs of the same file, picture or lesion, and print how many cross the split; returns why it failed."""
+    try:
+        if machine.is_first():
+            pairs = audit()
+            folder.write_table("leakage.csv", pairs)
+            machine.say(f"\n{leakage.describe_pairs(pairs)}")
+    except (OSError, MemoryError, RuntimeError) as error:  # torch raises RuntimeError if memory is short
+        problem = NOT_AUDITED.format(" ".join(f"{type(error).__name__}: {error}".split()))
+        machine.say(f"\n{problem}")
+        return problem
+    return ""
 
 
 def compare_tasks(folder: RunFolder, data_set: Prepared) -> bool:

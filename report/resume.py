@@ -51,7 +51,7 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job
     elif earlier := folder.start_anew(environment["started"]):
         say(f"\nThe run in {folder.whole.path} is moved to {earlier}.")
     how = evaluated_as(*(config[name] for name in ("EXTERNAL_DIR", "TTA", "COVERAGE", "SUBGROUPS", "ALL_PARTS")))
-    if folder.is_finished(names, how):
+    if folder.is_finished(names, how, config["AUDIT"]):
         return False
     if not config["EVALUATE_ONLY"] and (advice := advice_on_states(*map(config.get, STATES))):
         say(f"\n{advice}")

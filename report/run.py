@@ -35,7 +35,8 @@ class Run:
         self.comparison = self._json("comparison.json") if self.record.get("comparison") else None
         self.external = {task: self._json(f"external/{task}/metrics.json") for task in done if self.other_set(task)}
         self.splits, self.report = self.table("splits.csv"), self.table("data_report.csv")
-        self.leakage = self.table("leakage.csv")
+        self.unaudited: str = self.record.get("audit", {}).get("problem", "")  # why there is no audit for leakage
+        self.leakage = None if self.unaudited else self.table("leakage.csv")
         if self.leakage is not None:  # an empty column has no type
             self.leakage = self.leakage.astype({"crosses": bool, "crosses_by_image": bool})
         self.note = self.config.get("data", "")

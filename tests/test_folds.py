@@ -122,6 +122,13 @@ def test_an_unfinished_fold_is_named_and_resume_completes_it(pooled, demo_folder
     assert (outputs / "classification" / "metrics.json").read_bytes() == before
 
 
+def test_folds_are_pooled_without_the_audit_and_the_report_says_so(pooled, demo_folder, tmp_path):
+    outputs = copied(pooled, tmp_path / "outputs")
+    assert quick(demo_folder, tmp_path, *FOLDS, "--resume", "--no-audit") == 0
+    assert "not audited for leakage (--no-audit)" in page.build(outputs)
+    assert not (outputs / "leakage.csv").exists() and (outputs / "fold-1" / "leakage.csv").exists()
+
+
 def test_resume_keeps_a_finished_fold_if_the_first_is_not_there(pooled, demo_folder, tmp_path, capsys):
     outputs = copied(pooled, tmp_path / "outputs")
     shutil.rmtree(outputs / "fold-1")

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 
 import numpy as np
@@ -6,8 +7,9 @@ import pytest
 from conftest import Folder, quick
 from PIL import Image, ImageEnhance
 
-from dataset import cache, leakage
+from dataset import cache, fingerprints, leakage
 from dataset.cache import decode_table
+from dataset.images import THUMBNAIL
 from dataset.table import read_table
 
 
@@ -40,7 +42,7 @@ def test_altered_copies_are_found_and_different_lesions_are_not(scene):
         frozenset({"original_2", "recompressed"}): "same picture",
         frozenset({"original_3", "recoloured"}): "same picture",
     }
-    assert (pairs["similarity"] >= leakage.NEAR).all()
+    assert (pairs["similarity"] >= fingerprints.NEAR).all()
 
 
 def small_table():
@@ -82,6 +84,19 @@ def test_the_description_counts_each_kind():
     text = leakage.describe_pairs(pairs.assign(crosses=[True, False, False], crosses_by_image=[False, True, True]))
     assert "1 pairs of the same file: 1 cross the split; 0 would cross a split by image" in text
     assert "2 pairs of the same lesion: 0 cross the split; 2 would cross a split by image" in text
+
+
+def test_a_pair_of_several_kinds_is_of_the_closest_and_keeps_its_similarity(monkeypatch):
+    near = np.array([[0, 1], [1, 2]]), np.array([0.5, 0.75])
+    monkeypatch.setattr(leakage, "near_duplicates", lambda *_: near)
+    table = small_table().assign(row=range(6), digest=list("uuwxyz"), patient_id=["P"] * 3 + [None] * 3)
+    pairs = leakage.find_pairs(table, None).fillna(0)
+    assert pairs.values.tolist() == [
+        ["a", "b", "same file", 0.5, "L1", "L1"],
+        ["a", "c", "same patient", 0, "L1", "L2"],
+        ["b", "c", "same picture", 0.75, "L1", "L2"],
+        ["e", "f", "same lesion", 0, "L4", "L4"],
+    ]
 
 
 def test_a_single_image_has_no_pairs(scene):
@@ -126,8 +141,15 @@ def test_another_photograph_of_a_known_lesion_is_found_and_an_unknown_one_is_not
 
 def test_a_large_group_is_listed_by_its_first_member(monkeypatch):
     monkeypatch.setattr(leakage, "MAX_GROUP", 3)
-    found = leakage._groups_to_pairs(pd.Series(list("aaaabbb")))
-    assert found == {(0, 1), (0, 2), (0, 3), (4, 5), (4, 6), (5, 6)}
+    found = leakage._pairs_within(pd.Series(["a", "b", None, "a", "b", "c", "a", "b", "a", None]))
+    assert sorted(found.tolist()) == [[0, 3], [0, 6], [0, 8], [1, 4], [1, 7], [4, 7]]
+
+
+def test_the_pairs_of_small_groups_are_those_of_itertools():
+    groups = pd.Series(np.random.default_rng(0).integers(0, 12, 60))
+    expected = {pair for pair in itertools.combinations(range(60), 2) if groups[pair[0]] == groups[pair[1]]}
+    found = leakage._pairs_within(groups)
+    assert set(map(tuple, found.tolist())) == expected and len(found) == len(expected)
 
 
 def test_a_name_alone_says_nothing_of_what_is_known(demo_folder, folder, tmp_path):
@@ -149,7 +171,7 @@ def test_a_mere_number_of_a_lesion_tells_nothing_across_data_sets(lesion, expect
 
 def test_rows_that_the_audit_does_not_compare_do_not_shift_the_parts_of_the_others(monkeypatch):
     """`by_image` knows every row of the table, and what is audited are the usable ones, the second to fourth."""
-    monkeypatch.setattr(leakage, "near_duplicates", lambda *_: [])
+    monkeypatch.setattr(leakage, "near_duplicates", lambda *_: (np.empty((0, 2), int), np.empty(0)))
     rows = {"image": list("bcd"), "lesion_id": list("xxy"), "digest": list("123"), "row": range(3), "split": "train"}
     table = pd.DataFrame(rows, index=[1, 2, 3])
     by_image = pd.Series(["test", "train", "val", "val"], index=range(4))
@@ -160,7 +182,7 @@ def test_rows_that_the_audit_does_not_compare_do_not_shift_the_parts_of_the_othe
 @pytest.mark.parametrize("unknown", ["here", "there"])
 def test_the_name_of_an_image_of_no_known_lesion_is_no_lesion(unknown):
     """Such an image's lesion_id is its name, which may be the id of a lesion of the other set."""
-    thumbnails = np.random.default_rng(0).integers(0, 256, (2, leakage.SIDE, leakage.SIDE, 3), np.uint8)
+    thumbnails = np.random.default_rng(0).integers(0, 256, (2, THUMBNAIL, THUMBNAIL, 3), np.uint8)
     rows = []
     for place, row in (("there", 0), ("here", 1)):
         image = "L" if unknown == place else place

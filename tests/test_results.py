@@ -4,12 +4,13 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import metrics_in, picture, quick
+from conftest import edit, metrics_in, picture, quick, text_of
 
 import models
 import predict
@@ -22,7 +23,9 @@ from measure import alarms
 from measure.assess import Assessment
 from measure.collect import Collected
 from report import own, results
+from report.cautions import cautions_of
 from report.folder import RunFolder
+from report.run import Run
 
 FITTED = {"temperature": 2.0, "scale": SCALE, "tau": 0.5}
 
@@ -235,6 +238,64 @@ def test_measuring_anew_forgets_another_data_set_that_was_measured_otherwise(dem
     record.note_task("classification", external=True)
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--tta") == 0
     assert not RunFolder(finished).read_record()["tasks"]["classification"]["external"]
+
+
+def shown_in(outputs):
+    """The text of the report, and the checklist."""
+    return text_of((outputs / "report.html").read_text(encoding="utf-8")), (outputs / "checklist.md").read_text()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), RuntimeError("no memory")])
+def test_an_audit_that_fails_costs_the_audit_alone_and_resume_makes_it(error, demo_folder, finished, tmp_path, capsys):
+    def fail(*_):
+        raise error
+
+    before = (finished / "leakage.csv").read_bytes()
+    with mock.patch("dataset.leakage.audit", fail):
+        assert quick(demo_folder, tmp_path, "--evaluate-only") == 0
+    said = f"The split was not audited for leakage ({type(error).__name__}: {error}".rstrip()
+    for text in (capsys.readouterr().out, *shown_in(finished)):
+        assert said in text.replace("\\", "")
+    assert "AUC" in shown_in(finished)[0] and not (finished / "leakage.csv").exists()
+    assert quick(demo_folder, tmp_path, "--resume") == 0
+    assert (finished / "leakage.csv").read_bytes() == before
+    assert "not audited" not in "".join(shown_in(finished))
+
+
+def test_an_interrupted_audit_leaves_the_models_report_and_resume_makes_it(demo_folder, finished, tmp_path, capsys):
+    before = (finished / "leakage.csv").read_bytes()
+    (finished / "report.html").unlink()
+    with mock.patch("dataset.leakage.audit", side_effect=KeyboardInterrupt):
+        assert quick(demo_folder, tmp_path, "--evaluate-only") == 130
+    assert "The report is written." in capsys.readouterr().out
+    for text in shown_in(finished):
+        assert f"not audited for leakage ({results.INTERRUPTED})" in text
+    assert "AUC" in shown_in(finished)[0] and not (finished / "leakage.csv").exists()
+    assert quick(demo_folder, tmp_path, "--resume") == 0
+    assert (finished / "leakage.csv").read_bytes() == before
+
+
+def test_a_run_without_the_audit_says_so_and_resume_adds_it(demo_folder, tmp_path, capsys):
+    outputs, said = tmp_path / "outputs", "The split was not audited for leakage (--no-audit)"
+    assert quick(demo_folder, tmp_path, "--no-audit") == 0
+    cautions = cautions_of(Run(outputs))
+    assert sum(said in caution for caution in cautions) == 1
+    for text in (capsys.readouterr().out, *shown_in(outputs)):
+        assert said in text
+    assert not (outputs / "leakage.csv").exists()
+    assert quick(demo_folder, tmp_path, "--no-audit", "--resume") == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert quick(demo_folder, tmp_path, "--resume") == 0
+    assert (outputs / "leakage.csv").exists() and "not audited" not in "".join(shown_in(outputs))
+
+
+def test_without_the_audit_that_of_an_earlier_command_is_kept_if_the_split_is_the_same(demo_folder, finished, tmp_path):
+    before = (finished / "leakage.csv").read_bytes()
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--no-audit") == 0
+    assert (finished / "leakage.csv").read_bytes() == before and "Pairs of the" in shown_in(finished)[0]
+    edit(finished / "record.json", lambda found: found["audit"].update(split="another"))
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--no-audit") == 0
+    assert not (finished / "leakage.csv").exists() and "(--no-audit)" in shown_in(finished)[0]
 
 
 def test_where_some_images_lack_a_mask_each_head_learns_from_and_is_measured_on_its_own_images(
