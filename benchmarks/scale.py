@@ -35,7 +35,7 @@ PHASES = {  # by name: the functions whose time it takes, less that of phases ca
     "run the model": ("measure.collect.collect", "report.results.fitted_network"),
     "numbers, figures": ("report.results.assess",),
     "write": ("report.results.publish", "report.results.write_images", "report.folder.RunFolder.write_data"),
-    "audit": ("report.results.audit_leakage",),
+    "audit": ("dataset.leakage.audit",),
     "report": ("report.page.write",),
 }
 REST = "everything else"

@@ -1,6 +1,7 @@
 """The benchmarks run and report; no test asserts a time or a figure of its own making."""
 
 import json
+import pkgutil
 import re
 import runpy
 import sys
@@ -11,7 +12,7 @@ import torch
 from conftest import ROOT
 
 import machine
-from benchmarks import evaluation, heat_maps, near_duplicates, peers, speed
+from benchmarks import evaluation, heat_maps, near_duplicates, peers, scale, speed
 from encoders import base
 
 
@@ -137,3 +138,33 @@ def test_the_benchmark_of_heat_maps_shows_every_grid_and_placement(
     rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| stride")]
     grids = [(stride.strip(), cells.strip()) for stride, cells in rows]
     assert grids == [(f"stride {stride}", cells) for stride in (32, 16, 8) for cells in ("areas", "pixels")]
+
+
+@pytest.mark.parametrize("name", [name for names in scale.PHASES.values() for name in names])
+def test_the_functions_that_are_timed_at_scale_exist(name):
+    owner, function = name.rsplit(".", 1)
+    assert callable(getattr(pkgutil.resolve_name(owner), function))
+
+
+def test_a_phase_is_not_charged_for_the_phases_that_it_calls(monkeypatch):
+    now = iter([0.0, 1.0, 4.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
+    monkeypatch.setattr(scale.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(scale, "reset_peak", lambda: None)
+    monkeypatch.setattr(scale, "peak_mb", lambda: 5.0)
+    clock = scale.Clock()
+    inner = clock.timed("audit", lambda: "inner")
+    assert clock.timed("report", lambda: inner() + " and outer")() == "inner and outer"
+    assert (clock.seconds["audit"], clock.seconds["report"]) == (3, 7)
+
+
+def test_growth_is_the_time_by_that_for_the_number_before():
+    runs = {
+        n: {
+            "seconds": dict.fromkeys([*scale.PHASES, scale.REST], seconds),
+            "mb": dict.fromkeys([*scale.PHASES, scale.REST], 9),
+        }
+        for n, seconds in ((10, 0.25), (100, 2.0), (1000, 30.0))
+    }
+    assert "| audit | 0.2 s | 9 | 2.0 s | – | 9 | 30.0 s | 15.0 | 9 |" in scale.table_of(
+        runs, "run"
+    )  # 0.25 s says nothing
