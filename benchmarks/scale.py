@@ -6,8 +6,8 @@
 FOLDER receives the sets of ``python -m dataset draw`` that it lacks (400,000 images take about 2 GB), the caches and
 the runs. Each set trains a classifier for one epoch at 32 pixels, is evaluated, audited and reported, and is then
 opened again by --evaluate-only. Each run is a process of its own, with a clean cache. Prints a table of seconds, peak
-memory and growth (the seconds for one number of images by those for the number before), and writes it as JSON under
-benchmarks/results/. Peak memory needs Linux.
+memory, CPU seconds of all threads and their growth (by those for the number of images before), and writes it as JSON
+under benchmarks/results/. Peak memory needs Linux.
 """
 
 import argparse
@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -39,6 +41,7 @@ PHASES = {  # by name: the functions whose time it takes, less that of phases ca
     "report": ("report.page.write",),
 }
 REST = "everything else"
+KINDS = ("seconds", "cpu")
 
 
 def main() -> None:
@@ -77,7 +80,7 @@ def run_alone(folder: Path, command: list[str]) -> dict:
 
 def probe(command: list[str]) -> dict:
     """Run main.py in this process; seconds and peak memory in MB by phase."""
-    start = time.perf_counter()
+    start = now()
     program, clock = importlib.import_module("main"), Clock()
     for phase, functions in PHASES.items():
         for name in functions:
@@ -85,17 +88,18 @@ def probe(command: list[str]) -> dict:
     code = program.main([word.removeprefix("=") for word in command])
     if code:
         sys.exit(code)
-    clock.seconds[REST] = time.perf_counter() - start - sum(clock.seconds.values())
-    return {"seconds": clock.seconds, "mb": clock.peaks | {REST: peak_mb()}}
+    clock.seconds[REST] = now() - start - sum(clock.seconds.values())
+    kinds = {kind: {phase: times[i] for phase, times in clock.seconds.items()} for i, kind in enumerate(KINDS)}
+    return kinds | {"mb": clock.peaks | {REST: peak_mb()}}
 
 
 class Clock:
-    """Seconds spent in phases, each less the phases called by it, and the peak memory of the process in each."""
+    """Seconds spent in phases (`KINDS`), each less the phases called by it, and peak memory of the process in each."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        self.seconds: dict[str, np.ndarray] = {phase: np.zeros(2) for phase in PHASES}
         self.peaks: dict[str, float] = dict.fromkeys(PHASES, 0.0)
-        self.inner = [0.0]
+        self.inner = [np.zeros(2)]
 
     def watch(self, phase: str, name: str) -> None:
         """Time the function of this name wherever it is called."""
@@ -121,17 +125,22 @@ class Clock:
         @functools.wraps(function)
         def wrapped(*arguments, **options):
             reset_peak()
-            start = time.perf_counter()
-            self.inner.append(0.0)
+            start = now()
+            self.inner.append(np.zeros(2))
             try:
                 return function(*arguments, **options)
             finally:
-                spent = time.perf_counter() - start
+                spent = now() - start
                 self.seconds[phase] += spent - self.inner.pop()
                 self.inner[-1] += spent
                 self.peaks[phase] = max(self.peaks[phase], peak_mb())
 
         return wrapped
+
+
+def now() -> np.ndarray:
+    """Seconds by the clock and of this process's CPU, in the order of `KINDS`."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def reset_peak() -> None:
@@ -146,20 +155,19 @@ def peak_mb() -> float:
 
 
 def table_of(by_size: dict[int, dict], name: str) -> str:
-    """Seconds, growth and peak memory by phase, as a Markdown table."""
+    """Seconds, seconds of the CPU, their growth, and peak memory by phase, as a Markdown table."""
     sizes = list(by_size)
-    lines = [
-        f"| {name} | " + " | ".join(f"{n:,} | growth | MB" if i else f"{n:,} | MB" for i, n in enumerate(sizes)) + " |"
-    ]
+    columns = (f"{n:,}: s | CPU s | {'growth | ' if i else ''}MB" for i, n in enumerate(sizes))
+    lines = [f"| {name} | {' | '.join(columns)} |"]
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for phase in [*PHASES, REST]:
         cells = []
         for i, n in enumerate(sizes):
-            seconds = by_size[n]["seconds"][phase]
-            cells.append(f"{seconds:.1f} s")
+            seconds, cpu = (by_size[n][kind][phase] for kind in KINDS)
+            cells += [f"{seconds:.1f}", f"{cpu:.1f}"]
             if i:
-                before = by_size[sizes[i - 1]]["seconds"][phase]
-                cells.append(f"{seconds / before:.1f}" if before > 0.5 else "–")
+                before = by_size[sizes[i - 1]]["cpu"][phase]
+                cells.append(f"{cpu / before:.1f}" if before > 0.5 else "–")
             cells.append(f"{by_size[n]['mb'][phase]:,.0f}")
         lines.append(f"| {phase} | " + " | ".join(cells) + " |")
     return "\n".join(["", *lines])

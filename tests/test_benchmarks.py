@@ -7,6 +7,7 @@ import runpy
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -147,24 +148,23 @@ def test_the_functions_that_are_timed_at_scale_exist(name):
 
 
 def test_a_phase_is_not_charged_for_the_phases_that_it_calls(monkeypatch):
-    now = iter([0.0, 1.0, 4.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
-    monkeypatch.setattr(scale.time, "perf_counter", lambda: next(now))
+    times = iter([0.0, 1.0, 4.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
+    monkeypatch.setattr(scale, "now", lambda: next(times) * np.array([1, 2]))
     monkeypatch.setattr(scale, "reset_peak", lambda: None)
     monkeypatch.setattr(scale, "peak_mb", lambda: 5.0)
     clock = scale.Clock()
     inner = clock.timed("audit", lambda: "inner")
     assert clock.timed("report", lambda: inner() + " and outer")() == "inner and outer"
-    assert (clock.seconds["audit"], clock.seconds["report"]) == (3, 7)
+    assert (*clock.seconds["audit"], *clock.seconds["report"]) == (3, 6, 7, 14)
 
 
-def test_growth_is_the_time_by_that_for_the_number_before():
+def test_growth_is_the_cpu_time_by_that_for_the_number_before():
+    phases = [*scale.PHASES, scale.REST]
+    times = {10: (1, 0.25), 100: (2, 1.5), 1000: (3, 30)}
     runs = {
-        n: {
-            "seconds": dict.fromkeys([*scale.PHASES, scale.REST], seconds),
-            "mb": dict.fromkeys([*scale.PHASES, scale.REST], 9),
-        }
-        for n, seconds in ((10, 0.25), (100, 2.0), (1000, 30.0))
+        n: {kind: dict.fromkeys(phases, value) for kind, value in zip((*scale.KINDS, "mb"), (*both, 9))}
+        for n, both in times.items()
     }
-    assert "| audit | 0.2 s | 9 | 2.0 s | – | 9 | 30.0 s | 15.0 | 9 |" in scale.table_of(
-        runs, "run"
-    )  # 0.25 s says nothing
+    table = scale.table_of(runs, "run")
+    assert "| audit | 1.0 | 0.2 | 9 | 2.0 | 1.5 | – | 9 | 3.0 | 30.0 | 20.0 | 9 |" in table  # 0.25 s says nothing
+    assert len({line.count("|") for line in table.splitlines()[1:]}) == 1
