@@ -104,7 +104,8 @@ def print_search(prints: fingerprints.Fingerprints) -> None:
         print(f"| {fingerprints.N_SEARCHED:,} | {len(pairs):,} | {seconds:.1f} |")
     small = fingerprints.small_correlation(prints, prints, candidates)
     is_near = torch.isin(candidates @ torch.tensor([len(prints), 1]), torch.from_numpy(pairs @ [len(prints), 1]))
-    print(f"\nLowest small correlation of near duplicates: {small[is_near].min():.2f}\n\n| small | left |\n|---|---|")
+    lowest = f"{small[is_near].min():.2f}" if len(pairs) else "there are none"
+    print(f"\nLowest small correlation of near duplicates: {lowest}\n\n| small | left |\n|---|---|")
     for threshold in POSSIBLE:
         print(f"| ≥ {threshold:.2f} | {(small >= threshold).float().mean():.1%} |")
 
