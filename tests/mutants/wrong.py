@@ -253,7 +253,11 @@ WRONG = {
             "SCHEDULES[self.schedule](step / n_steps)",
             "the cosine begins before the warm-up ends",
         ),
-        ("partial(loss, frequencies=frequencies)", "partial(loss, frequencies=None)", "no loss gets the frequencies"),
+        (
+            "partial(chosen[head], frequencies=frequencies)",
+            "partial(chosen[head], frequencies=None)",
+            "no loss gets the frequencies",
+        ),
         ("torch.manual_seed(seed * 100_003 + epoch)", "torch.manual_seed(seed)", "each epoch draws alike"),
         (
             'is_best = row["val_loss"] < best["loss"]',
@@ -729,7 +733,7 @@ WRONG = {
     "dataset/splits.py": (
         ("1 / folds), seed + repeat", "1 / folds), seed", "every repeat deals alike"),
         ("if name == names[number]", "if name == names[0]", "the first fold is tested each time"),
-        ("if len(members) < len(shares):", "if len(members) < len(shares) - 1:", "a class may lack a part"),
+        (".nunique()) < len(shares):", ".nunique()) < len(shares) - 1:", "a class may lack a part"),
         (
             'sort_values("n_images", ascending=False, kind="stable")',
             'sort_values("n_images", ascending=True, kind="stable")',
