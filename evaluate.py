@@ -283,7 +283,8 @@ def malignant_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarra
     start, false_alarms = (_divide(part, runs.n_down[:, None]) for part in (runs.before, runs.false_positive))
     counted = np.clip(end - USEFUL, 0, rise)  # the part of each rise that lies above
     middle = false_alarms - (false_alarms - start) * counted / np.maximum(rise, 1e-12) / 2  # false alarms halfway up it
-    return _areas(runs) | {"partial_auc": (counted * (1 - middle)).sum(axis=1)}
+    areas = _areas(runs)
+    return areas | {"partial_auc": (counted * (1 - middle)).sum(axis=1) + 0 * areas["auc"]}  # undefined with it
 
 
 def _areas(runs: Runs) -> Scores:

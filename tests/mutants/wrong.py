@@ -140,6 +140,12 @@ WRONG = {
             'order = np.argsort(score, kind="stable")\n    is_up',
             "ranked upside down",
         ),
+        (
+            "np.clip(end - USEFUL, 0, rise)",
+            "np.where(end > USEFUL, rise, 0)",
+            "a rise counts from below the sensitivity",
+        ),
+        ("np.maximum(rise, 1e-12) / 2", "np.maximum(rise, 1e-12)", "partial area without the half for ties"),
         ("(n_down[:, None] - as_high / 2)", "(n_down[:, None] - as_high)", "the area without the half for ties"),
         ("called = ranked[:, ends]", "called = ranked[:, starts[with_up] + 1]", "ties are called one by one"),
         (
@@ -240,6 +246,11 @@ WRONG = {
             "logits - frequencies.to(logits).clamp(min=SMALLEST_SHARE).log()",
             "rare classes are lowered twice",
         ),
+        (
+            "loss(logits + offset.to(logits), label)",
+            "loss(logits - offset.to(logits), label)",
+            "the offset is taken off",
+        ),
         ("(1 - log_p.exp()) ** FOCUS", "log_p.exp() ** FOCUS", "the focus is on what is sure"),
     ),
     "train.py": (
@@ -257,6 +268,16 @@ WRONG = {
             "partial(chosen[head], frequencies=frequencies)",
             "partial(chosen[head], frequencies=None)",
             "no loss gets the frequencies",
+        ),
+        (
+            'if offset is not None and "label" not in takes:',
+            "if offset is not None:",
+            "a loss of frequencies has an offset",
+        ),
+        (
+            "val_batches, val_losses, precision)",
+            "val_batches, losses, precision)",
+            "validated as if few negatives were all",
         ),
         ("torch.manual_seed(seed * 100_003 + epoch)", "torch.manual_seed(seed)", "each epoch draws alike"),
         (
@@ -366,6 +387,17 @@ WRONG = {
             '**{name: values[part["order"]] for name, values in self.has.items()}',
             '**{name: values[: len(part["order"])] for name, values in self.has.items()}',
             "what is known of the first images",
+        ),
+        (
+            "min(1, n_wanted / counts.max()) if n_wanted else 1",
+            "n_wanted / counts.max()",
+            "common images are drawn twice",
+        ),
+        ("(self.frequencies / self.prior).log()", "(self.prior / self.frequencies).log()", "the offset is reversed"),
+        (
+            "sampling * (len(labels) - counts.max())",
+            "sampling * (labelled.sum() - counts.max())",
+            "for none without a label",
         ),
         (
             "n_batches = -(-self.n_images // batch_size)",
@@ -733,6 +765,12 @@ WRONG = {
     "dataset/splits.py": (
         ("1 / folds), seed + repeat", "1 / folds), seed", "every repeat deals alike"),
         ("if name == names[number]", "if name == names[0]", "the first fold is tested each time"),
+        (
+            '["lesion", "is_late", "n_in_data", "label"]',
+            '["lesion", "is_late", "n", "label"]',
+            "a lesion counts as the label of which it has fewest",
+        ),
+        ('.transform("size") < n_parts)', '.transform("size") < 0)', "a class of one image refuses the split"),
         (".nunique()) < len(shares):", ".nunique()) < len(shares) - 1:", "a class may lack a part"),
         (
             'sort_values("n_images", ascending=False, kind="stable")',
