@@ -69,8 +69,8 @@ TESTS = {  # by file, those that are run, quick ones first
 WRONG = {
     "dataset/soft.py": (
         (
-            "(1 - weight) * targets[chosen] + weight * known[chosen]",
-            "weight * targets[chosen] + (1 - weight) * known[chosen]",
+            "(1 - weight) * one_hot + np.where(weight > 0, weight * soft, 0)",
+            "weight * one_hot + np.where(weight > 0, (1 - weight) * soft, 0)",
             "the weights of diagnosis and soft label are exchanged",
         ),
         ('(table["split"] == "train") & ', "", "validation and test images are blended"),
@@ -358,10 +358,10 @@ WRONG = {
             "draws of other means",
         ),
         ("return rng.permutation(shuffled[places])", "return shuffled[places]", "copies of an image stand together"),
-        ("shares[labels[labelled]] ** -power", "shares[labels[labelled]] ** power", "common classes are drawn more"),
+        ("** -SAMPLINGS[sampling]", "** SAMPLINGS[sampling]", "common classes are drawn more"),
         (
-            "        labelled = labels >= 0\n",
-            "        labelled = labels >= -1\n",
+            "np.bincount(labels[labels >= 0], draws[labels >= 0], ",
+            "np.bincount(labels.clip(0), draws, ",
             "images without a label count as the first class",
         ),
         (
