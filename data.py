@@ -86,15 +86,20 @@ class Batches:
     table : rows to draw from, with columns ``row`` and ``label``; `dataset.table.targets` gives their targets.
     batch_size : maximum number of images per batch, over all processes; batches differ by at most one image.
     seed : for shuffling and augmentation; also enables soft labels. None keeps the table's order, for evaluation.
-    sampling : a key of `SAMPLINGS`, which images an epoch draws if they are shuffled.
+    sampling : which images an epoch draws if they are shuffled: a key of `SAMPLINGS`; or n for all images, but of the
+        commonest class only n per image of the others and without a label, chosen anew each epoch.
     augment : names in `augment.AUGMENTS`, each once, applied in this order if images are shuffled.
     share : this process's number, and how many processes share each batch.
 
     Attributes
     ----------
     classes : names of the labels.
+    n_images : drawn per epoch, over all processes.
     shares : share of the drawn images with each target.
     frequencies : (K,) float, each class's share of the drawn images that have a label.
+    prior : (K,) float, the same of the images behind the probabilities that are learned: all images if `sampling` is a
+        number, else those drawn.
+    offset : (K,) float, log(frequencies / prior); 0 for a class without images.
 
     Raises
     ------
@@ -109,7 +114,7 @@ class Batches:
         *,
         device: str | torch.device = "cpu",
         seed: int | None = None,
-        sampling: str = "all",
+        sampling: str | int = "all",
         augment: str | Sequence[str] = (),
         share: tuple[int, int] = (0, 1),
     ) -> None:
@@ -119,24 +124,37 @@ class Batches:
         labels = positions_of(table)
         self.classes, self.labels = classes_of(table), torch.tensor(labels).to(device)
         self.seed, (self.rank, self.n_ranks) = seed, share
-        self.n_images = len(self.rows)
-        self.draws = _expected_draws(labels, SAMPLINGS[sampling if seed is not None else "all"])
+        self.draws = _expected_draws(labels, sampling if seed is not None else "all")
+        self.n_images = round(self.draws.sum())
         known = targets(table)
-        self.shares = {name: float((values * self.draws).mean()) for name, values in known.items()}
+        self.shares = {
+            name: float((values * self.draws).sum() / max(1, self.n_images)) for name, values in known.items()
+        }
         values = {name: table[name].to_numpy(np.float32) for name in NUMBERS if name in table}
         self.numbers = {name: torch.tensor(np.nan_to_num(of_rows)).to(device) for name, of_rows in values.items()}
-        soft = soft_targets(table) if seed is not None else None
+        self.frequencies = self._frequencies(labels, self.draws)
+        once = np.ones(len(labels))
+        self.prior = self._frequencies(labels, once if isinstance(sampling, int) else self.draws)
+        self.offset = torch.nan_to_num((self.frequencies / self.prior).log())
+        soft = soft_targets(table, self.offset.exp().cpu().numpy()) if seed is not None else None
         self.label_targets = self.labels if soft is None else torch.from_numpy(np.nan_to_num(soft)).to(device)
-        labelled = labels >= 0
-        counts = np.bincount(labels[labelled], self.draws[labelled], len(self.classes))
-        self.frequencies = torch.tensor(counts, dtype=torch.float32, device=device) / counts.sum()
         partly = {f"has_{name}": values.to_numpy() for name, values in known.items() if not values.all()}
         self.has = {name: torch.tensor(values).to(device) for name, values in partly.items()}
         self.augment = chosen(augment)
         n_batches = -(-self.n_images // batch_size)
-        self.sizes = [len(part) for part in np.array_split(rows, n_batches)] if n_batches else []
+        self.sizes = [len(part) for part in np.array_split(np.arange(self.n_images), n_batches)] if n_batches else []
         if self.sizes and min(self.sizes) < self.n_ranks:
             raise ValueError(f"Batches of {min(self.sizes)} images cannot be split among {self.n_ranks} processes.")
+
+    def _frequencies(self, labels: np.ndarray, draws: np.ndarray) -> torch.Tensor:
+        """Share of each class (K,) among the images with a label, drawn so often."""
+        counts = np.bincount(labels[labels >= 0], draws[labels >= 0], len(self.classes))
+        return torch.tensor(counts, dtype=torch.float32, device=self.device) / counts.sum()
+
+    def describe_draws(self) -> str:
+        """How many images an epoch draws, if fewer than there are; else ""."""
+        n, n_known = self.n_images, len(self.rows)
+        return f"Each epoch draws {n:,} of {n_known:,} training images." if n < n_known else ""
 
     def subset(self, positions: Sequence[int]) -> "Batches":
         """The images at these positions of the table, as one batch."""
@@ -163,7 +181,7 @@ class Batches:
         return batch
 
     def epoch(self, epoch: int = 1) -> Iterator[dict[str, torch.Tensor]]:
-        """All images once, in the order of the n-th epoch; with several ranks, this rank's share of each batch."""
+        """The images of the n-th epoch, in its order; with several ranks, this rank's share of each batch."""
         return self._read(epoch, slice(None))
 
     def _read(self, epoch: int, which: slice) -> Iterator[dict[str, torch.Tensor]]:
@@ -192,7 +210,7 @@ class Batches:
     def _draw(self, epoch: int) -> dict[str, torch.Tensor]:
         """The order of an epoch's images and the values drawn by each augmentation, one per image."""
         if self.seed is None:
-            return {"order": torch.arange(self.n_images)}
+            return {"order": torch.arange(len(self.rows))}
         rng = np.random.default_rng((self.seed, epoch))
         drawn = {"order": torch.from_numpy(self._order(rng))}
         draws = {name: draw for name in self.augment if (draw := AUGMENTS[name].draw)}
@@ -200,7 +218,7 @@ class Batches:
 
     def _order(self, rng: np.random.Generator) -> np.ndarray:
         """An epoch's images, shuffled: each as often as `draws` says, rounded down or up (systematic sampling)."""
-        shuffled = rng.permutation(self.n_images)
+        shuffled = rng.permutation(len(self.rows))
         if (self.draws == 1).all():
             return shuffled
         ends = np.cumsum(self.draws[shuffled])
@@ -223,12 +241,18 @@ class Batches:
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
 
-def _expected_draws(labels: np.ndarray, power: float) -> np.ndarray:
+def _expected_draws(labels: np.ndarray, sampling: str | int) -> np.ndarray:
     """How often each image (N,) is drawn per epoch on average; images without a label (-1) once."""
     draws, labelled = np.ones(len(labels)), labels >= 0
-    shares = np.bincount(labels[labelled]) / max(1, labelled.sum())
-    draws[labelled] = shares[labels[labelled]] ** -power
-    draws[labelled] /= draws[labelled].mean() if labelled.any() else 1
+    if not labelled.any():
+        return draws
+    counts = np.bincount(labels[labelled])
+    if isinstance(sampling, int):
+        n_wanted = sampling * (len(labels) - counts.max())
+        draws[labels == counts.argmax()] = min(1, n_wanted / counts.max()) if n_wanted else 1
+        return draws
+    draws[labelled] = (counts / labelled.sum())[labels[labelled]] ** -SAMPLINGS[sampling]
+    draws[labelled] /= draws[labelled].mean()
     return draws
 
 
@@ -239,7 +263,7 @@ def split_batches(
     device: str | torch.device = "cpu",
     *,
     seed: int | None = None,
-    sampling: str = "all",
+    sampling: str | int = "all",
     augment: str | Sequence[str] = (),
 ) -> dict[str, Batches]:
     """Batches of train, val and test, the parts in the table's column ``split``; arguments as `Batches`.

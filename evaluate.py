@@ -6,6 +6,7 @@ their spread. NaN means "not defined", such as the recall of a class without ima
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 FAILURE = 0.65  # a mask with a lower Jaccard index counts as a failure, and as 0 in the official score
 LOCALISING = 0.55  # heat maps with a smaller share of their energy inside the true mask do not localise
 SENSITIVITY = 0.9  # target of the operating points on the validation set
+USEFUL = 0.8  # sensitivity above which the partial AUC counts
 TAUS = np.arange(31) / 20  # 0, 0.05, ..., 1.5: candidates for the strength of the balanced rule
 CUTOFF = 0.5  # probability above which the official scores predict a class against the rest
 N_BINS = 15  # confidence bins of the calibration error
@@ -236,8 +238,19 @@ def binary_scores(positive: np.ndarray, predicted: np.ndarray, weights: np.ndarr
     }
 
 
-def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Scores:
-    """Area under the ROC curve (ties count one half) and average precision; NaN unless both classes have weight."""
+class Runs(NamedTuple):
+    """Images by falling score, as weights (B, R) at the R runs of equal score that hold a positive image."""
+
+    up: np.ndarray  # of the run's positives
+    true_positive: np.ndarray  # of the positives down to the run's end
+    before: np.ndarray  # of the negatives above the run
+    false_positive: np.ndarray  # of the negatives down to the run's end
+    n_up: np.ndarray  # (B,) of all positives
+    n_down: np.ndarray  # (B,) of all negatives
+
+
+def ranked_runs(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Runs:
+    """The ROC curve at the runs of positives, where it rises; `positive` and `score` are (N,)."""
     order = np.argsort(-score, kind="stable")
     is_up = positive[order].astype(bool)
     new_run = np.diff(score[order], prepend=np.inf) != 0  # a run: images of equal score
@@ -249,10 +262,35 @@ def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray)
     np.cumsum(np.take(weights, order, axis=1), axis=1, out=ranked[:, 1:])
     up = np.add.reduceat(np.take(weights, order[is_up], axis=1), first_up, axis=1)
     true_positive, n_up = up.cumsum(axis=1), up.sum(axis=1)
-    n_down = ranked[:, -1] - n_up
     called = ranked[:, ends]
-    false_positive = called - true_positive
-    as_high = false_positive + ranked[:, starts[with_up]] - (true_positive - up)  # twice, for a tie is half as high
+    before = ranked[:, starts[with_up]] - (true_positive - up)
+    return Runs(up, true_positive, before, called - true_positive, n_up, ranked[:, -1] - n_up)
+
+
+def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Scores:
+    """Area under the ROC curve (ties count one half) and average precision; NaN unless both classes have weight."""
+    return _areas(ranked_runs(positive, score, weights))
+
+
+def malignant_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Scores:
+    """`ranking_scores`, and the score of ISIC 2024: the area between the ROC curve and a sensitivity of `USEFUL`.
+
+    It is the integral of the specificity over sensitivities from 0.8 to 1: 0.2 at best, 0.02 by chance. A run of equal
+    scores is a straight piece of the curve.
+    """
+    runs = ranked_runs(positive, score, weights)
+    rise, end = (_divide(part, runs.n_up[:, None]) for part in (runs.up, runs.true_positive))
+    start, false_alarms = (_divide(part, runs.n_down[:, None]) for part in (runs.before, runs.false_positive))
+    counted = np.clip(end - USEFUL, 0, rise)  # the part of each rise that lies above
+    middle = false_alarms - (false_alarms - start) * counted / np.maximum(rise, 1e-12) / 2  # false alarms halfway up it
+    areas = _areas(runs)
+    return areas | {"partial_auc": (counted * (1 - middle)).sum(axis=1) + 0 * areas["auc"]}  # undefined with it
+
+
+def _areas(runs: Runs) -> Scores:
+    """`ranking_scores` of ranked images."""
+    up, true_positive, before, false_positive, n_up, n_down = runs
+    called, as_high = true_positive + false_positive, false_positive + before  # twice, for a tie is half as high
     undefined = np.where((n_up > 0) & (n_down > 0), 0, np.nan)
     return {
         "auc": _divide((up * (n_down[:, None] - as_high / 2)).sum(axis=1), n_up * n_down) + undefined,

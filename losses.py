@@ -1,8 +1,8 @@
 """Training losses of each head, by name: `LOSSES`. A model's loss is the sum over its heads.
 
 A loss maps (logits, target) to its mean over the images. A parameter ``frequencies`` receives (K,), each class's share
-of the labelled training images. The target of the label head is (N,) class positions, or (N, K) probabilities with
-mixed images or soft labels.
+of the labelled training images that an epoch draws. The target of the label head is (N,) class positions, or (N, K)
+probabilities with mixed images or soft labels.
 
 Shapes: N images, K classes, H x W pixels.
 """
@@ -15,6 +15,15 @@ from torch import Tensor
 Loss = Callable[..., Tensor]
 SMALLEST_SHARE = 1e-4  # assumed of a class without training images, which validation images may have
 FOCUS = 2.0  # gamma of the focal loss
+
+
+def with_offset(loss: Loss, offset: Tensor) -> Loss:
+    """The loss of logits + offset (K,), log(share of the drawn images / share of all) of each class.
+
+    The softmax of logits + offset is that of the drawn images, so the softmax of the logits is that of all images (King
+    and Zeng 2001, Political Analysis 9:137-163).
+    """
+    return lambda logits, label: loss(logits + offset.to(logits), label)
 
 
 def weighted_cross_entropy(logits: Tensor, label: Tensor, frequencies: Tensor, power: float = 1.0) -> Tensor:

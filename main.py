@@ -41,6 +41,7 @@ PRETRAINED: str = "auto"  # ImageNet weights: auto (if available), yes (required
 START_FROM: str = ""  # file of weights to start from: a checkpoint, or a state dict of the same encoder; "" for none
 FREEZE: str = "nothing"  # keep as it is at the start: nothing, encoder, early-stages (the encoder but its last stage)
 SAMPLING: str = "all"  # training images of an epoch: all (each once), sqrt, balanced (rare classes more often)
+NEGATIVES: int = 0  # images of the commonest class drawn per epoch for each image of the others; 0 = all
 AUGMENT: tuple = ("flips", "rotations")  # of training images: none, or names from docs/augmentations.md
 DEVICE: str = "auto"  # auto, cpu, cuda, cuda:1, mps, ...
 PRECISION: str = "auto"  # auto (bf16 where the hardware has it, else fp16 on a GPU), fp32, bf16, fp16
@@ -89,7 +90,7 @@ DEMO |= {"CLASSIFICATION_EPOCHS": 4, "SEGMENTATION_EPOCHS": 3, "MULTITASK_EPOCHS
 DEMO |= {"CLASSIFICATION_LR": 1e-3, "SEGMENTATION_LR": 1e-3, "MULTITASK_LR": 1e-3}
 RANGES = {"IMAGE_SIZE": "[32, 4096]", "SOFT_WEIGHT": "[0, 1]", "ENCODER_LR_SCALE": "(0, inf)"}
 RANGES |= dict.fromkeys(("SEED", "SPLIT_SEED"), "[0, 4294967296)")
-RANGES |= dict.fromkeys(("LIMIT", "WEIGHT_DECAY", "FOLDS", "FOLD"), "[0, inf)") | {"REPEATS": "[1, inf)"}
+RANGES |= dict.fromkeys(("LIMIT", "WEIGHT_DECAY", "FOLDS", "FOLD", "NEGATIVES"), "[0, inf)") | {"REPEATS": "[1, inf)"}
 RANGES |= dict.fromkeys(("VAL_FRACTION", "TEST_FRACTION", "COVERAGE"), "(0, 1)")
 for task in ("CLASSIFICATION", "SEGMENTATION", "MULTITASK"):
     RANGES |= {f"{task}_EPOCHS": "[1, inf)", f"{task}_BATCH_SIZE": "[1, inf)", f"{task}_LR": "(0, inf)"}
@@ -140,6 +141,8 @@ def find_problem(config: Config) -> str:
         return "START_FROM is for training, in place of ImageNet weights: leave out EVALUATE_ONLY and PRETRAINED=yes"
     if config.CHECKPOINTS and not config.EVALUATE_ONLY:
         return "CHECKPOINTS are evaluated, not trained: pass --evaluate-only as well"
+    if config.NEGATIVES and config.SAMPLING != "all":
+        return "NEGATIVES and SAMPLING both choose the images of an epoch: leave out one of them"
     if "none" in config.AUGMENT and len(config.AUGMENT) > 1:
         return "AUGMENT names none beside others: leave out none, or the others"
     return settings.find_misplaced(config, "OUTPUT_DIR", ["DATA_DIR", "EXTERNAL_DIR", "START_FROM"])
@@ -310,7 +313,7 @@ def prepare_data(config: Config) -> Prepared:
 
 def identity(config: Config, task: str, environment: dict, shared: dict) -> dict:
     """Values that must not change when a run is resumed."""
-    names = ("seed", "image_size", "encoder", "freeze", "sampling", "dropout", "drop_path", "soft_weight")
+    names = ("seed", "image_size", "encoder", "freeze", "sampling", "negatives", "dropout", "drop_path", "soft_weight")
     own = {name: getattr(config, name.upper()) for name in names}
     own |= {"augment": " ".join(config.AUGMENT), "soft_labels": file_hash(config.SOFT_LABELS)}
     own |= {"precision": environment["precision"], "processes": environment["processes"]}
@@ -322,7 +325,7 @@ def identity(config: Config, task: str, environment: dict, shared: dict) -> dict
 def training(config: Config, identity: dict, task: str, table: pd.DataFrame, split: Callable, start: Start) -> Job:
     """A model to train. Raises ValueError if batches are too small, or as `initial_model`."""
     recipe, rows = recipe_of(config, task), tables.learnable(table, models.MODELS[task].outputs)
-    options = {"seed": config.SEED, "sampling": config.SAMPLING, "augment": config.AUGMENT}
+    options = {"seed": config.SEED, "sampling": config.NEGATIVES or config.SAMPLING, "augment": config.AUGMENT}
     batches = split(rows, recipe.batch_size, **options)
     train.refuse_small(batches["train"], config.IMAGE_SIZE, task)
     initial_model(task, batches["train"].classes, start, identity)  # refuses what does not fit
@@ -341,8 +344,8 @@ def train_model(config: Config, folder: RunFolder, job: Job, start: Start, envir
     train_batches, val_batches = job.batches["train"], job.batches["val"]
     torch.manual_seed(config.SEED)
     model, words = initial_model(job.name, train_batches.classes, start, job.identity)
-    if words:
-        machine.say(words)
+    for line in filter(None, (words, train_batches.describe_draws())):
+        machine.say(line)
     model.to(train_batches.device, memory_format=torch.channels_last)
     folder.note_task(job.name, identity=job.identity, trained=False, measured=None)
     seen = train_batches.table, val_batches.table, start.seen_before

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from checkpoints import Checkpoints
 from evaluate import SCORES, autocast, heads_of, infer
-from losses import LOSSES, Loss
+from losses import LOSSES, Loss, with_offset
 from machine import from_first, hides_progress, is_distributed, is_first, n_ranks
 
 Shares = dict[str, float] | None  # of images with the target, by head
@@ -54,16 +54,17 @@ class Recipe(NamedTuple):
     encoder_lr_scale: float = 1.0
     weight_decay: float = 0.0
 
-    def losses(self, frequencies: Tensor | None = None) -> dict[str, Loss]:
-        """The loss of each head; class `frequencies` (K,) are passed to losses that take them."""
+    def losses(self, frequencies: Tensor | None = None, offset: Tensor | None = None) -> dict[str, Loss]:
+        """The loss of each head, for images with these class `frequencies` (K,).
+
+        Losses that take the frequencies get them. For another label loss the `offset` (K,) is added to the logits.
+        """
         names = {"label": self.label_loss, "mask": self.mask_loss}
         chosen = {head: known[names.get(head, next(iter(known)))] for head, known in LOSSES.items()}
-        return {
-            head: partial(loss, frequencies=frequencies)
-            if "frequencies" in inspect.signature(loss).parameters
-            else loss
-            for head, loss in chosen.items()
-        }
+        takes = {head for head, loss in chosen.items() if "frequencies" in inspect.signature(loss).parameters}
+        if offset is not None and "label" not in takes:
+            chosen["label"] = with_offset(chosen["label"], offset)
+        return chosen | {head: partial(chosen[head], frequencies=frequencies) for head in takes}
 
     def rate(self, step: int, n_steps: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -92,8 +93,9 @@ def fit(
     ----------
     model : any module that maps images to a dict of logits ``"label"`` (N, K), ``"mask"`` (N, 1, H, W), or both.
     train_batches, val_batches : objects with ``epoch(number)``, ``len()``, ``sizes`` (images of each batch over all
-        processes), ``n_images``, ``classes``; ``shares``, if batches have ``has_label`` or ``has_mask``; and
-        ``frequencies``, if the label loss takes them. `data.Batches` has all of these.
+        processes), ``n_images``, ``classes``; ``shares``, if batches have ``has_label`` or ``has_mask``;
+        ``frequencies``, if the label loss takes them; and ``prior`` and ``offset``, if the drawn images have other
+        class frequencies than those to learn, which validation images have. `data.Batches` has all of these.
     checkpoints : keeps the best model and the state of each epoch; None keeps nothing.
     after_epoch : called in the first process with the history, after the epoch was saved.
 
@@ -103,7 +105,9 @@ def fit(
     ValueError : as `Checkpoints.read` and `refuse_unfit`.
     """
     refuse_unfit(model, train_batches)
-    losses = recipe.losses(getattr(train_batches, "frequencies", None))
+    frequencies = getattr(train_batches, "frequencies", None)
+    losses = recipe.losses(frequencies, getattr(train_batches, "offset", None))
+    val_losses = recipe.losses(getattr(train_batches, "prior", frequencies))
     learner = Learner(model, recipe, losses, precision, recipe.epochs * len(train_batches))
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if checkpoints and (state := from_first(checkpoints.read)):
@@ -116,7 +120,7 @@ def fit(
         started = time.perf_counter()
         trained = train_epoch(learner, train_batches, epoch)
         seconds = time.perf_counter() - started
-        row = {"epoch": epoch, **trained, **validate(learner.watched, val_batches, losses, precision)}
+        row = {"epoch": epoch, **trained, **validate(learner.watched, val_batches, val_losses, precision)}
         _check_finite(row["val_loss"], f"epoch {epoch}, on the validation images")
         row |= {"train_seconds": round(seconds, 3), "images_per_second": round(train_batches.n_images / seconds, 1)}
         history.append(row)

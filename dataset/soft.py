@@ -13,14 +13,15 @@ import pandas as pd
 from dataset.classes import classes_of, positions_of
 from dataset.names import named
 
-PREFIX = "target_"  # begins the name of the table's column for a class
+PREFIX = "soft_"  # begins the name of the table's column for a class
+WEIGHT = "weight_of_soft"  # column: of the soft label against the diagnosis
 
 
 def add_soft_labels(table: pd.DataFrame, path: str | Path, weight: float) -> str:
-    """Give the training images of a split table their label targets, one column per class; returns a summary.
+    """Give the training images of a split table their soft labels, one column per class; returns a summary.
 
-    The target is (1 - weight) * one-hot + weight * soft label, so that the cross-entropy of it is (1 - weight) *
-    cross-entropy + weight * KL divergence from the soft label, but for a constant (Hinton et al. 2015,
+    The target of `soft_targets` is (1 - weight) * one-hot + weight * soft label, so that its cross-entropy is (1 -
+    weight) * cross-entropy + weight * KL divergence from the soft label, but for a constant (Hinton et al. 2015,
     arXiv:1503.02531, at temperature 1). Images without a row, or without a diagnosis, keep what they have.
 
     Parameters
@@ -35,25 +36,34 @@ def add_soft_labels(table: pd.DataFrame, path: str | Path, weight: float) -> str
     classes = list(classes_of(table))
     soft = _read(Path(path), classes)
     is_learned = ((table["split"] == "train") & (positions_of(table) >= 0)).to_numpy()
-    targets = np.full((len(table), len(classes)), np.nan, np.float32)
-    targets[is_learned] = np.eye(len(classes), dtype=np.float32)[positions_of(table)[is_learned]]
     known = soft.reindex(table["image"]).to_numpy(np.float32)
     chosen = is_learned & ~np.isnan(known).any(axis=1)
     if not is_learned.any():
         raise ValueError("No training image has a diagnosis, which soft labels are blended with. Omit --soft-labels.")
     if not chosen.any():
         raise ValueError(f"{path} names no training image. Its column image must hold the names of the data's images.")
-    targets[chosen] = (1 - weight) * targets[chosen] + weight * known[chosen]
-    table[[PREFIX + name for name in classes]] = targets
+    table[[PREFIX + name for name in classes]] = known
+    table[WEIGHT] = np.where(chosen, weight, np.where(is_learned, 0, np.nan))
     n_unused = len(soft) - int(chosen.sum())
     unused = f" {n_unused:,} rows match no training image and are not used." if n_unused else ""
     return f"Soft labels: {chosen.sum():,} of {is_learned.sum():,} training images have one, in {path}.{unused}"
 
 
-def soft_targets(table: pd.DataFrame) -> np.ndarray | None:
-    """The label targets (N, K) that `add_soft_labels` gave a table; None if it has none."""
-    columns = [PREFIX + name for name in classes_of(table)]
-    return table[columns].to_numpy(np.float32) if columns and set(columns) <= set(table) else None
+def soft_targets(table: pd.DataFrame, ratio: np.ndarray | float = 1.0) -> np.ndarray | None:
+    """The label targets (N, K) of `add_soft_labels`, NaN where nothing is learned; None if the table has none.
+
+    Parameters
+    ----------
+    ratio : (K,) how much more often each class is drawn than it occurs. A soft label is a probability among all images;
+        the target is that among the drawn ones, as the diagnoses that are drawn beside it.
+    """
+    classes = classes_of(table)
+    if WEIGHT not in table:
+        return None
+    soft = table[[PREFIX + name for name in classes]].to_numpy(np.float32) * ratio
+    soft /= soft.sum(axis=1, keepdims=True)
+    weight, one_hot = table[[WEIGHT]].to_numpy(), np.eye(len(classes))[positions_of(table)]
+    return ((1 - weight) * one_hot + np.where(weight > 0, weight * soft, 0)).astype(np.float32)
 
 
 def file_hash(path: str | Path) -> str:

@@ -50,7 +50,8 @@ def split_table(
 
     Within each class, lesions (together with other lesions of the same patient, if known) are shuffled, sorted by
     number of images and assigned one by one to the part furthest behind its share. Each part thus gets its share of the
-    lesions of each class, to within one lesion, and its share of the harder lesions with several images.
+    lesions of each class, to within one lesion, and its share of the harder lesions with several images. Lesions and
+    patients of several classes count for the rarest: each part gets its share of the patients with a malignant image.
 
     Raises
     ------
@@ -69,21 +70,27 @@ def _deal(table: pd.DataFrame, shares: dict[str, float], seed: int, group_by_les
         )
     lesion = groups_of(used) if group_by_lesion else used["image"]
     label = pd.Series(positions_of(used), index=used.index)
-    lesions = _labels_of(lesion, label).sample(frac=1, random_state=seed)
+    lesions = _rarest_labels(lesion, label, len(shares)).sample(frac=1, random_state=seed)
     lesions = lesions.sort_values("n_images", ascending=False, kind="stable")
     part = pd.Series("", index=lesions.index)
     for position, members in lesions.groupby("label"):
-        if len(members) < len(shares):
-            raise ValueError(_too_few(used, position, len(members), group_by_lesion, list(shares)))
+        if (n_lesions := lesion[label == position].nunique()) < len(shares):
+            raise ValueError(_too_few(used, position, n_lesions, group_by_lesion, list(shares)))
         part[members.index] = _dealt(len(members), shares)
     return lesion.map(part).reindex(table.index, fill_value="")
 
 
-def _labels_of(lesion: pd.Series, label: pd.Series) -> pd.DataFrame:
-    """Each lesion's commonest label, the first of equals, and its number of images ``n_images``; sorted by lesion."""
+def _rarest_labels(lesion: pd.Series, label: pd.Series, n_parts: int) -> pd.DataFrame:
+    """Each lesion's label with the fewest images in the data, and its number of images ``n_images``; sorted by lesion.
+
+    A label of fewer lesions than parts, which cannot reach all parts, and no label (-1) come after the others.
+    """
     counts = label.groupby([lesion.rename("lesion"), label.rename("label")]).size().rename("n").reset_index()
-    commonest = counts.sort_values(["lesion", "n", "label"], ascending=[True, False, True]).groupby("lesion").first()
-    return commonest[["label"]].assign(n_images=counts.groupby("lesion")["n"].sum())
+    of_label = counts.groupby("label")
+    counts["is_late"] = (counts["label"] < 0) | (of_label["lesion"].transform("size") < n_parts)
+    counts["n_in_data"] = of_label["n"].transform("sum")
+    rarest = counts.sort_values(["lesion", "is_late", "n_in_data", "label"]).groupby("lesion").first()
+    return rarest[["label"]].assign(n_images=counts.groupby("lesion")["n"].sum())
 
 
 def _dealt(n: int, shares: dict[str, float]) -> list[str]:
@@ -239,13 +246,12 @@ def split_by_image(table: pd.DataFrame, val_fraction: float, test_fraction: floa
 
 
 def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
-    """Console lines: absent classes, unknown lesions, and the leakage of a split by image."""
-    used = usable(table)
-    lines = [
-        f"Class {with_names([code])} has no image: it is neither learned nor evaluated."
-        for code in classes_of(used)
-        if not (used["label"] == code).any()
-    ]
+    """Console lines: classes that all or some parts lack, unknown lesions, and the leakage of a split by image."""
+    used, lines = usable(table), []
+    for code, n_images in class_table(table).loc[list(classes_of(used))].iterrows():
+        if missing := [part for part in SPLITS if not n_images[part]]:
+            where = f" in {' and '.join(missing)}" if n_images.any() else ": it is neither learned nor evaluated"
+            lines.append(f"Class {with_names([code])} has no image{where}.")
     lines += _warn_of_unknown_ids(used)
     is_known = used["lesion_known"].any() or ("patient_id" in used and used["patient_id"].notna().any())
     if is_known and by_image is None:

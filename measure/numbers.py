@@ -104,7 +104,7 @@ def label_families(true: np.ndarray, calls: Calls, classes: Sequence[str]) -> li
         images = shares.of_binary(positive, above == 1)
         families.append(Family(f"operating_points.{name}", partial(point_scores, positive, above), images))
     if malignant:
-        families.append(Family("malignant", partial(evaluate.ranking_scores, *malignant), {}))
+        families.append(Family("malignant", partial(evaluate.malignant_scores, *malignant), {}))
         families.append(Family("net_benefit", partial(benefit.benefit_scores, *malignant), {}))
     if calls.sets is not None:
         sets = true, calls.sets, classes

@@ -108,6 +108,12 @@ SCORES = {  # by key in comparison.json
         shown=("subgroups",),
     ),
     "malignant_auc": Score("AUC of malignant", "label", ("malignant", "auc"), shown=("report", "subgroups")),
+    "malignant_partial_auc": Score(
+        "Partial AUC of malignant (≤ 0.2)",
+        "label",
+        ("malignant", "partial_auc"),
+        shown=("report",),
+    ),
     "mean_auc": Score("Mean AUC", "label", ("official", "macro", "auc"), mean_auc, ("report",)),
     "nll": Score("NLL, lower is better", "label", ("calibration", "after", "nll"), nll),
     "melanoma_recall": Score(

@@ -165,3 +165,8 @@ def _shifted(run: Run, task: str) -> Iterator[str]:
             f"{task}: trained with {chosen}, so the probabilities are those of more equally frequent classes: "
             "too high for rare classes of these data, too low for common ones."
         )
+    elif identity.get("negatives") and identity.get("label_loss") == "focal":
+        yield (
+            f"{task}: trained with label loss focal and negatives {identity['negatives']}, so the probabilities are "
+            "only roughly those of the data's class frequencies."
+        )

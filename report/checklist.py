@@ -162,6 +162,7 @@ def _model_facts(run: Run) -> dict:
         "tasks": tasks,
         "shared_settings": shared,
         "outputs": [OUTPUTS.get(head, head) for head in heads],
+        "negatives": run.config.get("NEGATIVES", 0),
         "label_loss": "" if run.config.get("EVALUATE_ONLY") else run.config.get("LABEL_LOSS", ""),
         "seed": run.seed,
         "environment": {"commit": ""} | run.environment,

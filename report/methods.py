@@ -56,7 +56,7 @@ SOFTWARE = {  # key of environment.json: name, citation
 TOLD = {"seed", "image_size", "encoder", "augment", "precision", "processes", "soft_labels", "soft_weight", "epochs"}
 TOLD |= {"batch_size", "lr", "schedule", "warm_up", "ema", "label_loss", "mask_loss", "weight_decay", "split_hash"}
 TOLD |= {"initial_weights"}
-NOT_SET = {"freeze": "nothing", "sampling": "all", "dropout": 0, "drop_path": 0, "encoder_lr_scale": 1}
+NOT_SET = {"freeze": "nothing", "sampling": "all", "negatives": 0, "dropout": 0, "drop_path": 0, "encoder_lr_scale": 1}
 
 
 def cite(key: str) -> str:

@@ -64,6 +64,15 @@ def test_probabilities_of_more_equally_frequent_classes_are_called_so(useful, se
     assert words in cautions(useful) and cautions(useful, "multitask").count("more equally frequent") == 0
 
 
+@pytest.mark.parametrize(
+    ("loss", "words"), [("cross-entropy", ""), ("focal", "only roughly"), ("weighted", "too high")]
+)
+def test_few_negatives_leave_the_probabilities_as_the_loss_makes_them(useful, loss, words):
+    settings = {"negatives": 20, "label_loss": loss}
+    edit(useful / "record.json", lambda record: record["tasks"]["classification"]["identity"].update(settings))
+    assert words in cautions(useful) and bool(words) == ("trained with" in cautions(useful))
+
+
 @pytest.mark.parametrize(("interval", "gain"), [([-0.01, 0.1], 0.05), ([0.0, 0.1], 0.05), (None, -0.0)])
 def test_a_model_that_is_no_better_than_the_commonest_class_is_called_so(useful, interval, gain):
     change(useful, "likeliest_less_majority.accuracy", gain, interval)

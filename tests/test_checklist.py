@@ -202,6 +202,7 @@ CHANGES = [
     (WEIGHTS, metrics(averaged), "average of a.pth, b.pth"),
     (WEIGHTS, metrics(lambda found: found.pop("epoch")), "You must say: which weights"),
     (RARE, config(LABEL_LOSS="weighted"), "Classification loss: weighted."),
+    (RARE, config(NEGATIVES=20), "drew 20 images of the commonest class for each image of the others. A second rule"),
     (RARE, config(EVALUATE_ONLY=True), "You must say: whether training weighted"),
     (REPEATED, record(lambda found: [one["identity"].update(seed=5) for one in found["tasks"].values()]), "the seed 5"),
     (REPEATED, record(lambda found: found["tasks"]["multitask"]["identity"].update(seed=5)), "No single seed is known"),

@@ -2,6 +2,7 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import decoded, picture
@@ -11,7 +12,7 @@ from augment import AUGMENTS, Augmentation
 from dataset.cache import decode_table
 from dataset.classes import HAM10000 as CLASSES
 from dataset.classes import positions_of
-from dataset.table import LABEL_ONLY, read_table
+from dataset.table import LABEL_ONLY, USED, read_table
 
 
 @pytest.fixture
@@ -87,6 +88,61 @@ def test_rare_classes_are_drawn_more_often_and_each_image_about_as_often_as_its_
         ).tolist()
         for n in (1, 2)
     ]
+
+
+def imbalanced(labels, n, **options):
+    """Batches of 1x1 images with labels "a", "b", "c" or none (-1)."""
+    label = pd.Categorical.from_codes(labels, ["a", "b", "c"])
+    table = pd.DataFrame({"row": np.arange(len(labels)), "label": label, "status": USED})
+    return data.Batches(np.zeros((len(labels), 1, 1, 4), np.uint8), table, 8, sampling=n, **options)
+
+
+RARE = np.random.default_rng(0).permutation(np.repeat([-1, 0, 1, 2], [2, 4, 90, 1]))  # 7 that are not of class 1
+
+
+def test_an_epoch_draws_so_many_of_the_commonest_class_for_each_other_image_without_replacement():
+    some, epochs = imbalanced(RARE, 3, seed=5), []
+    for n in range(1, 61):
+        order = some._draw(n)["order"].numpy()
+        assert len(order) == len(set(order)) == some.n_images == sum(some.sizes) == 28
+        assert (RARE[order] == 1).sum() == 21 and sorted(RARE[order][RARE[order] != 1]) == [-1, -1, 0, 0, 0, 0, 2]
+        epochs.append(order.tolist())
+    assert epochs[0] != epochs[1] and epochs[0] == imbalanced(RARE, 3, seed=5)._draw(1)["order"].tolist()
+    assert len({image for order in epochs for image in order}) == len(RARE)  # in the end each is drawn
+    assert sum(len(batch["image"]) for batch in some.epoch(2)) == 28 and "28 of 97 train" in some.describe_draws()
+    np.testing.assert_allclose(some.frequencies, np.array([4, 21, 1]) / 26, rtol=1e-6)
+    np.testing.assert_allclose(some.prior, np.array([4, 90, 1]) / 95, rtol=1e-6)
+    assert some.shares == pytest.approx({"label": 26 / 28, "mask": 1})
+
+
+def test_processes_share_the_same_few_images_of_the_commonest_class():
+    whole = imbalanced(RARE, 3, seed=5, augment=["rotations"])
+    parts = [imbalanced(RARE, 3, seed=5, augment=["rotations"], share=(rank, 2)) for rank in (0, 1)]
+    for together, *shares in zip(whole.epoch(2), *(part.epoch(2) for part in parts)):
+        for rank, share in enumerate(shares):
+            assert torch.equal(share["label"], together["label"][rank::2])
+
+
+@pytest.mark.parametrize(
+    "labels, n, n_drawn",
+    [(RARE, 13, 97), (RARE, 12, 91), (np.ones(9, int), 3, 9), (np.full(9, -1), 3, 9), (RARE[:0], 3, 0)],
+)
+def test_no_more_of_the_commonest_class_are_drawn_than_there_are_and_all_if_there_is_no_other(labels, n, n_drawn):
+    some = imbalanced(labels, n, seed=5)
+    assert some.n_images == len(some._draw(1)["order"]) == n_drawn and some.offset.isfinite().all()
+    assert bool(some.describe_draws()) == (n_drawn == 91)
+
+
+def test_images_that_are_not_shuffled_are_all_there_whatever_is_drawn_to_learn():
+    some = imbalanced(RARE, 3)
+    assert some.n_images == 97 and not some.offset.any() and torch.equal(some.prior, some.frequencies)
+
+
+def test_the_offset_is_of_few_negatives_alone_and_0_for_an_absent_class():
+    labels = np.repeat([0, 1], [10, 90])
+    few, balanced = imbalanced(labels, 3, seed=5), imbalanced(labels, "balanced", seed=5)
+    np.testing.assert_allclose(few.offset, [np.log((10 / 40) / 0.1), np.log((30 / 40) / 0.9), 0], rtol=1e-5)
+    assert not balanced.offset.any() and torch.equal(balanced.prior, balanced.frequencies)
 
 
 def test_copies_of_an_image_are_shuffled_apart(batches):

@@ -145,6 +145,45 @@ def test_ranking_scores_agree_with_scikit_learn_on_ties_and_weights(seed):
     assert found["average_precision"] == pytest.approx(expected)
 
 
+def isic_2024(positive, score):
+    """The organisers' metric: truth and score are flipped, and scikit-learn's scaling by McClish is undone."""
+    scaled = metrics.roc_auc_score(~positive, 1 - score, max_fpr=1 - 0.8)
+    return 0.5 * 0.2**2 + (0.2 - 0.5 * 0.2**2) / (1.0 - 0.5) * (scaled - 0.5)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_partial_auc_is_that_of_isic_2024_with_ties_and_weights_as_repeated_images(seed):
+    rng = np.random.default_rng(seed)
+    n = rng.integers(20, 80)
+    positive, weights = rng.random(n) < rng.choice([0.1, 0.5, 0.9]), rng.integers(0, 4, n)
+    positive[:2], weights[:2] = [True, False], 1
+    score = ((rng.random(n) + 0.3 * positive) / 2).round(seed % 3 + 1)
+    found = evaluate.malignant_scores(positive, score, np.stack([np.ones(n), weights]))
+    expected = [isic_2024(positive, score), isic_2024(np.repeat(positive, weights), np.repeat(score, weights))]
+    assert found["partial_auc"] == pytest.approx(expected, abs=1e-9)
+    others = evaluate.ranking_scores(positive, score, np.stack([np.ones(n), weights]))
+    assert all(np.array_equal(found[name], values) for name, values in others.items())
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "expected"),
+    [
+        ([3, 4], [1, 2], 0.2),  # perfect
+        ([1, 2], [3, 4], 0),
+        ([1, 1], [1, 1], 0.02),  # chance
+        ([5, 4, 3, 2, 1], [4.5, 3.5, 2.5, 1.5], 0),  # the last of five positives is below all negatives
+        ([5, 4, 3, 2, 1], [0.5, 2.5], 0.1),  # and here above one of two
+        ([9, 1], [1, 0], 0.2 * (1 - (0.5 + 0.3) / 2)),  # at 0.8 of sensitivity the tie has 0.6 of its false alarms
+        ([1, 2], [], np.nan),
+        ([], [1, 2], np.nan),
+    ],
+)
+def test_the_partial_auc_by_hand(positives, negatives, expected):
+    positive = np.arange(len(positives) + len(negatives)) < len(positives)
+    found = evaluate.malignant_scores(positive, np.array([*positives, *negatives], float), np.ones((1, len(positive))))
+    assert found["partial_auc"] == pytest.approx([expected], abs=1e-12, nan_ok=True)
+
+
 def test_ranking_scores_need_both_classes():
     found = evaluate.ranking_scores(np.ones(3), np.array([0.1, 0.2, 0.3]), np.ones((1, 3)))
     assert np.isnan(found["auc"]) and np.isnan(found["average_precision"])

@@ -46,6 +46,18 @@ def test_the_logit_adjusted_loss_is_cross_entropy_under_the_training_classes_pri
     assert found.item() == pytest.approx(np.mean(by_hand), rel=1e-3)
 
 
+def test_the_offset_is_added_to_the_logits_and_the_logit_adjusted_loss_is_that_of_equal_classes(batch):
+    """Of drawn images, whose frequencies differ from the prior."""
+    logits, label = batch
+    drawn, prior = torch.tensor([0.2, 0.3, 0.4, 0.1]), torch.tensor([0.9, 0.05, 0.04, 0.01])
+    p = np.exp(logits.numpy()) * (drawn / prior).numpy()
+    by_hand = np.mean([-np.log(p[i, k] / p[i].sum()) for i, k in enumerate(label)])
+    found = losses.with_offset(F.cross_entropy, (drawn / prior).log())(logits, label)
+    assert found.item() == pytest.approx(by_hand, rel=1e-6)
+    to_equal = losses.with_offset(F.cross_entropy, (drawn / 0.25).log())(logits, label)
+    torch.testing.assert_close(losses.logit_adjusted_loss(logits, label, drawn), to_equal)
+
+
 def test_the_focal_loss_lessens_what_is_already_sure(batch):
     logits, label = batch
     of_true = log_p(logits)[np.arange(8), label]

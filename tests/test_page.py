@@ -56,6 +56,7 @@ HEADLINE = {
     "Melanoma sensitivity": "label.per_class.MEL.recall",
     "Melanoma sensitivity, balanced rule": "label.rules.balanced.per_class.MEL.recall",
     "AUC of malignant": "label.malignant.auc",
+    "Partial AUC of malignant (≤ 0.2)": "label.malignant.partial_auc",
     "Mean AUC": "label.official.macro.auc",
     "Images with a mask": "mask.n_images",
     "Mean Dice": "mask.mean_dice",

@@ -294,6 +294,23 @@ def test_a_fine_tuning_recipe_is_resumed_to_the_same_weights_and_named_in_checkp
     assert all(torch.equal(value, found[1]["weights"][name]) for name, value in found[0]["weights"].items())
 
 
+def test_few_negatives_are_said_drawn_anew_after_a_resume_and_part_of_what_a_run_is(demo_folder, tmp_path, capsys):
+    flags, found = ["--negatives", "2", "--classification-epochs", "2", "--augment", "rotations", "mixup"], []
+    flags += ["--classes", "common=NV,BCC,AKIEC,BKL,DF,VASC", "MEL"]
+    for name, code in (("whole", 0), ("stopped", 130)):
+        patch = {"autospec": True, "side_effect": stopping(name == "stopped")}
+        with mock.patch.object(train.Checkpoints, "write_history", **patch):
+            assert quick(demo_folder, tmp_path / name, *flags) == code
+    assert "Each epoch draws" in capsys.readouterr().out
+    assert quick(demo_folder, tmp_path / "stopped", *flags[2:], "--resume") == 2
+    assert "negatives was 2, is 0" in capsys.readouterr().err
+    assert quick(demo_folder, tmp_path / "stopped", *flags, "--resume") == 0
+    for name in ("whole", "stopped"):
+        found.append(models.load_checkpoint(tmp_path / name / "outputs" / "best_classification_model.pth"))
+    assert found[0]["epoch"] == found[1]["epoch"]
+    assert all(torch.equal(value, found[1]["weights"][name]) for name, value in found[0]["weights"].items())
+
+
 def stopping(at_all):
     """What stands in for `Checkpoints.write_history`, and stops the program after its first epoch."""
 

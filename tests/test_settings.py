@@ -168,6 +168,8 @@ def test_a_recipe_that_is_edited_in_is_checked_too(monkeypatch, capsys):
         (["--encoder", "resnet9"], "not resnet9"),
         (["--val-fraction", "0.5", "--test-fraction", "0.5"], "must leave images to train on"),
         (["--demo", "--data-dir", "x"], "--demo makes its own data"),
+        (["--negatives", "20", "--sampling", "sqrt"], "NEGATIVES and SAMPLING both choose"),
+        (["--negatives", "-1"], "NEGATIVES must lie in [0, inf)"),
         (["--limit", "-5"], "LIMIT must lie in [0, inf)"),
         (["folder"], "unrecognized arguments: folder. main.py --help lists all flags"),
         (["--classification-lr", "inf"], "CLASSIFICATION_LR must lie in (0, inf), not inf"),

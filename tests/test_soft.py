@@ -11,6 +11,7 @@ from conftest import quick
 
 import augment
 import data
+import train
 from dataset import table as tables
 from dataset.soft import add_soft_labels, soft_targets
 
@@ -67,6 +68,33 @@ def test_batches_have_them_to_learn_from_and_diagnoses_to_evaluate_with(tmp_path
     (evaluated,) = batches_of(tmp_path)
     assert learned["label"].shape == (3, 3) and evaluated["label"].tolist() == [0, 1, 2]
     torch.testing.assert_close(learned["label"].sum(dim=1), torch.ones(3))
+
+
+def test_a_soft_label_becomes_the_probability_among_the_drawn_images_and_a_diagnosis_stays(tmp_path):
+    """Of a class drawn three times as often, odds of 0.5 to 0.5 become 1.5 to 0.5."""
+    table = six()
+    add_soft_labels(table, written(tmp_path, ROWS), 0.5)
+    p = np.array([0.5 * 3, 0.3, 0.2 * 2])
+    found = soft_targets(table, np.array([3.0, 1.0, 2.0]))
+    np.testing.assert_allclose(found[0], 0.5 * np.eye(3)[0] + 0.5 * p / p.sum(), rtol=1e-6)
+    np.testing.assert_allclose(found[2], [0, 0, 1])
+
+
+def test_few_negatives_and_soft_labels_learn_the_soft_labels_of_all_images(tmp_path):
+    """Soft labels alone are at the optimum where the softmax of the logits is them, which the offset must not move."""
+    label = pd.Categorical(["MEL"] + ["NV"] * 9, CLASSES)
+    rows = [(f"i{k}", 0.2, 0.7, 0.1) for k in range(10)]
+    table = pd.DataFrame({"image": [row[0] for row in rows], "label": label, "split": "train", "status": tables.USED})
+    add_soft_labels(table.assign(row=range(10)), written(tmp_path, rows), 1.0)
+    table = table.assign(row=range(10))
+    add_soft_labels(table, tmp_path / "soft.csv", 1.0)
+    some = data.Batches(np.zeros((10, 4, 4, 4), np.uint8), table, 3, seed=1, sampling=2)
+    (batch,) = some
+    loss = train.Recipe(1, 3, 0.1).losses(some.frequencies, some.offset)["label"]
+    logits = torch.tensor([[0.2, 0.7, 0.1]]).log().expand(3, 3).clone().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(logits, batch["label"]), logits)
+    assert some.n_images == 3 and some.offset.abs().max() > 0.5
+    torch.testing.assert_close(slope, torch.zeros(3, 3), atol=1e-6, rtol=0)
 
 
 def test_mixup_mixes_them():

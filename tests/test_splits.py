@@ -41,12 +41,54 @@ def test_lesions_of_several_images_are_as_common_in_every_part():
     assert shares.max() - shares.min() < 0.02
 
 
-def test_a_lesion_counts_as_its_commonest_label_and_the_first_of_equals():
-    lesion = pd.Series(["b", "b", "b", "a", "a", "c"])
-    found = splits._labels_of(lesion, pd.Series([2, 1, 1, 5, 3, 4]))
-    assert found["label"].to_dict() == {"a": 3, "b": 1, "c": 4} and found["n_images"].tolist() == [2, 3, 1]
-    expected = pd.Series([2, 1, 1, 5, 3, 4]).groupby(lesion).agg(lambda labels: labels.mode()[0])
-    assert found["label"].tolist() == expected.tolist()
+def test_a_lesion_counts_as_its_rarest_label_and_the_first_of_equals():
+    lesion = pd.Series(["b", "b", "b", "a", "a", "c", "c", "d"])
+    label = pd.Series([2, 1, 1, 5, 3, 3, 5, 1])  # two images of 3 and of 5, one of 2, three of 1
+    found = splits._rarest_labels(lesion, label, 1)
+    assert found["label"].to_dict() == {"a": 3, "b": 2, "c": 3, "d": 1} and found["n_images"].tolist() == [2, 3, 2, 1]
+
+
+def test_a_label_of_fewer_lesions_than_parts_or_none_counts_only_where_a_lesion_has_no_other():
+    lesion = pd.Series(["a", "a", "b", "c", "c", "c", "d", "e"])
+    label = pd.Series([4, 1, 1, -1, 1, 1, -1, 4])  # 4 is the rarest, but of two lesions
+    expected = {"a": 1, "b": 1, "c": 1, "d": -1, "e": 4}
+    assert splits._rarest_labels(lesion, label, 3)["label"].to_dict() == expected
+    assert splits._rarest_labels(lesion, label, 2)["label"].to_dict() == expected | {"a": 4}
+
+
+def of_patients(seed):
+    """30 patients of 100 images; the 12 malignant ones are of ten patients."""
+    rng, patient = np.random.default_rng(seed), np.repeat(np.arange(30), 100)
+    malignant = 100 * np.append(rng.permutation(30)[:10], [0, 1]) + np.arange(12)
+    label = pd.Categorical(
+        np.where(np.isin(np.arange(3000), malignant), "malignant", "benign"), ["benign", "malignant"]
+    )
+    names = [f"i{i:04}" for i in range(3000)]
+    return pd.DataFrame({"image": names, "lesion_id": names, "group": patient, "label": label, "status": USED})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_part_gets_its_share_of_the_patients_with_a_malignant_image(seed):
+    table = of_patients(seed)
+    split = splits.split_table(table, 0.15, 0.15, seed=seed)
+    whole = table.assign(split=split).groupby("group").agg(split=("split", "first"), n=("split", "nunique"))
+    whole["malignant"] = (table["label"] == "malignant").groupby(table["group"]).any()
+    assert (whole["n"] == 1).all()
+    for kind in (True, False):
+        members = whole[whole["malignant"] == kind]
+        for part, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
+            assert abs((members["split"] == part).sum() - share * len(members)) <= 1
+
+
+def test_a_class_that_a_part_lacks_is_named():
+    table = of_patients(0)
+    table["split"] = splits.split_table(table, 0.15, 0.15, seed=0)
+    assert "has no image" not in splits.describe_split(table.assign(lesion_known=True), None)
+    table.loc[table["label"] == "malignant", "split"] = "train"
+    assert (
+        "malignant has no image in val and test.\n"
+        in splits.describe_split(table.assign(lesion_known=True), None) + "\n"
+    )
 
 
 def test_each_image_is_tested_in_one_fold_and_no_lesion_is_torn():

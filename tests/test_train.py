@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import data
 import models
 import train
 from checkpoints.states import Checkpoints
@@ -300,6 +301,56 @@ def test_a_label_loss_that_asks_for_frequencies_gets_those_of_the_training_image
     _, history = run(tmp_path, epochs=1, batches=batches, label_loss="asking")
     assert len(seen) == len(batches) + len(Toy(seed=1)) and all(one is batches.frequencies for one in seen)
     assert history[0]["val_label_loss"] != run(tmp_path / "plain", epochs=1)[1][0]["val_label_loss"]
+
+
+def test_losses_that_take_frequencies_get_those_drawn_to_learn_and_the_prior_to_validate(tmp_path, monkeypatch):
+    seen = []
+
+    def asking(logits, target, frequencies):
+        seen.append(frequencies.tolist())
+        return F.cross_entropy(logits, target)
+
+    monkeypatch.setitem(train.LOSSES["label"], "asking", asking)
+    batches = Toy()
+    batches.frequencies, batches.prior, batches.offset = torch.tensor([[0.5, 0.5], [0.25, 0.75], [1.0, -1.0]])
+    _, history = run(tmp_path, epochs=1, batches=batches, label_loss="asking")
+    assert seen == [[0.5, 0.5]] * len(batches) + [[0.25, 0.75]] * len(Toy(seed=1))
+    assert history[0]["val_loss"] == run(tmp_path / "plain", epochs=1)[1][0]["val_loss"]  # without an offset
+
+
+class Slope(nn.Module):
+    """Logistic regression on the first channel of 1x1 images."""
+
+    def __init__(self):
+        super().__init__()
+        self.label = nn.Linear(1, 2)
+
+    def forward(self, image):
+        return {"label": self.label(image[:, 0, 0])}
+
+
+@pytest.mark.parametrize("is_offset", [True, False])
+def test_probabilities_learned_from_few_negatives_are_those_of_all_images(is_offset):
+    """Two Gaussians with means 2 standard deviations apart, one positive to 200 negatives, 10 of which are drawn.
+
+    Their log odds are linear, so the mean probability over all images is the prior: here to within 15 %, as 200
+    positives and 2,000 negatives an epoch allow. Without the offset it is more than ten times as high.
+    """
+    rng, labels = np.random.default_rng(0), np.repeat([0, 1], [40_000, 200])
+    pixels = np.zeros((40_200, 1, 1, 4), np.uint8)
+    pixels[:, 0, 0, 0] = (100 + 20 * rng.normal(2 * labels)).clip(0, 255).round()
+    label = pd.Categorical.from_codes(labels, ["benign", "malignant"])
+    table = pd.DataFrame({"row": np.arange(40_200), "label": label, "status": "used"})
+    few, whole = data.Batches(pixels, table, 550, seed=1, sampling=10), data.Batches(pixels, table, 40_200)
+    few.offset = few.offset if is_offset else None
+    torch.manual_seed(0)
+    model = Slope()
+    recipe = Recipe(epochs=50, batch_size=550, lr=0.1, schedule="cosine")
+    history = fit(model, few, whole, recipe=recipe, seed=0, precision="fp32")
+    logits = model(whole[0]["image"])["label"].detach()
+    mean = logits.softmax(dim=1)[:, 1].mean().item()
+    assert history[-1]["val_loss"] == pytest.approx(F.cross_entropy(logits, whole[0]["label"]).item(), rel=1e-5)
+    assert mean == pytest.approx(200 / 40_200, rel=0.15) if is_offset else mean > 10 * 200 / 40_200
 
 
 def test_encoder_and_heads_learn_and_decay_at_their_own_rates_and_norms_and_biases_do_not_decay():

@@ -70,8 +70,8 @@ TESTS = {  # by file, those that are run, quick ones first
 WRONG = {
     "dataset/soft.py": (
         (
-            "(1 - weight) * targets[chosen] + weight * known[chosen]",
-            "weight * targets[chosen] + (1 - weight) * known[chosen]",
+            "(1 - weight) * one_hot + np.where(weight > 0, weight * soft, 0)",
+            "weight * one_hot + np.where(weight > 0, (1 - weight) * soft, 0)",
             "the weights of diagnosis and soft label are exchanged",
         ),
         ('(table["split"] == "train") & ', "", "validation and test images are blended"),
@@ -141,6 +141,12 @@ WRONG = {
             'order = np.argsort(score, kind="stable")\n    is_up',
             "ranked upside down",
         ),
+        (
+            "np.clip(end - USEFUL, 0, rise)",
+            "np.where(end > USEFUL, rise, 0)",
+            "a rise counts from below the sensitivity",
+        ),
+        ("np.maximum(rise, 1e-12) / 2", "np.maximum(rise, 1e-12)", "partial area without the half for ties"),
         ("(n_down[:, None] - as_high / 2)", "(n_down[:, None] - as_high)", "the area without the half for ties"),
         ("called = ranked[:, ends]", "called = ranked[:, starts[with_up] + 1]", "ties are called one by one"),
         (
@@ -241,6 +247,11 @@ WRONG = {
             "logits - frequencies.to(logits).clamp(min=SMALLEST_SHARE).log()",
             "rare classes are lowered twice",
         ),
+        (
+            "loss(logits + offset.to(logits), label)",
+            "loss(logits - offset.to(logits), label)",
+            "the offset is taken off",
+        ),
         ("(1 - log_p.exp()) ** FOCUS", "log_p.exp() ** FOCUS", "the focus is on what is sure"),
     ),
     "train.py": (
@@ -254,7 +265,21 @@ WRONG = {
             "SCHEDULES[self.schedule](step / n_steps)",
             "the cosine begins before the warm-up ends",
         ),
-        ("partial(loss, frequencies=frequencies)", "partial(loss, frequencies=None)", "no loss gets the frequencies"),
+        (
+            "partial(chosen[head], frequencies=frequencies)",
+            "partial(chosen[head], frequencies=None)",
+            "no loss gets the frequencies",
+        ),
+        (
+            'if offset is not None and "label" not in takes:',
+            "if offset is not None:",
+            "a loss of frequencies has an offset",
+        ),
+        (
+            "val_batches, val_losses, precision)",
+            "val_batches, losses, precision)",
+            "validated as if few negatives were all",
+        ),
         ("torch.manual_seed(seed * 100_003 + epoch)", "torch.manual_seed(seed)", "each epoch draws alike"),
         (
             'is_best = row["val_loss"] < best["loss"]',
@@ -334,10 +359,10 @@ WRONG = {
             "draws of other means",
         ),
         ("return rng.permutation(shuffled[places])", "return shuffled[places]", "copies of an image stand together"),
-        ("shares[labels[labelled]] ** -power", "shares[labels[labelled]] ** power", "common classes are drawn more"),
+        ("** -SAMPLINGS[sampling]", "** SAMPLINGS[sampling]", "common classes are drawn more"),
         (
-            "        labelled = labels >= 0\n",
-            "        labelled = labels >= -1\n",
+            "np.bincount(labels[labels >= 0], draws[labels >= 0], ",
+            "np.bincount(labels.clip(0), draws, ",
             "images without a label count as the first class",
         ),
         (
@@ -363,6 +388,17 @@ WRONG = {
             '**{name: values[part["order"]] for name, values in self.has.items()}',
             '**{name: values[: len(part["order"])] for name, values in self.has.items()}',
             "what is known of the first images",
+        ),
+        (
+            "min(1, n_wanted / counts.max()) if n_wanted else 1",
+            "n_wanted / counts.max()",
+            "common images are drawn twice",
+        ),
+        ("(self.frequencies / self.prior).log()", "(self.prior / self.frequencies).log()", "the offset is reversed"),
+        (
+            "sampling * (len(labels) - counts.max())",
+            "sampling * (labelled.sum() - counts.max())",
+            "for none without a label",
         ),
         (
             "n_batches = -(-self.n_images // batch_size)",
@@ -745,7 +781,13 @@ WRONG = {
     "dataset/splits.py": (
         ("1 / folds), seed + repeat", "1 / folds), seed", "every repeat deals alike"),
         ("if name == names[number]", "if name == names[0]", "the first fold is tested each time"),
-        ("if len(members) < len(shares):", "if len(members) < len(shares) - 1:", "a class may lack a part"),
+        (
+            '["lesion", "is_late", "n_in_data", "label"]',
+            '["lesion", "is_late", "n", "label"]',
+            "a lesion counts as the label of which it has fewest",
+        ),
+        ('.transform("size") < n_parts)', '.transform("size") < 0)', "a class of one image refuses the split"),
+        (".nunique()) < len(shares):", ".nunique()) < len(shares) - 1:", "a class may lack a part"),
         (
             'sort_values("n_images", ascending=False, kind="stable")',
             'sort_values("n_images", ascending=True, kind="stable")',
