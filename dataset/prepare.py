@@ -172,7 +172,8 @@ def split(
     ValueError : the masks seem inverted, a class is too small, or no test set can be held out; says what to do.
     """
     table, by_image, remarks = from_first(_split, decoded, reading, splitting, say)
-    table["row"] = decoded.table["row"]  # each machine may have a cache of its own
+    if "row" in decoded.table:
+        table["row"] = decoded.table["row"]  # each machine may have a cache of its own
     return Prepared(table, decoded.pixels, by_image, [*decoded.remarks, *remarks])
 
 

@@ -58,7 +58,7 @@ NOT_OURS = {"--nnodes", "--node-rank", "--master-addr", "--master-port"}  # torc
 NOT_OURS |= {"--dist", "--nproc-per-node", "--logdir"}  # pytest's, torchrun's and TensorBoard's
 
 
-@pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - NOT_OURS))
+@pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", README)) - NOT_OURS))
 def test_every_flag_that_is_mentioned_exists(flag):
     known = {"--demo", "--help", *map(settings.flag_of, settings.declared(main))}
     known |= {
@@ -74,7 +74,7 @@ def test_every_flag_that_is_mentioned_exists(flag):
         "dataset/__main__.py",
         "report/__main__.py",
     ):
-        known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', (ROOT / place).read_text(encoding="utf-8")))
+        known |= set(re.findall(r'add_argument\("(--[a-z0-9-]+)"', (ROOT / place).read_text(encoding="utf-8")))
     assert flag in known or flag.replace("--no-", "--") in known
 
 
