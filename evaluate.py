@@ -140,7 +140,7 @@ def prepared(first_step: Callable) -> Callable:
 
 
 def group_sums(groups: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of weights (B, N): their sums (B, G) by group, of groups (N,) int in [0, G) that each have an image."""
+    """A function of weights (B, N): their sums (B, G) by group, of groups (N,) int in [0, G), none of them empty."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     return lambda weights: np.add.reduceat(np.take(weights, order, axis=1), starts, axis=1)
