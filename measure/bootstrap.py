@@ -19,7 +19,7 @@ NO_WIDTH = 1e-9  # narrower intervals mean that all resamples agree, except for 
 KIND = "_kind"  # suffix of the key that names the kind of an interval other than the bootstrap's
 NONE = "none: all resamples give the same"
 OF_SIZE = "test inversion, because resampling inflates absolute values"
-BLOCK = 2**22  # weights per block, 32 MB
+BLOCK = 2**21  # weights per block, 16 MB
 N_THREADS = 2  # blocks at once: more would wait for the memory rather than for a core
 
 
