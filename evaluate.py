@@ -3,9 +3,11 @@
 Shapes: N images, K classes, H x W pixels, B resamples. The scores of a data set take weights (B, N), how often each
 image counts, and return values (B,): weights of one give point estimates, those of measure/bootstrap.py
 their spread. NaN means "not defined", such as the recall of a class without images; means over classes leave it out.
+A `prepared` score can do what does not depend on the weights once, for many calls: ``score.of(*data)(weights)``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, wraps
 from typing import NamedTuple
 
 import numpy as np
@@ -127,6 +129,43 @@ SCORES: dict[str, dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
+def prepared(first_step: Callable) -> Callable:
+    """A score of data and weights, from its first step, which maps the data alone to a function of the weights."""
+
+    @wraps(first_step)
+    def score(*data_and_weights):
+        *data, weights = data_and_weights
+        return first_step(*data)(weights)
+
+    score.of = first_step
+    return score
+
+
+def group_sums(groups: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of weights (B, N): their sums (B, G) by group, of groups (N,) int in [0, G), none of them empty."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    return lambda weights: np.add.reduceat(np.take(weights, order, axis=1), starts, axis=1)
+
+
+def in_groups(score: Callable, *data: np.ndarray) -> Callable[[np.ndarray], Scores]:
+    """A function of weights (B, N): a sum or mean over images, of which only those that differ are counted apart.
+
+    The numbers are those of ``score(*data, weights)``, in the same bits if the weights are whole.
+
+    Parameters
+    ----------
+    score : takes the data and weights.
+    data : (N,) or (N, M), whole numbers or bool with few distinct rows.
+    """
+    codes = np.zeros(len(data[0]), int)
+    for column in np.column_stack(data).T:  # numbers the rows anew with each column, so no number grows beyond N
+        codes = np.unique(codes * (int(column.max(initial=0)) + 1) + column, return_inverse=True)[1]
+    _, first = np.unique(codes, return_index=True)
+    sums, distinct = group_sums(codes), [values[first] for values in data]
+    return lambda weights: score(*distinct, weights=sums(weights))
+
+
 def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Weighted mean (B,) or (B, M) of values (N,) or (N, M); NaN where nothing has weight."""
     total = weights.sum(axis=1)
@@ -183,9 +222,10 @@ def label_scores(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
     return scores
 
 
+@prepared
 def official_label_scores(
-    true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], weights: np.ndarray
-) -> Scores:
+    true: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> Callable[[np.ndarray], Scores]:
     """Scores of ISIC 2018 Task 3, as the organisers compute them.
 
     Balanced accuracy is the mean recall of the top-1 class; a tie for the maximum counts as wrong. Each class against
@@ -203,24 +243,43 @@ def official_label_scores(
     largest = probabilities.max(axis=1, keepdims=True)
     tied = (probabilities == largest).sum(axis=1) > 1
     recalled = (probabilities.argmax(axis=1) == true) & ~tied
-    of_class = np.eye(len(classes))[true]
-    support = weights @ of_class  # (B, K)
-    scores = {"balanced_accuracy": _class_mean(_divide(weights @ (of_class * recalled[:, None]), support))}
-    by_class, of_organisers = [], []
-    for k, name in enumerate(classes):
-        calls = true == k, probabilities[:, k] > CUTOFF
-        values, whole = binary_scores(*calls, weights), binary_scores(*calls, np.ones((1, len(true))))
+    recalls = in_groups(partial(_recalls, n_classes=len(classes)), true, recalled)
+    parts = [_official_of_class(true == k, probabilities[:, k]) for k in range(len(classes))]
+
+    def scores_of(weights: np.ndarray) -> Scores:
+        recall, support = recalls(weights)
+        scores, by_class = {"balanced_accuracy": _class_mean(recall)}, [part(weights) for part in parts]
+        for name, (ours, _) in zip(classes, by_class):
+            scores |= {f"per_class.{name}.{key}": value for key, value in ours.items()}
+        for key in by_class[0][0]:
+            ours, of_organisers = (np.stack([one[i][key] for one in by_class], axis=-1) for i in (0, 1))
+            scores[f"macro.{key}"] = _class_mean(of_organisers)
+            scores[f"macro_present.{key}"] = _class_mean(np.where(support > 0, ours, np.nan))
+        return scores
+
+    return scores_of
+
+
+def _recalls(true: np.ndarray, recalled: np.ndarray, n_classes: int, weights: np.ndarray) -> tuple:
+    """Recall and weight (B, K) of each class."""
+    of_class = np.eye(n_classes)[true]
+    support = weights @ of_class
+    return _divide(weights @ (of_class * recalled[:, None]), support), support
+
+
+def _official_of_class(positive: np.ndarray, probability: np.ndarray) -> Callable[[np.ndarray], tuple[Scores, Scores]]:
+    """A function of weights: the scores of a class against the rest, ours and the organisers'."""
+    called = probability > CUTOFF
+    whole = binary_scores(positive, called, np.ones((1, len(positive))))
+    binary, ranking = in_groups(binary_scores, positive, called), ranking_scores.of(positive, probability)
+
+    def scores_of(weights: np.ndarray) -> tuple[Scores, Scores]:
+        values, ranked = binary(weights), ranking(weights)
         filled = {key: np.where(np.isnan(value), 1, value) for key, value in values.items()}
-        ranking = ranking_scores(true == k, probabilities[:, k], weights)
-        of_organisers.append(filled | ranking)
         ours = {key: filled[key] if np.isnan(whole[key]) else value for key, value in values.items()}
-        by_class.append(ours | ranking)
-        scores |= {f"per_class.{name}.{key}": value for key, value in by_class[-1].items()}
-    for key in by_class[0]:
-        scores[f"macro.{key}"] = _class_mean(np.stack([one[key] for one in of_organisers], axis=-1))
-        defined = np.stack([one[key] for one in by_class], axis=-1)
-        scores[f"macro_present.{key}"] = _class_mean(np.where(support > 0, defined, np.nan))
-    return scores
+        return ours | ranked, filled | ranked
+
+    return scores_of
 
 
 def binary_scores(positive: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> Scores:
@@ -249,42 +308,54 @@ class Runs(NamedTuple):
     n_down: np.ndarray  # (B,) of all negatives
 
 
-def ranked_runs(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Runs:
-    """The ROC curve at the runs of positives, where it rises; `positive` and `score` are (N,)."""
+def ranked_runs(positive: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], Runs]:
+    """A function of weights: the ROC curve at the runs of positives, where it rises; `positive`, `score` are (N,)."""
     order = np.argsort(-score, kind="stable")
     is_up = positive[order].astype(bool)
     new_run = np.diff(score[order], prepend=np.inf) != 0  # a run: images of equal score
     starts, run = np.flatnonzero(new_run), np.cumsum(new_run) - 1
     with_up, first_up = np.unique(run[is_up], return_index=True)  # the sums below need only runs that hold a positive
-    ends = np.append(starts[1:], len(order))[with_up]
+    starts, ends = starts[with_up], np.append(starts[1:], len(order))[with_up]
+    ups, cuts = order[is_up], np.unique(np.concatenate([[0], starts, ends, [len(order)]]))
+    at_start, at_end = np.searchsorted(cuts, starts), np.searchsorted(cuts, ends)
 
-    ranked = np.zeros((len(weights), len(order) + 1))  # weight of the images ranked before each
-    np.cumsum(np.take(weights, order, axis=1), axis=1, out=ranked[:, 1:])
-    up = np.add.reduceat(np.take(weights, order[is_up], axis=1), first_up, axis=1)
-    true_positive, n_up = up.cumsum(axis=1), up.sum(axis=1)
-    called = ranked[:, ends]
-    before = ranked[:, starts[with_up]] - (true_positive - up)
-    return Runs(up, true_positive, before, called - true_positive, n_up, ranked[:, -1] - n_up)
+    def runs_of(weights: np.ndarray) -> Runs:
+        ranked = np.zeros((len(weights), len(cuts)))  # weight of the images ranked before each cut
+        np.cumsum(np.add.reduceat(np.take(weights, order, axis=1), cuts[:-1], axis=1), axis=1, out=ranked[:, 1:])
+        up = np.add.reduceat(np.take(weights, ups, axis=1), first_up, axis=1)
+        true_positive, n_up = up.cumsum(axis=1), up.sum(axis=1)
+        before = ranked[:, at_start] - (true_positive - up)
+        return Runs(up, true_positive, before, ranked[:, at_end] - true_positive, n_up, ranked[:, -1] - n_up)
+
+    return runs_of
 
 
-def ranking_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Scores:
+@prepared
+def ranking_scores(positive: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], Scores]:
     """Area under the ROC curve (ties count one half) and average precision; NaN unless both classes have weight."""
-    return _areas(ranked_runs(positive, score, weights))
+    runs_of = ranked_runs(positive, score)
+    return lambda weights: _areas(runs_of(weights))
 
 
-def malignant_scores(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Scores:
+@prepared
+def malignant_scores(positive: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], Scores]:
     """`ranking_scores`, and the score of ISIC 2024: the area between the ROC curve and a sensitivity of `USEFUL`.
 
     It is the integral of the specificity over sensitivities from 0.8 to 1: 0.2 at best, 0.02 by chance. A run of equal
     scores is a straight piece of the curve.
     """
-    runs = ranked_runs(positive, score, weights)
-    rise, end = (_divide(part, runs.n_up[:, None]) for part in (runs.up, runs.true_positive))
-    start, false_alarms = (_divide(part, runs.n_down[:, None]) for part in (runs.before, runs.false_positive))
-    counted = np.clip(end - USEFUL, 0, rise)  # the part of each rise that lies above
-    middle = false_alarms - (false_alarms - start) * counted / np.maximum(rise, 1e-12) / 2  # false alarms halfway up it
-    areas = _areas(runs)
-    return areas | {"partial_auc": (counted * (1 - middle)).sum(axis=1) + 0 * areas["auc"]}  # undefined with it
+    runs_of = ranked_runs(positive, score)
+
+    def scores_of(weights: np.ndarray) -> Scores:
+        runs = runs_of(weights)
+        rise, end = (_divide(part, runs.n_up[:, None]) for part in (runs.up, runs.true_positive))
+        start, false_alarms = (_divide(part, runs.n_down[:, None]) for part in (runs.before, runs.false_positive))
+        counted = np.clip(end - USEFUL, 0, rise)  # the part of each rise that lies above
+        halfway = false_alarms - (false_alarms - start) * counted / np.maximum(rise, 1e-12) / 2
+        areas = _areas(runs)
+        return areas | {"partial_auc": (counted * (1 - halfway)).sum(axis=1) + 0 * areas["auc"]}  # undefined with it
+
+    return scores_of
 
 
 def _areas(runs: Runs) -> Scores:
@@ -292,9 +363,10 @@ def _areas(runs: Runs) -> Scores:
     up, true_positive, before, false_positive, n_up, n_down = runs
     called, as_high = true_positive + false_positive, false_positive + before  # twice, for a tie is half as high
     undefined = np.where((n_up > 0) & (n_down > 0), 0, np.nan)
+    precise = up * true_positive / np.maximum(called, 1e-12)
     return {
         "auc": _divide((up * (n_down[:, None] - as_high / 2)).sum(axis=1), n_up * n_down) + undefined,
-        "average_precision": _divide((up * true_positive / np.maximum(called, 1e-12)).sum(axis=1), n_up) + undefined,
+        "average_precision": _divide(precise.sum(axis=1), n_up) + undefined,
     }
 
 
@@ -361,7 +433,8 @@ def fit_tau(true: np.ndarray, probabilities: np.ndarray, prior: Sequence[float])
     return float(TAUS[np.argmax(np.array(scores) > max(scores) - 1e-9)])  # equal but for rounding is equal
 
 
-def calibration_scores(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Scores:
+@prepared
+def calibration_scores(true: np.ndarray, probabilities: np.ndarray) -> Callable[[np.ndarray], Scores]:
     """Brier score (sum over classes) and negative log-likelihood; expected calibration error and area under the
     risk-coverage curve of the top-1 class.
 
@@ -370,19 +443,24 @@ def calibration_scores(true: np.ndarray, probabilities: np.ndarray, weights: np.
     n = np.arange(len(true))
     one_hot = np.eye(probabilities.shape[1])[true]
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
-    return {
-        "brier": weighted_mean(weights, ((probabilities - one_hot) ** 2).sum(axis=1)),
-        "nll": weighted_mean(weights, -np.log(np.maximum(probabilities[n, true], 1e-12))),
-        "ece": np.abs(calibration_gaps(true, probabilities, weights)).sum(axis=1),
-        "aurc": aurc(right, confidence, weights),
+    squares = ((probabilities - one_hot) ** 2).sum(axis=1)
+    losses = -np.log(np.maximum(probabilities[n, true], 1e-12))
+    gaps, area = calibration_gaps.of(true, probabilities), aurc.of(right, confidence)
+    return lambda weights: {
+        "brier": weighted_mean(weights, squares),
+        "nll": weighted_mean(weights, losses),
+        "ece": np.abs(gaps(weights)).sum(axis=1),
+        "aurc": area(weights),
     }
 
 
-def calibration_gaps(true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+@prepared
+def calibration_gaps(true: np.ndarray, probabilities: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Accuracy minus confidence in each of the `N_BINS` confidence bins, times the bin's share of the images."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
     bins = np.eye(N_BINS)[confidence_bin(confidence)]
-    return weighted_mean(weights, bins * (right - confidence)[:, None])  # (B, bins)
+    gaps = bins * (right - confidence)[:, None]
+    return lambda weights: weighted_mean(weights, gaps)  # (B, bins)
 
 
 def ece_if_calibrated(probabilities: np.ndarray, n_draws: int = 1000, seed: int = 0) -> float:
@@ -410,13 +488,19 @@ def risk_coverage(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray
     return kept / len(right), np.cumsum(~right[order]) / kept
 
 
-def aurc(right: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.ndarray:
+@prepared
+def aurc(right: np.ndarray, confidence: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Area under the risk-coverage curve (B,): mean error over all coverages, lower is better."""
     order = np.argsort(-confidence, kind="stable")
-    ranked = np.take(weights, order, axis=1)
-    risk = (ranked * ~right[order]).cumsum(axis=1)
-    risk /= np.maximum(ranked.cumsum(axis=1), 1e-12)  # 0 as long as nothing is kept
-    return _divide(np.einsum("bn,bn->b", risk, ranked), ranked.sum(axis=1))
+    wrong = ~right[order]
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        ranked = np.take(weights, order, axis=1)
+        risk = (ranked * wrong).cumsum(axis=1)
+        risk /= np.maximum(ranked.cumsum(axis=1), 1e-12)  # 0 as long as nothing is kept
+        return _divide(np.einsum("bn,bn->b", risk, ranked), ranked.sum(axis=1))
+
+    return area
 
 
 def operating_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float = SENSITIVITY) -> float:
@@ -425,7 +509,8 @@ def operating_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: fl
     return float(scores[int(np.ceil(sensitivity * len(scores) - 1e-9)) - 1]) if len(scores) else float("nan")
 
 
-def mask_scores(counts: np.ndarray, weights: np.ndarray) -> Scores:
+@prepared
+def mask_scores(counts: np.ndarray) -> Callable[[np.ndarray], Scores]:
     """Scores of ISIC 2018 Task 1, as means over images and pooled over all pixels.
 
     Per image: Jaccard, Jaccard set to 0 below `FAILURE`, Dice, sensitivity, specificity, accuracy; each 1 for 0 / 0, so
@@ -438,13 +523,18 @@ def mask_scores(counts: np.ndarray, weights: np.ndarray) -> Scores:
     """
     images = image_mask_scores(counts)
     images |= {"failure": images["iou"] < FAILURE, "iou2": images["iou"] ** 2, "dice2": images["dice"] ** 2}
-    means = dict(zip(images, weighted_mean(weights, np.stack(list(images.values()), axis=1)).T))
-    others = {"failure_rate": means.pop("failure")}
-    pooled, nothing = weights @ counts, np.where(weights.any(axis=1), 0, np.nan)
-    for name, score in (("iou", iou), ("dice", dice)):
-        others[f"std_{name}"] = np.sqrt(np.maximum(means.pop(f"{name}2") - means[name] ** 2, 0))
-        others[f"pooled_{name}"] = score(pooled) + nothing
-    return {f"mean_{name}": values for name, values in means.items()} | others
+    columns = np.stack(list(images.values()), axis=1)
+
+    def scores_of(weights: np.ndarray) -> Scores:
+        means = dict(zip(images, weighted_mean(weights, columns).T))
+        others = {"failure_rate": means.pop("failure")}
+        pooled, nothing = weights @ counts, np.where(weights.any(axis=1), 0, np.nan)
+        for name, score in (("iou", iou), ("dice", dice)):
+            others[f"std_{name}"] = np.sqrt(np.maximum(means.pop(f"{name}2") - means[name] ** 2, 0))
+            others[f"pooled_{name}"] = score(pooled) + nothing
+        return {f"mean_{name}": values for name, values in means.items()} | others
+
+    return scores_of
 
 
 def image_mask_scores(counts: np.ndarray) -> Scores:

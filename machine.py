@@ -86,8 +86,12 @@ def in_words(error: Exception, place: str | Path, advice: str) -> tuple[int, str
     return 2, str(error)
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes | Iterator[bytes]) -> None:
     """Write a file completely or not at all, even if the process or the machine stops.
+
+    Parameters
+    ----------
+    content : in one piece, or in parts that are written as they come.
 
     Raises
     ------
@@ -96,12 +100,14 @@ def write_file(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            file.writelines(content if isinstance(content, Iterator) else [content])
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

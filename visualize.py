@@ -23,6 +23,8 @@ TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
 MAX_LINE, MAX_NAME = 40, 22  # maximum characters of a title line and of a class name; the middle is omitted beyond
 MAX_SHAPE = 2.0  # height per width for which a row of images has room; higher images are drawn narrower
 N_SHOWN, N_CURVES = 20, 14  # maximum number of classes in a figure; there are N_CURVES pairs of colour and line style
+SAME_PLACE = 1 / 2000  # of a curve's axis: a third of a pixel, or of a dot in print
+N_DOTS, N_LOWEST = 2_000, 100  # images of a class that are dots; of more a shape, and dots for those lowest
 CHINESE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei")
 CHINESE += ("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Malgun Gothic", "Arial Unicode MS")
 # Fallback fonts, if installed: each character is drawn in the first font that has it.
@@ -234,11 +236,11 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
             style = {"color": CLASS_COLOURS[i % len(CLASS_COLOURS)], "lw": 1.6}
             style["ls"] = "-" if i < 4 else "--" if i < 7 else ":" if i < 11 else "-."  # no two alike in both
             fpr, tpr, _ = metrics.roc_curve(positive, score)
-            roc.plot(fpr, tpr, label=f"{names[k]} {metrics.roc_auc_score(positive, score):.3f}", **style)
+            roc.plot(*thinned(fpr, tpr), label=f"{names[k]} {metrics.roc_auc_score(positive, score):.3f}", **style)
             precision, recall, _ = metrics.precision_recall_curve(positive, score)
             average = metrics.average_precision_score(positive, score)
             # scikit-learn's last point, (0, 1), is a convention and no measurement.
-            pr.step(recall[:-1], precision[:-1], where="post", label=f"{names[k]} {average:.3f}", **style)
+            pr.step(*thinned(recall[:-1], precision[:-1]), where="post", label=f"{names[k]} {average:.3f}", **style)
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":")
     some = _of_all(len(shown), len(classes))
     _finish(roc, title=f"{title}: ROC, area{some}", xlabel="1 - specificity", ylabel="sensitivity")
@@ -250,6 +252,21 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     for axis in (roc, pr) if IS_ON_PAPER else (pr,):  # the curves leave no room
         _legend(axis, **(below if IS_ON_PAPER else beside))
     return figure
+
+
+def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a curve (N,) over [0, 1] that show; all of them if they are few.
+
+    Of the points that follow each other within `SAME_PLACE` along x, these are the first, last, lowest and highest one:
+    the curve through them covers the same heights, and is never further away than that (M4, Jugel et al. 2014).
+    """
+    if len(x) <= 4 / SAME_PLACE:
+        return x, y
+    starts = np.flatnonzero(np.diff(np.floor(x / SAME_PLACE), prepend=np.nan))
+    ends = np.append(starts[1:], len(x))
+    by_height = np.lexsort((y, np.repeat(np.arange(len(starts)), ends - starts)))  # within each place
+    kept = np.unique(np.concatenate([starts, ends - 1, by_height[starts], by_height[ends - 1]]))
+    return x[kept], y[kept]
 
 
 def reliability(true: np.ndarray, before: np.ndarray, after: np.ndarray, n_bins: int, title: str) -> Figure:
@@ -281,7 +298,7 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
     """Error rate among the images kept, as the least confident are referred to a human."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axis = figure.subplots()
-    axis.plot(coverage, risk, color=BLUE, label=f"all images: {risk[-1]:.3f}")
+    axis.plot(*thinned(coverage, risk), color=BLUE, label=f"all images: {risk[-1]:.3f}")
     _finish(
         axis, title=f"{title}: errors by coverage", xlabel="share of images kept, most confident first", ylabel="errors"
     )
@@ -312,7 +329,10 @@ def net_benefit(
 
 
 def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
-    """Distribution of Dice for the `N_SHOWN` commonest diagnoses: one dot per image, boxes for quartiles."""
+    """Distribution of Dice for the `N_SHOWN` commonest diagnoses: one dot per image, boxes for quartiles.
+
+    Of more than `N_DOTS` images the width of a shape shows how many there are, and only the `N_LOWEST` are dots.
+    """
     known = [(name, values) for name, values in zip(class_names(list(dice)), dice.values()) if len(values)]
     shown = [known[i] for i in commonest([len(values) for _, values in known], N_SHOWN)]
     title = f"{title}: Dice by diagnosis{_of_all(len(shown), len(known))}"
@@ -321,6 +341,11 @@ def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
     axis.boxplot([values for _, values in shown], showfliers=False, widths=0.55, medianprops={"color": ORANGE, "lw": 2})
     rng = np.random.default_rng(0)  # spreads the dots
     for i, (_, values) in enumerate(shown, start=1):
+        if len(values) > N_DOTS:
+            counts, edges = np.histogram(values, 100, (0, 1))
+            width = np.append(counts, 0) / counts.max() * 0.4
+            axis.fill_betweenx(edges, i - width, i + width, step="post", color=BLUE, alpha=0.35, lw=0)
+            values = np.sort(values)[:N_LOWEST]
         axis.plot(i + rng.uniform(-0.2, 0.2, len(values)), values, ".", color=BLUE, ms=3, alpha=0.35)
     names = [f"{name}\nn = {len(values)}" for name, values in shown]
     _name_axis(axis.xaxis, names, range(1, len(shown) + 1))

@@ -159,7 +159,7 @@ def _parse(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         for cells in reader:
             is_odd = has_nul or reader.line_num + skipped > line
-            if is_odd and any(mark in cell for cell in cells for mark in "\r\n\0"):
+            if is_odd and any(mark in cell for cell in cells for mark in "\n\0"):
                 raise csv.Error("unmatched quotation mark, or binary data")
             if cells and any(map(str.strip, cells)):
                 yield line, cells

@@ -4,11 +4,14 @@ Shapes: N images, L lesions, B resamples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import betaincinv
 
+import machine
 from evaluate import Scores
 
 N_RESAMPLES = 2000  # per interval
@@ -16,7 +19,8 @@ NO_WIDTH = 1e-9  # narrower intervals mean that all resamples agree, except for 
 KIND = "_kind"  # suffix of the key that names the kind of an interval other than the bootstrap's
 NONE = "none: all resamples give the same"
 OF_SIZE = "test inversion, because resampling inflates absolute values"
-BLOCK = 2**22  # weights per block, 32 MB
+BLOCK = 2**21  # weights per block, 16 MB
+N_THREADS = 2  # blocks at once: more would wait for the memory rather than for a core
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,25 @@ class Resamples:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Weights (b, N) of all resamples, block by block, float."""
-        n_rows = max(1, BLOCK // max(1, len(self.lesion)))
-        for start in range(0, len(self.draws), n_rows):
-            yield np.take(self.draws[start : start + n_rows], self.lesion, axis=1).astype(float)
+        return map(self._weights, self._starts())
+
+    def map(self, function: Callable[[np.ndarray], Any]) -> Iterator:
+        """The function's value of each block, in order. Threads share the blocks: NumPy lets them run at once."""
+        if len(self._starts()) == 1:
+            yield function(self._weights(0))
+            return
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            yield from machine.map_ahead(pool, lambda start: function(self._weights(start)), self._starts(), N_THREADS)
+
+    def _starts(self) -> range:
+        return range(0, len(self.draws), self._n_rows)
+
+    @property
+    def _n_rows(self) -> int:
+        return max(1, BLOCK // max(1, len(self.lesion)))
+
+    def _weights(self, start: int) -> np.ndarray:
+        return np.take(self.draws[start : start + self._n_rows], self.lesion, axis=1).astype(float)
 
 
 def resample_lesions(lesions: Sequence, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Resamples:
@@ -77,7 +97,7 @@ def with_intervals(
     Returns two dicts, nested along the dots in the names: numbers, and [low, high]. Undefined numbers are None.
     """
     point = score(np.ones((1, len(resamples.lesion))))
-    drawn = [score(weights) for weights in resamples.blocks()]
+    drawn = list(resamples.map(score))
     intervals: dict = {}
     for name in point:
         values = np.concatenate([block[name] for block in drawn])

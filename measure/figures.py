@@ -24,7 +24,8 @@ CAPTIONS = {  # by file name, in the order of the report
     "confident_errors": "The most confident errors.",
     "heat_maps": "Evidence for the predicted class; contour of the true mask in white.",
     "masks": "Best, median and worst masks by Dice.",
-    "dice_by_class": "Dice by diagnosis; each dot is a test image.",
+    "dice_by_class": "Dice by diagnosis. Each dot is a test image; of many, a shape shows the number by its width, and "
+    "dots the lowest.",
 }
 
 

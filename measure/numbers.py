@@ -94,30 +94,30 @@ def label_families(true: np.ndarray, calls: Calls, classes: Sequence[str]) -> li
     points, malignant = of_points(*truth)
     families = [
         rule_family(true, calls, classes),
-        Family("official", partial(evaluate.official_label_scores, *truth), shares.of_official(*truth)),
-        Family("calibration.before", partial(evaluate.calibration_scores, true, calls.before), {}),
-        Family("calibration.after", partial(evaluate.calibration_scores, true, calls.probabilities), {}),
-        Family("surest", partial(benefit.surest_scores, *truth), benefit.shares_of_surest(*truth)),
+        Family("official", evaluate.official_label_scores.of(*truth), shares.of_official(*truth)),
+        Family("calibration.before", evaluate.calibration_scores.of(true, calls.before), {}),
+        Family("calibration.after", evaluate.calibration_scores.of(true, calls.probabilities), {}),
+        Family("surest", benefit.surest_scores.of(*truth), benefit.shares_of_surest(*truth)),
     ]
     for name, (positive, _) in points.items():
         above = calls.above[name]
         images = shares.of_binary(positive, above == 1)
-        families.append(Family(f"operating_points.{name}", partial(point_scores, positive, above), images))
+        families.append(Family(f"operating_points.{name}", of_point(positive, above), images))
     if malignant:
-        families.append(Family("malignant", partial(evaluate.malignant_scores, *malignant), {}))
-        families.append(Family("net_benefit", partial(benefit.benefit_scores, *malignant), {}))
+        families.append(Family("malignant", evaluate.malignant_scores.of(*malignant), {}))
+        families.append(Family("net_benefit", benefit.benefit_scores.of(*malignant), {}))
     if calls.sets is not None:
-        sets = true, calls.sets, classes
-        families.append(Family("sets", partial(set_scores, *sets), shares_of_sets(*sets)))
+        in_sets = evaluate.in_groups(partial(set_scores, classes=classes), true, calls.sets)
+        families.append(Family("sets", in_sets, shares_of_sets(true, calls.sets, classes)))
     return families
 
 
 def rule_family(true: np.ndarray, calls: Calls, classes: Sequence[str]) -> Family:
     """The scores of the top-1 class, of both rules, of the commonest class, and their paired differences."""
 
-    def scores(weights: np.ndarray) -> evaluate.Scores:
-        majority = evaluate.label_scores(true, calls.commonest, classes, weights)
-        rules = {rule: evaluate.label_scores(true, codes, classes, weights) for rule, codes in calls.by_rule.items()}
+    def of_rules(true: np.ndarray, commonest: np.ndarray, by_rule: np.ndarray, weights: np.ndarray) -> evaluate.Scores:
+        majority = evaluate.label_scores(true, commonest, classes, weights)
+        rules = {rule: evaluate.label_scores(true, codes, classes, weights) for rule, codes in zip(names, by_rule.T)}
         values = dict(rules["likeliest"])
         for rule, of_rule in rules.items():
             values |= under(f"rules.{rule}", of_rule)
@@ -126,17 +126,19 @@ def rule_family(true: np.ndarray, calls: Calls, classes: Sequence[str]) -> Famil
             values[f"{OVER_MAJORITY}.{name}"] = rules["likeliest"][name] - majority[name]
         return values | under(MAJORITY, {name: majority[name] for name in BY_RULE})
 
+    names, by_rule = list(calls.by_rule), np.stack(list(calls.by_rule.values()), axis=1)
     images = shares.of_predictions(true, calls.likeliest, classes)
     for rule, codes in calls.by_rule.items():
         images |= under(f"rules.{rule}", shares.of_predictions(true, codes, classes))
+    scores = evaluate.in_groups(of_rules, true, calls.commonest, by_rule)
     return Family("", scores, images | {f"{MAJORITY}.accuracy": np.ones(len(true), bool)})
 
 
 def calibration_interval(true: np.ndarray, probabilities: np.ndarray, resamples: bootstrap.Resamples) -> list[float]:
     """95 % interval of the calibration error."""
-    (gaps,) = evaluate.calibration_gaps(true, probabilities, np.ones((1, len(true))))
-    drawn = [evaluate.calibration_gaps(true, probabilities, weights) for weights in resamples.blocks()]
-    return bootstrap.interval_of_size(gaps, np.concatenate(drawn))
+    gaps_of = evaluate.calibration_gaps.of(true, probabilities)
+    (gaps,) = gaps_of(np.ones((1, len(true))))
+    return bootstrap.interval_of_size(gaps, np.concatenate(list(resamples.map(gaps_of))))
 
 
 def of_points(
@@ -147,11 +149,15 @@ def of_points(
     return points, points.get("malignant", points.get("melanoma"))
 
 
-def point_scores(positive: np.ndarray, above: np.ndarray, weights: np.ndarray) -> evaluate.Scores:
+def of_point(positive: np.ndarray, above: np.ndarray) -> Callable[[np.ndarray], evaluate.Scores]:
     """Sensitivity, specificity and PPV of `Calls.above`; undefined if an image's model has no threshold."""
-    values = evaluate.binary_scores(positive, above == 1, weights)
-    undefined = np.nan if np.isnan(above).any() else 0
-    return {name: values[name] + undefined for name in ("sensitivity", "specificity", "ppv")}
+    scores, undefined = evaluate.in_groups(evaluate.binary_scores, positive, above == 1), np.isnan(above).any()
+
+    def scores_of(weights: np.ndarray) -> evaluate.Scores:
+        values = scores(weights)
+        return {name: values[name] + (np.nan if undefined else 0) for name in ("sensitivity", "specificity", "ppv")}
+
+    return scores_of
 
 
 def heat_numbers(heat: np.ndarray) -> dict | None:
@@ -166,15 +172,22 @@ def mask_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.
     """All mask scores with intervals: at the network's size, `native` at the mask file's, and by diagnosis."""
     members = {code: np.flatnonzero(positions_of(rows) == k) for k, code in enumerate(classes_of(rows))}
 
-    def native(images: np.ndarray | slice, weights: np.ndarray) -> evaluate.Scores:
-        overlaps = evaluate.mask_scores(collected.native[images], weights)
-        distances = evaluate.weighted_mean(weights, collected.surface[images])
-        return overlaps | {"mean_hd95": distances[:, 0], "mean_assd": distances[:, 1]}
+    def native(images: np.ndarray | slice) -> Callable[[np.ndarray], evaluate.Scores]:
+        overlaps, surface = evaluate.mask_scores.of(collected.native[images]), collected.surface[images]
+
+        def scores_of(weights: np.ndarray) -> evaluate.Scores:
+            distances = evaluate.weighted_mean(weights, surface)
+            return overlaps(weights) | {"mean_hd95": distances[:, 0], "mean_assd": distances[:, 1]}
+
+        return scores_of
+
+    network, everything = evaluate.mask_scores.of(collected.mask), native(slice(None))
+    by_class = {code: native(images) for code, images in members.items()}
 
     def scores(weights: np.ndarray) -> evaluate.Scores:
-        values = evaluate.mask_scores(collected.mask, weights) | under("native", native(slice(None), weights))
+        values = network(weights) | under("native", everything(weights))
         for code, images in members.items():
-            values |= under(f"by_class.{code}", native(images, weights[:, images]))
+            values |= under(f"by_class.{code}", by_class[code](weights[:, images]))
         return values
 
     means = shares.of_masks(len(rows)) | under("native", shares.of_masks(len(rows)))

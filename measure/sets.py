@@ -45,7 +45,7 @@ def set_scores(true: np.ndarray, sets: np.ndarray, classes: Sequence[str], weigh
 
     Coverage is the share of the images whose set holds the true class.
     """
-    holds, size = sets[np.arange(len(true)), true], sets.sum(axis=1)
+    holds, size = sets[np.arange(len(true)), true].astype(bool), sets.sum(axis=1)
     single = size == 1
     scores = {
         "coverage": evaluate.weighted_mean(weights, holds.astype(float)),

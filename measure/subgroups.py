@@ -4,6 +4,7 @@ Shapes: N images, n of a group, B resamples.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -115,7 +116,7 @@ class GroupScores:
         self.heads = [head for head in ("label", "mask") if getattr(collected, head) is not None]
         self.kinds: dict[str, np.ndarray] = {}  # (N,) bool: images of the classes that are counted
         self.means: dict[str, np.ndarray] = {}  # (N,) bool: images behind each score that is a mean of values in [0, 1]
-        # By score: the function of positions (n,) and weights (B, n), and the kinds of images that it needs, (N,) bool.
+        # By score: from positions (n,) to a function of weights (B, n); the kinds of images that it needs, (N,) bool.
         self.scores: dict[str, tuple[Callable, tuple[np.ndarray, ...]]] = {}
         if "label" in self.heads:
             self._add_labels(collected.calls)
@@ -130,8 +131,9 @@ class GroupScores:
         predicted = calls.likeliest
         self._add_mean("accuracy", predicted == true, labelled)
 
-        def balanced_accuracy(chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-            return evaluate.label_scores(true[chosen], predicted[chosen], classes, weights)["balanced_accuracy"]
+        def balanced_accuracy(chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            pair = true[chosen], predicted[chosen]
+            return _one("balanced_accuracy", evaluate.in_groups(partial(evaluate.label_scores, classes=classes), *pair))
 
         of_classes = tuple(labelled & (true == k) for k in np.unique(true[labelled])) or (labelled,)
         self.scores["balanced_accuracy"] = balanced_accuracy, of_classes
@@ -145,21 +147,29 @@ class GroupScores:
             is_malignant, score = malignant
             self.kinds["malignant"] = is_malignant
 
-            def auc(chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-                return evaluate.ranking_scores(is_malignant[chosen], score[chosen], weights)["auc"]
+            def auc(chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+                return _one("auc", evaluate.ranking_scores.of(is_malignant[chosen], score[chosen]))
 
             self.scores["malignant_auc"] = auc, (labelled & is_malignant, labelled & ~is_malignant)
 
     def _add_mean(self, name: str, values: np.ndarray, images: np.ndarray) -> None:
         """A score that is the mean of values (N,) in [0, 1] over some images, (N,) bool."""
         values, self.means[name] = values.astype(float), images
-        self.scores[name] = (lambda chosen, weights: evaluate.weighted_mean(weights, values[chosen])), (images,)
 
-    def score(self, name: str, chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """A score (B,) of a group: positions (n,) and weights (B, n). NaN if the group has no image that it needs."""
+        def mean(chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            of_chosen = values[chosen]
+            return lambda weights: evaluate.weighted_mean(weights, of_chosen)
+
+        self.scores[name] = mean, (images,)
+
+    def score(self, name: str, chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """A score of a group, positions (n,), as a function of weights (B, n); NaN without an image that it needs."""
         function, kinds = self.scores[name]
         needed = np.any(kinds, axis=0)[chosen]
-        return function(chosen[needed], weights[:, needed]) if needed.any() else np.full(len(weights), np.nan)
+        if not needed.any():
+            return lambda weights: np.full(len(weights), np.nan)
+        score, is_whole = function(chosen[needed]), needed.all()
+        return lambda weights: score(weights if is_whole else weights[:, needed])
 
     def of(self, chosen: np.ndarray, resamples: bootstrap.Resamples) -> dict:
         """Counts, scores and intervals of a group; a single lesion has no intervals."""
@@ -170,10 +180,9 @@ class GroupScores:
         counts |= {f"n_{head}s": int(n) for head, n in n_known.items() if n < len(chosen)}
         some = resamples.of(chosen)
         means = {name: images[chosen] for name, images in self.means.items()} if _n_lesions(some) > 1 else {}
+        scores = {name: self.score(name, chosen) for name in self.scores}
         numbers, intervals = bootstrap.with_intervals(
-            lambda weights: {name: self.score(name, chosen, weights) for name in self.scores},
-            some,
-            means,
+            lambda weights: {name: score(weights) for name, score in scores.items()}, some, means
         )
         return counts | numbers | {"intervals": intervals}
 
@@ -201,10 +210,10 @@ class GroupScores:
 
     def _difference(self, name: str, first: np.ndarray, second: np.ndarray, resamples: bootstrap.Resamples) -> dict:
         """A score of the second group minus that of the first, with the weights of the same resamples."""
-        groups, places = (first, second), (slice(len(first)), slice(len(first), None))
+        scores = [self.score(name, group) for group in (first, second)]
+        places = (slice(len(first)), slice(len(first), None))
         return bootstrap.paired_difference(
-            lambda i, weights: self.score(name, groups[i], weights[:, places[i]]),
-            resamples.of(np.concatenate(groups)),
+            lambda i, weights: scores[i](weights[:, places[i]]), resamples.of(np.concatenate([first, second]))
         )
 
     def _reliable(self, name: str, chosen: np.ndarray, resamples: bootstrap.Resamples) -> float | None:
@@ -212,8 +221,12 @@ class GroupScores:
         of_kinds = [chosen[images[chosen]] for images in self.scores[name][1]]
         if min(_n_lesions(resamples.of(images)) for images in of_kinds) < FEWEST:
             return None
-        value = float(self.score(name, chosen, np.ones((1, len(chosen))))[0])
+        value = float(self.score(name, chosen)(np.ones((1, len(chosen))))[0])
         return None if np.isnan(value) else value
+
+
+def _one(name: str, scores: Callable[[np.ndarray], evaluate.Scores]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda weights: scores(weights)[name]
 
 
 def _n_lesions(some: bootstrap.Resamples) -> int:

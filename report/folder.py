@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import visualize
 from dataset.classes import classes_of
-from dataset.csvfile import as_csv
+from dataset.csvfile import csv_parts
 from dataset.splits import class_table
 from machine import from_first, is_first, write_file
 
@@ -125,15 +125,19 @@ class RunFolder:
         """The checkpoint of a task's best epoch."""
         return self.path / f"best_{task}_model.pth"
 
-    def write(self, name: str, content: str | bytes) -> None:
-        """Write a file whole or not at all."""
+    def write(self, name: str, content: str | bytes | Iterator[str]) -> None:
+        """Write a file whole or not at all; of text that comes in parts only one is in memory."""
         if is_first():
             path = self.path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+            if not isinstance(content, bytes):
+                parts = [content] if isinstance(content, str) else content
+                content = (part.encode("utf-8", "backslashreplace") for part in parts)
+            write_file(path, content)
 
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
-        self.write(name, as_csv(table))
+    def write_table(self, name: str, table: pd.DataFrame, digits: str | None = None) -> None:
+        """Write a table as `csv_parts`."""
+        self.write(name, csv_parts(table, digits))
 
     def write_json(self, name: str, content: dict) -> None:
         self.write(name, json.dumps(content, indent=2) + "\n")

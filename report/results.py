@@ -14,7 +14,6 @@ import machine
 from checkpoints.trained import Trained
 from dataset import leakage
 from dataset.classes import positions_of
-from dataset.csvfile import as_csv
 from dataset.groups import groups_of
 from dataset.prepare import OtherSet, Prepared
 from dataset.splits import split_hash
@@ -115,7 +114,7 @@ def fitted_network(trained: Trained, parts: Parts, precision: str, coverage: flo
 def write_images(place: RunFolder, tables: Sequence[pd.DataFrame], classes: Sequence[str]) -> None:
     """Write images.csv and its columns.md."""
     table = pd.concat(tables)
-    place.write("images.csv", as_csv(table, DIGITS))
+    place.write_table("images.csv", table, DIGITS)
     place.write("columns.md", dictionary(list(table), classes))
 
 

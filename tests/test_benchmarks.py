@@ -71,9 +71,12 @@ def test_the_benchmark_of_evaluating_runs_and_writes_its_figures(tmp_path, monke
     monkeypatch.setattr(sys, "argv", ["evaluation.py", "--images", "300", "--output-dir", str(tmp_path)])
     evaluation.main()
     (path,) = tmp_path.iterdir()
-    (row,) = json.loads(path.read_text())["rows"]
-    assert row["images"] == 300 and row["mb"] >= row["mb_before"] > 0 and row["seconds"] >= row["labels"] > 0
-    assert "| 300 |" in capsys.readouterr().out
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["set"] for row in rows] == ["ham10000", "rare"]
+    for row in rows:
+        assert row["images"] == 300 and row["mb"] >= row["mb_before"] > 0 and row["seconds"] >= row["scores"] > 0
+        assert row["cpu_seconds"] > 0
+    assert "| rare | 300 |" in capsys.readouterr().out
 
 
 def test_the_benchmark_of_near_duplicates_prints_quantiles_and_shares_of_both_kinds(demo_folder, tmp_path, capsys):

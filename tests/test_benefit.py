@@ -32,9 +32,10 @@ def test_the_net_benefit_is_that_of_the_confusion_matrix():
 
 
 def test_a_perfect_model_has_the_prevalence_and_no_action_has_nothing():
-    positive, weights = np.array([True, False, False, False]), np.ones((1, 4))
-    assert net_benefit(positive, positive, 0.3, weights) == 0.25
-    assert net_benefit(positive, np.zeros(4, bool), 0.3, weights) == 0
+    positive, weights = np.array([True, False, False, False]), np.array([[1, 1, 1, 1], [0, 0, 0, 0]])
+    of_all = benefit_scores(positive, positive * 0.9, weights)["30.model"]
+    assert of_all[0] == 0.25 and np.isnan(of_all[1])
+    assert net_benefit(np.zeros(1), np.zeros(1), np.array([4]), 0.3) == 0
 
 
 def test_the_surest_images_by_hand():

@@ -1,4 +1,7 @@
+import threading
+import time
 import tracemalloc
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -6,8 +9,14 @@ import pytest
 from scipy.stats import binomtest
 
 import evaluate
+from dataset.classes import HAM10000
+from dataset.table import USED
 from measure import bootstrap, shares
-from measure.numbers import calibration_interval
+from measure.calibrate import fit_calibration
+from measure.calls import read_logits
+from measure.collect import Collected
+from measure.numbers import calibration_interval, label_numbers, mask_numbers
+from measure.subgroups import subgroup_numbers
 
 
 def all_weights(resamples):
@@ -242,3 +251,40 @@ def test_a_paired_difference_is_the_second_less_the_first_of_the_same_draws():
     drawn = all_weights(resamples) @ (values[1] - values[0]) / 4
     assert found["difference"] == pytest.approx(0.375)
     assert found["interval"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
+
+
+def test_threads_share_the_blocks_and_give_their_results_in_order(monkeypatch):
+    monkeypatch.setattr(bootstrap, "BLOCK", 7 * 70)
+    resamples, threads = bootstrap.resample_lesions(np.arange(70) // 2, 50), set()
+
+    def result(weights):
+        threads.add(threading.get_ident())
+        time.sleep(0.02 * (weights[0, 0] == 0))  # those that come late are not put last
+        return weights
+
+    np.testing.assert_array_equal(np.concatenate(list(resamples.map(result))), all_weights(resamples))
+    assert len(threads) == bootstrap.N_THREADS
+
+
+def test_what_does_not_depend_on_the_weights_is_done_once_not_for_each_block(monkeypatch):
+    """Of 400,000 images a block has ten resamples: sorting the images for each block takes more than its sums."""
+    n = 300
+    rng = np.random.default_rng(0)
+    columns = {"status": USED, "label": pd.Categorical.from_codes(rng.integers(0, 7, n), HAM10000)}
+    rows = pd.DataFrame({"image": map(str, range(n)), "lesion_id": "x", "age": 40.0, "sex": "male"} | columns)
+    true, logits = rows["label"].cat.codes.to_numpy().astype(int), rng.normal(size=(n, 7))
+    calls = read_logits(logits, fit_calibration(true, logits, true, HAM10000), HAM10000)
+    collected = Collected(label=logits, calls=calls, mask=np.ones((n, 4)), native=np.ones((n, 4)))
+    collected = collected._replace(surface=np.ones((n, 2)))
+    resamples, counts = bootstrap.resample_lesions(np.arange(n), 40), []
+    for n_rows in (40, 4):
+        with monkeypatch.context() as patch:
+            patch.setattr(bootstrap, "BLOCK", n_rows * n)
+            spies = [Mock(side_effect=getattr(np, name)) for name in ("argsort", "unique", "log")]
+            for spy in spies:
+                patch.setattr(np, spy.side_effect.__name__, spy)
+            label_numbers(rows, calls, resamples)
+            mask_numbers(rows, collected, resamples)
+            subgroup_numbers(rows, collected, resamples)
+        counts.append([spy.call_count for spy in spies])
+    assert counts[0] == counts[1] and min(counts[0]) > 0

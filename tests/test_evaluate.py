@@ -478,3 +478,38 @@ def test_a_mask_at_the_limit_of_failure_has_not_failed():
     counts = np.array([[13.0, 7, 0, 5]])
     assert evaluate.image_mask_scores(counts)["threshold_iou"].tolist() == [0.65]
     assert evaluate.mask_scores(counts, np.ones((1, 1)))["failure_rate"].tolist() == [0]
+
+
+def test_equal_images_counted_as_one_give_the_same_bits():
+    """Of weights that are whole; with a class that no image has, and columns of flags among the data."""
+    rng = np.random.default_rng(0)
+    true, sets = rng.integers(0, 3, 500), rng.random((500, 3)) < 0.5
+    weights = rng.multinomial(500, np.full(500, 1 / 500), size=20).astype(float)
+
+    def score(true, sets, weights):
+        found = evaluate.label_scores(true, sets.argmax(axis=1), "abcd", weights)
+        return found | evaluate.binary_scores(true == 1, sets[:, 2], weights)
+
+    found, expected = evaluate.in_groups(score, true, sets)(weights), score(true, sets, weights)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    seen = []
+    evaluate.in_groups(lambda true, sets, weights: seen.append((len(true), weights.shape)), true, sets)(weights)
+    assert seen == [(3 * 2**3, (20, 3 * 2**3))]
+
+
+def test_the_sums_by_group_are_numpys():
+    groups, weights = np.array([2, 0, 1, 0, 2, 2]), np.random.default_rng(0).random((4, 6))
+    expected = [np.bincount(groups, row) for row in weights]
+    np.testing.assert_allclose(evaluate.group_sums(groups)(weights), expected, rtol=1e-15)
+
+
+def test_the_first_step_of_a_score_serves_any_weights():
+    true, probabilities = random_labels(3)
+    score = evaluate.official_label_scores.of(true, probabilities, "abcdefg")
+    for weights in (ONE, np.random.default_rng(0).integers(0, 3, (5, 200)).astype(float)):
+        expected = evaluate.official_label_scores(true, probabilities, "abcdefg", weights)
+        found = score(weights)
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)

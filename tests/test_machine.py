@@ -24,6 +24,21 @@ def test_a_failing_write_names_the_file_and_leaves_the_old_one_and_no_rubbish(tm
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_file_that_comes_in_parts_is_whole_or_not_there(tmp_path):
+    """Also if it is the program that stops between two parts, and not the disk."""
+    path = tmp_path / "a.csv"
+    machine.write_file(path, iter([b"one,", b"two"]))
+    assert path.read_bytes() == b"one,two"
+
+    def failing():
+        yield b"new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        machine.write_file(path, failing())
+    assert path.read_bytes() == b"one,two" and list(tmp_path.iterdir()) == [path]
+
+
 def test_work_ahead_keeps_the_order_and_its_bound():
     started = []
 

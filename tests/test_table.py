@@ -1,15 +1,20 @@
 import csv
 import io
+import tracemalloc
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import disc, picture, state_of
 
+from dataset import csvfile
 from dataset.choice import Choice
 from dataset.classes import HAM10000 as CLASSES
 from dataset.columns import FURTHER
-from dataset.csvfile import as_csv, read_back
+from dataset.csvfile import as_csv, csv_parts, read_back
 from dataset.layout import find, find_files
 from dataset.table import LEFT_OUT, USED, describe_table, read_layout, read_table
+from report.folder import RunFolder
 
 
 def test_a_missing_folder_is_named_with_what_to_do(tmp_path):
@@ -167,6 +172,41 @@ def test_a_name_that_a_console_would_obey_is_left_out_and_its_row_reads_back_as_
     assert list(table["reason"]) == ["", "unsafe name"]
     assert len(list(csv.reader(io.StringIO(as_csv(table), newline="")))) == 3
     assert name not in describe_table(table)
+
+
+def test_a_table_in_parts_is_the_text_of_pandas_with_escaped_characters(monkeypatch):
+    """Values of every kind; characters that control a console in a part that is not the first."""
+    table = pd.DataFrame(
+        {
+            "image": ["a", "b,c", 'say "d"', "e\nf", None, "g\x7f"],
+            "label": pd.Categorical(["MEL", "NV", None, "x\ty", "NV", "MEL"]),
+            "score": [0.1, 1 / 3, np.nan, 1e-9, 1e20, 2.0],
+            "n": range(6),
+            "is_used": [True, False] * 3,
+            "mixed": [1, "two", None, 4.5, [5], True],
+        },
+        index=[3, 3, 1, 2, 0, 9],
+    )
+    expected = table.assign(image=["a", "b,c", 'say "d"', r"e\nf", None, r"g\x7f"])
+    expected["label"] = ["MEL", "NV", None, r"x\ty", "NV", "MEL"]
+    for digits in (None, "%.3g"):
+        whole = expected.to_csv(index=False, lineterminator="\n", float_format=digits)
+        for n_rows in (100, 4, 1):
+            monkeypatch.setattr(csvfile, "N_ROWS", n_rows)
+            assert len(parts := list(csv_parts(table, digits))) == -(-6 // n_rows) or n_rows == 100
+            assert "".join(parts) == as_csv(table, digits) == whole
+    assert as_csv(table.iloc[:0]) == "image,label,score,n,is_used,mixed\n"
+
+
+def test_a_long_table_is_never_one_text_in_memory(tmp_path):
+    table = pd.DataFrame(np.random.default_rng(0).random((80_000, 8))).assign(image="an_image_of_some_name")
+    tracemalloc.start()
+    RunFolder(tmp_path).write_table("a.csv", table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = (tmp_path / "a.csv").stat().st_size
+    assert size > 13e6 and peak < 2 * size
+    assert len(read_back(tmp_path / "a.csv")) == 80_000
 
 
 def test_a_comma_after_every_row_is_no_column(folder):

@@ -285,6 +285,6 @@ def test_a_legend_after_a_blank_line_is_dropped_and_a_list_of_one_column_is_not(
 def test_lines_end_as_on_any_system(tmp_path, end):
     (tmp_path / "t.csv").write_bytes(end.join(["image,label", "a,nv", "", 'b,"mel"']).encode())
     assert read_rows(tmp_path / "t.csv").to_numpy().tolist() == [["a", "nv"], ["b", "mel"]]
-    (tmp_path / "t.csv").write_bytes(end.join(["image,label", 'a,"nv', 'b,mel"']).encode())
+    (tmp_path / "t.csv").write_text('image,label\na,"nv\nb,mel"\n')
     with pytest.raises(ValueError, match="line 2: unmatched quotation mark"):
         read_rows(tmp_path / "t.csv")

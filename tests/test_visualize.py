@@ -151,6 +151,45 @@ def test_the_dice_figure_shows_every_image_and_the_median_of_each_diagnosis():
     assert medians == [0.6, 0.5] and "n = 3" in texts(axis) and "NV" not in texts(axis)
 
 
+def test_of_many_images_the_dice_figure_shows_a_shape_of_their_number_and_the_lowest():
+    values = np.random.default_rng(0).beta(9, 2, visualize.N_DOTS + 1)
+    (axis,) = visualize.dice_by_class({"MEL": values, "NV": values[1:]}, "a").axes
+    few, many = sorted((line.get_ydata() for line in axis.lines if line.get_marker() == "."), key=len)
+    np.testing.assert_array_equal(few, np.sort(values)[: visualize.N_LOWEST])
+    assert len(many) == visualize.N_DOTS
+    (shape,) = [shape for shape in axis.collections if len(shape.get_paths())]
+    outline = shape.get_paths()[0].vertices
+    counts, edges = np.histogram(values, 100, (0, 1))
+    for count, low in zip(counts, edges):
+        some = outline[np.isclose(outline[:, 1], low + 0) | np.isclose(outline[:, 1], low + 0.01)]
+        widest = np.isclose(np.abs(some[:, 0] - 1), 0.4 * count / counts.max(), atol=1e-6)
+        assert widest.any(), low
+
+
+@pytest.mark.parametrize("kind", ["rising", "falling", "jagged", "jump"])
+def test_a_thinned_curve_is_nowhere_further_from_the_whole_one_than_shows(kind):
+    """Heights between the points of one place are those of the whole curve, to which no more was added."""
+    rng, n = np.random.default_rng(0), 60_000
+    x = np.sort(rng.random(n)) if kind != "falling" else np.sort(rng.random(n))[::-1]
+    if kind == "jump":  # as a ROC curve: half of the height within a thousandth of the width
+        x = np.concatenate([x[: n // 2] / 1000, x[n // 2 :]])
+    jagged = np.select([np.arange(n) % 501 == 7, np.arange(n) % 499 == 9], [1.0, 0.0], 0.5)
+    heights = {"jagged": jagged, "falling": np.sqrt(x)}
+    y = heights.get(kind, np.linspace(0, 1, n))
+    few = visualize.thinned(x, y)
+    assert len(few[0]) < 4.1 / visualize.SAME_PLACE and (few[0][[0, -1]] == x[[0, -1]]).all()
+    assert {*zip(*few)} <= {*zip(x, y)}
+    for place in np.unique(np.floor(x / visualize.SAME_PLACE)):
+        whole, kept = (heights[np.floor(places / visualize.SAME_PLACE) == place] for places, heights in ((x, y), few))
+        assert kept.min() == whole.min() and kept.max() == whole.max()
+        assert kept[0] == whole[0] and kept[-1] == whole[-1]
+
+
+def test_a_curve_of_few_points_is_drawn_as_it_is():
+    x = np.linspace(0, 1, 1500)
+    assert all((a == b).all() for a, b in zip(visualize.thinned(x, x**2), (x, x**2)))
+
+
 def test_differences_are_dots_on_their_intervals_grey_where_these_hold_0():
     values = {"Accuracy": [[0.1, 0.05, 0.2], [0.1, -0.05, 0.2], [np.nan] * 3], "NLL, less": [[-0.1, -0.2, 0.0]] * 3}
     groups = [(["a", "b", "c"], values), (["d"], {"Dice": [[0.1, 0.1, 0.2]]})]

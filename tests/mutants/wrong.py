@@ -121,8 +121,8 @@ WRONG = {
             "a tie of two counts as right",
         ),
         (
-            "calls = true == k, probabilities[:, k] > CUTOFF",
-            "calls = true == k, probabilities[:, k] >= CUTOFF",
+            "called = probability > CUTOFF",
+            "called = probability >= CUTOFF",
             "called at 0.5",
         ),
         ("np.isnan(value), 1, value)", "np.isnan(value), 0, value)", "0 / 0 is 0 in the organisers' scores"),
@@ -148,7 +148,8 @@ WRONG = {
         ),
         ("np.maximum(rise, 1e-12) / 2", "np.maximum(rise, 1e-12)", "partial area without the half for ties"),
         ("(n_down[:, None] - as_high / 2)", "(n_down[:, None] - as_high)", "the area without the half for ties"),
-        ("called = ranked[:, ends]", "called = ranked[:, starts[with_up] + 1]", "ties are called one by one"),
+        ("ranked[:, at_end] - true_positive", "ranked[:, at_start] - true_positive", "ties are not called"),
+        ("codes * (int(column.max(initial=0)) + 1) + column", "codes + column", "images that differ count as one"),
         (
             "return F.cross_entropy(logits / np.exp(log_temperature), label).item()",
             "return F.cross_entropy(logits * np.exp(log_temperature), label).item()",
@@ -186,8 +187,8 @@ WRONG = {
             "bins closed below",
         ),
         (
-            "weighted_mean(weights, bins * (right - confidence)[:, None])",
-            "weighted_mean(weights, bins * np.abs(right - confidence)[:, None])",
+            "gaps = bins * (right - confidence)[:, None]",
+            "gaps = bins * np.abs(right - confidence)[:, None]",
             "gaps are absolute before the mean",
         ),
         (
@@ -875,8 +876,8 @@ WRONG = {
     "measure/bootstrap.py": (
         ("rng.multinomial(n, np.full(n, 1 / n))", "rng.permutation(n) * 0 + 1", "every resample is the set itself"),
         (
-            "np.take(self.draws[start : start + n_rows], self.lesion, axis=1)",
-            "np.take(self.draws[start : start + n_rows], np.sort(self.lesion), axis=1)",
+            "np.take(self.draws[start : start + self._n_rows], self.lesion, axis=1)",
+            "np.take(self.draws[start : start + self._n_rows], np.sort(self.lesion), axis=1)",
             "weights of other lesions",
         ),
         ("2 * (1 + smaller)", "(1 + smaller)", "a one-sided p value"),
@@ -1000,7 +1001,7 @@ WRONG = {
     ),
     "measure/benefit.py": (
         ("threshold / (1 - threshold)\n    return", "threshold\n    return", "a share in place of odds"),
-        ("score >= percent / 100", "score > 1 - percent / 100", "acting on the other end"),
+        ('side="right"', 'side="left"', "a score at the threshold is not treated"),
         ("np.maximum(of_all, 0)", "of_all", "acting on none is no alternative"),
         ("order = np.argsort(-probabilities", "order = np.argsort(probabilities", "the least sure images"),
         ("both = true == k, (true == k) & kept", "both = true == k, true == k", "right among all of the class"),
@@ -1047,8 +1048,8 @@ WRONG = {
     ),
     "measure/numbers.py": (
         (
-            "true, calls.commonest, classes, weights)",
-            "true, np.full(len(true), np.bincount(true).argmax()), classes, weights)",
+            "of_rules, true, calls.commonest, by_rule",
+            "of_rules, true, np.full(len(true), np.bincount(true).argmax()), by_rule",
             "the majority of the test set",
         ),
         ("return None if None in values else float(np.mean(values))", "return values[0]", "the first fold's fit"),
@@ -1058,8 +1059,8 @@ WRONG = {
             "the change the other way",
         ),
         (
-            "overlaps = evaluate.mask_scores(collected.native[images], weights)",
-            "overlaps = evaluate.mask_scores(collected.mask[images], weights)",
+            "overlaps, surface = evaluate.mask_scores.of(collected.native[images])",
+            "overlaps, surface = evaluate.mask_scores.of(collected.mask[images])",
             "native scores of the network's size",
         ),
         (
@@ -1067,7 +1068,11 @@ WRONG = {
             '"mean_hd95": distances[:, 1], "mean_assd": distances[:, 0]',
             "the distances exchanged",
         ),
-        ("weights[:, images]))", "weights[:, : len(images)]))", "weights of other images by diagnosis"),
+        (
+            "by_class[code](weights[:, images]))",
+            "by_class[code](weights[:, : len(images)]))",
+            "weights of other images by diagnosis",
+        ),
         ('points.get("malignant", points.get("melanoma"))', 'points.get("melanoma")', "the AUC of melanoma alone"),
         (
             'keys = numbers.get("label", {}), ("threshold", "sensitivity", "specificity")',
