@@ -156,11 +156,12 @@ def in_groups(score: Callable, *data: np.ndarray) -> Callable[[np.ndarray], Scor
     Parameters
     ----------
     score : takes the data and weights.
-    data : (N,) or (N, M), whole numbers or bool with few distinct rows.
+    data : (N,) or (N, M), whole numbers or bool, with few distinct rows.
     """
     codes = np.zeros(len(data[0]), int)
     for column in np.column_stack(data).T:  # numbers the rows anew with each column, so no number grows beyond N
-        codes = np.unique(codes * (int(column.max(initial=0)) + 1) + column, return_inverse=True)[1]
+        _, column = np.unique(column, return_inverse=True)
+        codes = np.unique(codes * (column.max(initial=0) + 1) + column, return_inverse=True)[1]
     _, first = np.unique(codes, return_index=True)
     sums, distinct = group_sums(codes), [values[first] for values in data]
     return lambda weights: score(*distinct, weights=sums(weights))

@@ -13,7 +13,7 @@ import numpy as np
 HDF5 = (".h5", ".hdf5")
 ARCHIVES = (".zip", *HDF5)
 TABLES_WITHIN = (".csv", ".tsv", ".tab", ".txt", ".dat", ".xlsx", ".xls", ".json", ".parquet")
-BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF")  # of image files
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF", b"BM")  # of image files
 _ENDING = re.compile(rf"\.(?:zip|h5|hdf5)(?=[/{re.escape(os.sep)}])", re.IGNORECASE)
 
 
@@ -176,7 +176,11 @@ class _Hdf5:
             item = self._file[member]
             if item.size * item.dtype.itemsize > max_bytes:
                 raise ValueError(f"more than {max_bytes:,} bytes")
-            value = item[()]
+            if item.dtype.kind == "S":  # of fixed length: NumPy would drop the zeros at its end
+                value = np.empty(item.shape, f"V{item.dtype.itemsize}")
+                item.id.read(self._h5py.h5s.ALL, self._h5py.h5s.ALL, value, item.id.get_type())
+            else:
+                value = item[()]
         except KeyError:
             raise ValueError("no longer in the archive") from None
         except RuntimeError as error:

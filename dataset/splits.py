@@ -51,7 +51,7 @@ def split_table(
     Within each class, lesions (together with other lesions of the same patient, if known) are shuffled, sorted by
     number of images and assigned one by one to the part furthest behind its share. Each part thus gets its share of the
     lesions of each class, to within one lesion, and its share of the harder lesions with several images. Lesions and
-    patients of several classes count for the rarest: each part gets its share of the patients with a malignant image.
+    patients of several classes count only for the rarest of them, such as the patients with a malignant image.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.classes import NAMES, code_of
-from dataset.columns import find_column, is_reserved, may_name, names_images, with_image_column
+from dataset.columns import find_column, is_reserved, may_name, names_details, names_images, with_image_column
 from dataset.names import Index, named
 from dataset.roles import part_of_name
 
@@ -101,14 +101,15 @@ class _Rows:
 
 def _are_measurements(name: str, cells: Sequence[str], images: Index | None, wanted: Sequence[str]) -> bool:
     """Whether a column holds numbers with decimals, which differ from row to row and name no image."""
-    if is_reserved(name) or find_column(wanted, [name]) or code_of(name) in NAMES:
+    if is_reserved(name) or names_details([name]) or find_column(wanted, [name]) or code_of(name) in NAMES:
         return False
     cells = {cell.strip() for cell in cells} - {""}
-    numbers = [cell for cell in cells if _MEASURED.fullmatch(cell)]
-    n_decimals = sum(not cell.isdigit() and not cell.endswith((".0", ",0")) for cell in numbers)
+    numbers = [float(cell.replace(",", ".")) for cell in cells if _MEASURED.fullmatch(cell)]
+    n_decimals = sum(not number.is_integer() for number in numbers)
     if len(numbers) < max(len(cells), FEWEST_VALUES) or 2 * n_decimals < len(numbers):
         return False
-    return images is None or images.by_stem.keys().isdisjoint(named(cell).stem for cell in cells)
+    may_be_names = images is not None and any("." in stem for stem in images.by_stem)
+    return not may_be_names or not images.names_any(cells)
 
 
 def header_of(path: Path) -> list[str]:

@@ -75,7 +75,8 @@ def pool(folder: RunFolder, folds: Folds, data_set: Prepared, audits: bool) -> N
     _refuse_overlap(tested, folds)
     table = _with_folds(data_set.table, tested, folds.n)
     rows = usable(table)
-    folder.record = {"started": records[0].get("started"), "tasks": {}}
+    audited = {name: value for name, value in folder.read_record().items() if name == "audit"}
+    folder.record = {"started": records[0].get("started"), "tasks": {}} | audited
     _write_settings(folder, folds)
     folder.write_data(table)
     reading = [remark for remark in data_set.remarks if not remark.startswith("Split: ")]

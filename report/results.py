@@ -163,14 +163,22 @@ def report_and_audit(folder: RunFolder, audit: Callable[[], pd.DataFrame] | None
     split : hash of the split.
     """
     if audit is None:
-        known = folder.record.get("audit", {})
+        known = folder.record.get("audit") or _audit_unrecorded(folder)
         problem = known["problem"] if known.get("split") == split else NOT_AUDITED.format("--no-audit")
-        machine.say(f"\n{problem}")
+        if problem:
+            machine.say(f"\n{problem}")
         _report(folder, problem, split)
     else:
         _report(folder, NOT_AUDITED.format(INTERRUPTED), split)
         machine.say("\nThe report is written. The split is now audited for leakage.")
         _report(folder, _audited(folder, audit), split)
+
+
+def _audit_unrecorded(folder: RunFolder) -> dict:
+    """What the record would say of an audit by an earlier version, which did not write it there; {} for none."""
+    splits = {facts.get("identity", {}).get("split_hash") for facts in folder.record["tasks"].values()}
+    is_there = machine.from_first((folder.path / "leakage.csv").exists)
+    return {"split": splits.pop(), "problem": ""} if is_there and len(splits) == 1 else {}
 
 
 def _report(folder: RunFolder, problem: str, split: str) -> None:

@@ -213,3 +213,12 @@ def test_a_member_of_a_name_that_leads_out_of_the_archive_reads_nothing_there(tm
     with pytest.raises(ValueError, match="no longer in the archive"):
         content_of(f"{path}/../secret.png")
     assert list_archive(str(zipped(tmp_path / "c.zip", {"../secret.png": b"y"})), Counter()) == {}
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "PNG", "JPEG"])
+@pytest.mark.parametrize("stored", [np.void, np.bytes_, lambda content: np.frombuffer(content, np.uint8)])
+def test_every_format_is_read_from_hdf5_to_its_last_byte(tmp_path, kind, stored):
+    content = encoded(picture(1), kind) + bytes(5)
+    place = hdf5(tmp_path / "a.hdf5", {"x": stored(content)})
+    assert list_archive(str(place), skipped := Counter()) == {"": ["x"]} and not skipped
+    assert content_of(f"{place}/x") == content

@@ -498,6 +498,12 @@ def test_equal_images_counted_as_one_give_the_same_bits():
     assert seen == [(3 * 2**3, (20, 3 * 2**3))]
 
 
+def test_negative_numbers_are_told_apart():
+    true, predicted, weights = np.array([0, 1, 0, 1]), np.array([2, -1, 2, -1]), np.ones((1, 4))
+    score = lambda true, predicted, weights: weights @ (10 * true + predicted)  # noqa: E731
+    assert evaluate.in_groups(score, true, predicted)(weights) == score(true, predicted, weights) == [22]
+
+
 def test_the_sums_by_group_are_numpys():
     groups, weights = np.array([2, 0, 1, 0, 2, 2]), np.random.default_rng(0).random((4, 6))
     expected = [np.bincount(groups, row) for row in weights]

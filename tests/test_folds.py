@@ -125,6 +125,11 @@ def test_an_unfinished_fold_is_named_and_resume_completes_it(pooled, demo_folder
 def test_folds_are_pooled_without_the_audit_and_the_report_says_so(pooled, demo_folder, tmp_path):
     outputs = copied(pooled, tmp_path / "outputs")
     assert quick(demo_folder, tmp_path, *FOLDS, "--resume", "--no-audit") == 0
+    assert (outputs / "leakage.csv").exists() and "not audited" not in page.build(
+        outputs
+    )  # that of the earlier command
+    (outputs / "record.json").write_text(json.dumps({"tasks": {}}))
+    assert quick(demo_folder, tmp_path, *FOLDS, "--resume", "--no-audit") == 0
     assert "not audited for leakage (--no-audit)" in page.build(outputs)
     assert not (outputs / "leakage.csv").exists() and (outputs / "fold-1" / "leakage.csv").exists()
 

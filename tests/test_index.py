@@ -91,3 +91,14 @@ def test_a_link_to_the_folder_gives_the_same_keys(tmp_path):
 
 def test_no_journal_is_no_entry():
     assert len(read_journals("p.u8", []).entries) == 0
+
+
+def test_no_damaged_bit_of_an_index_ends_in_an_error(tmp_path):
+    (tmp_path / "p.u8").touch()
+    write_index(tmp_path, index_of((b"a", 0, 0)))
+    whole = (tmp_path / "index.npz").read_bytes()
+    for bit in range(0, 8 * len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "index.npz").write_bytes(damaged)
+        assert read_index(tmp_path).file in ("p.u8", "")

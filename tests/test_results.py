@@ -293,6 +293,9 @@ def test_without_the_audit_that_of_an_earlier_command_is_kept_if_the_split_is_th
     before = (finished / "leakage.csv").read_bytes()
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--no-audit") == 0
     assert (finished / "leakage.csv").read_bytes() == before and "Pairs of the" in shown_in(finished)[0]
+    edit(finished / "record.json", lambda found: found.pop("audit"))  # as before the audit was recorded
+    assert quick(demo_folder, tmp_path, "--evaluate-only", "--no-audit") == 0
+    assert (finished / "leakage.csv").read_bytes() == before and "Pairs of the" in shown_in(finished)[0]
     edit(finished / "record.json", lambda found: found["audit"].update(split="another"))
     assert quick(demo_folder, tmp_path, "--evaluate-only", "--no-audit") == 0
     assert not (finished / "leakage.csv").exists() and "(--no-audit)" in shown_in(finished)[0]

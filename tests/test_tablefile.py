@@ -288,3 +288,23 @@ def test_lines_end_as_on_any_system(tmp_path, end):
     (tmp_path / "t.csv").write_text('image,label\na,"nv\nb,mel"\n')
     with pytest.raises(ValueError, match="line 2: unmatched quotation mark"):
         read_rows(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("name", ["lesion", "lesion_number", "Patient"])
+def test_lesions_numbered_with_decimals_are_no_measurements(tmp_path, name):
+    rows = "".join(f"a{i},nv,{i // 4 + 1}.{i % 4 + 1}\n" for i in range(100))
+    (tmp_path / "t.csv").write_text(f"image,dx,{name}\n{rows}")
+    assert read_rows(tmp_path / "t.csv")[name].nunique() == 100
+
+
+def test_whole_numbers_are_no_measurements_however_they_are_written(tmp_path):
+    rows = "".join(f"a{i},{i}.00,{-i},{i / 7}\n" for i in range(100))
+    (tmp_path / "t.csv").write_text(f"image,number,below,measured\n{rows}")
+    assert list(read_rows(tmp_path / "t.csv")) == ["image", "number", "below"]
+
+
+def test_decimals_that_name_images_in_another_spelling_are_kept(tmp_path):
+    for i in range(1, 31):
+        picture(i).save(tmp_path / f"{i:03}.5.jpg")
+    (tmp_path / "labels.csv").write_text("nr,dx\n" + "".join(f"{i}.5,{('nv', 'mel')[i % 2]}\n" for i in range(1, 31)))
+    assert (read_table(tmp_path)["image_path"] != "").sum() == 30

@@ -149,7 +149,7 @@ WRONG = {
         ("np.maximum(rise, 1e-12) / 2", "np.maximum(rise, 1e-12)", "partial area without the half for ties"),
         ("(n_down[:, None] - as_high / 2)", "(n_down[:, None] - as_high)", "the area without the half for ties"),
         ("ranked[:, at_end] - true_positive", "ranked[:, at_start] - true_positive", "ties are not called"),
-        ("codes * (int(column.max(initial=0)) + 1) + column", "codes + column", "images that differ count as one"),
+        ("codes * (column.max(initial=0) + 1) + column", "codes + column", "images that differ count as one"),
         (
             "return F.cross_entropy(logits / np.exp(log_temperature), label).item()",
             "return F.cross_entropy(logits * np.exp(log_temperature), label).item()",
