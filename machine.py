@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import errno
+import importlib
 import os
 import pickle
 import platform
@@ -17,12 +18,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-import pandas as pd
-import sklearn
 import torch
 import torch.distributed as dist
-import torchvision
 from filelock import FileLock, Timeout
 
 PATIENCE = timedelta(days=365)  # how long processes wait for one another: the first may decode or draw for hours
@@ -195,8 +192,9 @@ def commit(file: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that the scores depend on."""
-    return {module.__name__: str(module.__version__) for module in (torch, torchvision, np, pd, sklearn)}
+    """Versions of the libraries that the scores depend on; a prediction need not load all of them."""
+    names = ("torch", "torchvision", "numpy", "pandas", "sklearn")
+    return {name: str(importlib.import_module(name).__version__) for name in names}
 
 
 def join_processes(device: torch.device) -> torch.device:

@@ -23,7 +23,9 @@ TESTED_IN = {
     "check": ("dataset/__main__",),
     "comparison": ("report/run", "report/pairtables"),
     "drawing": ("inference/canvas",),
-    "encoders": tuple(f"encoders/{name}" for name in ("__main__", "base", "depthwise", "efficientnet_lite", "resnet")),
+    "encoders": tuple(
+        f"encoders/{name}" for name in ("__main__", "base", "catalogue", "depthwise", "efficientnet_lite", "resnet")
+    ),
     "images": ("dataset/opening",),
     "paper": ("report/paperfigures", "report/papertables"),
     "prediction_table": ("inference/table",),
@@ -151,5 +153,8 @@ def test_help_mistakes_and_missing_folders_load_nothing_that_takes_seconds(comma
     assert "argparse" in loaded and not loaded & {"torch", "torchvision", "sklearn", "seaborn", "matplotlib"}
 
 
-def test_models_alone_load_no_library_of_tables_or_figures():
-    assert not imported_by("-c", "import models") & {"pandas", "sklearn", "seaborn", "matplotlib"}
+@pytest.mark.parametrize(("module", "libraries"), [("models", {"pandas"}), ("inference.process", set())])
+def test_what_a_prediction_needs_loads_no_library_that_it_can_do_without(module, libraries):
+    """torchvision alone takes as long to import as torch."""
+    loaded = imported_by("-c", f"import {module}")
+    assert "torch" in loaded and not loaded & {"torchvision", "scipy", "sklearn", "seaborn", "matplotlib", *libraries}
