@@ -7,11 +7,12 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoders.base import MEAN, STD, StagedEncoder, at_every_cell
+from encoders.base import MEAN, STD, StagedEncoder, at_every_cell, draw_weights
 from encoders.depthwise import DepthwiseConv
 from encoders.weights import from_package
 
@@ -127,12 +128,10 @@ class EfficientNetLite(StagedEncoder):
                 n = out
         self.maps = nn.ModuleList(nn.Sequential(*blocks) for blocks in maps)
         self.channels = (*channels, n)
-        mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-        self.register_buffer("scale", 255 * std / 128, persistent=False)
-        self.register_buffer("shift", (255 * mean - 127) / 128, persistent=False)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (MEAN, STD))
+        self.register_buffer("scale", torch.tensor(255 * std / 128), persistent=False)
+        self.register_buffer("shift", torch.tensor((255 * mean - 127) / 128), persistent=False)
+        draw_weights(self, "fan_out")
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = image * self.scale + self.shift
