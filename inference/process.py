@@ -30,7 +30,7 @@ from inference.inputs import (
 )
 from inference.outputs import Outputs
 from inference.predictor import DecodedImage, Predictor, choose_checkpoints
-from inference.summary import of_all, of_each, wrapped
+from inference.summary import in_lines, of_all, of_each
 from inference.table import PREDICTED, SKIPPED, Table
 from inference.verdict import heat_remarks
 
@@ -198,12 +198,12 @@ def print_places(outputs: Outputs, listed: Sequence[Listed]) -> None:
 
 def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     for line in predictor.remarks():
-        print(wrapped(line))
+        print(in_lines(line))
     if not predictor.trained.is_calibrated:
         used = " and ".join(map(str, checkpoints))
         line = f"{used} is not calibrated, so its confidence may be unreliable; main.py --evaluate-only calibrates it."
-        print(wrapped(line))
+        print(in_lines(line))
     for line in heat_remarks(predictor.trained) if predictor.explain else []:
-        print(wrapped(line))
+        print(in_lines(line))
     if predictor.trained.note:
         print(f"The model was trained on {predictor.trained.note}: it knows nothing of real lesions.")

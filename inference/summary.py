@@ -94,7 +94,7 @@ def aligned(rows: Sequence[Sequence[str]], number_from: int | None = None) -> li
     return ["  ".join(f"{c:{side}{width}}" for c, side, width in zip(row, sides, widths)).rstrip() for row in rows]
 
 
-def wrapped(line: str) -> str:
+def in_lines(line: str) -> str:
     """A message in lines of at most `WIDTH` columns; a number keeps its per cent sign."""
     lines = textwrap.wrap(line.replace(" %", "\xa0%"), WIDTH, subsequent_indent="  ", break_long_words=False)
     return "\n".join(lines).replace("\xa0", " ")

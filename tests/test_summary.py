@@ -3,7 +3,7 @@
 import doctest
 
 from inference import summary
-from inference.summary import of_all, of_each, wrapped
+from inference.summary import in_lines, of_all, of_each
 from inference.verdict import UNLIKE
 
 
@@ -60,8 +60,8 @@ def test_of_many_classes_the_most_frequent_are_listed():
 
 def test_lines_are_aligned_and_break_between_words_but_not_before_a_per_cent_sign():
     assert doctest.testmod(summary).failed == 0
-    assert wrapped("melanoma " * 10 + "at least 95 % of all").splitlines() == [
+    assert in_lines("melanoma " * 10 + "at least 95 % of all").splitlines() == [
         "melanoma " * 10 + "at least",
         "  95 % of all",
     ]
-    assert max(map(len, wrapped("found 95 % of all " * 40).splitlines())) <= 100
+    assert max(map(len, in_lines("found 95 % of all " * 40).splitlines())) <= 100
