@@ -60,8 +60,8 @@ def test_of_many_classes_the_most_frequent_are_listed():
 
 def test_lines_are_aligned_and_break_between_words_but_not_before_a_per_cent_sign():
     assert doctest.testmod(summary).failed == 0
-    assert in_lines("melanoma " * 10 + "at least 95 % of all").splitlines() == [
-        "melanoma " * 10 + "at least",
+    assert in_lines("melanoma " * 10 + "before 95 % of all").splitlines() == [
+        "melanoma " * 10 + "before",
         "  95 % of all",
     ]
     assert max(map(len, in_lines("found 95 % of all " * 40).splitlines())) <= 100
