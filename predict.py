@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     if not any(os.path.lexists(path) or glob.glob(path, recursive=True) for path in options.paths):
         parser.error(f"{', '.join(options.paths)}: no such file or folder. Name images or folders.")
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads would take up to half of the CPU seconds
     import torch  # takes seconds, which --help and mistakes need not wait for
 
     import machine
