@@ -13,8 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
-from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 FAILURE = 0.65  # a mask with a lower Jaccard index counts as a failure, and as 0 in the official score
@@ -376,6 +374,8 @@ def fit_temperature(true: np.ndarray, logits: np.ndarray) -> float:
 
     1 if every image is classified correctly: the loss would fall without limit as the temperature approaches 0.
     """
+    from scipy.optimize import minimize_scalar  # a prediction needs no SciPy
+
     logits, label = torch.as_tensor(logits, dtype=torch.float64), torch.tensor(true)
     if (logits.argmax(dim=1) == label).all():
         return 1.0
@@ -559,6 +559,8 @@ def surface_distances(predicted: np.ndarray, true: np.ndarray) -> tuple[float, f
     of the two directed 95th percentiles, the average distance the mean over the pixels of both surfaces. Both are 0 if
     both masks are empty, and the image's diagonal if only one is.
     """
+    from scipy.spatial import KDTree  # a prediction needs no SciPy
+
     surfaces = [np.argwhere(_surface(mask)) for mask in (predicted, true)]
     if not len(surfaces[0]) or not len(surfaces[1]):
         distance = 0.0 if len(surfaces[0]) == len(surfaces[1]) else float(np.hypot(*true.shape))

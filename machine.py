@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import errno
+import importlib
 import os
 import pickle
 import platform
@@ -12,18 +13,14 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-import pandas as pd
-import sklearn
 import torch
 import torch.distributed as dist
-import torchvision
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 PATIENCE = timedelta(days=365)  # how long processes wait for one another: the first may decode or draw for hours
 
@@ -120,12 +117,13 @@ def locked(folder: Path) -> Iterator[None]:
     ValueError : another run holds the lock, or the folder cannot be written.
     """
     with ExitStack() as held:
-        from_first(lambda: held.enter_context(_lock_of(folder)) and None)
+        from_first(held.enter_context, _lock_of(folder))
         yield
 
 
-def _lock_of(folder: Path) -> AbstractContextManager:
-    """The folder's lock, acquired. Its file lies beside the folder, which need not exist yet."""
+@contextmanager
+def _lock_of(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. Its file lies beside the folder, which need not exist yet, and is removed at the end."""
     place = Path(os.path.realpath(folder))  # resolve() fails on a link to itself
     path = place.with_name(f".{place.name}.lock")
     try:
@@ -134,14 +132,35 @@ def _lock_of(folder: Path) -> AbstractContextManager:
         if place.exists() and not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(place))
         place.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()  # FileLock mistakes some failures to create it for another's lock
-        return FileLock(path).acquire(timeout=0)
+        lock = _acquired(path)
     except Timeout:
         raise ValueError(f"Another run is writing into {folder}. Wait for it, or name another folder.") from None
     except (OSError, NotImplementedError) as error:  # NotImplementedError: no file locks
         reason = getattr(error, "strerror", None) or error
         where = getattr(error, "filename", None) or path
         raise ValueError(f"{folder} cannot be written ({reason}: {where}). Name another folder.") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps a file that is open
+            path.unlink()  # before the release: afterwards it may be another run's
+        lock.release()
+
+
+def _acquired(path: Path) -> BaseFileLock:
+    """The lock of a file, which is created if need be.
+
+    The file may be removed by its last holder just before it is locked: such a lock would keep nobody out. While the
+    file is open here, no other file can have its identity.
+    """
+    while True:
+        with path.open("ab") as file:  # FileLock mistakes some failures to create it for another's lock
+            lock = FileLock(path)
+            lock.acquire(timeout=0)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return lock
+        lock.release()
 
 
 def map_ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, n_ahead: int) -> Iterator:
@@ -201,8 +220,9 @@ def commit(file: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that the scores depend on."""
-    return {module.__name__: str(module.__version__) for module in (torch, torchvision, np, pd, sklearn)}
+    """Versions of the libraries that the scores depend on; a prediction need not load all of them."""
+    names = ("torch", "torchvision", "numpy", "pandas", "sklearn")
+    return {name: str(importlib.import_module(name).__version__) for name in names}
 
 
 def join_processes(device: torch.device) -> torch.device:

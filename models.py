@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders import Encoder, blueprint, make_encoder
+from encoders.base import draw_weights
 from encoders.unlike import Unlike, find_flaw
 
 N_CLASSES = 7
@@ -96,9 +97,7 @@ class MaskDecoder(nn.Module):
         inputs = (deepest, *channels[:-1])
         self.blocks = nn.ModuleList(map(DecoderBlock, inputs, reversed(skips), channels))
         self.logits = nn.Conv2d(channels[-1], 1, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        draw_weights(self, "fan_in")
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         *skips, x = features

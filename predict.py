@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tta", action="store_true", help="average over eight flips and rotations (8x slower)")
     parser.add_argument("--json", action="store_true", help="also write the table as predictions.json")
     parser.add_argument("--features", nargs="?", const="npz", type=feature_format, metavar="csv", help=FEATURES_HELP)
-    parser.add_argument("--resume", action="store_true", help="continue an earlier run in --output-dir")
+    parser.add_argument("--resume", action="store_true", help="continue a stopped run in --output-dir")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same names; keep others")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
     parser.add_argument("--batch-size", type=int, default=16, help="images per step on each core [16]")
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     if not any(os.path.lexists(path) or glob.glob(path, recursive=True) for path in options.paths):
         parser.error(f"{', '.join(options.paths)}: no such file or folder. Name images or folders.")
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads would take up to half of the CPU seconds
     import torch  # takes seconds, which --help and mistakes need not wait for
 
     import machine

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 
 def join_groups(table: pd.DataFrame) -> pd.Series:
@@ -22,11 +20,17 @@ def join_groups(table: pd.DataFrame) -> pd.Series:
     patient_code, _ = pd.factorize(table["patient_id"])
     known = patient_code >= 0
     n = len(names)
-    size = n + patient_code.max() + 1
-    graph = coo_matrix((np.ones(known.sum()), (lesion_code[known], n + patient_code[known])), shape=(size, size))
-    _, component = connected_components(graph, directed=False)
+    component = components(n + patient_code.max() + 1, lesion_code[known], n + patient_code[known])
     first = pd.Series(names).groupby(component[:n]).transform("first").to_numpy()
     return pd.Series(first[lesion_code], index=table.index, dtype=object)
+
+
+def components(n_nodes: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The connected component (n_nodes,) of each node of a graph with an edge from each of `a` to that of `b`."""
+    from scipy.sparse import coo_matrix  # a prediction needs no SciPy
+    from scipy.sparse.csgraph import connected_components
+
+    return connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(n_nodes, n_nodes)), directed=False)[1]
 
 
 def name_within_patients(lesion: pd.Series, patient: pd.Series) -> tuple[pd.Series, bool]:

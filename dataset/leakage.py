@@ -6,10 +6,9 @@ cropped, recompressed or recoloured), and the same lesion or patient (by the ids
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from dataset.fingerprints import Fingerprints, near_between, near_duplicates
+from dataset.groups import components
 
 MAX_GROUP = 100  # images; larger groups of one file or lesion are not listed pair by pair
 KINDS = ("same file", "same picture", "same lesion", "same patient")
@@ -100,9 +99,7 @@ def merge_lesions(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
     by_image = dict(zip(table["image"], code))
     duplicates = pairs[pairs["kind"].isin(["same file", "same picture"])]
     a, b = duplicates["image_a"].map(by_image).to_numpy(int), duplicates["image_b"].map(by_image).to_numpy(int)
-    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(lesions), len(lesions)))
-    _, component = connected_components(graph, directed=False)
-    first = pd.Series(lesions).groupby(component).transform("first").to_numpy()
+    first = pd.Series(lesions).groupby(components(len(lesions), a, b)).transform("first").to_numpy()
     return pd.Series(first[code], index=table.index)
 
 

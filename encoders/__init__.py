@@ -6,13 +6,26 @@ from functools import cache, partial
 
 import torch
 
-from encoders import resnet, trunk
 from encoders.base import Encoder
+from encoders.catalogue import RESNETS, TRUNKS
 from encoders.efficientnet_lite import SCALES, EfficientNetLite
 
-ENCODERS = {name: partial(resnet.ResNet, name) for name in resnet.NAMES}
+
+def _resnet(name: str) -> Encoder:
+    from encoders.resnet import ResNet  # loads torchvision, which takes as long as torch itself
+
+    return ResNet(name)
+
+
+def _trunk(name: str) -> Encoder:
+    from encoders.trunk import Trunk  # loads torchvision
+
+    return Trunk(name)
+
+
+ENCODERS = {name: partial(_resnet, name) for name in RESNETS}
 ENCODERS |= {name: partial(EfficientNetLite, name) for name in SCALES}
-ENCODERS |= {name: partial(trunk.Trunk, name) for name in trunk.NAMES}
+ENCODERS |= {name: partial(_trunk, name) for name in TRUNKS}
 
 
 def make_encoder(name: str) -> Encoder:

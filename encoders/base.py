@@ -100,3 +100,10 @@ def at_every_cell(conv: nn.Conv2d, x: Tensor, dilation: int) -> Tensor:
     """A convolution without its stride; the kernel is centred and dilated by `dilation`."""
     padding = dilation * (conv.kernel_size[0] // 2)
     return F.conv2d(x, conv.weight, conv.bias, padding=padding, dilation=dilation, groups=conv.groups)
+
+
+def draw_weights(network: nn.Module, mode: str) -> None:
+    """Random weights for a network's convolutions (He et al. 2015, arXiv:1502.01852); `mode` as in `nn.init`."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # drawing there would load torch's compiler
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")

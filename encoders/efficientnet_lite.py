@@ -7,13 +7,12 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models._utils import _make_divisible
-from torchvision.ops import Conv2dNormActivation, StochasticDepth
 
-from encoders.base import MEAN, STD, StagedEncoder, at_every_cell
+from encoders.base import MEAN, STD, StagedEncoder, at_every_cell, draw_weights
 from encoders.depthwise import DepthwiseConv
 from encoders.weights import from_package
 
@@ -28,7 +27,24 @@ STAGES = (  # kernel, stride, expansion, channels, blocks of lite0; first and la
 )
 STEM_CHANNELS, LABEL_CHANNELS = 32, 1280
 NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
-layer = partial(Conv2dNormActivation, norm_layer=NORM, activation_layer=nn.ReLU6)
+
+
+def layer(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None) -> nn.Module:
+    """A convolution, its norm and ReLU6; without `padding`, sizes are kept at stride 1."""
+    padding = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+    return nn.Sequential(conv, NORM(out_channels), nn.ReLU6(inplace=True))
+
+
+class DropPath(nn.Module):
+    """Zeros for an image with probability p in training (stochastic depth; Huang et al. 2016, arXiv:1603.09382)."""
+
+    p = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return x * x.new_empty(len(x), 1, 1, 1).bernoulli_(1 - self.p).div_(1 - self.p)
 
 
 class Block(nn.Module):
@@ -41,8 +57,8 @@ class Block(nn.Module):
         padding = kernel // 2 if stride == 1 else 0
         conv = DepthwiseConv(width, width, kernel, stride, padding, groups=width, bias=False)
         self.depthwise = nn.Sequential(conv, NORM(width), nn.ReLU6())
-        self.project = layer(width, out_channels, 1, activation_layer=None)
-        self.drop_path = StochasticDepth(0.0, "row")
+        self.project = layer(width, out_channels, 1)[:2]
+        self.drop_path = DropPath()
         self.is_residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,6 +73,12 @@ class Block(nn.Module):
     def _end(self, x: Tensor, y: Tensor) -> Tensor:
         y = self.project(y)
         return x + self.drop_path(y) if self.is_residual else y
+
+
+def round_to_eight(channels: float) -> int:
+    """The nearest multiple of eight; the next higher one if that is less than 90 %."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 * (nearest < 0.9 * channels)
 
 
 def pad_for_stride(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -97,7 +119,7 @@ class EfficientNetLite(StagedEncoder):
         channels, n = [], STEM_CHANNELS
         for number, (kernel, stride, expansion, out, n_blocks) in enumerate(STAGES):
             n_blocks = n_blocks if number in (0, len(STAGES) - 1) else math.ceil(depth * n_blocks)
-            out = _make_divisible(width * out, 8)
+            out = round_to_eight(width * out)
             if stride == 2:
                 maps.append([])
                 channels.append(n)
@@ -106,12 +128,10 @@ class EfficientNetLite(StagedEncoder):
                 n = out
         self.maps = nn.ModuleList(nn.Sequential(*blocks) for blocks in maps)
         self.channels = (*channels, n)
-        mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-        self.register_buffer("scale", 255 * std / 128, persistent=False)
-        self.register_buffer("shift", (255 * mean - 127) / 128, persistent=False)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (MEAN, STD))
+        self.register_buffer("scale", torch.tensor(255 * std / 128), persistent=False)
+        self.register_buffer("shift", torch.tensor((255 * mean - 127) / 128), persistent=False)
+        draw_weights(self, "fan_out")
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = image * self.scale + self.shift

@@ -9,9 +9,6 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from encoders.base import StagedEncoder, at_every_cell
 from encoders.weights import from_torchvision
 
-NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-NAMES += ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
-
 
 def resnet_title(name: str) -> str:
     """wide_resnet50_2: Wide ResNet-50-2."""
@@ -22,7 +19,7 @@ def resnet_title(name: str) -> str:
 
 
 class ResNet(StagedEncoder):
-    """One of `NAMES` without its head."""
+    """One of `catalogue.RESNETS` without its head."""
 
     def __init__(self, name: str = "resnet18") -> None:
         super().__init__()

@@ -11,38 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
-from torchvision import models
-from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
+from torchvision.models import WeightsEnum, get_model, get_model_weights
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import StochasticDepth
 
 from encoders.base import MEAN, STD, Encoder
+from encoders.catalogue import FAMILIES
 from encoders.depthwise import use_in
 from encoders.weights import from_torchvision
 
-FAMILIES = {  # first letters of torchvision's name: published name, centre of the deepest map's first cell in pixels
-    "convnext_": ("ConvNeXt-", 15),
-    "densenet": ("DenseNet-", 14),
-    "efficientnet_v2_": ("EfficientNetV2-", 0),
-    "efficientnet_": ("EfficientNet-", 0),
-    "mnasnet": ("MNASNet-", 0),
-    "mobilenet_v2": ("MobileNetV2", 0),
-    "mobilenet_v3_": ("MobileNetV3-", 0),
-    "regnet_x_": ("RegNetX-", 0),
-    "regnet_y_": ("RegNetY-", 0),
-    "shufflenet_v2_x": ("ShuffleNetV2-x", 0),
-    "swin_v2_": ("SwinV2-", 15),
-    "swin_": ("Swin-", 15),
-    "vgg": ("VGG-", 15),
-}
-NAMES = tuple(name for name in list_models(module=models) if name.startswith(tuple(FAMILIES)))
 HEADS = ("avgpool", "classifier", "fc", "flatten", "head")  # layers that are left out
 PROBE = 97  # pixels: one more than three cells of the deepest map, which tells rounding up from rounding down
 OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")  # in the files of DenseNets: norm.1 for norm1
 
 
 class Trunk(Encoder):
-    """One of `NAMES`; its maps are the last ones of each stride.
+    """One of `catalogue.TRUNKS`; its maps are the last ones of each stride.
 
     A network that begins at stride 4 gives the image at half size as its map at stride 2. One that rounds sizes down
     sees images padded at the lower right to a multiple of 32 pixels, by repeating the edge.

@@ -7,8 +7,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
-from visualize import PREDICTED_COLOUR, heat_colours
-
+OUTLINE = "#E69F00"  # visualize's PREDICTED_COLOUR; importing it would load matplotlib, which only heat maps need
 DETAIL = 0.6  # contrast of a photograph's fine structure in its heat map
 
 
@@ -41,7 +40,7 @@ def contour(mask: np.ndarray) -> tuple[Image.Image, tuple[int, int]]:
     part = mask[top : rows[-1] + width + 1, left : columns[-1] + width + 1]
     pixels = np.zeros((*part.shape, 4), np.uint8)
     pixels[_grown(part, width) & ~part] = 0, 0, 0, 255
-    pixels[_grown(~part, 1 + width) & part] = *ImageColor.getrgb(PREDICTED_COLOUR), 255
+    pixels[_grown(~part, 1 + width) & part] = *ImageColor.getrgb(OUTLINE), 255
     return Image.fromarray(pixels), (int(left), int(top))
 
 
@@ -53,6 +52,8 @@ def heated(image: Image.Image, heat: np.ndarray, mask: np.ndarray | None, subjec
     mask : (H, W) bool, of the image's size.
     subject : caption of the scale.
     """
+    from visualize import heat_colours
+
     size = max(13, min(image.size) // 24)  # of the scale's bar and letters
     ramp = np.linspace(0, 1, 6 * size)[None].repeat(size, axis=0)
     canvas = _captioned(heat_layer(image, heat), [subject], heat_colours(ramp))
@@ -65,6 +66,8 @@ def heat_layer(image: Image.Image, heat: np.ndarray) -> Image.Image:
 
     The photograph's own brightness is left out, so that a hotter spot is brighter on a dark lesion too.
     """
+    from visualize import heat_colours
+
     gray = image.convert("L")
     smooth = gray.filter(ImageFilter.GaussianBlur(max(2, min(gray.size) // 20)))
     detail = np.asarray(gray, np.float32) - np.asarray(smooth, np.float32)

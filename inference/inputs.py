@@ -1,6 +1,7 @@
 """The images that a command line names, in order, with a unique name for the outputs of each."""
 
 import glob
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -153,6 +154,42 @@ def keep_names(listed: Sequence[Listed], earlier: dict[str, str]) -> list[Listed
     return [item if item.problem else item._replace(output=name_of(item)) for item in listed]
 
 
+def digest_of(file: str | Path) -> str:
+    """What tells the content of a file from any other."""
+    return hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()
+
+
+def as_predicted(listed: Sequence[Listed], rows: Iterable[Sequence[str]]) -> list[Listed]:
+    """The images, those of the same name and content as an earlier one as that earlier one.
+
+    Parameters
+    ----------
+    rows : of the table of predictions: file, output, reason why it was skipped, digest.
+
+    Raises
+    ------
+    ValueError : a file has another content than when it was predicted.
+    """
+    names = {os.path.basename(item.file) for item in listed}
+    earlier: dict[str, dict[str, Listed]] = {}  # by name and digest
+    digests: dict[str, str] = {}  # by file
+    for file, output, skipped, digest, *_ in rows:
+        if not skipped and os.path.basename(file) in names:
+            earlier.setdefault(os.path.basename(file), {})[digest] = Listed(file, output)
+            digests[file] = digest
+    found: dict[str, Listed] = {}
+    for item in listed:
+        known = earlier.get(os.path.basename(item.file))
+        digest = digest_of(item.file) if known and os.path.isfile(item.file) else ""
+        if digest and digests.get(item.file, digest) != digest:
+            advice = "Pass --overwrite to predict it again, or rename it, or name another --output-dir."
+            raise ValueError(f"{item.file} has changed since it was predicted. {advice}")
+        if digest and item.file not in digests:
+            item = known.get(digest, item)
+        found.setdefault(item.file, item)
+    return list(found.values())
+
+
 def refuse_data_folder(folder: Path) -> None:
     """Raise ValueError for a folder where the next training would take predicted masks for true ones."""
     place = Path(os.path.realpath(folder))
@@ -175,5 +212,5 @@ def refuse_existing(written: Iterable[Path]) -> None:
     if first := next(existing, None):
         n_more = sum(1 for _ in existing)
         problem = f"and {n_more} more files already exist" if n_more else "already exists"
-        advice = "Name another --output-dir, pass --resume to continue an earlier run, or pass --overwrite."
+        advice = "Name another --output-dir, pass --resume to continue a stopped run, or pass --overwrite."
         raise ValueError(f"{first} {problem}. {advice}")

@@ -14,10 +14,10 @@ from dataset import images
 from dataset.csvfile import spaced
 from inference.drawing import heat_map, mask_at, overlay, view_of
 from inference.features import FORMATS
-from inference.inputs import Listed
+from inference.inputs import Listed, digest_of
 from inference.predictor import Prediction, Predictor
 from inference.table import Table
-from inference.verdict import is_unlike, verdict
+from inference.verdict import is_unlike
 
 OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # concern one file only
 
@@ -55,15 +55,10 @@ class Outputs:
     """The folder that predictions are written to.
 
     The probabilities in its table are calibrated: softmax(logits / temperature), as in main.py's tables.
-
-    Parameters
-    ----------
-    keeps_verdicts : keep in memory what the console says of each image.
     """
 
-    def __init__(self, folder: Path, predictor: Predictor, keeps_verdicts: bool = False) -> None:
-        self.folder, self.predictor, self.keeps_verdicts = folder, predictor, keeps_verdicts
-        self.verdicts: dict[str, list[str]] = {}  # in full, by file
+    def __init__(self, folder: Path, predictor: Predictor) -> None:
+        self.folder, self.predictor = folder, predictor
         classes = predictor.classes if "label" in predictor.trained.heads else ()
         self.table = Table(folder, columns(predictor), classes)
         self.joined = [folder / f"features.{form}" for form in FORMATS]  # those of all images in one file
@@ -93,14 +88,18 @@ class Outputs:
     def written(self, listed: Sequence[Listed]) -> Iterator[Path]:
         """All files that are written for these images."""
         yield from (self.table.path, self.table.as_json, self.table.run, *self.joined)
-        yield from (path for item in listed if not item.problem for path in self.paths(item.output).values())
+        yield from self.of_images(listed)
+
+    def of_images(self, listed: Sequence[Listed]) -> Iterator[Path]:
+        """The files of each of these images."""
+        return (path for item in listed if not item.problem for path in self.paths(item.output).values())
 
     def write_image(self, item: Listed, prediction: Prediction) -> list[str] | str:
-        """Write one image's files; return its table cells, or what is wrong with it."""
+        """Write one image's files; return its table cells from the digest on, or what is wrong with it."""
         paths, classes = self.paths(item.output), self.predictor.classes
         mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)
         try:
-            view = view_of(item.file, prediction.size)
+            view, digest = view_of(item.file, prediction.size), digest_of(item.file)
         except (ValueError, OSError) as error:  # the file has changed
             return images.reason_of(error)
         try:
@@ -115,9 +114,7 @@ class Outputs:
             if error.errno not in OF_ONE_NAME:
                 raise
             return f"cannot write {error.filename}: {error.strerror}"
-        if self.keeps_verdicts:
-            self.verdicts[item.file] = verdict(prediction, classes, in_full=True)
-        return values(prediction, mask, classes)
+        return [digest, *values(prediction, mask, classes)]
 
 
 def _save(image: Image.Image, path: Path, **options) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import itertools
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from inference.features import join_features, rows_known
 from inference.inputs import (
     READABLE,
     Listed,
+    as_predicted,
     keep_names,
     list_images,
     refuse_data_folder,
@@ -28,10 +30,11 @@ from inference.inputs import (
 )
 from inference.outputs import Outputs
 from inference.predictor import DecodedImage, Predictor, choose_checkpoints
-from inference.table import FIRST, PREDICTED, SKIPPED
+from inference.summary import in_lines, of_all, of_each
+from inference.table import PREDICTED, SKIPPED, Table
 from inference.verdict import heat_remarks
 
-N_SAID = 20  # images; with more, the console shows no verdicts
+N_SAID = 20  # images; of more, the console shows a summary
 
 
 def process(outputs: Outputs, listed: Sequence[Listed]) -> list[list[str] | str]:
@@ -68,7 +71,7 @@ def process_all(outputs: Outputs, listed: Sequence[Listed], batch_size: int) -> 
             if isinstance(result, str):
                 tqdm.write(f"skipped {item.file}: {result}", file=sys.stderr)
                 outputs.remove(item)
-                yield [item.file, item.output, result, *[""] * (len(outputs.table.header) - len(FIRST))]
+                yield [item.file, item.output, result, *[""] * (len(outputs.table.header) - 3)]
             else:
                 yield [item.file, item.output, "", *result]
             progress.update()
@@ -92,51 +95,75 @@ def predict_all(options: argparse.Namespace) -> int:
         raise ValueError(f"--explain needs labels: {' and '.join(map(str, checkpoints))} predicts masks only.")
     if passed_over:
         machine.say(f"Ignored: {', '.join(f'{n:,} {kind}' for kind, n in passed_over.items())}.")
-    outputs = Outputs(options.output_dir, predictor, keeps_verdicts=len(listed) <= N_SAID)
+    outputs = Outputs(options.output_dir, predictor)
     is_to_join = options.features and machine.is_first()
     known = rows_known(options.paths, predictor.trained.checkpoint) if is_to_join else None
     with machine.locked(options.output_dir):
         listed, left = machine.from_first(prepare_folder, outputs, listed, options, checkpoints)
+        if not left:
+            machine.say("Already predicted: nothing is left to do.")
         with outputs.table.open_part(machine.rank()) as write:
             for row in process_all(outputs, left[machine.share()], options.batch_size):
                 write(row)
-        verdicts = machine.gather(outputs.verdicts)  # from here on, all parts are whole
+        machine.in_all(lambda: None)  # from here on, all parts are whole
         n_done, n_skipped = machine.from_first(complete_table, outputs, listed, options, known)
     if machine.is_first():
-        print_verdicts({file: lines for part in verdicts for file, lines in part.items()}, listed)
+        print_verdicts(outputs, listed)
+        print_remarks(predictor, checkpoints)
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
-        places += [f"{kind}/" for kind in outputs.paths("")] if n_done else []
         earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
         print(f"{n_done} predicted{earlier}, {n_skipped} skipped: {', '.join(places)}")
-        print_remarks(predictor, checkpoints)
+        if n_done:
+            print_places(outputs, listed)
     return 2 if not n_done else 1 if n_skipped and machine.n_ranks() == 1 else 0
 
 
 def prepare_folder(
     outputs: Outputs, listed: Sequence[Listed], options: argparse.Namespace, checkpoints: Sequence[Path]
 ) -> tuple[list[Listed], list[Listed]]:
-    """Prepare the folder for a new run, or resume an earlier one, or refuse.
+    """Prepare the folder for a new table, or for more rows of an earlier one, or refuse.
 
     Returns all images with the names of their outputs, and those that are left to predict.
     """
-    if resumes := options.resume and outputs.table.run.exists():
-        listed = keep_names(listed, outputs.table.outputs())
+    table, identity = outputs.table, identity_of(options, checkpoints)
+    is_begun = is_to_continue(table, identity, options.overwrite)
+    kept = table.outputs() if is_begun else {}
+    if is_to_add := not (options.resume or options.overwrite):
+        listed = as_predicted(listed, table.rows() if is_begun else ())
+    listed = keep_names(listed, kept)
     refuse_data_folder(options.output_dir)
     refuse_inputs(outputs.written(listed), listed)
-    names = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in checkpoints)
-    identity = {"checkpoint": " and ".join(sorted(names)), "tta": options.tta, "explain": options.explain}
-    identity |= {"features": True} if options.features else {}  # runs of earlier versions do not name it
-    if resumes:
-        states = outputs.table.resume(identity, listed)
-        outputs.remove_joined()
-        return listed, [item for item, state in zip(listed, states) if state != PREDICTED]
-    if not options.overwrite:
-        refuse_existing(outputs.written(listed))
+    if is_to_add or not (is_begun or options.overwrite):
+        new = [item for item in listed if item.file not in kept]
+        refuse_existing(outputs.of_images(new) if is_begun else outputs.written(new))
     outputs.remove_joined()
-    outputs.table.begin(identity)
+    if is_begun:
+        states = table.resume(listed, again=options.overwrite)
+        return listed, [item for item, state in zip(listed, states) if state != PREDICTED]
+    table.begin(identity)
     for place in outputs.paths("").values():
         place.parent.mkdir(exist_ok=True)  # now, because later a failure would skip one image only
     return listed, listed
+
+
+def identity_of(options: argparse.Namespace, checkpoints: Sequence[Path]) -> dict:
+    """What all rows of a table must share."""
+    names = (f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" for path in checkpoints)
+    identity = {"checkpoint": " and ".join(sorted(names)), "tta": options.tta, "explain": options.explain}
+    return identity | ({"features": True} if options.features else {})  # runs of earlier versions do not name it
+
+
+def is_to_continue(table: Table, identity: dict, overwrites: bool) -> bool:
+    """Whether a table is there to add rows to. One of other options is refused, or replaced if `overwrites`."""
+    if not table.run.exists():
+        return False
+    try:
+        table.refuse_other(identity)
+    except ValueError:
+        if not overwrites:
+            raise
+        return False
+    return True
 
 
 def complete_table(
@@ -150,25 +177,33 @@ def complete_table(
     if options.json:
         outputs.table.write_json()
     if options.features and n_done:
-        done = [listed[number] for number in (states == PREDICTED).nonzero()[0]]
+        done = [Listed(*row[:2]) for row in outputs.table.rows() if not row[2]]
         print(join_features(outputs.folder, options.features, done, known))
     return n_done, n_skipped
 
 
-def print_verdicts(verdicts: dict[str, list[str]], listed: Sequence[Listed]) -> None:
-    """Print the verdict on each image predicted in this run."""
-    for item in listed:
-        if lines := verdicts.get(item.file):
-            print(f"{item.file}", *lines, sep="\n  ")
+def print_verdicts(outputs: Outputs, listed: Sequence[Listed]) -> None:
+    """Print the verdict on each of these images, or a summary of many."""
+    rows = outputs.table.predicted(listed)
+    for line in of_each([*rows]) if len(listed) <= N_SAID else of_all(rows):
+        print(line)
+
+
+def print_places(outputs: Outputs, listed: Sequence[Listed]) -> None:
+    """Print where to look: the files of a single image, or folders."""
+    places = outputs.paths(listed[0].output if len(listed) == 1 else "")
+    shown = [str(path) if len(listed) == 1 else f"{path.parent}{os.sep}" for path in places.values()]
+    print(f"To look at: {', '.join(shown)}")
 
 
 def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     for line in predictor.remarks():
-        print(line)
+        print(in_lines(line))
     if not predictor.trained.is_calibrated:
         used = " and ".join(map(str, checkpoints))
-        print(f"{used} is not calibrated, so its confidence may be unreliable; main.py --evaluate-only calibrates it.")
+        line = f"{used} is not calibrated, so its confidence may be unreliable; main.py --evaluate-only calibrates it."
+        print(in_lines(line))
     for line in heat_remarks(predictor.trained) if predictor.explain else []:
-        print(line)
+        print(in_lines(line))
     if predictor.trained.note:
         print(f"The model was trained on {predictor.trained.note}: it knows nothing of real lesions.")

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from inference.inputs import Listed
 from machine import write_file
 
-FIRST = ["file", "output", "skipped"]  # columns; those after them are empty for a skipped file
+FIRST = ["file", "output", "skipped", "digest"]  # columns; those after `skipped` are empty for a skipped file
 HASH = re.compile("[0-9a-f]{12}(?= and |$)")  # after a file's name; several files are joined by "and"
 SKIPPED, PREDICTED = 1, 2  # states of an image; 0 without a row
 
@@ -23,7 +25,7 @@ class Table:
     """predictions.csv in a folder, and beside it, during a run, one part per process.
 
     A row is written to a part as soon as its image's files are, so a killed run can be resumed; `join` puts the rows
-    of the table and of all parts into one table. It holds the images' names and 16 bytes per image in memory.
+    of the table and of all parts into one table. It holds the images' names and 19 bytes per image in memory.
 
     Parameters
     ----------
@@ -54,42 +56,42 @@ class Table:
         write_file(self.run, (json.dumps(identity, indent=2) + "\n").encode())
         self.join([])  # an empty table marks the folder as one of predictions
 
-    def resume(self, identity: dict, listed: Sequence[Listed]) -> np.ndarray:
-        """Resume an earlier run; returns as `join`.
-
-        Raises
-        ------
-        ValueError : the options or columns differ, or an image of the earlier run is no longer named.
-        """
+    def refuse_other(self, identity: dict) -> None:
+        """Raise ValueError if rows of another checkpoint, other options or other columns are in the folder."""
+        advice = "Name another --output-dir, or pass --overwrite to begin a new table."
         try:
             before = dict(json.loads(self.run.read_text(encoding="utf-8")))
         except ValueError:
-            raise ValueError(f"{self.run} is damaged. Name another --output-dir, or pass --overwrite.") from None
-        advice = "Name another --output-dir, or pass --overwrite."
+            raise ValueError(f"{self.run} is damaged. {advice}") from None
         if changes := "; ".join(_changes(before, identity)):
-            raise ValueError(f"Cannot resume in {self.folder}: {changes}. {advice}")
+            raise ValueError(f"Cannot add to {self.folder}: {changes}. {advice}")
         if self.path.exists() and next(_rows(self.path, len(self.header)), ([],))[0] != self.header:
-            raise ValueError(f"Cannot resume in {self.folder}: {self.path.name} has other columns. {advice}")
-        self._refuse_lost(listed)
+            raise ValueError(f"Cannot add to {self.folder}: {self.path.name} has other columns. {advice}")
+
+    def resume(self, listed: Sequence[Listed], again: bool = False) -> np.ndarray:
+        """Continue the table of an earlier run; returns as `join`.
+
+        Parameters
+        ----------
+        again : leave out the rows of these images, which are then predicted again.
+        """
         self.remove_leftovers()
         self.as_json.unlink(missing_ok=True)
-        return self.join(listed)
+        return self.join(listed, again)
 
     def outputs(self) -> dict[str, str]:
         """The output names of the images with a row from an earlier run, by file."""
-        return {row[0]: row[1] for row in self._earlier_rows() if row[1]}
+        return {row[0]: row[1] for row in self.rows() if row[1]}
 
-    def _earlier_rows(self) -> Iterator[list[str]]:
+    def rows(self) -> Iterator[list[str]]:
+        """All rows, also those of a stopped run, one at a time; a later one replaces that of a skipped image."""
         for path in filter(Path.exists, (self.path, *self.parts())):
             yield from (row for row, _, _ in _rows(path, len(self.header)) if row != self.header)
 
-    def _refuse_lost(self, listed: Sequence[Listed]) -> None:
-        """Raise ValueError if an image with a row is no longer listed, or has another output name."""
-        kept = {(item.file, item.output) for item in listed}
-        for row in self._earlier_rows():
-            if not row[2] and (row[0], row[1]) not in kept:
-                advice = "Name the same images in the same way, or more of them, or another --output-dir."
-                raise ValueError(f"Cannot resume in {self.folder}: {row[0]} (output {row[1]}) would be lost. {advice}")
+    def predicted(self, listed: Sequence[Listed]) -> Iterator[dict[str, str]]:
+        """The rows of those of these images that are not skipped, by column, one at a time."""
+        keys = {(item.file, item.output) for item in listed}
+        return (dict(zip(self.header, row)) for row in self.rows() if not row[2] and (row[0], row[1]) in keys)
 
     @contextmanager
     def open_part(self, rank: int) -> Iterator[Callable[[list], None]]:
@@ -102,39 +104,51 @@ class Table:
 
             yield write
 
-    def join(self, listed: Sequence[Listed]) -> np.ndarray:
-        """Put all rows of these images into the table, in their order, and delete the parts.
+    def join(self, listed: Sequence[Listed], again: bool = False) -> np.ndarray:
+        """Put all rows into one table, and delete the parts: first those of other images, then these, in their order.
+
+        Parameters
+        ----------
+        again : leave out the rows of these images.
 
         Returns
         -------
-        (N,) int8 : PREDICTED or SKIPPED for each image; 0 if it has no row.
+        (N,) int8 : PREDICTED or SKIPPED for each of these images; 0 if it has no row.
         """
         numbers = {(item.file, item.output): number for number, item in enumerate(listed)}
-        states, source = np.zeros(len(listed), np.int8), np.zeros(len(listed), np.int16)
-        start, size = np.zeros(len(listed), np.int64), np.zeros(len(listed), np.int32)
+        states, source = array("b", bytes(len(listed))), array("h", bytes(2 * len(listed)))
+        start, size = array("q", bytes(8 * len(listed))), array("q", bytes(8 * len(listed)))
         parts = self.parts()
         paths = [path for path in (self.path, *parts) if path.exists()]
         for i, path in enumerate(paths):
             for row, begins, ends in _rows(path, len(self.header)):
-                number = numbers.get((row[0], row[1]))
-                if number is not None:  # a row of a later part replaces that of a skipped image
-                    states[number], source[number] = SKIPPED if row[2] else PREDICTED, i
-                    start[number], size[number] = begins, ends - begins
+                if row == self.header:
+                    continue
+                number = numbers.setdefault((row[0], row[1]), len(states))
+                if again and number < len(listed):
+                    continue
+                found = SKIPPED if row[2] else PREDICTED, i, begins, ends - begins
+                for values, value in zip((states, source, start, size), found):
+                    values[number : number + 1] = array(values.typecode, [value])  # appended for another image
+        known = np.flatnonzero(np.array(states[: len(listed)]))
+        self._write(paths, ((source[n], start[n], size[n]) for n in chain(range(len(listed), len(states)), known)))
+        for part in parts:
+            part.unlink()
+        return np.array(states[: len(listed)], np.int8)
+
+    def _write(self, paths: Sequence[Path], places: Iterable[tuple[int, int, int]]) -> None:
+        """Replace the table by the rows at these places: number of the path, begin and size in bytes."""
         partial = self.path.with_name(f"{self.path.name}.partial")
         with ExitStack() as stack:
             table = stack.enter_context(partial.open("wb"))
             files = [stack.enter_context(path.open("rb")) for path in paths]
             table.write(_line(self.header))
-            for number in np.flatnonzero(states):
-                file = files[source[number]]
-                file.seek(start[number])
-                table.write(file.read(size[number]))
+            for source, start, size in places:
+                files[source].seek(start)
+                table.write(files[source].read(size))
             table.flush()
             os.fsync(table.fileno())
         os.replace(partial, self.path)
-        for part in parts:
-            part.unlink()
-        return states
 
     def write_json(self) -> None:
         """Write the table as a JSON list, one object per line, without empty cells and with numbers as numbers."""

@@ -6,7 +6,7 @@ An image unlike the training images gets only that warning: the table keeps the 
 
 from collections.abc import Sequence
 
-from checkpoints.thresholds import Finding, certainty
+from checkpoints.thresholds import certainty
 from checkpoints.trained import Trained
 from dataset.classes import name_of, quoted
 from encoders import coarse_heat
@@ -33,22 +33,12 @@ def is_unlike(prediction: Prediction) -> bool:
     return prediction.unlike is not None and prediction.unlike >= ALARM
 
 
-def verdict(prediction: Prediction, classes: Sequence[str], in_full: bool = False) -> list[str]:
-    """The verdict, one string per line; [] for a model without labels for which `Unlike` was not fitted.
-
-    Parameters
-    ----------
-    in_full : whether to add percentile, probabilities and test results, as for a console; a caption has none.
-    """
+def verdict(prediction: Prediction, classes: Sequence[str]) -> list[str]:
+    """The verdict, one string per line; [] for a model without labels for which `Unlike` was not fitted."""
     if is_unlike(prediction):
-        closer = f" ({prediction.unlike:.1f} % of the validation images are closer)" if in_full else ""
-        return [f"{UNLIKE}{closer}."]
+        return [f"{UNLIKE}."]
     lines = []
-    if in_full and prediction.unlike is not None:
-        lines.append(f"Like the training images ({prediction.unlike:.1f} % of the validation images are closer).")
-    if in_full:
-        lines += [finding_in_full(finding) for finding in prediction.findings]
-    for side in () if in_full else ("above", "below"):
+    for side in ("above", "below"):
         if names := [finding.point.name for finding in prediction.findings if finding.verdict == side]:
             lines.append(f"{side.capitalize()} the threshold: {', '.join(names)}")
     if prediction.members:
@@ -57,12 +47,6 @@ def verdict(prediction: Prediction, classes: Sequence[str], in_full: bool = Fals
         best = prediction.probabilities.argmax()
         lines.append(f"Top-1 class: {name_of(classes[best])}, {certainty(prediction.probabilities[best])}")
     return lines
-
-
-def finding_in_full(finding: Finding) -> str:
-    """Probability and verdict at an operating point, with its threshold and test results."""
-    name, where = finding.point.name.capitalize(), f"{finding.verdict} the " if finding.verdict else ""
-    return f"{name}: probability {finding.probability:.4f}, {where}{finding.point.describe()}."
 
 
 def name_set(members: Sequence[int], classes: Sequence[str]) -> str:

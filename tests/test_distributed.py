@@ -115,7 +115,7 @@ def test_pictures_are_shared_out_and_another_number_of_processes_goes_on_after_a
 
     printed = both_succeed(predict_with, *flags, "--output-dir", tmp_path / "whole")
     assert printed.count("12 predicted, 0 skipped") == 1
-    assert re.findall(r"(\d\d)\.png\n  Melanoma: ", printed) == [f"{i:02}" for i in range(12)]
+    assert re.findall(r"(\d\d)\.png +p = ", printed) == [f"{i:02}" for i in range(12)]
     killed = in_two_processes(die_soon, *flags, "--output-dir", tmp_path / "killed")
     assert all(done.returncode for done in killed)
     assert predict_with(*flags, "--output-dir", tmp_path / "killed", "--resume") == 0  # in this process alone

@@ -2,13 +2,17 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 from test_models import lively
-from torchvision.models import get_model
+from torchvision import models
+from torchvision.models import get_model, list_models
+from torchvision.models._utils import _make_divisible
+from torchvision.ops import Conv2dNormActivation, StochasticDepth
 
-from encoders import ENCODERS, __main__, base, coarse_heat, make_encoder, title_of
+from encoders import ENCODERS, __main__, base, catalogue, coarse_heat, efficientnet_lite, make_encoder, title_of
 from encoders.depthwise import DepthwiseConv
 from encoders.efficientnet_lite import Block
 from encoders.unlike import statistics
@@ -179,3 +183,27 @@ def test_a_network_without_stochastic_depth_refuses_it_and_says_what_to_change(n
     on_meta(name).set_drop_path(0.0)
     with pytest.raises(ValueError, match=f"{name} has no stochastic depth: set DROP_PATH to 0"):
         on_meta(name).set_drop_path(0.1)
+
+
+def test_the_names_that_are_known_without_torchvision_are_torchvisions():
+    theirs = list_models(module=models)
+    assert [name for name in theirs if name.startswith(tuple(catalogue.FAMILIES))] == [*catalogue.TRUNKS]
+    assert {name for name in theirs if "resne" in name} == {*catalogue.RESNETS}
+
+
+def test_the_layers_of_efficientnet_lite_are_those_of_torchvision():
+    """Its own stand here so that the bundled model can predict without torchvision."""
+    for channels in np.linspace(1, 400, 1000):
+        assert efficientnet_lite.round_to_eight(channels) == _make_divisible(channels, 8)
+    x, seen = torch.rand(64, 2, 3, 3), []
+    for branch in (efficientnet_lite.DropPath(), StochasticDepth(0.0, "row")):
+        branch.p = 0.25
+        torch.manual_seed(0)
+        seen.append(branch(x))
+        assert torch.equal(branch.eval()(x), x)
+    assert torch.equal(*seen) and not torch.equal(seen[0], x)
+    theirs = Conv2dNormActivation(3, 8, 5, 2, norm_layer=efficientnet_lite.NORM, activation_layer=torch.nn.ReLU6)
+    ours = efficientnet_lite.layer(3, 8, 5, 2)
+    ours.load_state_dict(theirs.state_dict())
+    image = 9 * torch.randn(2, 3, 9, 9)
+    assert torch.equal(ours(image), theirs(image))

@@ -140,12 +140,21 @@ def test_a_run_without_them_is_not_resumed_with_them_and_neither_is_changed(chec
     before = (tmp_path / "out" / "features.npz").read_bytes()
     assert run(*command, "--resume") == 2
     assert "--features was True, is False" in capsys.readouterr().err
-    assert run(*command) == 2 and "already exist" in capsys.readouterr().err
+    assert run(*command) == 2 and "--features was True, is False" in capsys.readouterr().err
     assert (tmp_path / "out" / "features.npz").read_bytes() == before
     assert run(*command, "--overwrite") == 0
     assert not (tmp_path / "out" / "features.npz").exists()  # as the table, it was an earlier run's
     assert run(*command, "--features", "--resume") == 2
     assert "--features was False, is True" in capsys.readouterr().err
+
+
+def test_those_of_pictures_that_join_the_table_join_the_file(checkpoints, photos, tmp_path):
+    command = ["--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out", "--features"]
+    assert run(photos / "a", *command) == 0
+    first = joined(tmp_path / "out")["features"]
+    assert run(photos / "b", *command) == 0
+    found = joined(tmp_path / "out")
+    assert list(found["image"]) == ["one", "three", "two", "one-2"] and np.array_equal(found["features"][:3], first)
 
 
 def test_a_skipped_picture_has_no_row_and_a_lost_file_of_one_is_named(checkpoints, photos, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Which pictures a command line names, what their outputs are called, and what is never written over."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -98,11 +99,13 @@ def test_jpegs_of_every_suffix_are_read_and_other_kinds_are_rows_of_skipped(lay)
 
 
 def test_an_existing_output_is_kept_unless_told_otherwise(checkpoints, photos, tmp_path, capsys):
+    """That of another picture too, which would have the same name."""
     command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out"]
-    assert run(*command) == 0
+    assert run(photos / "b", *command[1:]) == 0
+    shutil.copy(tmp_path / "out" / "masks" / "one.png", tmp_path / "out" / "masks" / "four.v2.png")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
     assert run(*command) == 2
-    assert "--overwrite" in capsys.readouterr().err
+    assert "four.v2.png already exists" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
     assert run(*command, "--overwrite") == 0
 
@@ -118,7 +121,7 @@ def test_results_may_lie_beside_the_pictures(checkpoints, photos):
     command = ["--checkpoint", checkpoints["multitask"], "--output-dir", photos / "a"]
     assert run(photos / "a", *command) == 0
     assert run(photos / "a" / "one.jpg", *command, "--overwrite") == 0
-    assert [row["output"] for row in rows_of(photos / "a")] == ["one"]
+    assert [row["output"] for row in rows_of(photos / "a")] == ["three", "two", "one"]
 
 
 def test_a_picture_is_never_overwritten(checkpoints, photos, capsys):

@@ -2,12 +2,15 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, picture
 from mutants.wrong import TESTS
+
+import main
 
 FOLDERS = ("browser", "checkpoints", "dataset", "encoders", "inference", "measure", "report")
 FILES = [path for place in (".", *FOLDERS) for path in sorted((ROOT / place).glob("*.py"))]
@@ -23,7 +26,9 @@ TESTED_IN = {
     "check": ("dataset/__main__",),
     "comparison": ("report/run", "report/pairtables"),
     "drawing": ("inference/canvas",),
-    "encoders": tuple(f"encoders/{name}" for name in ("__main__", "base", "depthwise", "efficientnet_lite", "resnet")),
+    "encoders": tuple(
+        f"encoders/{name}" for name in ("__main__", "base", "catalogue", "depthwise", "efficientnet_lite", "resnet")
+    ),
     "images": ("dataset/opening",),
     "paper": ("report/paperfigures", "report/papertables"),
     "prediction_table": ("inference/table",),
@@ -135,6 +140,30 @@ def test_two_files_do_not_share_a_name():
     assert {name for name in names if names.count(name) > 1} == {"__init__", "__main__", "table"}
 
 
+WRITTEN = (
+    r"(?:--output-dir|--output|--cache-dir|--data-dir|--external-dir|dataset download(?: --official-test)?) (\w\S*)"
+)
+GIVEN = r"predict\.py (\w\S*)|export\.py \S+ (\w+\.\w+)|\b(outputs_\w+|predictions_\w+)\b"
+
+
+def test_git_passes_over_what_the_documented_commands_write_and_read(tmp_path):
+    """Photographs of patients would be one `git add .` from publication."""
+    prose = "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    commands = "\n".join(re.findall(r"```bash\n(.*?)```", prose, re.DOTALL))
+    named = {name for found in re.findall(f"{WRITTEN}|{GIVEN}", commands) for name in found if name}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
+    named |= set(re.findall(r'"--(?:output|cache)-dir".*?default=Path\("(.+?)"\)', code))
+    named |= {main.DATA_DIR, main.OUTPUT_DIR, main.CACHE_DIR, main.DEMO["DATA_DIR"], main.DEMO["OUTPUT_DIR"], "paper"}
+    assert {"predictions", "comparison", "outputs", "photo.jpg", "isic2018_test"} <= named
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    paths = [name if "." in name.rpartition("/")[2] else f"{name}/patient.jpg" for name in sorted(named)]
+    paths += ["predictions2/masks/a.png", "outputs.2/report.html", "outputs/paper/a.pdf", ".outputs.lock"]
+    command = ["git", "check-ignore", "--no-index", *paths]
+    ignored = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout.splitlines()
+    assert sorted(set(paths) - set(ignored)) == []
+
+
 def imported_by(*arguments):
     """The modules that Python loads for a command line."""
     command = [sys.executable, "-X", "importtime", *arguments]
@@ -152,4 +181,12 @@ def test_help_mistakes_and_missing_folders_load_nothing_that_takes_seconds(comma
 
 
 def test_models_alone_load_no_library_of_tables_or_figures():
-    assert not imported_by("-c", "import models") & {"pandas", "sklearn", "seaborn", "matplotlib"}
+    assert not imported_by("-c", "import models") & {"pandas", "torchvision", "sklearn", "seaborn", "matplotlib"}
+
+
+def test_a_photograph_is_predicted_without_libraries_that_take_longer_than_the_prediction(tmp_path):
+    """With the bundled model. torch._dynamo is torch's compiler, which arithmetic on the meta device loads."""
+    picture().save(tmp_path / "a.jpg")
+    loaded = imported_by("predict.py", str(tmp_path / "a.jpg"), "--output-dir", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "predictions.csv").is_file() and "torch" in loaded
+    assert not loaded & {"torch._dynamo", "torchvision", "scipy", "sklearn", "seaborn", "matplotlib"}

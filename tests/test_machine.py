@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 import shutil
@@ -84,6 +85,58 @@ def test_a_lock_is_held_while_the_body_runs_and_no_longer(tmp_path):
             machine.locked(tmp_path / "out"),
         ):
             pass
+
+
+def test_a_locks_file_is_removed_while_it_is_held_even_if_a_killed_run_left_it(tmp_path, monkeypatch):
+    """After the release it may be the file of another run's lock."""
+    left = []
+
+    class Watched(machine.FileLock):
+        def release(self, *options):
+            left.append(list(tmp_path.iterdir()))
+            super().release(*options)
+
+    monkeypatch.setattr(machine, "FileLock", Watched)
+    (tmp_path / ".out.lock").touch()
+    with machine.locked(tmp_path / "out"):
+        assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
+    assert left and not left[0] and not list(tmp_path.iterdir())
+
+
+def test_a_lock_of_a_file_that_its_last_holder_removed_keeps_nobody_out_and_is_not_taken(tmp_path, monkeypatch):
+    """The other run ends between the opening of the file and its locking."""
+    removed = []
+
+    class Late(machine.FileLock):
+        def acquire(self, **options):
+            super().acquire(**options)
+            if not removed:
+                removed.append(Path(self.lock_file).unlink())
+
+    monkeypatch.setattr(machine, "FileLock", Late)
+    with (
+        machine.locked(tmp_path / "out"),
+        pytest.raises(ValueError, match="Another run is writing into"),
+        machine.locked(tmp_path / "out"),
+    ):
+        pass
+    assert removed and not list(tmp_path.iterdir())
+
+
+def take_turns(place, n):
+    """Hold the lock `n` times; the exit code is 1 if another process held it meanwhile."""
+    while n:
+        with contextlib.suppress(ValueError), machine.locked(place / "out"):
+            (place / "held").mkdir()
+            (place / "held").rmdir()
+            n -= 1
+
+
+def test_no_two_processes_ever_hold_a_lock(tmp_path):
+    both = [Forked(take_turns, tmp_path, 300) for _ in range(2)]
+    for one in [process.ended() for process in both]:
+        assert one.returncode == 0, one.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["a file", "a file/below", "link", "loop", "n" * 300])

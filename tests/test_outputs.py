@@ -64,7 +64,7 @@ def test_both_rules_and_both_findings_stand_in_the_table(checkpoints, photos, tm
     assert run(photos, "--checkpoint", path, "--output-dir", out) == 0
     rows = rows_of(out)
     found = ["set", "balanced", "p_melanoma", "melanoma", "p_malignant", "malignant"]
-    assert list(rows[0]) == ["file", "output", "skipped", "predicted", "confidence", *found, *CLASSES]
+    assert list(rows[0]) == ["file", "output", "skipped", "digest", "predicted", "confidence", *found, *CLASSES]
     for row in rows:
         p = np.array([float(row[code]) for code in CLASSES])
         assert row["balanced"] == CLASSES[(np.log(p) - np.log(prior)).argmax()]
@@ -91,6 +91,7 @@ def test_a_checkpoint_of_an_earlier_version_is_used_without_what_it_lacks(checkp
         "file",
         "output",
         "skipped",
+        "digest",
         "predicted",
         "confidence",
         *found,
@@ -132,7 +133,7 @@ def test_what_is_missing_over_views_and_for_other_classes_is_named_with_its_way_
 
 def test_a_model_of_outlines_decides_nothing(checkpoints, photos, tmp_path, capsys):
     run(photos, "--checkpoint", checkpoints["segmentation"], "--output-dir", tmp_path / "out")
-    assert list(rows_of(tmp_path / "out")[0]) == ["file", "output", "skipped", "lesion_share"]
+    assert list(rows_of(tmp_path / "out")[0]) == ["file", "output", "skipped", "digest", "lesion_share"]
     assert "threshold" not in (shown := capsys.readouterr().out) and "balanced" not in shown
 
 

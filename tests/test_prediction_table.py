@@ -22,7 +22,7 @@ def test_parts_are_joined_in_the_order_of_the_pictures_whatever_stands_in_a_name
     for rank in (0, 1):
         with table.open_part(rank) as write:
             for name in names[rank::2][::-1]:
-                write([name, name, "", "NV"])
+                write([name, name, "", "0", "NV"])
     assert table.join(listed).tolist() == [2] * 6 and not table.parts()
     content = (tmp_path / "predictions.csv").read_bytes()
     assert table.join(listed).tolist() == [2] * 6 and (tmp_path / "predictions.csv").read_bytes() == content
@@ -76,13 +76,82 @@ def test_a_join_that_was_cut_short_loses_no_row(name, checkpoints, photos, tmp_p
     assert (out / "predictions.csv").read_bytes() == expected and not list(out.glob("*.part*"))
 
 
-def test_a_row_is_never_lost_to_a_run_that_names_other_pictures(checkpoints, photos, tmp_path, capsys):
-    command = ["--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out"]
+@pytest.mark.parametrize("flag", [[], ["--resume"], ["--overwrite"]])
+def test_other_pictures_join_the_table(flag, checkpoints, photos, tmp_path):
+    """Named alone, each would have the output name one; the first is as it was."""
+    command = ["--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out"]
     assert run(photos / "b", *command) == 0
+    before = rows_of(tmp_path / "out")
+    first = {path: path.read_bytes() for path in (tmp_path / "out").rglob("one.*")}
+    assert run(photos / "a" / "one.jpg", *command, *flag) == 0
+    rows = rows_of(tmp_path / "out")
+    assert rows[:1] == before and [row["output"] for row in rows] == ["one", "one-2"]
+    assert len(first) == 2 and first == {path: path.read_bytes() for path in first}
+    assert (tmp_path / "out" / "masks" / "one-2.png").is_file()
+
+
+def test_a_picture_of_the_same_name_and_content_is_done_already(checkpoints, photos, tmp_path, capsys, monkeypatch):
+    """From wherever it is named; its row is shown again. The time of the file does not count."""
+    command = ["--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out"]
+    assert run(photos / "b" / "one.jpg", *command) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.[jp][pn]g")}
+    (tmp_path / "more").mkdir()
+    shutil.copy(photos / "b" / "one.jpg", tmp_path / "more" / "one.jpg")
+    for name in (photos / "b" / "one.jpg", tmp_path / "more" / "one.jpg"):
+        assert run(name, *command) == 0
+        shown = capsys.readouterr().out
+        assert line in shown and "Already predicted" in shown and "1 predicted (1 of them earlier)" in shown
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.[jp][pn]g")}
+    assert len(rows_of(tmp_path / "out")) == 1
+
+
+def test_a_picture_whose_content_has_changed_is_predicted_again_only_if_that_is_asked_for(
+    checkpoints, photos, tmp_path, capsys
+):
+    command = ["--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out"]
+    assert run(photos, *command) == 0
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
-    assert run(photos / "a", *command, "--resume") == 2
-    assert "b/one.jpg (output one) would be lost" in capsys.readouterr().err
+    shutil.copy(photos / "b" / "one.jpg", photos / "a" / "one.jpg")
+    assert run(photos / "a" / "one.jpg", *command) == 2
+    assert "one.jpg has changed since it was predicted. Pass --overwrite" in capsys.readouterr().err
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+    assert run(photos / "a" / "one.jpg", *command, "--overwrite") == 0
+    rows = {row["output"]: row for row in rows_of(tmp_path / "out")}
+    assert len(rows) == 5 and rows["a/one"]["digest"] == rows["b/one"]["digest"]
+
+
+def test_a_stopped_overwriting_goes_on_and_keeps_the_rows_of_others(checkpoints, photos, tmp_path, monkeypatch):
+    command = ["--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out"]
+    assert run(photos, *command) == 0
+    expected = sorted(row["file"] for row in rows_of(tmp_path / "out"))
+    with monkeypatch.context() as patch:
+        dies_after(2, patch)
+        assert run(photos / "a", *command, "--overwrite") == 130
+    assert run(photos / "a", *command, "--resume") == 0
+    assert sorted(row["file"] for row in rows_of(tmp_path / "out")) == expected
+
+
+def test_rows_of_other_options_are_replaced_only_if_that_is_asked_for(checkpoints, photos, tmp_path, capsys):
+    command = [photos / "b", "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out"]
+    assert run(photos, *command[1:]) == 0
+    assert run(*command, "--tta") == 2 and "--tta was False, is True" in capsys.readouterr().err
+    assert run(*command, "--tta", "--overwrite") == 0 and len(rows_of(tmp_path / "out")) == 1
+
+
+def test_a_skipped_picture_that_was_retried_has_one_row_when_another_joins(tmp_path):
+    """Both rows are of an image that is not named this time: the later one counts."""
+    table = Table(tmp_path, ["predicted"])
+    table.begin({})
+    for rows in ([["a", "a", "damaged", "", ""], ["b", "b", "", "1", "NV"]], [["a", "a", "", "2", "MEL"]]):
+        with table.open_part(0) as write:
+            [write(row) for row in rows]
+    assert table.join([Listed("c", "c")]).tolist() == [0]
+    assert [row["predicted"] for row in rows_of(tmp_path)] == ["MEL", "NV"]
+    assert table.join([Listed("a", "a"), Listed("c", "c")]).tolist() == [2, 0]
+    assert [row["file"] for row in rows_of(tmp_path)] == ["b", "a"]
+    assert table.join([Listed("a", "a")], again=True).tolist() == [0]
+    assert [row["file"] for row in rows_of(tmp_path)] == ["b"]
 
 
 def test_pictures_that_are_new_leave_the_names_of_earlier_outputs_as_they_are(checkpoints, photos, tmp_path):

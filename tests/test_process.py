@@ -1,5 +1,7 @@
 """predict.py's loop over many pictures: in little memory, stopped, and gone on with."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import dies_after, picture, run
@@ -8,7 +10,6 @@ import machine
 import predict
 from inference import process as running
 from inference.inputs import Listed
-from inference.outputs import Outputs
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch):
@@ -28,15 +29,28 @@ def test_memory_does_not_grow_with_the_number_of_pictures(monkeypatch):
 
 
 @pytest.mark.parametrize("n_said", [5, 4])
-def test_verdicts_are_kept_only_for_as_many_pictures_as_the_console_shows(
+def test_the_console_shows_each_of_a_few_pictures_and_counts_many(
     n_said, checkpoints, photos, tmp_path, monkeypatch, capsys
 ):
-    made = []
     monkeypatch.setattr(running, "N_SAID", n_said)
-    monkeypatch.setattr(running, "Outputs", lambda *args, **more: made.append(Outputs(*args, **more)) or made[-1])
     assert run(photos, "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out") == 0
-    shown = capsys.readouterr().out.count("Top-1 class: ")
-    assert len(made[0].verdicts) == shown == (5 if n_said == 5 else 0)
+    shown = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith(str(photos)) for line in shown) == (5 if n_said == 5 else 0)
+    assert sum(line.startswith("image ") for line in shown) == (n_said == 5)
+    assert sum(line.startswith("top-1 class ") for line in shown) == (n_said == 4)
+    assert shown[-2:] == [
+        f"5 predicted, 0 skipped: {tmp_path / 'out' / 'predictions.csv'}",
+        f"To look at: {tmp_path / 'out' / 'overlays'}/",
+    ]
+
+
+def test_a_single_pictures_files_are_named(checkpoints, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(photos / "b" / "one.jpg", "--checkpoint", checkpoints["multitask"], "--output-dir", out) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("To look at: ")]
+    paths = line.removeprefix("To look at: ").split(", ")
+    assert paths == [str(out / "overlays" / "one.jpg"), str(out / "masks" / "one.png")]
+    assert all(Path(path).is_file() for path in paths)
 
 
 def test_a_stopped_run_goes_on_and_predicts_nothing_twice(checkpoints, photos, tmp_path, monkeypatch, capsys):

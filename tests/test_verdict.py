@@ -3,7 +3,6 @@
 import doctest
 
 import numpy as np
-import pytest
 
 from checkpoints.thresholds import Finding, Point
 from dataset.classes import HAM10000 as CLASSES
@@ -32,28 +31,14 @@ def test_the_alarm_stands_before_the_set_and_the_set_before_the_class():
     ]
 
 
-def test_the_console_says_what_the_thresholds_did_in_the_test_set():
-    lines = verdict(prediction(), CLASSES, in_full=True)
-    assert lines[0] == "Like the training images (60.0 % of the validation images are closer)."
-    assert lines[1] == (
-        "Melanoma: probability 0.2500, above the threshold 0.2000, which found 93 % of the melanomas and excluded 66 % "
-        "of the rest in the test set (1,499 images)."
-    )
-    assert lines[2].startswith("Malignant: probability 0.3000, below the threshold 0.6000, fitted on the validation")
-    assert lines[3:] == ["Prediction set: Nevus, Melanoma", "Top-1 class: Nevus, 71 %"]
-
-
-@pytest.mark.parametrize("in_full", [False, True])
-def test_of_an_unlike_image_nothing_else_is_said(in_full):
-    (line,) = verdict(prediction(unlike=95.0), CLASSES, in_full)
-    assert line.startswith(UNLIKE) and "Nevus" not in line and ("95.0 %" in line) == in_full
+def test_of_an_unlike_image_nothing_else_is_said():
+    assert verdict(prediction(unlike=95.0), CLASSES) == [f"{UNLIKE}."]
     assert is_unlike(prediction(unlike=95.0)) and not is_unlike(prediction(unlike=94.9))
 
 
 def test_what_a_model_does_not_know_is_left_out():
     known = prediction(unlike=None, members=(), findings=(Finding(MELANOMA._replace(threshold=None), 0.25),))
     assert verdict(known, CLASSES) == ["Top-1 class: Nevus, 71 %"] and not is_unlike(known)
-    assert verdict(known, CLASSES, in_full=True)[0] == "Melanoma: probability 0.2500, no threshold is known."
     assert verdict(Prediction((8, 8), None, None, None), CLASSES) == []
 
 
