@@ -19,7 +19,7 @@ N_CANDIDATES = 20  # images with the most similar colour layout that each image 
 N_SEARCHED = 8192  # images among which these are looked for, at least; all images of a smaller set
 CELL = 32  # maximum number of images of similar layout that are looked up together
 SMALL = 32  # pixels; side of the fingerprint that the small spectrum describes
-POSSIBLE = 0.32  # minimum correlation of the small fingerprints of pairs that are compared in full
+POSSIBLE = 0.36  # minimum correlation of the small fingerprints of pairs that are compared in full
 BLOCK = 256  # images, or pairs to compare in full, at a time
 PATIENCE = 3  # seconds of work before a progress bar appears
 
