@@ -341,5 +341,6 @@ def test_a_run_learns_what_is_unlike_its_images_and_predict_py_says_it(demo_fold
     rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert rows["unlike_verdict"].tolist()[0] == "unlike" and rows["unlike"][0] == 100
     said = capsys.readouterr().out
-    assert re.search(rf"{re.escape(str(tmp_path / 'noise.png'))} +Unlike the training images: do not rely on this", said)
+    name = re.escape(str(tmp_path / "noise.png"))
+    assert re.search(f"{name} +Unlike the training images: do not rely on this", said)
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())[0]["unlike"] == 100
