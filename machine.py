@@ -278,7 +278,7 @@ def from_first(function: Callable, *arguments, per_machine: bool = False, **opti
         return function(*arguments, **options)
     result, own = None, leader(per_machine)
     outcome = _outcome(function, arguments, options) if own == rank() else None
-    for source in sorted(set(in_all(leader, per_machine))):
+    for source in sorted(set(in_all(leader, per_machine))) if per_machine else [0]:
         shared = [outcome]
         dist.broadcast_object_list(shared, src=source)
         value = _agreed(shared)[0]

@@ -105,9 +105,7 @@ def fit(
     ValueError : as `Checkpoints.read` and `refuse_unfit`.
     """
     refuse_unfit(model, train_batches)
-    frequencies = getattr(train_batches, "frequencies", None)
-    losses = recipe.losses(frequencies, getattr(train_batches, "offset", None))
-    val_losses = recipe.losses(getattr(train_batches, "prior", frequencies))
+    losses, val_losses = losses_of(recipe, train_batches)
     learner = Learner(model, recipe, losses, precision, recipe.epochs * len(train_batches))
     history, best = [], {"loss": float("inf"), "epoch": 0}
     if checkpoints and (state := from_first(checkpoints.read)):
@@ -135,6 +133,13 @@ def fit(
             if after_epoch:
                 after_epoch(history)
     return history
+
+
+def losses_of(recipe: Recipe, batches) -> tuple[dict[str, Loss], dict[str, Loss]]:
+    """The losses of the images that an epoch draws, and of images with the class frequencies to learn."""
+    frequencies = getattr(batches, "frequencies", None)
+    drawn = recipe.losses(frequencies, getattr(batches, "offset", None))
+    return drawn, recipe.losses(getattr(batches, "prior", frequencies))
 
 
 def refuse_unfit(model: nn.Module, batches) -> None:

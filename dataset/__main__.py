@@ -39,9 +39,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("--images", type=int, help="draw so many, with rare malignant lesions, as in ISIC 2024")
-    command.add_argument("--size", type=int, default=64, help="with --images: side of the images in pixels [64]")
+    command.add_argument("--size", type=int, help="with --images: side of the images in pixels [64]")
     command.add_argument("--hdf5", action="store_true", help="with --images: write one HDF5 file")
     options = parser.parse_args(argv)
+    if options.command == "draw" and options.images is None and (options.size is not None or options.hdf5):
+        parser.error("--size and --hdf5 need --images: the demo's set has one size and is a folder")
     try:
         if options.command == "check":
             choices = (options.classes, options.zeros, options.split_file, options.invert_masks, options.stretch_masks)
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
             if problem:
                 parser.exit(2, f"{problem}\n")
         elif options.command == "draw" and options.images is not None:
-            write_large(options.folder, options.images, options.size, options.hdf5)
+            write_large(options.folder, options.images, 64 if options.size is None else options.size, options.hdf5)
         elif options.command == "draw":
             write_dataset(options.folder)
         else:

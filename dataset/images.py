@@ -1,6 +1,5 @@
 """Decode image and mask files to upright pixels."""
 
-import hashlib
 import zlib
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from dataset.opening import (
     FORMATS,
     content_of,
     damage_reported,
+    digest_of,
     eight_bit,
     opened,
     orientation_of,
@@ -125,7 +125,7 @@ def decode_row(image_path: str, mask_path: str, size: int, how: str = "") -> tup
     verdict = {"image_error": "", "mask_error": "", "note": "", "digest": ""}
     try:
         content = content_of(image_path)
-        verdict["digest"] = hashlib.blake2b(content, digest_size=8).hexdigest()
+        verdict["digest"] = digest_of(content)
         (image, thumbnail), image_size, orientation = _decode(content, size, THUMBNAIL)
     except (ValueError, OSError, MemoryError) as error:
         verdict["image_error"] = f"image: {reason_of(error)}"

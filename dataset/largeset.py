@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,8 @@ def write_large(folder: str | Path, n_images: int, size: int = 64, hdf5: bool = 
         raise FileExistsError(f"{folder} already exists. Name a new folder for the synthetic data.")
     if n_images < IMAGES_PER_DUPLICATE or size < 32:
         raise ValueError(f"A large set has at least {IMAGES_PER_DUPLICATE} images of 32 pixels.")
+    if hdf5 and find_spec("h5py") is None:
+        raise ValueError("--hdf5 needs h5py: pip install -r requirements-hdf5.txt")
     place = folder.with_name(folder.name + ".partial")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -123,10 +126,8 @@ def _store(place: Path, hdf5: bool) -> Iterator[Callable[[str, bytes], object]]:
         (place / IMAGES / "image").mkdir(parents=True)
         yield lambda name, content: (place / IMAGES / "image" / f"{name}.jpg").write_bytes(content)
         return
-    try:
-        import h5py
-    except ImportError:
-        raise ValueError("--hdf5 needs h5py: pip install -r requirements-hdf5.txt") from None
+    import h5py
+
     with h5py.File(place / f"{IMAGES}.hdf5", "w") as file:
         yield lambda name, content: file.create_dataset(name, data=np.void(content))
 

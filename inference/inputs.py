@@ -1,7 +1,6 @@
 """The images that a command line names, in order, with a unique name for the outputs of each."""
 
 import glob
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from dataset.files import written_mark
 from dataset.masks import is_drawn
+from dataset.opening import content_of, digest_of
 from dataset.roles import (
     MASK,
     OTHER,
@@ -154,11 +154,6 @@ def keep_names(listed: Sequence[Listed], earlier: dict[str, str]) -> list[Listed
     return [item if item.problem else item._replace(output=name_of(item)) for item in listed]
 
 
-def digest_of(file: str | Path) -> str:
-    """What tells the content of a file from any other."""
-    return hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()
-
-
 def as_predicted(listed: Sequence[Listed], rows: Iterable[Sequence[str]]) -> list[Listed]:
     """The images, those of the same name and content as an earlier one as that earlier one.
 
@@ -180,7 +175,7 @@ def as_predicted(listed: Sequence[Listed], rows: Iterable[Sequence[str]]) -> lis
     found: dict[str, Listed] = {}
     for item in listed:
         known = earlier.get(os.path.basename(item.file))
-        digest = digest_of(item.file) if known and os.path.isfile(item.file) else ""
+        digest = _digest(item.file) if known else ""
         if digest and digests.get(item.file, digest) != digest:
             advice = "Pass --overwrite to predict it again, or rename it, or name another --output-dir."
             raise ValueError(f"{item.file} has changed since it was predicted. {advice}")
@@ -188,6 +183,14 @@ def as_predicted(listed: Sequence[Listed], rows: Iterable[Sequence[str]]) -> lis
             item = known.get(digest, item)
         found.setdefault(item.file, item)
     return list(found.values())
+
+
+def _digest(file: str) -> str:
+    """`digest_of` a file; "" if it cannot be read, which the row of the table will say."""
+    try:
+        return digest_of(content_of(file))
+    except (OSError, ValueError):
+        return ""
 
 
 def refuse_data_folder(folder: Path) -> None:

@@ -12,9 +12,10 @@ from PIL import Image
 
 from dataset import images
 from dataset.csvfile import spaced
+from dataset.opening import content_of, digest_of
 from inference.drawing import heat_map, mask_at, overlay, view_of
 from inference.features import FORMATS
-from inference.inputs import Listed, digest_of
+from inference.inputs import Listed
 from inference.predictor import Prediction, Predictor
 from inference.table import Table
 from inference.verdict import is_unlike
@@ -99,7 +100,7 @@ class Outputs:
         paths, classes = self.paths(item.output), self.predictor.classes
         mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)
         try:
-            view, digest = view_of(item.file, prediction.size), digest_of(item.file)
+            view, digest = view_of(item.file, prediction.size), digest_of(content_of(item.file))
         except (ValueError, OSError) as error:  # the file has changed
             return images.reason_of(error)
         try:

@@ -3,11 +3,12 @@
 import shutil
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import disc, picture, rows_of, run
 
-from inference.inputs import list_images, output_names, refuse_data_folder
+from inference.inputs import Listed, as_predicted, list_images, output_names, refuse_data_folder
 
 
 def test_no_two_files_share_an_output_name(tmp_path):
@@ -146,3 +147,10 @@ def test_resuming_where_nothing_was_begun_replaces_no_file_of_the_users(checkpoi
     (tmp_path / "out" / "masks" / "four.v2.png").write_text("mine")
     command = [photos, "--checkpoint", checkpoints["multitask"], "--output-dir", tmp_path / "out", "--resume"]
     assert run(*command) == 2 and "four.v2.png already exists" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_is_left_to_its_row_of_the_table(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    monkeypatch.setattr("inference.inputs.content_of", mock.Mock(side_effect=PermissionError(13, "Permission denied")))
+    item = Listed(str(tmp_path / "a.jpg"), "a")
+    assert as_predicted([item], [["elsewhere/a.jpg", "a", "", "00"]]) == [item]

@@ -62,6 +62,20 @@ def test_a_set_that_is_too_small_is_refused_before_anything_is_written(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("options", [["--hdf5"], ["--size", "64"]])
+def test_flags_of_a_large_set_without_a_number_of_images_are_refused(tmp_path, capsys, options):
+    with pytest.raises(SystemExit) as stop:
+        main(["draw", str(tmp_path / "set"), *options])
+    assert stop.value.code == 2 and "need --images" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_without_h5py_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(largeset, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="requirements-hdf5"):
+        largeset.write_large(tmp_path / "set", 200, 32, hdf5=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_copy_repeats_a_copy_and_each_picture_of_a_lesion_is_another():
     plan = largeset.plan_of(50_000, 3)
     shows = plan["shows"].to_numpy()
