@@ -15,7 +15,8 @@ import main
 FOLDERS = ("browser", "checkpoints", "dataset", "encoders", "inference", "measure", "report")
 FILES = [path for place in (".", *FOLDERS) for path in sorted((ROOT / place).glob("*.py"))]
 ROOMS = {path.stem for path in ROOT.glob("*.py")} | {*FOLDERS}
-(DIAGRAM,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+CODE = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
+TREE, DIAGRAM = re.findall(r"```(?:text)?\n(.*?)```", CODE, re.DOTALL)
 DRAWN = {left.strip(): set(right.split()) for left, _, right in (line.partition("->") for line in DIAGRAM.splitlines())}
 # Modules that have no test file of their own name, by the one that tests them: because it tests several, or because the
 # name is another file's.
@@ -65,11 +66,36 @@ def room_of(path):
     return path.stem if path.parent == ROOT else path.parent.name
 
 
-def test_the_imports_are_those_of_the_readmes_diagram():
+def test_the_imports_are_those_of_the_diagram():
     found = {room: set() for room in ROOMS}
     for path in FILES:
         found[room_of(path)] |= {name.split(".")[0] for name in imports_of(path)} & ROOMS - {room_of(path)}
     assert {room: others for room, others in found.items() if others} == DRAWN
+
+
+def test_the_tree_has_a_remark_of_three_to_six_words_for_every_file():
+    folder, remarks = "", {}
+    for line in filter(None, TREE.splitlines()):
+        name, remark = line.split(maxsplit=1)
+        folder = folder if line.startswith(" ") else name if name.endswith("/") else ""
+        remarks[name if name == folder else folder + name] = remark
+    described = [*FILES, *sorted((ROOT / "benchmarks").glob("*.py"))]
+    paths = {path.relative_to(ROOT).as_posix() for path in described if path.stem != "__init__"}
+    assert set(remarks) == paths | {f"{name}/" for name in (*FOLDERS, "benchmarks")}
+    assert [name for name, remark in remarks.items() if not 3 <= len(remark.split()) <= 6] == []
+
+
+def test_the_readmes_tree_has_every_file_and_folder_at_the_top():
+    """Not what belongs to git and packaging."""
+    others = {"CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "notebooks", "pyproject.toml"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    (tree,) = [block for language, block in blocks if not language and "settings.py" in block]
+    named = re.findall(r"(?:^|  )([\w-]+(?:\.\w+|/)) ", tree, re.MULTILINE)
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    places = {line.partition("/")[0] for line in listed.splitlines()} - others
+    places = {name for name in places if not name.startswith((".", "requirements"))}
+    assert sorted(named) == sorted(name if (ROOT / name).is_file() else f"{name}/" for name in places)
 
 
 def test_no_package_stands_beside_the_source():
@@ -107,7 +133,7 @@ def test_only_visualize_imports_matplotlib_to_draw():
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 170
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 160
 
 
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)

@@ -55,7 +55,7 @@ def test_the_slurm_script_starts_one_torchrun_per_machine_with_valid_flags(tmp_p
 
 
 NOT_OURS = {"--nnodes", "--node-rank", "--master-addr", "--master-port"}  # torchrun's
-NOT_OURS |= {"--dist", "--nproc-per-node", "--logdir"}  # pytest's, torchrun's and TensorBoard's
+NOT_OURS |= {"--dist", "--nproc-per-node", "--logdir", "--index-url"}  # pytest's, torchrun's, TensorBoard's, pip's
 
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![-\w])--[a-z][a-z0-9-]+", README)) - NOT_OURS))
