@@ -458,7 +458,7 @@ def _as_text(title: str, length: int = MAX_LINE) -> str:
 def _shortened(line: str, length: int) -> str:
     """The line, without its middle if it is too long."""
     half = length // 2
-    return line if len(line) <= length else f"{line[:half]}…{line[-half + 1 :]}"
+    return line if len(line) <= length else f"{line[:half]}…{line[half + 1 - length :]}"
 
 
 def _draw_contours(axis: Axes, image: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> None:

@@ -344,7 +344,7 @@ def of_images(names):
 @pytest.mark.parametrize(("n_classes", "name"), [(7, "c{}"), (25, LONG_NAME)])
 def test_no_text_lies_over_another_or_beyond_the_figure(n_classes, name):
     names = [name.format(i) for i in range(n_classes)]
-    for kind, figure in (of_classes(names, 20_000) | of_images(names)).items():
+    for kind, figure in (of_classes(names, 5_000) | of_images(names)).items():
         assert overlaps(figure) == [], kind
         assert cut(figure) == [], kind
 
@@ -352,7 +352,7 @@ def test_no_text_lies_over_another_or_beyond_the_figure(n_classes, name):
 @pytest.mark.parametrize(("n_classes", "name"), [(7, "c{}"), (25, LONG_NAME)])
 def test_no_text_lies_over_another_or_beyond_the_figure_in_print(n_classes, name):
     with visualize.on_paper():
-        for kind, figure in of_classes([name.format(i) for i in range(n_classes)], 20_000).items():
+        for kind, figure in of_classes([name.format(i) for i in range(n_classes)], 5_000).items():
             printed(figure, "drawn by a program")
             assert overlaps(figure) == [], kind
             assert cut(figure) == [], kind
