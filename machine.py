@@ -78,7 +78,8 @@ def in_words(error: Exception, place: str | Path, advice: str) -> tuple[int, str
         return 1, f"Out of GPU memory: {error}\nPass --device cpu or smaller batches. {advice}"
     if isinstance(error, MemoryError | FloatingPointError):
         return 1, str(error) or f"Out of memory. Close other programs, or set a smaller image or batch size. {advice}"
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | FileExistsError | ConnectionError):
+    is_ours = isinstance(error, FileExistsError) and error.errno is None  # not the system's "File exists"
+    if isinstance(error, OSError) and not (is_ours or isinstance(error, FileNotFoundError | ConnectionError)):
         return 1, f"Cannot write {error.filename or place}: {error.strerror or error}. {advice}"
     return 2, str(error)
 

@@ -21,6 +21,8 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#E69F00", "#009E73", "#666666"
 CLASS_COLOURS = ("#000000", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#56B4E9", "#E69F00")
 TRUE_COLOUR, PREDICTED_COLOUR = GREEN, ORANGE
 MAX_LINE, MAX_NAME = 40, 22  # maximum characters of a title line and of a class name; the middle is omitted beyond
+PER_INCH = 14  # characters of 8 points, as digits are
+BESIDE = {"loc": "center left", "anchor": (1, 0.5)}  # place of a legend that the axes have no room for
 MAX_SHAPE = 2.0  # height per width for which a row of images has room; higher images are drawn narrower
 N_SHOWN, N_CURVES = 20, 14  # maximum number of classes in a figure; there are N_CURVES pairs of colour and line style
 SAME_PLACE = 1 / 2000  # of a curve's axis: a third of a pixel, or of a dot in print
@@ -93,8 +95,7 @@ def training_curves(history: pd.DataFrame, title: str, n_epochs: int | None = No
         if IS_ON_PAPER:
             _legend(axis, loc="upper center", anchor=(0.5, -0.28))
         axis.xaxis.get_major_locator().set_params(integer=True)
-        if n_epochs:
-            axis.set_xlim(0.5, n_epochs + 0.5)
+        axis.set_xlim(0.5, (n_epochs or history["epoch"].max()) + 0.5)
     return figure
 
 
@@ -121,11 +122,23 @@ def _of_all(n_shown: int, n_classes: int, kind: str = "commonest") -> str:
     return "" if n_shown == n_classes else f"\nthe {n_shown} {kind} of {n_classes:,} classes"
 
 
+def _rotated(names: Sequence[str], n_fitting: int = 60) -> int:
+    """Characters of the longest line, if these names have to be rotated along a horizontal axis; else 0."""
+    longest = max((len(line) for name in names for line in name.splitlines()), default=0)
+    return longest if len(names) * longest > n_fitting else 0
+
+
 def _name_axis(axis: Axis, names: Sequence[str], places: Sequence[float], n_fitting: int = 60, **options) -> None:
     """Write names along an axis, rotated on the horizontal axis if they would overlap."""
     axis.set_ticks(places, names, parse_math=False, **options)
-    n_characters = max((len(line) for name in names for line in name.splitlines()), default=0)
-    axis.set_tick_params(rotation=90 if axis.axis_name == "x" and len(names) * n_characters > n_fitting else 0)
+    axis.set_tick_params(rotation=90 if axis.axis_name == "x" and _rotated(names, n_fitting) else 0)
+
+
+def _figure_of_classes(names: Sequence[str]) -> tuple[Figure, Axes]:
+    """A figure with room for a bar of each class, and for their names below."""
+    height = 3.8 + _rotated(names) / PER_INCH
+    figure = Figure(figsize=(8 * max(1, len(names) / 10), height), layout="constrained")
+    return figure, figure.subplots()
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
@@ -147,13 +160,14 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     support = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
-    n_right, of_class = f"test images (accuracy {accuracy:.3f})", "share of the true class"
+    n_right, of_class = f"{matrix.sum():,} test images (accuracy {accuracy:.3f})", "share of the true class"
     if IS_ON_PAPER:
-        n_right, of_class = f"accuracy {accuracy:.3f}", "share of class"
+        n_right, of_class = f"n = {matrix.sum():,}, accuracy {accuracy:.3f}", "share of class"
     panels = (matrix, "d", f"{title}: {n_right}{kind}"), (shares, ".2f", f"{title}: {of_class}{kind}")
     for axis, (values, form, heading) in zip(figure.subplots(*((2, 1) if is_stacked else (1, 2))), panels):
         # Both panels are coloured by share, or the large classes would hide the others.
-        sns.heatmap(shares, ax=axis, annot=values, fmt=form, cmap="Blues", vmin=0, vmax=1, cbar=False, square=True)
+        look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
+        sns.heatmap(shares, ax=axis, annot=values, fmt=form, annot_kws={"size": 10 if scale == 1 else 8}, **look)
         for side in (axis.xaxis, axis.yaxis):
             _name_axis(side, names, np.arange(len(names)) + 0.5, 30 if IS_ON_PAPER else 60, fontsize=9)
         axis.set(title=heading, xlabel="predicted", ylabel="true")
@@ -168,19 +182,19 @@ def class_distribution(counts: pd.DataFrame, title: str) -> Figure:
     counts : classes in rows, parts in columns.
     """
     names, shown = class_names(counts.index), commonest(counts.sum(axis=1), N_SHOWN)
-    title, counts = title + _of_all(len(shown), len(counts)), counts.iloc[shown]
-    figure = Figure(figsize=(8 * max(1, len(shown) / 10), 3.8), layout="constrained")
-    axis = figure.subplots()
+    title = f"{title} (n = {counts.to_numpy().sum():,}){_of_all(len(shown), len(counts))}"
+    names, counts = [names[i] for i in shown], counts.iloc[shown]
+    figure, axis = _figure_of_classes(names)
     width = 0.8 / len(counts.columns)
     for i, (part, colour) in enumerate(zip(counts.columns, (BLUE, ORANGE, GREEN))):
         bars = axis.bar(np.arange(len(counts)) + (i - 1) * width, counts[part], width, color=colour, label=part)
-        axis.bar_label(bars, fontsize=7, padding=2, rotation=90 if IS_ON_PAPER else 0)
+        axis.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2, rotation=90)
     axis.set_yscale("symlog", linthresh=10)
     axis.yaxis.set_major_formatter("{x:,.0f}")
-    axis.set_ylim(0, counts.to_numpy().max() * (5 if IS_ON_PAPER else 2) + 10)
-    axis.set(title=title, ylabel="images (logarithmic)")
-    _name_axis(axis.xaxis, [names[i] for i in shown], range(len(shown)))
-    _finish(axis)
+    axis.set_ylim(0, counts.to_numpy().max() * 5 + 10)
+    _name_axis(axis.xaxis, names, range(len(shown)))
+    _finish(axis, title=title, ylabel="images (logarithmic)")
+    _legend(axis, **BESIDE)
     return figure
 
 
@@ -205,17 +219,19 @@ def mask_rows(
     figure = Figure(figsize=(8.4, sum(heights) + 0.08 * len(images) + 0.5), layout="constrained")
     figure.suptitle(heading, fontsize=11)
     axes = figure.subplots(len(images), 4, squeeze=False, height_ratios=heights)
-    for row, image, truth, prediction, title, shape in zip(axes, images, true, predicted, titles, shapes):
+    for row, image, truth, prediction, title, shape, height in zip(
+        axes, images, true, predicted, titles, shapes, heights
+    ):
         row[0].imshow(image)
         row[1].imshow(truth, cmap="gray", vmin=0, vmax=1)
         row[2].imshow(prediction, cmap="gray", vmin=0, vmax=1)
         _draw_contours(row[3], image, truth, prediction)
-        row[0].set_ylabel(_as_text(title), fontsize=8, parse_math=False)
+        row[0].set_ylabel(_as_text(title, int(height * PER_INCH)), fontsize=8, parse_math=False)
         for axis in row:
             axis.set(xticks=[], yticks=[])
             _set_shape(axis, image, shape)
     for axis, name in zip(axes[0], ("image", "true mask", "predicted mask", "true (green), predicted (orange)")):
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=8)
     return figure
 
 
@@ -225,10 +241,10 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     Classes without test images are left out; of more than `N_CURVES` classes the commonest are shown.
     """
     names, counts = class_names(classes), np.bincount(true, minlength=len(classes))
-    shown = commonest(counts, N_CURVES)
+    shown, title = commonest(counts, N_CURVES), f"{title} (n = {len(true):,})"
     if not any(0 < n < len(true) for n in counts):
         return None
-    figure = Figure(figsize=(10.5, 6.2 if IS_ON_PAPER else 4.6), layout="constrained")
+    figure = Figure(figsize=(10.5, 6.2) if IS_ON_PAPER else (13, 4.6), layout="constrained")
     roc, pr = figure.subplots(1, 2)
     for i, k in enumerate(shown):
         positive, score = true == k, probabilities[:, k]
@@ -245,12 +261,9 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     some = _of_all(len(shown), len(classes))
     _finish(roc, title=f"{title}: ROC, area{some}", xlabel="1 - specificity", ylabel="sensitivity")
     _finish(pr, title=f"{title}: precision-recall, average precision{some}", xlabel="recall", ylabel="precision")
-    beside, below = (
-        {"loc": "center left", "anchor": (1, 0.5)},
-        {"loc": "upper center", "anchor": (0.5, -0.18), "ncols": 2, "handlelength": 1.2, "columnspacing": 1},
-    )
-    for axis in (roc, pr) if IS_ON_PAPER else (pr,):  # the curves leave no room
-        _legend(axis, **(below if IS_ON_PAPER else beside))
+    below = {"loc": "upper center", "anchor": (0.5, -0.18), "ncols": 2, "handlelength": 1.2, "columnspacing": 1}
+    for axis in (roc, pr):
+        _legend(axis, **(below if IS_ON_PAPER else BESIDE))
     return figure
 
 
@@ -288,7 +301,7 @@ def reliability(true: np.ndarray, before: np.ndarray, after: np.ndarray, n_bins:
         some = n > 0
         upper.plot(mean[some] / n[some], hits[some] / n[some], color=colour, marker=marker, label=name)
         lower.stairs(n, edges, color=colour, label=name)
-    _finish(upper, title=f"{title}: reliability", ylabel="accuracy")
+    _finish(upper, title=f"{title} (n = {len(true):,}): reliability", ylabel="accuracy")
     _finish(lower, xlabel="confidence", ylabel="images")
     lower.get_legend().remove()
     return figure
@@ -300,7 +313,10 @@ def risk_coverage(coverage: np.ndarray, risk: np.ndarray, title: str) -> Figure:
     axis = figure.subplots()
     axis.plot(*thinned(coverage, risk), color=BLUE, label=f"all images: {risk[-1]:.3f}")
     _finish(
-        axis, title=f"{title}: errors by coverage", xlabel="share of images kept, most confident first", ylabel="errors"
+        axis,
+        title=f"{title} (n = {len(risk):,}): errors by coverage",
+        xlabel="share of images kept, most confident first",
+        ylabel="error rate",
     )
     axis.set_ylim(0, None)
     return figure
@@ -336,8 +352,8 @@ def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
     known = [(name, values) for name, values in zip(class_names(list(dice)), dice.values()) if len(values)]
     shown = [known[i] for i in commonest([len(values) for _, values in known], N_SHOWN)]
     title = f"{title}: Dice by diagnosis{_of_all(len(shown), len(known))}"
-    figure = Figure(figsize=(8 * max(1, len(shown) / 10), 3.8), layout="constrained")
-    axis = figure.subplots()
+    names = [f"{name}\nn = {len(values)}" for name, values in shown]
+    figure, axis = _figure_of_classes(names)
     axis.boxplot([values for _, values in shown], showfliers=False, widths=0.55, medianprops={"color": ORANGE, "lw": 2})
     rng = np.random.default_rng(0)  # spreads the dots
     for i, (_, values) in enumerate(shown, start=1):
@@ -347,7 +363,6 @@ def dice_by_class(dice: dict[str, np.ndarray], title: str) -> Figure:
             axis.fill_betweenx(edges, i - width, i + width, step="post", color=BLUE, alpha=0.35, lw=0)
             values = np.sort(values)[:N_LOWEST]
         axis.plot(i + rng.uniform(-0.2, 0.2, len(values)), values, ".", color=BLUE, ms=3, alpha=0.35)
-    names = [f"{name}\nn = {len(values)}" for name, values in shown]
     _name_axis(axis.xaxis, names, range(1, len(shown) + 1))
     axis.set(title=title, ylabel="Dice", ylim=(-0.02, 1.02))
     axis.grid(axis="y", alpha=0.3)
@@ -359,7 +374,7 @@ def gallery(images: np.ndarray, titles: Sequence[str], heading: str, shapes: Seq
     """Images (N, H, W, 3) with titles, four per row, each drawn with its height per width in `shapes` (None: H / W)."""
     shapes = _shapes_of(images, shapes)
     rows = [shapes[start : start + 4] for start in range(0, len(shapes), 4)]
-    heights = [2.25 * min(max(row), MAX_SHAPE) + 0.35 for row in rows]
+    heights = [2.25 * min(max(row), MAX_SHAPE) + 0.5 for row in rows]
     figure = Figure(figsize=(9, sum(heights) + 0.4), layout="constrained")
     figure.suptitle(heading, fontsize=11)
     axes = figure.subplots(len(rows), 4, squeeze=False, height_ratios=heights).ravel()
@@ -367,7 +382,7 @@ def gallery(images: np.ndarray, titles: Sequence[str], heading: str, shapes: Seq
         axis.set_axis_off()
     for axis, image, title, shape in zip(axes, images, titles, shapes):
         axis.imshow(image)
-        axis.set_title(_as_text(title), fontsize=8, parse_math=False)
+        axis.set_title(_as_text(title, int(2.25 * PER_INCH)), fontsize=8, parse_math=False)
         _set_shape(axis, image, shape)
     return figure
 
@@ -431,19 +446,19 @@ def differences(groups: Sequence[tuple[Sequence[str], dict[str, Sequence]]], hea
     return figure
 
 
-def _as_text(title: str) -> str:
-    """A title that may contain any file name: lines of printable characters, shortened to fit.
+def _as_text(title: str, length: int = MAX_LINE) -> str:
+    """A title that may contain any file name: lines of printable characters, of at most this length.
 
     For `parse_math=False`, or matplotlib would read what stands between two dollars as mathematics.
     """
     lines = ["".join(c if c.isprintable() else "?" for c in line) for line in title.splitlines()]
-    return "\n".join(_shortened(line, MAX_LINE) for line in lines)
+    return "\n".join(_shortened(line, length) for line in lines)
 
 
 def _shortened(line: str, length: int) -> str:
     """The line, without its middle if it is too long."""
     half = length // 2
-    return line if len(line) <= length else f"{line[:half]}…{line[-half + 1 :]}"
+    return line if len(line) <= length else f"{line[:half]}…{line[half + 1 - length :]}"
 
 
 def _draw_contours(axis: Axes, image: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> None:

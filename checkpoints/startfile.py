@@ -148,7 +148,7 @@ def read_start(path: Path) -> StartFile:
         `load_checkpoint`, for a training state of this project or a damaged checkpoint.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"START_FROM: {path} does not exist. Name a file of weights (.pth, .safetensors).")
+        raise FileNotFoundError(f"START_FROM: there is no file {path}. Name a file of weights (.pth, .safetensors).")
     content = _read(path)
     own = CHECKPOINT.keys() <= content.keys() or {"optimizer", "history"} <= content.keys()  # or a training state
     checkpoint = load_checkpoint(path) if own else {}

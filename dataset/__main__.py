@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     except ConnectionError as error:
         parser.exit(1, f"{error}\n")
     except (ValueError, OSError) as error:
-        code, message = machine.in_words(error, options.folder, "Free some space; the same command resumes from here.")
+        advice = "Name another folder, or free some space and repeat the command."
+        code, message = machine.in_words(error, options.folder, advice)
         parser.exit(code, f"{message}\n")
 
 

@@ -39,9 +39,10 @@ class Choice(NamedTuple):
             if name in members:
                 raise ValueError(f"A class is named twice: {name}.")
             members[name] = codes
-        keys = [key_of(code) for codes in members.values() for code in codes]
-        if twice := {key for key in keys if keys.count(key) > 1}:
-            raise ValueError(f"A class is named twice: {', '.join(sorted(twice))} is part of several classes.")
+        codes = [code for several in members.values() for code in several]
+        keys = [key_of(code) for code in codes]
+        if twice := {key: code for key, code in zip(keys, codes) if keys.count(key) > 1}:
+            raise ValueError(f"A class is named twice: {', '.join(sorted(twice.values()))} is part of several classes.")
         return cls(members)
 
     @property

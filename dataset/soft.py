@@ -84,7 +84,8 @@ def cautions_on(path: str | Path) -> list[str]:
 def _read(path: Path, classes: list[str]) -> pd.DataFrame:
     """Probabilities by image name, one column per class."""
     if not path.is_file():
-        raise FileNotFoundError(f"There is no table of soft labels at {path}.")
+        advice = "Name a CSV file with the column image and one column per class."
+        raise FileNotFoundError(f"There is no table of soft labels at {path}. {advice}")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:

@@ -32,7 +32,8 @@ def limit_table(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     quota = (counts * limit / len(used)).round().clip(lower=counts.clip(upper=10)).astype(int)
     quota[quota.idxmax()] -= quota.sum() - limit
     if (quota < counts.clip(upper=10)).any():
-        raise ValueError(f"--limit {limit} is too few for {len(counts)} classes of ten images; use {20 * len(counts)}.")
+        advice = f"{len(counts)} classes need ten images each. Use {20 * len(counts)}."
+        raise ValueError(f"--limit {limit} is too few: {advice}")
     group = groups_of(used)
     lesions = np.random.default_rng((seed, 1)).permutation(group.unique())
     shuffled = group.map(pd.Series(range(len(lesions)), index=lesions)).sort_values(kind="stable").index

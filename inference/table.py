@@ -63,8 +63,9 @@ class Table:
             before = dict(json.loads(self.run.read_text(encoding="utf-8")))
         except ValueError:
             raise ValueError(f"{self.run} is damaged. {advice}") from None
-        if changes := "; ".join(_changes(before, identity)):
-            raise ValueError(f"Cannot add to {self.folder}: {changes}. {advice}")
+        if changes := " and ".join(_changes(before, identity)):
+            same = "Use the same options, name another --output-dir, or pass --overwrite to begin a new table."
+            raise ValueError(f"Cannot add to {self.folder}: its table was made {changes}. {same}")
         if self.path.exists() and next(_rows(self.path, len(self.header)), ([],))[0] != self.header:
             raise ValueError(f"Cannot add to {self.folder}: {self.path.name} has other columns. {advice}")
 
@@ -191,12 +192,13 @@ def distinct(columns: Sequence[str]) -> list[str]:
 
 
 def _changes(before: dict, now: dict) -> Iterator[str]:
-    """The options that differ, in words; a file with the same hash is the same under any name."""
+    """The earlier options that differ, in words; a file with the same hash is the same under any name."""
     for option in now | before:
         old, new = before.get(option, False), now.get(option, False)
         hashes = [sorted(HASH.findall(str(value))) for value in (old, new)]
         if old != new and not (hashes[0] and hashes[0] == hashes[1]):
-            yield f"--{option} was {old}, is {new}"
+            told = f" {old}, not {new}" if isinstance(old, str) else ""
+            yield f"{'with' if old else 'without'} --{option}{told}"
 
 
 def _is_number(column: str) -> bool:

@@ -128,7 +128,8 @@ def net_benefit_figure(numbers: dict, name: str) -> Figure | None:
         return None
     curves = {kind: [values[kind] for values in benefit.values()] for kind in ("model", "all")}
     band = [ends[percent]["model"] or [values["model"]] * 2 for percent, values in benefit.items()]
-    return visualize.net_benefit(list(map(int, benefit)), curves, band, name)
+    title = f"{name} (n = {numbers['label']['n_images']:,})"
+    return visualize.net_benefit(list(map(int, benefit)), curves, band, title)
 
 
 def head_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> dict:

@@ -135,4 +135,4 @@ class Figures:
         return "no diagnosis" if self.true[i] < 0 else self.classes[self.true[i]]
 
     def _verdict(self, i: int, predicted: int) -> str:
-        return f"{self.names[i]}\ntrue {self._class(i)}, predicted {self.classes[predicted]}"
+        return f"{self.names[i]}\ntrue {self._class(i)}\npredicted {self.classes[predicted]}"

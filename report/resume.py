@@ -152,7 +152,7 @@ def load_trained(folder: RunFolder, tasks: list[str], names: Sequence[str], tta:
     if names and from_first(folder.holds_a_training):
         raise ValueError(f"{folder.path} holds a run of its own. Name another --output-dir for this evaluation.")
     there = from_first(lambda: [task for task in tasks if folder.best_path(task).exists()])
-    tasks = _continue_with(there, tasks, f"No checkpoint in {folder.path} for", "Train it first.")
+    tasks = _continue_with(there, tasks, f"No checkpoint in {folder.path} for", "Train first, without --evaluate-only.")
     files = [names] if names else [[folder.best_path(task)] for task in tasks]
     trained = [from_first(Trained.load, *paths, tta=tta) for paths in files]
     folder.caption = folder.caption or ", ".join(sorted({model.note for model in trained if model.note}))

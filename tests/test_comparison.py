@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from accessibility import violations_of_file
 from conftest import ROOT, edit
 from PIL import Image
 from test_difference import labels, outlines
+from test_page import CHROMIUM, needs_chromium
 
 from checkpoints.thresholds import SCALE
 from dataset.classes import HAM10000 as CLASSES
@@ -94,6 +96,13 @@ def test_the_table_shows_what_each_run_measured(place, capsys):
     assert found["models"][1]["scores"]["mean_auc"] == {"value": auc, "interval": [auc - 0.1, auc + 0.1]}
     assert f" {auc:.3f}" in printed and f" ({auc - 0.1:.3f} to {auc + 0.1:.3f})" in printed
     assert f"{auc:.3f}<small>{auc - 0.1:.3f} – {auc + 0.1:.3f}</small>" in html
+
+
+@needs_chromium
+def test_the_page_breaks_no_rule_of_accessibility(place):
+    write_run(place / "c", 3, ["multitask"], epochs=60)
+    compared("a", "b", "c")
+    assert violations_of_file(place / "comparison/comparison.html", CHROMIUM) == []
 
 
 def test_a_comparison_states_the_images_and_lesions_that_it_rests_on(place, capsys):

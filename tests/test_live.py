@@ -4,6 +4,8 @@ from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
+from accessibility import violations_of_file
+from test_page import CHROMIUM, needs_chromium
 
 import models
 from report import live
@@ -39,7 +41,7 @@ def page_of(tmp_path):
 def test_from_the_first_epoch_on_there_are_curves_and_a_page_that_loads_itself_again(tmp_path, watch):
     watch(rows(1))
     html, curves = page_of(tmp_path), (tmp_path / "classification" / "training_curves.png").read_bytes()
-    assert '<meta http-equiv="refresh" content="10">' in html and base64.b64encode(curves).decode() in html
+    assert "Reload this page every 10 seconds" in html and base64.b64encode(curves).decode() in html
     assert f"<title>1/10 classification, {tmp_path.name} ({tmp_path.parent.name})</title>" in html
     assert "epoch 1 of 10" in html and "Then: segmentation, multitask." in html and "synthetic demo data" in html
     watch(rows(2))
@@ -47,6 +49,32 @@ def test_from_the_first_epoch_on_there_are_curves_and_a_page_that_loads_itself_a
     assert re.search(
         r"<th scope=.row.>2, the best</th><td>1.2500</td><td>0.5000</td><td>0.7500</td><td>3.2</td>", page_of(tmp_path)
     )
+
+
+@needs_chromium
+def test_the_page_loads_itself_again_until_the_reader_stops_it(tmp_path, watch):
+    watch(rows(1))
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        tab = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page()
+        tab.clock.install()
+        tab.goto((tmp_path / "report.html").as_uri())
+        watch(rows(2))
+        tab.clock.run_for(9_000)
+        assert "epoch 1 of 10" in tab.inner_text("h1")
+        with tab.expect_navigation():
+            tab.clock.run_for(1_001)
+        assert "epoch 2 of 10" in tab.inner_text("h1")
+        watch(rows(3))
+        tab.uncheck("#reload")
+        tab.clock.run_for(60_000)
+        assert "epoch 2 of 10" in tab.inner_text("h1")
+
+
+@needs_chromium
+def test_the_page_breaks_no_rule_of_accessibility(tmp_path, watch):
+    watch(rows(2))
+    assert violations_of_file(tmp_path / "report.html", CHROMIUM) == []
 
 
 def test_the_axes_run_to_the_last_epoch_that_is_planned(watch, monkeypatch):

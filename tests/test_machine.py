@@ -226,3 +226,9 @@ def test_a_full_gpu_outside_of_training_is_one_message_too(place, demo_folder, t
     assert quick(demo_folder, tmp_path) == 1
     error = capsys.readouterr().err
     assert "Out of GPU memory: Tried to allocate 2.00 GiB." in error and "--device cpu" in error
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_in_words():
+    told = machine.in_words(FileExistsError(17, "File exists", "afile"), "elsewhere", "Name another.")
+    assert told == (1, "Cannot write afile: File exists. Name another.")
+    assert machine.in_words(FileExistsError("a is there."), "elsewhere", "Name another.") == (2, "a is there.")

@@ -13,6 +13,7 @@ from functools import partial
 from html.parser import HTMLParser
 
 import pytest
+from accessibility import violations_of_file
 from conftest import edit, quick, text_of
 from PIL import Image
 
@@ -21,6 +22,7 @@ from measure import bootstrap
 from report import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 
 
 def test_the_report_stands_alone(outputs):
@@ -355,7 +357,7 @@ def test_a_figure_keeps_its_place_by_the_size_in_its_file():
         assert page.png_size(base64.b64encode(content.getvalue()).decode()) == size
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+@needs_chromium
 def test_a_link_opens_its_model_alone_and_the_keyboard_enlarges_a_figure(outputs):
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
@@ -378,6 +380,11 @@ def test_a_link_opens_its_model_alone_and_the_keyboard_enlarges_a_figure(outputs
         tab.click("nav a[href='#segmentation']")
         tab.wait_for_function(f"{opened}[0] == 'segmentation'")
         assert tab.evaluate(opened) == ["segmentation"]
+
+
+@needs_chromium
+def test_the_report_breaks_no_rule_of_accessibility(outputs):
+    assert violations_of_file(outputs / "report.html", CHROMIUM) == []
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
@@ -455,7 +462,7 @@ def test_intervals_that_are_not_the_bootstraps_say_so_and_none_is_shown_without_
     assert "<small>0.9998 – 0.9999</small>" in headline["Balanced accuracy"]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+@needs_chromium
 @pytest.mark.parametrize("width", [1200, 390])
 def test_a_browser_shows_it_without_requests_errors_or_sideways_scrolling(outputs, tmp_path, width):
     """Served by a server that counts requests, so that any further one would be seen."""
@@ -522,7 +529,7 @@ def test_on_paper_no_table_is_cut_no_figure_split_and_folded_tables_are_open(out
     assert len(re.findall(r"^ *\d+ +\d+ image ", listed, re.MULTILINE)) == n_pictures(outputs)
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+@needs_chromium
 def test_no_table_scrolls_sideways_at_1100_pixels(outputs):
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:

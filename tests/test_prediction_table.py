@@ -135,7 +135,7 @@ def test_a_stopped_overwriting_goes_on_and_keeps_the_rows_of_others(checkpoints,
 def test_rows_of_other_options_are_replaced_only_if_that_is_asked_for(checkpoints, photos, tmp_path, capsys):
     command = [photos / "b", "--checkpoint", checkpoints["classification"], "--output-dir", tmp_path / "out"]
     assert run(photos, *command[1:]) == 0
-    assert run(*command, "--tta") == 2 and "--tta was False, is True" in capsys.readouterr().err
+    assert run(*command, "--tta") == 2 and "its table was made without --tta. Use the same" in capsys.readouterr().err
     assert run(*command, "--tta", "--overwrite") == 0 and len(rows_of(tmp_path / "out")) == 1
 
 

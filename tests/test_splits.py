@@ -223,7 +223,7 @@ def test_the_hash_of_a_split_knows_names_labels_parts_and_pixels_and_no_order_or
 def test_the_smallest_limit_is_ten_images_of_each_class():
     table = lesion_table().assign(reason="")
     assert (splits.limit_table(table, 70, seed=0)["status"] == USED).sum() == 70
-    with pytest.raises(ValueError, match="--limit 69 is too few for 7 classes of ten images"):
+    with pytest.raises(ValueError, match="--limit 69 is too few: 7 classes need ten images each"):
         splits.limit_table(table, 69, seed=0)
 
 

@@ -5,10 +5,12 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 from sklearn import metrics
 
 import visualize
+from report.paperfigures import printed
 
 
 def opened(figure, note=""):
@@ -242,7 +244,7 @@ def test_any_files_name_is_drawn_as_text(draw, name):
 def test_a_long_name_keeps_both_its_ends():
     figure = visualize.gallery(np.zeros((1, 8, 8, 3), np.uint8), ["ISIC_" + "0" * 90 + "34_b.jpg"], "")
     (title,) = [word for word in texts(figure).split() if word.startswith("ISIC_")]
-    assert title.endswith("34_b.jpg") and len(title) == visualize.MAX_LINE
+    assert title.endswith("34_b.jpg") and len(title) == 31  # of 8 points in 2.25 inches
 
 
 def test_names_of_classes_are_no_mathematics():
@@ -280,7 +282,7 @@ def of_classes(names, n=300):
 
 def overlapping(figure, axis):
     """Whether two neighbouring names along an axis overlap when they are drawn."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()]
     return any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
@@ -292,6 +294,68 @@ def test_names_of_any_number_of_classes_can_be_read_apart(n_classes, name):
         assert max(figure.get_size_inches()) <= 30
         for axis in figure.axes:
             assert not overlapping(figure, axis.xaxis) and not overlapping(figure, axis.yaxis)
+
+
+LONG_NAME = "Squamous cell carcinoma of the {}th kind, in situ"
+
+
+def text_boxes(figure):
+    """Left, bottom, right and top in pixels of every text that is drawn, (N, 4), and the texts."""
+    figure.draw_without_rendering()
+    hidden = {label for axis in figure.axes for side in (axis.xaxis, axis.yaxis) for label in hidden_by(axis, side)}
+    drawn = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in hidden]
+    return np.array([text.get_window_extent().extents for text in drawn]), [text.get_text() for text in drawn]
+
+
+def hidden_by(axis, side):
+    """Labels of ticks that matplotlib keeps and does not draw: beyond an axis, or where it is off."""
+    low, high = sorted(side.get_view_interval())
+    ticks = [*side.get_major_ticks(), *side.get_minor_ticks()]
+    hidden = [tick for tick in ticks if not axis.axison or not low <= tick.get_loc() <= high]
+    return [label for tick in hidden for label in (tick.label1, tick.label2)]
+
+
+def overlaps(figure):
+    """Pairs of texts of which one covers more than a pixel of the other."""
+    boxes, names = text_boxes(figure)
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    shared = np.minimum(high, high.swapaxes(0, 1)) - np.maximum(low, low.swapaxes(0, 1))
+    return [(names[i], names[j]) for i, j in np.argwhere((shared > 1).all(axis=2)) if i < j]
+
+
+def cut(figure):
+    """Texts that do not lie within the figure."""
+    boxes, names = text_boxes(figure)
+    width, height = figure.bbox.size
+    return [name for name, box in zip(names, boxes) if min(box) < -1 or box[2] > width + 1 or box[3] > height + 1]
+
+
+def of_images(names):
+    """The figures that show images, each with a long name, and classes of these names."""
+    images, mask = np.zeros((5, 8, 8, 3), np.uint8), np.zeros((5, 8, 8), bool)
+    titles = [f"{'0123456789' * 4}\ntrue {name}\npredicted {name} (0.98)" for name in names[:5]]
+    return {
+        "gallery": visualize.gallery(images, titles, "a", [0.75] * 5),
+        "heat_maps": visualize.heat_maps(images, mask, mask * 0.5, titles, "a", [1.5] * 5),
+        "mask_rows": visualize.mask_rows(images, mask, mask, titles, "a", [0.75] * 5),
+    }
+
+
+@pytest.mark.parametrize(("n_classes", "name"), [(7, "c{}"), (25, LONG_NAME)])
+def test_no_text_lies_over_another_or_beyond_the_figure(n_classes, name):
+    names = [name.format(i) for i in range(n_classes)]
+    for kind, figure in (of_classes(names, 5_000) | of_images(names)).items():
+        assert overlaps(figure) == [], kind
+        assert cut(figure) == [], kind
+
+
+@pytest.mark.parametrize(("n_classes", "name"), [(7, "c{}"), (25, LONG_NAME)])
+def test_no_text_lies_over_another_or_beyond_the_figure_in_print(n_classes, name):
+    with visualize.on_paper():
+        for kind, figure in of_classes([name.format(i) for i in range(n_classes)], 5_000).items():
+            printed(figure, "drawn by a program")
+            assert overlaps(figure) == [], kind
+            assert cut(figure) == [], kind
 
 
 def test_a_name_that_no_font_can_draw_is_its_number_and_a_long_one_keeps_its_ends(monkeypatch):
