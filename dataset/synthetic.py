@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 NOTE = "synthetic demo data"  # shown with every number and figure that comes from it
+SIGN = "drawn by a program; no image shows a real lesion"  # in the README.txt of every folder of drawn lesions
 WIDTH, HEIGHT = 160, 120  # pixels of the demo, in which the sizes below are given
 LESIONS = {"MEL": 60, "NV": 150, "BCC": 50, "AKIEC": 45, "BKL": 60, "DF": 40, "VASC": 40}  # lesions per class
 IMAGES_PER_LESION = (0.7, 0.2, 0.1)  # share of lesions with 1, 2, 3 images
@@ -85,8 +86,14 @@ def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = 
     _write_csv(partial / "GroundTruth.csv", ["image", *LOOKS], truth)
     columns = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
     _write_csv(partial / "HAM10000_metadata.csv", columns, metadata)
-    (partial / "README.txt").write_text("Synthetic demo data, drawn by a program; no image shows a real lesion.\n")
+    (partial / "README.txt").write_text(f"Synthetic demo data, {SIGN}.\n")
     partial.rename(folder)
+
+
+def is_drawn(path: str | Path) -> bool:
+    """Whether an image lies in a folder of drawn lesions, as the README.txt of that folder, or one above, says."""
+    signs = (place / "README.txt" for place in Path(path).absolute().parents[:3])
+    return any(SIGN in sign.read_text(encoding="utf-8", errors="replace") for sign in signs if sign.is_file())
 
 
 def draw_shape(code: str, rng: np.random.Generator) -> dict:
