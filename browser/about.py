@@ -12,7 +12,7 @@ from markdown_it.token import Token
 
 from browser.cards import TEMPLATES
 from checkpoints.trained import Trained
-from dataset.synthetic import NOTE
+from dataset import synthetic
 
 SCORES = {  # by head, with their titles
     "label": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"},
@@ -22,13 +22,12 @@ SCORES = {  # by head, with their titles
 
 def about(trained: Trained) -> str:
     """The facts about a model as HTML."""
-    used = [part for one in trained.checkpoints.values() for part in (one, one.get("seen_before", {}))]
-    seen = [part["trained_on"] for part in used if "trained_on" in part]
+    seen = _seen_by(trained)
     return TEMPLATES.get_template("about.html").render(
         trained=trained,
         is_drawn=is_of_drawn(trained),
         n_images=len({name for part in seen for name in part["images"]}),
-        has_ham10000=any(str(name).startswith("HAM_") for part in seen for name in part["lesions"]),
+        of_ham10000={str(name).startswith("HAM_") for part in seen for name in part["lesions"]},
         is_from_imagenet=any(one.get("initial_weights") == "ImageNet" for one in trained.checkpoints.values()),
         scores=score_lines(metrics_of(trained)),
         has_card=bool(model_card(trained)),
@@ -36,8 +35,16 @@ def about(trained: Trained) -> str:
 
 
 def is_of_drawn(trained: Trained) -> bool:
-    """Whether a model learned from drawn lesions only."""
-    return all(one.get("note") == NOTE for one in trained.checkpoints.values())
+    """Whether a model, and the weights that it started from, learned from drawn lesions only."""
+    is_known = all("trained_on" in one for one in trained.checkpoints.values())
+    names = [str(name) for part in _seen_by(trained) for name in part["images"]]
+    return is_known and all(name.startswith(synthetic.PREFIX) for name in names)
+
+
+def _seen_by(trained: Trained) -> list[dict]:
+    """What each training showed, also those of the weights that a model started from, as `states.shown_by` gives it."""
+    trainings = [part for one in trained.checkpoints.values() for part in (one, one.get("seen_before", {}))]
+    return [part["trained_on"] for part in trainings if "trained_on" in part]
 
 
 def metrics_of(trained: Trained) -> dict:
@@ -58,7 +65,9 @@ def score_lines(metrics: dict) -> list[str]:
     by_n: dict[int, list[str]] = {}
     for head in filter(part.__contains__, SCORES):
         by_n.setdefault(part[head]["n_images"], []).extend(
-            _score(title, part[head][name], part["intervals"][head].get(name)) for name, title in SCORES[head].items()
+            _score(title, part[head][name], part["intervals"][head].get(name))
+            for name, title in SCORES[head].items()
+            if part[head].get(name) is not None
         )
     return [f"{', '.join(scores)} on {n:,} {kind}" for n, scores in by_n.items()]
 
