@@ -29,7 +29,6 @@ import predict
 import settings
 from browser import about, cards
 from browser.cards import Example
-from dataset import synthetic
 from dataset.layout import find_files
 from inference.predictor import Predictor, choose_checkpoints
 
@@ -70,7 +69,7 @@ def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
     known = {"megabytes": MAX_MEGABYTES, "server": START, "model": facts}  # props of script.js
     with gr.Blocks(title="Dermoscopy", analytics_enabled=False) as page:
         gr.Markdown(f"# What does the model see?\n{CAUTION}", elem_classes="caution")
-        gr.HTML(cards.picker(examples, are_drawn=about.is_of_drawn(predictor.trained)), apply_default_css=False)
+        gr.HTML(cards.picker(examples), apply_default_css=False)
         script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("zip.js", "script.js"))
         results = gr.HTML(js_on_load=script, elem_classes="results", apply_default_css=False, **known)
         gr.HTML(facts, elem_classes="about", apply_default_css=False)
@@ -101,13 +100,13 @@ def choose_examples(folder: Path, predictor: Predictor) -> list[Example]:
     paths = sorted(find_files(folder)[0].values())
     if not paths:
         raise ValueError(f"No images in {folder}. Name another folder of --examples.")
-    if not about.is_of_drawn(predictor.trained) and any(map(synthetic.is_drawn, paths)):
-        print(NO_DRAWN.format(folder))
-        return []
     examples = []
     for path in paths[:: max(1, len(paths) // 6)][:6]:
         with contextlib.suppress(ValueError, OSError):
             examples.append(cards.example_of(path))
+    if any(example.is_drawn for example in examples) and not about.is_of_drawn(predictor.trained):
+        print(NO_DRAWN.format(folder))
+        return []
     return examples
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from checkpoints import thresholds
 from dataset import images
 from dataset.classes import name_of
+from dataset.synthetic import is_drawn
 from inference.canvas import contour, heat_layer
 from inference.drawing import VIEW as HEAT_MAP
 from inference.drawing import heat_map, mask_at, overlay, view_of
@@ -60,6 +61,7 @@ class Example(NamedTuple):
     name: str
     content: bytes
     thumbnail: str  # data: URL
+    is_drawn: bool  # by `dataset.synthetic`
 
 
 def look(name: str, content: bytes, predictor: Predictor) -> Card:
@@ -130,16 +132,16 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
     )
 
 
-def picker(examples: Sequence[Example], are_drawn: bool) -> str:
-    """The image picker as HTML: a field to drop files on, the examples, and whether they are drawn."""
-    return TEMPLATES.get_template("picker.html").render(examples=examples, are_drawn=are_drawn)
+def picker(examples: Sequence[Example]) -> str:
+    """The image picker as HTML: a field to drop files on, and the examples."""
+    return TEMPLATES.get_template("picker.html").render(examples=examples)
 
 
 def example_of(path: str | Path) -> Example:
     """A file as an example. Raises as `images.read_image`."""
     content = Path(path).read_bytes()
     name = os.fsencode(os.path.basename(path)).decode(errors="replace")
-    return Example(name, content, as_url(images.read_image(content, THUMBNAIL)))
+    return Example(name, content, as_url(images.read_image(content, THUMBNAIL)), is_drawn(path))
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -43,7 +43,11 @@ def test_a_model_is_of_drawn_lesions_only_if_all_that_it_learned_from_is_known_t
     ("facts", "learned", "licence"),
     [
         ({"trained_on": DRAWN}, "2 images of drawn lesions: it knows nothing of real lesions.", "MIT"),
-        ({"trained_on": REAL, "initial_weights": "ImageNet"}, "2 images of HAM10000, from ImageNet weights.", "CC BY-NC"),
+        (
+            {"trained_on": REAL, "initial_weights": "ImageNet"},
+            "2 images of HAM10000, from ImageNet weights.",
+            "CC BY-NC",
+        ),
         ({"trained_on": OTHER}, "Learned from 2 images.", "That of its training images"),
         ({"trained_on": OTHER, "seen_before": {"trained_on": REAL}}, "4 images, some of HAM10000", "non-commercial"),
         ({}, "Images that this checkpoint does not name.", "That of its training images"),

@@ -130,7 +130,9 @@ def test_an_image_is_described_to_who_cannot_see_it(value, words):
     for chosen, n in (([card], 1), ([card, card], 4)):
         html = cards.render(chosen, [], knows()).replace("\xa0", " ")
         described = re.findall(r'<img alt="(a.png, [^"]*)"', html)
-        assert sum(words in one for one in described) == n and sum("unchanged" in one for one in described) == len(chosen)
+        assert sum(words in one for one in described) == n and sum("unchanged" in one for one in described) == len(
+            chosen
+        )
 
 
 def test_downloads_of_two_images_of_one_name_have_two_names():
@@ -153,3 +155,13 @@ def test_an_overlay_has_the_images_own_size_up_to_a_limit_that_is_said(size, wid
     overlay, mask = (Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in (card.overlay, card.mask))
     assert overlay.width == width and overlay.height > size[1] * width // size[0] and mask.size == size
     assert ("reduced to 4,000 pixels" in cards.render([card], [], predictor)) == (max(size) > 4000)
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_an_example_is_said_to_be_drawn_only_if_it_is(is_drawn, demo_folder, tmp_path):
+    from browser import cards
+
+    drawn, photo = next((demo_folder / "images").iterdir()), tmp_path / "photo.jpg"
+    picture().save(photo)
+    html = cards.picker([cards.example_of(drawn if is_drawn else photo)])
+    assert ("no real lesions" in html) == (", a drawn lesion" in html) == is_drawn
