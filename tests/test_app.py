@@ -333,12 +333,13 @@ FULL = """limit => {
 )
 def test_a_reload_keeps_the_last_result_of_the_tab_as_far_as_it_fits(visit, files, kept, parts):
     page, other = visit(), visit()
-    send(page, files[1])
+    send(page, files[0])
     page.locator(".card").wait_for()
     size = page.evaluate("sessionStorage.getItem('result').length")
     page.evaluate(FULL, {"all": size + 1000, "without downloads": size - 1000, "nothing": 1000}[kept])
-    send(page, files[0])
-    page.locator(".card").wait_for()
+    for file, name in ((files[1], "yours"), (files[0], "mine")):
+        send(page, file)
+        page.get_by_role("heading", name=name).wait_for()
     page.reload()
     page.locator(".card, .results .soft").first.wait_for()
     found = page.locator(".card h2"), page.locator("a[download]"), page.get_by_text("were too large to keep")
@@ -432,7 +433,7 @@ def test_warnings_stand_above_the_fold_on_a_phone(visit, files):
 def test_the_keyboard_reaches_every_control_in_order_and_shows_where_it_is(visit):
     page = visit()
     of_focus = """(() => {const e = document.activeElement, ring = e.closest('.drop') ?? e;
-        return [e.type || e.innerText, getComputedStyle(ring).outlineStyle]})()"""
+        return [e.type || e.textContent, getComputedStyle(ring).outlineStyle]})()"""
     reached = []
     for i in range(16):
         page.keyboard.press("Tab")
