@@ -19,7 +19,7 @@ from PIL import Image
 from checkpoints import thresholds
 from dataset import images
 from dataset.classes import name_of
-from dataset.synthetic import is_drawn
+from dataset.synthetic import shows_drawing
 from inference.canvas import contour, heat_layer
 from inference.drawing import VIEW as HEAT_MAP
 from inference.drawing import heat_map, mask_at, overlay, view_of
@@ -141,7 +141,7 @@ def example_of(path: str | Path) -> Example:
     """A file as an example. Raises as `images.read_image`."""
     content = Path(path).read_bytes()
     name = os.fsencode(os.path.basename(path)).decode(errors="replace")
-    return Example(name, content, as_url(images.read_image(content, THUMBNAIL)), is_drawn(path))
+    return Example(name, content, as_url(images.read_image(content, THUMBNAIL)), shows_drawing(path))
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -91,7 +91,7 @@ def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = 
     partial.rename(folder)
 
 
-def is_drawn(path: str | Path) -> bool:
+def shows_drawing(path: str | Path) -> bool:
     """Whether an image lies in a folder of drawn lesions, as the README.txt of that folder, or one above, says."""
     signs = (place / "README.txt" for place in Path(path).absolute().parents[:3])
     return any(SIGN in sign.read_text(encoding="utf-8", errors="replace") for sign in signs if sign.is_file())
