@@ -7,8 +7,10 @@ import base64
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
@@ -21,11 +23,11 @@ except ModuleNotFoundError:
 import torch
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 import predict
 import settings
-from browser import cards
+from browser import about, cards
 from browser.cards import Example
 from dataset.layout import find_files
 from inference.predictor import Predictor, choose_checkpoints
@@ -36,6 +38,8 @@ MAX_IMAGES = 24  # per upload
 SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio would download its own
 LOCAL_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # what the page may load
 PAGE = Path(__file__).parent / "browser"
+START = secrets.token_hex(8)  # identifies this start of the server
+NO_DRAWN = "No examples are shown: those in {} are drawn, and the model did not learn from drawn lesions alone."
 
 
 def answer(images: list[tuple[str, bytes]], predictor: Predictor) -> str:
@@ -61,18 +65,14 @@ def numbered(asked: int, shown: str) -> str:
 
 def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
     """The page."""
-    trained = predictor.trained
-    files = f"average of {len(trained.checkpoints)} models" if trained.is_average else trained.name
-    epoch = [] if trained.is_average else [f"epoch {trained.checkpoint.get('epoch', '?')}"]
-    facts = [files, f"{trained.image_size}x{trained.image_size} pixels", *epoch]
-    facts += [f"trained on {trained.note}"] if trained.note else []
-    facts += [] if trained.is_calibrated else ["not calibrated, so its confidence may be unreliable"]
+    facts = about.about(predictor.trained)
+    known = {"megabytes": MAX_MEGABYTES, "server": START, "model": facts}  # props of script.js
     with gr.Blocks(title="Dermoscopy", analytics_enabled=False) as page:
         gr.Markdown(f"# What does the model see?\n{CAUTION}", elem_classes="caution")
         gr.HTML(cards.picker(examples), apply_default_css=False)
-        script = (PAGE / "script.js").read_text(encoding="utf-8")
-        results = gr.HTML(js_on_load=script, elem_classes="results", apply_default_css=False, megabytes=MAX_MEGABYTES)
-        gr.Markdown(f"Model: {', '.join(facts)}. The server processes the images and stores none.")
+        script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("zip.js", "script.js"))
+        results = gr.HTML(js_on_load=script, elem_classes="results", apply_default_css=False, **known)
+        gr.HTML(facts, elem_classes="about", apply_default_css=False)
 
         def uploaded(event: gr.EventData) -> str:
             files = [(file["name"], base64.b64decode(file["content"])) for file in event.files]
@@ -88,21 +88,42 @@ def build(predictor: Predictor, examples: list[Example]) -> gr.Blocks:
     return page
 
 
-def choose_examples(folder: Path) -> list[Example]:
-    """Up to six images of a data folder; unreadable files are skipped."""
+def choose_examples(folder: Path, predictor: Predictor) -> list[Example]:
+    """Up to six images of a data folder; unreadable files are skipped.
+
+    Drawn lesions are examples only of a model that learned from such alone; for another one a message says so.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : no such folder; no image in it.
+    """
     paths = sorted(find_files(folder)[0].values())
+    if not paths:
+        raise ValueError(f"No images in {folder}. Name another folder of --examples.")
     examples = []
     for path in paths[:: max(1, len(paths) // 6)][:6]:
         with contextlib.suppress(ValueError, OSError):
             examples.append(cards.example_of(path))
+    if any(example.is_drawn for example in examples) and not about.is_of_drawn(predictor.trained):
+        print(NO_DRAWN.format(folder))
+        return []
     return examples
 
 
-async def _guard(request, call_next):
-    """Refuse larger requests than the page sends, and forbid the browser to load anything from elsewhere."""
+async def _guard(request, call_next, predictor: Predictor):
+    """Serve the model card and signs of life, and refuse larger requests than the page sends.
+
+    The browser may load nothing from elsewhere.
+    """
+    path = request.url.path
     if int(request.headers.get("content-length", 0)) > 1.5e6 * MAX_MEGABYTES:  # base64 adds a third, names a little
-        return Response("Too large", status_code=413)
-    response = await call_next(request)
+        response = Response("Too large", status_code=413)
+    elif path == "/alive":
+        response = PlainTextResponse(START)
+    elif path == "/card" and (card := about.model_card(predictor.trained)):
+        response = HTMLResponse(card)
+    else:
+        response = await call_next(request)
     response.headers["Content-Security-Policy"] = LOCAL_ONLY
     return response
 
@@ -111,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     """Serve the page until stopped."""
     parser = settings.Parser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, action="append", help=predict.CHECKPOINT_HELP)
-    parser.add_argument("--examples", type=Path, default=Path("demo_data"), help="folder of examples [demo_data]")
+    parser.add_argument("--examples", type=Path, help="folder of example images [none]")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for the network [127.0.0.1]")
     parser.add_argument("--port", type=int, default=7860, help="[7860]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... [auto]")
@@ -124,11 +145,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {error}. Name another --port or --host.\n")
     try:
         predictor = Predictor(*choose_checkpoints(options.checkpoint), device=options.device, explain=True)
+        examples = choose_examples(options.examples, predictor) if options.examples else []
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"{error}\n")
     except torch.cuda.OutOfMemoryError as error:
         parser.exit(2, f"Out of GPU memory: {error}\nPass --device cpu.\n")
-    examples = choose_examples(options.examples)
     print(f"Serving on http://{options.host}:{options.port} with {len(examples)} examples; Ctrl-C stops.", flush=True)
     build(predictor, examples).launch(
         server_name=options.host,
@@ -141,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
         quiet=True,
         theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=SYSTEM_FONTS),
         css_paths=PAGE / "style.css",
-        app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_guard)]},
+        app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=partial(_guard, predictor=predictor))]},
     )
 
 

@@ -19,15 +19,20 @@ from PIL import Image
 from checkpoints import thresholds
 from dataset import images
 from dataset.classes import name_of
+from dataset.synthetic import shows_drawing
 from inference.canvas import contour, heat_layer
-from inference.drawing import mask_at, overlay, view_of
+from inference.drawing import VIEW as HEAT_MAP
+from inference.drawing import heat_map, mask_at, overlay, view_of
+from inference.inputs import output_names
 from inference.outputs import columns, values
 from inference.predictor import Prediction, Predictor
 from inference.table import distinct
 from inference.verdict import UNLIKE, heat_remarks, is_unlike, name_set
 
-VIEW = 800  # pixels: the longest side of an image on the page
+VIEW = 1200  # pixels: the longest side of an image on the page
+TILE = 360  # pixels: the longest side of an image in the overview
 THUMBNAIL = 160  # pixels: the side of an example
+LARGEST = 4000  # pixels: the longest side of an overlay
 HERE = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(
     loader=HERE, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -39,16 +44,15 @@ class Card(NamedTuple):
 
     name: str
     prediction: Prediction
-    original: str  # the strings from here to `overlay` are data: URLs
-    outline: str  # a transparent layer
-    heat: str  # an opaque layer
-    mask: str
-    overlay: str
     row: list[str]  # table cells
-
-    @property
-    def stem(self) -> str:
-        return os.path.splitext(self.name)[0]
+    stem: str = ""  # unique name of its downloads
+    original: str = ""  # the strings from here on are data: URLs
+    outline: str = ""  # a transparent layer
+    heat: str = ""  # an opaque layer
+    tile: str = ""  # small, with the outline
+    mask: str = ""  # downloads, from here on
+    overlay: str = ""
+    heat_map: str = ""
 
 
 class Example(NamedTuple):
@@ -57,27 +61,43 @@ class Example(NamedTuple):
     name: str
     content: bytes
     thumbnail: str  # data: URL
+    is_drawn: bool  # by `dataset.synthetic`
 
 
 def look(name: str, content: bytes, predictor: Predictor) -> Card:
     """The card of an image. Raises ValueError with what is wrong with the file."""
     (prediction,) = predictor.predict([predictor.read(content)])
-    width, height = prediction.size
-    enlarged = max(1, VIEW / max(width, height))
-    view = view_of(content, (round(width * enlarged), round(height * enlarged)))
-    shown = view.copy()
-    shown.thumbnail((VIEW, VIEW))
-    mask = None if prediction.mask is None else mask_at(prediction.mask, prediction.size)
+    view = view_of(content, prediction.size, LARGEST)
+    shown, printed = scaled(view, VIEW), scaled(view, min(HEAT_MAP, max(view.size)))
+    has_mask, has_heat = prediction.mask is not None, prediction.heat is not None
+    mask = mask_at(prediction.mask, prediction.size) if has_mask else None
     return Card(
         name,
         prediction,
-        original=as_url(shown),
-        outline="" if mask is None else as_url(outline_layer(prediction, shown.size), "PNG"),
-        heat="" if prediction.heat is None else as_url(heat_layer(shown, prediction.heat)),
-        mask="" if mask is None else as_url(Image.fromarray(mask), "PNG"),
-        overlay=as_url(overlay(view, prediction, predictor.classes)),
         row=[name, *values(prediction, mask, predictor.classes)],
+        original=as_url(shown),
+        outline=as_url(outline_layer(prediction, shown.size), "PNG") if has_mask else "",
+        heat=as_url(heat_layer(shown, prediction.heat)) if has_heat else "",
+        tile=as_url(tile_of(view, prediction)),
+        mask=as_url(Image.fromarray(mask), "PNG") if has_mask else "",
+        overlay=as_url(overlay(view, prediction, predictor.classes)),
+        heat_map=as_url(heat_map(printed, prediction, predictor.classes)) if has_heat else "",
     )
+
+
+def tile_of(view: Image.Image, prediction: Prediction) -> Image.Image:
+    """A small image with its outline, for the overview."""
+    tile = scaled(view, TILE)
+    if prediction.mask is not None:
+        layer = outline_layer(prediction, tile.size)
+        tile.paste(layer, mask=layer)
+    return tile
+
+
+def scaled(image: Image.Image, side: int) -> Image.Image:
+    """The image with a longest side of `side` pixels."""
+    scale = side / max(image.size)
+    return image.resize([max(1, round(scale * length)) for length in image.size])
 
 
 def outline_layer(prediction: Prediction, size: tuple[int, int]) -> Image.Image:
@@ -91,8 +111,10 @@ def outline_layer(prediction: Prediction, size: tuple[int, int]) -> Image.Image:
 def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor) -> str:
     """The problems and the cards as HTML, with an overview if there are several cards."""
     header = distinct(["file", *columns(predictor)])
+    stems = output_names([card.name for card in cards])
     return TEMPLATES.get_template("cards.html").render(
-        cards=cards,
+        cards=[card._replace(stem=stem) for card, stem in zip(cards, stems)],
+        LARGEST=LARGEST,
         problems=problems,
         names=[name_of(code) for code in predictor.classes],
         is_calibrated=predictor.trained.is_calibrated,
@@ -119,7 +141,7 @@ def example_of(path: str | Path) -> Example:
     """A file as an example. Raises as `images.read_image`."""
     content = Path(path).read_bytes()
     name = os.fsencode(os.path.basename(path)).decode(errors="replace")
-    return Example(name, content, as_url(images.read_image(content, THUMBNAIL)))
+    return Example(name, content, as_url(images.read_image(content, THUMBNAIL)), shows_drawing(path))
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from dataset.synthetic import IMAGES_PER_LESION, SITES, SKIN_TONES, draw_lesion, draw_shape
+from dataset.synthetic import IMAGES_PER_LESION, SIGN, SITES, SKIN_TONES, draw_lesion, draw_shape
 
 TABLE, IMAGES, PAIRS = "train-metadata.csv", "train-image", "known_duplicates.csv"
 BENIGN = {"NV": 0.9, "BKL": 0.06, "DF": 0.02, "VASC": 0.02}  # shares of what benign lesions look like
@@ -69,7 +69,7 @@ def write_large(folder: str | Path, n_images: int, size: int = 64, hdf5: bool = 
     progress.close()
     _table(plan, seed).to_csv(place / TABLE, index=False, float_format="%.6g", lineterminator="\n")
     _known_pairs(plan).to_csv(place / PAIRS, index=False, lineterminator="\n")
-    (place / "README.txt").write_text("Synthetic data, drawn by a program; no image shows a real lesion.\n")
+    (place / "README.txt").write_text(f"Synthetic data, {SIGN}.\n")
     place.rename(folder)
 
 

@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 NOTE = "synthetic demo data"  # shown with every number and figure that comes from it
+SIGN = "drawn by a program; no image shows a real lesion"  # in the README.txt of every folder of drawn lesions
+PREFIX = "synthetic_"  # of the images' names
 WIDTH, HEIGHT = 160, 120  # pixels of the demo, in which the sizes below are given
 LESIONS = {"MEL": 60, "NV": 150, "BCC": 50, "AKIEC": 45, "BKL": 60, "DF": 40, "VASC": 40}  # lesions per class
 IMAGES_PER_LESION = (0.7, 0.2, 0.1)  # share of lesions with 1, 2, 3 images
@@ -76,7 +78,7 @@ def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = 
         tone = np.array(SKIN_TONES[rng.integers(len(SKIN_TONES))], float)
         shape = draw_shape(code, rng)
         for _ in range(1 + rng.choice(len(IMAGES_PER_LESION), p=IMAGES_PER_LESION)):
-            name = f"synthetic_{len(truth):05}"
+            name = f"{PREFIX}{len(truth):05}"
             image, mask = draw_lesion(code, shape, tone, rng)
             Image.fromarray(image).save(partial / "images" / f"{name}.jpg", quality=92)
             Image.fromarray(mask).save(partial / "masks" / f"{name}_segmentation.png")
@@ -85,8 +87,14 @@ def write_dataset(folder: str | Path, seed: int = 42, lesions: dict[str, int] = 
     _write_csv(partial / "GroundTruth.csv", ["image", *LOOKS], truth)
     columns = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
     _write_csv(partial / "HAM10000_metadata.csv", columns, metadata)
-    (partial / "README.txt").write_text("Synthetic demo data, drawn by a program; no image shows a real lesion.\n")
+    (partial / "README.txt").write_text(f"Synthetic demo data, {SIGN}.\n")
     partial.rename(folder)
+
+
+def shows_drawing(path: str | Path) -> bool:
+    """Whether an image lies in a folder of drawn lesions, as the README.txt of that folder, or one above, says."""
+    signs = (place / "README.txt" for place in Path(path).absolute().parents[:3])
+    return any(SIGN in sign.read_text(encoding="utf-8", errors="replace") for sign in signs if sign.is_file())
 
 
 def draw_shape(code: str, rng: np.random.Generator) -> dict:

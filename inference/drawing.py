@@ -14,7 +14,7 @@ from inference.predictor import Prediction
 from inference.verdict import UNLIKE, is_unlike, verdict
 
 STRIP = 1 << 22  # pixels of a mask computed at a time
-VIEW = 1600  # pixels: the longest side of an overlay
+VIEW = 1600  # pixels: the longest side of predict.py's overlays and heat maps
 
 
 def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -51,7 +51,7 @@ def caption(prediction: Prediction, classes: Sequence[str]) -> list[str]:
     return lines
 
 
-def view_of(source: str | Path | bytes, size: tuple[int, int]) -> Image.Image:
-    """The image to draw on: at its own `size`, or smaller if that is very large."""
-    scale = min(1, VIEW / max(size))
+def view_of(source: str | Path | bytes, size: tuple[int, int], largest: int = VIEW) -> Image.Image:
+    """The image to draw on: at its own `size`, or with a longest side of `largest` pixels if that is larger."""
+    scale = min(1, largest / max(size))
     return images.read_image(source, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))

@@ -1,10 +1,14 @@
 """What the page says of a prediction, in words."""
 
+import base64
+import io
 import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import picture
+from PIL import Image
 
 import predict
 from checkpoints.thresholds import NO_TAU, Finding, Point
@@ -27,7 +31,7 @@ def test_in_the_downloaded_table_no_two_columns_have_one_name():
     predictor.classes[:2] = "set", "set_"
     row = ["a.png", *[""] * len(cards.columns(predictor))]
     found = predict.Prediction((8, 8), np.eye(7)[0], None, None)
-    html = cards.render([cards.Card("a.png", found, "", "", "", "", "", row)], [], predictor)
+    html = cards.render([cards.Card("a.png", found, row)], [], predictor)
     (header,) = re.findall(r'href="data:text/csv;charset=utf-8,([^"]*?)%0A', html)
     names = header.split("%2C")
     assert names.count("set") == 1 and "set__" in names and len(set(names)) == len(row)
@@ -37,7 +41,7 @@ def words_of(found, outline="", heat=""):
     """What the page says of a prediction."""
     from browser import cards
 
-    html = cards.render([cards.Card("a.png", found, "", outline, heat, "", "", ["a.png"])], [], knows())
+    html = cards.render([cards.Card("a.png", found, ["a.png"], outline=outline, heat=heat)], [], knows())
     return " ".join(re.sub("<[^>]*>", " ", html).split())
 
 
@@ -97,7 +101,7 @@ def test_a_heat_map_that_does_not_localise_is_closed_and_said_so(localises, is_o
     found = predict.Prediction((8, 8), np.eye(7)[1], None, np.zeros((8, 8)), heat_of=1)
     predictor = knows()
     predictor.trained.localises = localises
-    html = cards.render([cards.Card("a.png", found, "", "", "data:,", "", "", ["a.png"])], [], predictor)
+    html = cards.render([cards.Card("a.png", found, ["a.png"], heat="data:,")], [], predictor)
     assert ('value="40"' in html) == is_open and ("--heat: 0" in html) != is_open
     assert (NOT_LOCALISED in html) != is_open and "evidence for Nevus" in html
     assert "have one cell" not in html
@@ -109,6 +113,55 @@ def test_a_coarse_heat_map_is_said_to_be_one():
     found = predict.Prediction((8, 8), np.eye(7)[1], None, np.zeros((8, 8)), heat_of=1)
     predictor = knows()
     predictor.trained.provenance = lambda: {"encoders": ["convnext_tiny", "resnet18"]}
-    html = cards.render([cards.Card("a.png", found, "", "", "data:,", "", "", ["a.png"])], [], predictor)
+    html = cards.render([cards.Card("a.png", found, ["a.png"], heat="data:,")], [], predictor)
     (remark,) = heat_remarks(predictor.trained)
     assert remark == "Heat maps of ConvNeXt-Tiny have one cell per 32 pixels of the input." and remark in html
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1.0, "a.png, with the contour of the lesion, which fills 100 % of the image"), (-1.0, "no lesion was found")],
+)
+def test_an_image_is_described_to_who_cannot_see_it(value, words):
+    from browser import cards
+
+    found = predict.Prediction((8, 8), np.eye(7)[1], np.full((8, 8), value), None)
+    card = cards.Card("a.png", found, ["a.png"], outline="data:,")
+    for chosen, n in (([card], 1), ([card, card], 4)):
+        html = cards.render(chosen, [], knows()).replace("\xa0", " ")
+        described = re.findall(r'<img alt="(a.png, [^"]*)"', html)
+        assert sum(words in one for one in described) == n and sum("unchanged" in one for one in described) == len(
+            chosen
+        )
+
+
+def test_downloads_of_two_images_of_one_name_have_two_names():
+    from browser import cards
+
+    found = predict.Prediction((8, 8), np.eye(7)[1], np.ones((8, 8)), None)
+    card = cards.Card("a.png", found, ["a.png"], mask="data:,", overlay="data:,")
+    paths = re.findall('data-path="([^"]*)"', cards.render([card, card], [], knows()))
+    assert len(set(paths)) == len(paths) == 5 and "masks/a.png.png" in paths
+
+
+@pytest.mark.parametrize(("size", "width"), [((600, 450), 600), ((4400, 1100), 4000), ((1100, 4400), 1000)])
+def test_an_overlay_has_the_images_own_size_up_to_a_limit_that_is_said(size, width, tmp_path):
+    from browser import cards
+
+    found = predict.Prediction(size, np.eye(7)[1], np.pad(np.ones((8, 8)), 12, constant_values=-1), None)
+    predictor = knows(read=lambda content: None, predict=lambda decoded: [found])
+    picture(1, size).save(tmp_path / "a.jpg", quality=20)
+    card = cards.look("a.jpg", (tmp_path / "a.jpg").read_bytes(), predictor)
+    overlay, mask = (Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in (card.overlay, card.mask))
+    assert overlay.width == width and overlay.height > size[1] * width // size[0] and mask.size == size
+    assert ("reduced to 4,000 pixels" in cards.render([card], [], predictor)) == (max(size) > 4000)
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_an_example_is_said_to_be_drawn_only_if_it_is(is_drawn, demo_folder, tmp_path):
+    from browser import cards
+
+    drawn, photo = next((demo_folder / "images").iterdir()), tmp_path / "photo.jpg"
+    picture().save(photo)
+    html = cards.picker([cards.example_of(drawn if is_drawn else photo)])
+    assert ("no real lesions" in html) == (", a drawn lesion" in html) == is_drawn

@@ -4,6 +4,7 @@ import pytest
 
 from dataset import largeset
 from dataset.__main__ import main
+from dataset.synthetic import shows_drawing
 from dataset.table import read_table
 
 
@@ -47,6 +48,7 @@ def test_the_same_seed_draws_the_same_set_and_hdf5_holds_the_same_files(tmp_path
     files = {path.stem: path.read_bytes() for path in (tmp_path / "a" / "train-image" / "image").iterdir()}
     with h5py.File(tmp_path / "b" / "train-image.hdf5") as stored:
         assert {name: stored[name][()].tobytes() for name in stored} == files
+    assert shows_drawing(tmp_path / "a" / "train-image" / "image" / "ISIC_0000001.jpg")
     tables = [(tmp_path / name / "train-metadata.csv").read_bytes() for name in "abc"]
     assert tables[0] == tables[1] != tables[2]
     assert {path.read_bytes() for path in (tmp_path / "c" / "train-image" / "image").iterdir()}.isdisjoint(

@@ -41,6 +41,13 @@ def test_it_says_that_it_is_synthetic(demo_folder):
     assert all(path.name.startswith("synthetic_") for path in (demo_folder / "images").iterdir())
 
 
+def test_an_image_is_known_to_be_drawn_by_the_readme_of_its_folder(demo_folder, tmp_path):
+    drawn = next((demo_folder / "images").iterdir())
+    assert synthetic.shows_drawing(drawn) and not synthetic.shows_drawing(tmp_path / "a.jpg")
+    (tmp_path / "README.txt").write_text("Photographs of real lesions.")
+    assert not synthetic.shows_drawing(tmp_path / "images" / drawn.name)
+
+
 def test_an_existing_folder_is_not_touched(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError):
