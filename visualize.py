@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -105,9 +106,17 @@ def commonest(counts: Sequence[int], n: int) -> list[int]:
 
 
 def class_names(classes: Sequence[str]) -> list[str]:
-    """Class names for figures: shortened, or "class 3" for the third if no font has its characters."""
+    """Class names for figures: shortened, or "class 3" for the third if no font has its characters.
+
+    Names that are the same when shortened begin with their position, such as "3: ".
+    """
     names = ["".join(c if c.isprintable() else "?" for c in name) for name in classes]
-    return [_shortened(name, MAX_NAME) if _has_font(name) else f"class {i}" for i, name in enumerate(names, start=1)]
+    names = [_shortened(name, MAX_NAME) if _has_font(name) else f"class {i}" for i, name in enumerate(names, start=1)]
+    n_same = Counter(names)
+    return [
+        name if n_same[name] == 1 else f"{i}: {_shortened(name, MAX_NAME - 2 - len(str(i)))}"
+        for i, name in enumerate(names, start=1)
+    ]
 
 
 @cache

@@ -358,6 +358,13 @@ def test_no_text_lies_over_another_or_beyond_the_figure_in_print(n_classes, name
             assert cut(figure) == [], kind
 
 
+def test_long_names_that_differ_in_the_middle_alone_stay_apart():
+    names = visualize.class_names([LONG_NAME.format(i) for i in range(25)])
+    assert len(set(names)) == 25 and max(map(len, names)) <= visualize.MAX_NAME
+    assert names[2].startswith("3: Squam") and names[2].endswith("in situ")
+    assert visualize.class_names(["NV", LONG_NAME])[0] == "NV"
+
+
 def test_a_name_that_no_font_can_draw_is_its_number_and_a_long_one_keeps_its_ends(monkeypatch):
     visualize._has_font.cache_clear()
     monkeypatch.setitem(visualize.rcParams, "font.family", ["DejaVu Sans"])
