@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     config = parse_arguments(argv)
     advice = "Make room, or name another --output-dir or --cache-dir. What was finished is kept for --resume."
     try:
-        folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else "")
+        folder = RunFolder(config.OUTPUT_DIR, synthetic.NOTE if config.DEMO else synthetic.note_of(config.DATA_DIR))
         if config.FOLDS and not config.FOLD:
             run_folds(config, folder)
         else:
@@ -296,8 +296,9 @@ def reading_of(config: Config) -> Reading:
 def prepare_data(config: Config) -> Prepared:
     """Read, check, decode and split; print what was found."""
     if config.DEMO:
-        machine.say(f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***")
         machine.from_first(synthetic.write_missing, config.DATA_DIR, config.SPLIT_SEED)
+    if note := synthetic.note_of(config.DATA_DIR):
+        machine.say(f"*** {note}: these numbers say nothing about real lesions ***")
     fractions = config.VAL_FRACTION, config.TEST_FRACTION, config.SPLIT_SEED
     groups = config.GROUP_BY_LESION, config.GROUP_DUPLICATES, config.TEST_WHERE
     splitting = Splitting(*fractions, *groups, config.FOLDS, config.FOLD)

@@ -97,6 +97,11 @@ def shows_drawing(path: str | Path) -> bool:
     return any(SIGN in sign.read_text(encoding="utf-8", errors="replace") for sign in signs if sign.is_file())
 
 
+def note_of(folder: str | Path) -> str:
+    """`NOTE` for a data folder of drawn lesions, "" for another."""
+    return NOTE if shows_drawing(Path(folder) / "images") else ""
+
+
 def draw_shape(code: str, rng: np.random.Generator) -> dict:
     """Draw the constant properties of a lesion: size, contour, and the seed of its texture."""
     waves = np.arange(2, 9)

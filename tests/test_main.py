@@ -114,6 +114,12 @@ def test_the_demo_makes_its_data_and_says_so_everywhere(tmp_path, monkeypatch):
     assert models.load_checkpoint(outputs / "best_segmentation_model.pth")["note"] == "synthetic demo data"
 
 
+def test_a_run_on_drawn_lesions_says_so_without_the_demo_as_well(whole_run):
+    outputs, printed = whole_run
+    assert json.loads((outputs / "config.json").read_text())["data"] == synthetic.NOTE
+    assert f"*** {synthetic.NOTE}: these numbers say nothing about real lesions ***" in printed.stdout
+
+
 @pytest.mark.parametrize("place", [".", "..", "data"])
 def test_an_output_folder_that_holds_the_data_or_the_work_is_refused(place, demo_folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "work" / "data").mkdir(parents=True)

@@ -46,6 +46,7 @@ def test_an_image_is_known_to_be_drawn_by_the_readme_of_its_folder(demo_folder, 
     assert synthetic.shows_drawing(drawn) and not synthetic.shows_drawing(tmp_path / "a.jpg")
     (tmp_path / "README.txt").write_text("Photographs of real lesions.")
     assert not synthetic.shows_drawing(tmp_path / "images" / drawn.name)
+    assert synthetic.note_of(demo_folder) == synthetic.NOTE and synthetic.note_of(tmp_path) == ""
 
 
 def test_an_existing_folder_is_not_touched(tmp_path, capsys):
