@@ -142,7 +142,8 @@ def main(argv: list[str] | None = None) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((options.host, options.port))
     except (OSError, OverflowError) as error:
-        parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {error}. Name another --port or --host.\n")
+        reason = str(error).rstrip(".")
+        parser.exit(2, f"Cannot serve on {options.host}:{options.port}: {reason}. Name another --port or --host.\n")
     try:
         predictor = Predictor(*choose_checkpoints(options.checkpoint), device=options.device, explain=True)
         examples = choose_examples(options.examples, predictor) if options.examples else []

@@ -43,6 +43,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device(next(kind for kind in there if there[kind]))
     try:
         device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name} is no device. Try auto, cpu, cuda or mps.") from None
+    try:
         torch.zeros(1, device=device).item()
         return device
     except (RuntimeError, AssertionError, NotImplementedError) as error:

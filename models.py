@@ -326,7 +326,8 @@ def load_checkpoint(path: str | Path) -> dict:
     FileNotFoundError, ValueError : no such file; not a checkpoint of this project, or damaged.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}: no such file. Train one with: python main.py")
+        reason = "it is a folder. Name the file in it" if Path(path).is_dir() else "no such file"
+        raise FileNotFoundError(f"No checkpoint at {path}: {reason}. Train one with: python main.py")
     try:
         with zipfile.ZipFile(path) as archive:
             if name := archive.testzip():  # compares checksums, which torch.load does not

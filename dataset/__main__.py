@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     command.add_argument("--size", type=int, help="with --images: side of the images in pixels [64]")
     command.add_argument("--hdf5", action="store_true", help="with --images: write one HDF5 file")
     options = parser.parse_args(argv)
+    if options.command == "check" and not 32 <= options.image_size <= 4096:
+        parser.error(f"--image-size must lie in [32, 4096], not {options.image_size}")
     if options.command == "draw" and options.images is None and (options.size is not None or options.hdf5):
         parser.error("--size and --hdf5 need --images: the demo's set has one size and is a folder")
     try:

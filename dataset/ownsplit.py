@@ -159,6 +159,8 @@ def _refuse_doubt(best: Own, splits: list[Own], layout: Layout) -> None:
 
 def _of_file(path: Path, layout: Layout) -> Own:
     """The split in a separate file."""
+    if not path.is_file():
+        raise ValueError(f"--split-file {path} is not a file. Expected a CSV file with the columns image and split.")
     rows = read_rows(path, Index(file for file in layout.images if file))
     splits = list(_in(rows, str(path), path))
     if "image" not in rows or not splits:

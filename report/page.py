@@ -77,7 +77,8 @@ def build(folder: Path) -> str:
     """
     run = Run(folder)
     if not run.metrics:
-        raise FileNotFoundError(f"No metrics.json in {folder}: run main.py first.")
+        reason = f"No metrics.json in {folder}" if folder.is_dir() else f"There is no folder {folder}"
+        raise FileNotFoundError(f"{reason}: run main.py first.")
     try:
         return TEMPLATES.get_template("template.html").render(_values(run))
     except jinja2.UndefinedError as error:

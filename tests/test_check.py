@@ -43,6 +43,14 @@ def test_check_without_a_folder_is_one_message(tmp_path, capsys):
     assert stop.value.code == 2 and "No data folder at" in error and "\n" not in error
 
 
+def test_an_image_size_that_main_refuses_is_refused(demo_folder, capsys):
+    for size in ("31", "4097"):
+        with pytest.raises(SystemExit) as stop:
+            main(["check", str(demo_folder), "--image-size", size])
+        assert stop.value.code == 2 and f"must lie in [32, 4096], not {size}" in capsys.readouterr().err
+        assert program_main.RANGES["IMAGE_SIZE"] == "[32, 4096]"
+
+
 def checked(capsys, *arguments):
     """The exit code of `check`, and what it printed."""
     try:

@@ -326,7 +326,7 @@ def test_it_writes_where_it_is_told_to_and_over_an_earlier_comparison(place):
 def test_a_folder_named_compare_is_reported_by_its_path(place, capsys):
     with pytest.raises(SystemExit):
         main(["./compare"])
-    assert capsys.readouterr().err == "No metrics.json in compare: run main.py first.\n"
+    assert capsys.readouterr().err == "There is no folder compare: run main.py first.\n"
 
 
 def test_the_first_run_is_named_also_where_it_has_no_labels(place, capsys):

@@ -223,6 +223,7 @@ def test_a_folder_with_every_kind_of_damage_at_once_ends_with_all_files_and_each
         (["--classification-batch-size", "1"], "too few for batch normalisation at 32 pixels"),
         (["--classification-lr", "1e30"], "no longer finite"),
         (["--device", "meta"], "--device meta cannot be used"),
+        (["--device", "gpu"], "--device gpu is no device. Try auto, cpu, cuda or mps."),
     ],
 )
 def test_what_the_machine_or_the_network_cannot_do_is_one_message(flags, message, demo_folder, tmp_path, capsys):

@@ -239,6 +239,8 @@ def test_a_checkpoint_from_before_there_were_encoders_to_choose_from_is_a_resnet
 
 
 def test_what_is_no_checkpoint_is_refused_with_a_message(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No checkpoint at .*: it is a folder\..*python main.py"):
+        load_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"No checkpoint at .*python main.py"):
         load_checkpoint(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("hello")

@@ -217,6 +217,11 @@ def test_a_run_trains_on_the_datas_own_split_and_its_report_says_so(tmp_path, ca
     assert "1 images that no row of t.csv names are not used" in page
 
 
+def test_a_split_file_that_is_missing_is_named_with_its_flag(demo_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"--split-file .*nowhere.csv is not a file\. Expected a CSV file with"):
+        own_split(find(demo_folder), str(tmp_path / "nowhere.csv"))
+
+
 def test_a_split_file_and_lesions_of_names_with_their_folder_go_to_the_right_one_of_two(tmp_path):
     place = tmp_path / "data"
     for site in ("north", "south"):
