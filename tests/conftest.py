@@ -334,8 +334,10 @@ def outputs(whole_run):
 
 @pytest.fixture
 def copy(outputs, tmp_path):
-    """The folder of a whole run, to be changed."""
-    return copied(outputs, tmp_path / "outputs")
+    """The folder of a whole run, to be changed; it counts as a run on real lesions."""
+    folder = copied(outputs, tmp_path / "outputs")
+    edit(folder / "config.json", lambda config: config.pop("data"))
+    return folder
 
 
 DRAWN = ("class_distribution", "confusion", "dice_by_class", "gallery", "heat_maps", "mask_rows", "ranking_curves")

@@ -222,7 +222,7 @@ __main__.main(["download", "ham"])
 """
     server.files["/images.zip"] = large
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "Free some space" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "free some space" in done.stderr and "Traceback" not in done.stderr
     get(server, tmp_path / "ham", images=large)
     assert len(read_table(tmp_path / "ham")) == 7
 

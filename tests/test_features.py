@@ -145,7 +145,7 @@ def test_a_run_without_them_is_not_resumed_with_them_and_neither_is_changed(chec
     assert run(*command, "--overwrite") == 0
     assert not (tmp_path / "out" / "features.npz").exists()  # as the table, it was an earlier run's
     assert run(*command, "--features", "--resume") == 2
-    assert "--features was False, is True" in capsys.readouterr().err
+    assert "its table was made without --features. Use the same options" in capsys.readouterr().err
 
 
 def test_those_of_pictures_that_join_the_table_join_the_file(checkpoints, photos, tmp_path):

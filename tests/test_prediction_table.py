@@ -170,7 +170,7 @@ def test_a_copy_of_the_checkpoint_goes_on(checkpoints, photos, tmp_path, capsys)
     assert run(*command, checkpoints["classification"]) == 0
     assert run(*command, copy, "--resume") == 0 and "(5 of them earlier)" in capsys.readouterr().out
     twice = [checkpoints["classification"], "--checkpoint", copy]  # it counts twice in an average
-    assert run(*command, *twice, "--resume") == 2 and "--checkpoint was" in capsys.readouterr().err
+    assert run(*command, *twice, "--resume") == 2 and "its table was made with --checkpoint" in capsys.readouterr().err
 
 
 def test_a_table_of_other_columns_is_not_gone_on_with(checkpoints, photos, tmp_path, capsys):

@@ -84,10 +84,10 @@ def test_a_finished_run_has_nothing_left_and_another_option_is_refused_by_name(c
     assert run(*command, checkpoints["classification"], "--resume", "--json") == 0
     assert "5 predicted (5 of them earlier)" in capsys.readouterr().out
     assert run(*command, checkpoints["classification"], "--resume", "--explain") == 2
-    assert "--explain was False, is True" in capsys.readouterr().err
+    assert "its table was made without --explain" in capsys.readouterr().err
     assert run(*command, checkpoints["multitask"], "--resume") == 2
     error = capsys.readouterr().err
-    assert "--checkpoint was best_classification_model.pth" in error and "is best_multitask_model.pth" in error
+    assert "with --checkpoint best_classification_model.pth" in error and "not best_multitask_model.pth" in error
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
 
 

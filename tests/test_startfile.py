@@ -143,7 +143,7 @@ def test_an_image_is_no_file_of_weights_and_no_danger(tmp_path):
 
 def test_a_missing_start_is_refused_before_a_large_data_folder_is_decoded(demo_folder, tmp_path, capsys):
     assert quick(demo_folder, tmp_path, "--start-from", str(tmp_path / "no.pth")) == 2
-    assert "no.pth does not exist" in capsys.readouterr().err and not (tmp_path / "cache").exists()
+    assert "there is no file" in capsys.readouterr().err and not (tmp_path / "cache").exists()
 
 
 def test_a_missing_a_damaged_and_an_unreadable_file_are_one_message(tmp_path, monkeypatch):
