@@ -3,15 +3,16 @@
 import json
 
 import pytest
-from conftest import edit
+from conftest import copied, edit
 
 from measure.scores import compared
 from report.__main__ import main
 from report.page import name_of_run
 
 
-def test_the_command_writes_the_page_that_the_run_wrote(outputs, copy):
+def test_the_command_writes_the_page_that_the_run_wrote(outputs, tmp_path):
     """But for the name of the folder, which is another's."""
+    copy = copied(outputs, tmp_path / "outputs")
     name, there = (name_of_run(folder).encode() for folder in (copy, outputs))
     written = (copy / "report.html").read_bytes().replace(there, name)
     (copy / "report.html").unlink()
@@ -19,7 +20,9 @@ def test_the_command_writes_the_page_that_the_run_wrote(outputs, copy):
     assert (copy / "report.html").read_bytes() == written
 
 
-def test_a_run_is_compared_with_itself_under_another_seed_without_a_difference(outputs, copy, tmp_path):
+def test_a_run_is_compared_with_itself_under_another_seed_without_a_difference(outputs, tmp_path):
+    copy = copied(outputs, tmp_path / "outputs")
+
     def another(record):
         record["started"] = "later"
         for facts in record["tasks"].values():
