@@ -288,7 +288,8 @@ def _layout(
         where = ", ".join(f"{place}/" for place in places[:3])
         remarks.append(f"{len(unused):,} images that {why} are not used, in {where}.")
     taken = {mask.file.path for mask in masks if mask}
-    if left := {mask.file.path: mask.file.shown for mask in contents.masks if mask.file.path not in taken | used}:
+    seen = taken | used
+    if left := {mask.file.path: mask.file.shown for mask in contents.masks if mask.file.path not in seen}:
         example = next(iter(left.values()))
         if not taken and not labels.classes:
             image = next(filter(None, files)).shown
