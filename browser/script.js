@@ -8,7 +8,7 @@ const TOO_LARGE = '<p class="soft">These results were too large to keep: choose 
 
 let asked = 0; // number of the latest choice
 let pending = null; // the event and data of a choice that has no answer yet
-let latest = ""; // what the page has shown of it by itself
+let latest = ""; // what the page shows of it
 let urls = []; // of its images
 
 function show(html) {
@@ -21,10 +21,15 @@ function ask(event, data) {
   trigger(...pending);
 }
 
+// The value is read, not the page, which may still show an answer that another one has just replaced. Answers need not
+// come in the order of their choices.
 watch("value", () => {
-  const answer = element.querySelector("[data-asked]");
+  const shown = document.createElement("template");
+  shown.innerHTML = props.value ?? "";
+  const answer = shown.content.querySelector("[data-asked]");
   if (!answer) return;
   if (Number(answer.dataset.asked) !== asked) return (props.value = latest);
+  latest = props.value;
   pending = null;
   keep(answer);
 });

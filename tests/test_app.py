@@ -160,6 +160,19 @@ def test_an_answer_that_comes_after_the_next_choice_is_not_shown(visit, files, t
 
 
 @needs_chromium
+def test_an_answer_stays_when_that_to_an_earlier_choice_comes_after_it(visit, files):
+    page, held = visit(), []
+    page.route("**/queue/join**", lambda route: route.continue_() if held else held.append(route))
+    for file in files[:2]:
+        send(page, file)
+    page.get_by_role("heading", name=files[1].name).wait_for()
+    with page.expect_response("**/queue/join**"):
+        held[0].continue_()
+    page.wait_for_timeout(2000)  # for the answer
+    assert page.get_by_role("heading", name=files[1].name).count() == 1 and page.locator(".waiting").count() == 0
+
+
+@needs_chromium
 def test_an_example_works_every_time_and_for_every_visitor(visit):
     for page in (visit(), visit()):
         for _ in range(2):
