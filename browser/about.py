@@ -36,9 +36,17 @@ def about(trained: Trained) -> str:
 
 def is_of_drawn(trained: Trained) -> bool:
     """Whether a model, and the weights that it started from, learned from drawn lesions only."""
-    is_known = all("trained_on" in one for one in trained.checkpoints.values())
-    names = [str(name) for part in _seen_by(trained) for name in part["images"]]
-    return is_known and all(name.startswith(synthetic.PREFIX) for name in names)
+    return all(
+        (one.get("note") == synthetic.NOTE or ("trained_on" in one and _has_drawn_names(one)))
+        and _has_drawn_names(one.get("seen_before", {}))
+        for one in trained.checkpoints.values()
+    )
+
+
+def _has_drawn_names(training: dict) -> bool:
+    """Whether all images that a training is known to have shown are named as the demo's."""
+    names = training.get("trained_on", {}).get("images", [])
+    return all(str(name).startswith(synthetic.PREFIX) for name in names)
 
 
 def _seen_by(trained: Trained) -> list[dict]:

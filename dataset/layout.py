@@ -26,7 +26,7 @@ from dataset.roles import MASK, is_neutral, role_of
 from dataset.sources import Source, choose_source, mentions
 
 ADVICE = (
-    "Put GroundTruth.csv, images/ and masks/ into one folder and pass its path, or try main.py --demo. "
+    "Put GroundTruth.csv, images/ and masks/ into one folder and pass it (main.py --data-dir FOLDER), or try --demo. "
     "HAM10000 is available at https://doi.org/10.7910/DVN/DBW86T"
 )
 EXPECTED = (

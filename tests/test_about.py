@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from browser import about
 from checkpoints.trained import Trained
+from dataset.synthetic import NOTE
 
 BASE = {"task": "multitask", "classes": ["MEL", "NV"], "image_size": 64, "arguments": {}, "epoch": 3}
 REAL = {"images": ["ISIC_1", "ISIC_2"], "lesions": ["HAM_1"]}
@@ -33,6 +34,10 @@ def words_of(trained):
         ([{"trained_on": DRAWN}, {"trained_on": REAL}], False),
         ([{"trained_on": DRAWN}, {}], False),
         ([{}], False),
+        ([{"trained_on": DRAWN, "seen_before": {}}], True),
+        ([{"trained_on": OTHER, "note": NOTE}], True),  # a large set has other names
+        ([{"trained_on": OTHER, "note": NOTE, "seen_before": {"trained_on": REAL}}], False),
+        ([{"trained_on": OTHER, "note": NOTE}, {"trained_on": REAL}], False),
     ],
 )
 def test_a_model_is_of_drawn_lesions_only_if_all_that_it_learned_from_is_known_to_be_drawn(facts, is_drawn, tmp_path):
@@ -51,6 +56,8 @@ def test_a_model_is_of_drawn_lesions_only_if_all_that_it_learned_from_is_known_t
         ({"trained_on": OTHER}, "Learned from 2 images.", "That of its training images"),
         ({"trained_on": OTHER, "seen_before": {"trained_on": REAL}}, "4 images, some of HAM10000", "non-commercial"),
         ({}, "Images that this checkpoint does not name.", "That of its training images"),
+        ({"note": NOTE, "seen_before": {"trained_on": REAL}}, f"Trained on {NOTE}.", "non-commercial"),
+        ({"trained_on": OTHER, "note": NOTE}, "2 images of drawn lesions: it knows nothing of real lesions.", "MIT"),
     ],
 )
 def test_the_facts_name_the_training_images_and_the_licence_that_follows(facts, learned, licence, tmp_path):

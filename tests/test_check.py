@@ -44,6 +44,9 @@ def test_check_without_a_folder_is_one_message(tmp_path, capsys):
 
 
 def test_an_image_size_that_main_refuses_is_refused(demo_folder, capsys):
+    for size in ("32", "4096"):
+        main(["check", str(demo_folder), "--image-size", size])
+        assert f"At {size}x{size} pixels" in capsys.readouterr().out
     for size in ("31", "4097"):
         with pytest.raises(SystemExit) as stop:
             main(["check", str(demo_folder), "--image-size", size])

@@ -18,7 +18,7 @@ from report.folder import RunFolder
 
 
 def test_a_missing_folder_is_named_with_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.*pass its path.*--demo.*doi.org"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*--data-dir.*--demo.*doi.org"):
         read_table(tmp_path / "nowhere")
 
 
