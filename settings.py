@@ -7,6 +7,7 @@ name, so it serves any script.
 
 import argparse
 import difflib
+import importlib.util
 import inspect
 import io
 import os
@@ -34,7 +35,8 @@ class Setting(NamedTuple):
 class Parser(argparse.ArgumentParser):
     """A parser that reports a mistake in one line and suggests flags for an unknown one.
 
-    Once it has parsed, the console prints characters it cannot encode as escapes instead of failing.
+    Once it has parsed, the console prints characters it cannot encode as escapes instead of failing. A Python without
+    PyTorch is a mistake as well.
     """
 
     def __init__(self, *, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options) -> None:
@@ -53,6 +55,8 @@ class Parser(argparse.ArgumentParser):
             near = similar_flags(flag, list(self._option_string_actions)) if flag else []
             hint = f"Did you mean {' or '.join(near)}?" if near else f"{self.prog} --help lists all flags."
             self.error(f"unrecognized arguments: {' '.join(unknown)}. {hint}")
+        if importlib.util.find_spec("torch") is None:
+            self.error(f"{sys.executable} has no PyTorch. Use the README's environment: .venv/bin/python {self.prog}")
         return options
 
 

@@ -2,9 +2,11 @@
 
 import importlib.util
 import io
+import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 import main
 import settings
@@ -185,6 +187,14 @@ def test_a_mistaken_flag_is_refused_with_a_message(flags, message, capsys):
         main.main(flags)
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and message in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["main.py", "--demo"], ["predict.py", "README.md"]])
+def test_a_python_without_the_packages_is_one_message(words):
+    bare = [sys.executable, "-S", "-E", *words]  # -S: without site-packages
+    done = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True)
+    said = f"has no PyTorch. Use the README's environment: .venv/bin/python {words[0]}\n"
+    assert done.returncode == 2 and done.stderr.endswith(said) and done.stderr.count("\n") == 1
 
 
 EDITED = {
