@@ -4,11 +4,13 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import picture, quick, saved
+from conftest import ROOT, picture, quick, saved
 from conftest import run as predict_with
 from processes import in_two_processes
 from test_train import Toy, run
@@ -90,6 +92,26 @@ def test_the_program_runs_in_two_processes_and_one_writes(demo_folder, tmp_path)
     assert environment["processes"] == 2
     assert environment["command"].startswith("torchrun --nproc-per-node=2 ")
     assert (tmp_path / "outputs" / "multitask" / "metrics.json").exists()
+
+
+LEAVES = """
+import atexit, pathlib, torch, machine
+threads = pathlib.Path("/proc/self/task")
+atexit.register(lambda: print("at the end:", *(thread.read_text().strip() for thread in threads.glob("*/comm"))))
+machine.join_processes(torch.device("cpu"))
+machine.from_first(int)
+import torch.distributed.nn  # as PyTorch itself does when a model is built
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are listed by Linux")
+def test_no_thread_of_the_group_is_left_to_abort_the_interpreter_at_its_end(tmp_path):
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "leaves.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout.count("at the end:") == 2 and "gloo" not in done.stdout
 
 
 def die_soon(*arguments):
