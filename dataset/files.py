@@ -168,12 +168,13 @@ def _add_images(
     """Add the images of a folder by its role, and count those that cannot be used."""
     role, part = role_of(within), part_of(within)
     for name in sorted(names):
-        stem, suffix = os.path.splitext(name) if is_image(name) else (name, "")
-        if (are_images or is_image(name)) and _is_utf8(name):
+        is_named_so = is_image(name)
+        stem, suffix = os.path.splitext(name) if is_named_so else (name, "")
+        if (are_images or is_named_so) and _is_utf8(name):
             path = os.path.join(place, name)
             stem = stem if stem.isascii() else unicodedata.normalize("NFC", stem)
             files[role].append(File(path, within, stem, sys.intern(suffix), part))
-        elif is_image(name):
+        elif is_named_so:
             skipped["images whose names are not UTF-8 (rename them)"] += 1
         elif is_unreadable(name):
             skipped[f"{os.path.splitext(name)[1].lower()} images, an unsupported format (save them as JPEG)"] += 1

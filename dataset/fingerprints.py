@@ -6,6 +6,8 @@ candidates. The small spectra rule out nearly all of them, and the others are co
 Shapes: N images, M pairs of positions among them, SIDE pixels of a thumbnail.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -145,17 +147,12 @@ def candidates_between(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Te
     if not len(a) or not len(b):
         return torch.empty(0, 2, dtype=torch.long)
     cells = _cells(b)
-    sizes = [len(cell) for cell in cells]
-    centres = _with_half_squares(torch.stack([b[cell].mean(dim=0) for cell in cells]))
-    layouts = _with_half_squares(b[torch.cat(cells)]).split(sizes)
-    n_images, codes = torch.tensor(sizes), []
-    for cell in _with_bar(cells if same else _cells(a), "Comparing colour layouts"):
-        layout = F.pad(-a[cell], (0, 1), value=1)
-        nearest = (centres @ layout.mean(dim=0)).argsort()
-        n_cells = int((n_images[nearest].cumsum(dim=0) < N_SEARCHED).sum()) + 1
-        nearest = nearest[:n_cells].tolist()
+    own = cells if same else _cells(a)
+    layouts = _with_half_squares(b[torch.cat(cells)]).split([len(cell) for cell in cells])
+    codes = []
+    for cell, nearest in zip(_with_bar(own, "Comparing colour layouts"), _nearest_cells(a, own, b, cells)):
         near = torch.cat([cells[k] for k in nearest])
-        distance = layout @ torch.cat([layouts[k] for k in nearest]).T
+        distance = _less(a[cell]) @ torch.cat([layouts[k] for k in nearest]).T
         if same:
             distance[cell[:, None] == near] = torch.inf
         k = min(N_CANDIDATES, len(near) - same)
@@ -167,8 +164,27 @@ def candidates_between(a: torch.Tensor, b: torch.Tensor, same: bool) -> torch.Te
     return torch.stack([codes // len(b), codes % len(b)], dim=1)
 
 
+def _nearest_cells(
+    a: torch.Tensor, cells_of_a: list[torch.Tensor], b: torch.Tensor, cells_of_b: list[torch.Tensor]
+) -> Iterator[list[int]]:
+    """For each cell of `a`, the nearest of `b` that together hold `N_SEARCHED` layouts, or all."""
+    centres = _with_half_squares(torch.stack([b[cell].mean(dim=0) for cell in cells_of_b]))
+    sizes = torch.tensor([len(cell) for cell in cells_of_b])
+    enough = min(len(sizes), -(-N_SEARCHED // int(sizes.min())))
+    for block in _blocks(len(cells_of_a), BLOCK):
+        means = torch.stack([_less(a[cells_of_a[k]]).mean(dim=0) for k in block])
+        nearest = (means @ centres.T).topk(enough, largest=False).indices
+        n_cells = (sizes[nearest].cumsum(dim=1) < N_SEARCHED).sum(dim=1) + 1
+        yield from (cells[:n] for cells, n in zip(nearest.tolist(), n_cells.tolist()))
+
+
+def _less(x: torch.Tensor) -> torch.Tensor:
+    """(N, D + 1): (-x, 1), to be multiplied with `_with_half_squares`."""
+    return F.pad(-x, (0, 1), value=1)
+
+
 def _with_half_squares(y: torch.Tensor) -> torch.Tensor:
-    """(N, D + 1): (y, |y|² / 2). Times (-x, 1) it is half the squared distance of x and y, less |x|² / 2 for all y."""
+    """(N, D + 1): (y, |y|² / 2). Its product with (-x, 1) is half the squared distance of x and y, less |x|² / 2."""
     return torch.cat([y, y.square().sum(dim=1, keepdim=True) / 2], dim=1)
 
 

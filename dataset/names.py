@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from dataset.classes import code_of, is_diagnosis
@@ -103,7 +103,6 @@ class Index:
         self.by_stem: dict[str, list[File]] = {}
         for file in files:
             self.by_stem.setdefault(file.stem, []).append(file)
-        self._loose: dict[str, list[str]] | None = None
 
     def __contains__(self, text: str) -> bool:
         """Whether a cell names one of the files, in any spelling."""
@@ -115,14 +114,18 @@ class Index:
         cells = list(cells)
         return any(named(cell).stem in self.by_stem for cell in cells) or any(cell in self for cell in cells)
 
-    @property
+    @cached_property
     def loose(self) -> dict[str, list[str]]:
         """The stems that share each loose spelling."""
-        if self._loose is None:
-            self._loose = {}
-            for stem in self.by_stem:
-                self._loose.setdefault(loose(stem), []).append(stem)
-        return self._loose
+        stems: dict[str, list[str]] = {}
+        for stem in self.by_stem:
+            stems.setdefault(loose(stem), []).append(stem)
+        return stems
+
+    @cached_property
+    def has_points(self) -> bool:
+        """Whether a stem has a point, as a number may have."""
+        return any("." in stem for stem in self.by_stem)
 
     def files_of(self, texts: Sequence[str]) -> list[list[File]]:
         """The files that each cell may mean; a loose spelling counts only if it is unique on both sides."""

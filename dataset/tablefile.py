@@ -60,8 +60,7 @@ def read_rows(path: Path, images: Index | None = None, wanted: Sequence[str] = (
     doubtful: list[tuple[int, list[str]]] = []  # rows of one cell, which may be a legend
     for line, cells in itertools.chain(first, lines):
         if len(_trimmed(cells)) > 1:
-            rows.extend(doubtful)
-            rows.extend([(line, cells)])
+            rows.extend([*doubtful, (line, cells)])
             doubtful = []
         else:
             doubtful.append((line, cells))
@@ -108,8 +107,7 @@ def _are_measurements(name: str, cells: Sequence[str], images: Index | None, wan
     n_decimals = sum(not number.is_integer() for number in numbers)
     if len(numbers) < max(len(cells), FEWEST_VALUES) or 2 * n_decimals < len(numbers):
         return False
-    may_be_names = images is not None and any("." in stem for stem in images.by_stem)
-    return not may_be_names or not images.names_any(cells)
+    return images is None or not images.has_points or not images.names_any(cells)
 
 
 def header_of(path: Path) -> list[str]:
