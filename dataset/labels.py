@@ -235,11 +235,12 @@ def from_column(values: pd.Series, name: str) -> Labels | None:
     if values.str.lower().isin([*TRUTH, ""]).all():
         values = values.str.lower().map({"true": "1", "false": "0", "": ""})
     codes = {text: "" if is_no_diagnosis(text) else code for text, code in codes_of(values[values != ""]).items()}
-    code = values.map(lambda text: codes.get(text, "")).astype(object)
+    code = values.map({text: codes.get(text, "") for text in values.unique()}).astype(object)
     classes = set(code) - {""}
     if not classes:
         return None
-    reason = values.map(lambda text: "" if codes.get(text) else _no_diagnosis(text) if text else "label is empty")
+    why = {"": "label is empty"} | {text: "" if code else _no_diagnosis(text) for text, code in codes.items()}
+    reason = values.map(why)
     return Labels(f"column {name}", in_order(classes), code, reason)
 
 

@@ -75,14 +75,14 @@ class _Rows:
     """The kept cells of a table, column by column; equal cells are one string."""
 
     def __init__(self, path: Path, names: list[str], kept: list[int]) -> None:
-        self._path, self._names, self._kept, self.last = path, names, kept, 0
+        self._path, self._names, self.last = path, names, 0
         self.columns: list[list[str]] = [[] for _ in kept]
+        self._add_to = [(place, column.append) for place, column in zip(kept, self.columns)]
         self._known: dict[str, str] = {}
 
     def extend(self, rows: Iterable[tuple[int, list[str]]]) -> None:
         """Add rows, each with the number of its line. Raises ValueError if one has another length than the header."""
-        n = len(self._names)
-        known = self._known
+        n, known = len(self._names), self._known.setdefault
         for line, cells in rows:
             if len(cells) > n:
                 cells = cells[: n + len(_trimmed(cells[n:]))]
@@ -92,9 +92,9 @@ class _Rows:
                     f"{', '.join(self._names[:12])}. Put cells with a comma in quotation marks, or remove the extra "
                     "cells."
                 )
-            for column, place in zip(self.columns, self._kept):
+            for place, add in self._add_to:
                 cell = cells[place].strip()
-                column.append(known.setdefault(cell, cell))
+                add(known(cell, cell))
             self.last = line
 
 
