@@ -22,7 +22,7 @@ from dataset.classes import name_of
 from dataset.synthetic import shows_drawing
 from inference.canvas import contour, heat_layer
 from inference.drawing import VIEW as HEAT_MAP
-from inference.drawing import heat_map, mask_at, overlay, view_of
+from inference.drawing import heat_map, lesion_share, mask_at, overlay, view_of
 from inference.inputs import output_names
 from inference.outputs import columns, values
 from inference.predictor import Prediction, Predictor
@@ -45,6 +45,7 @@ class Card(NamedTuple):
     name: str
     prediction: Prediction
     row: list[str]  # table cells
+    share: float | None = None  # of the image that the lesion fills; None without a mask
     stem: str = ""  # unique name of its downloads
     original: str = ""  # the strings from here on are data: URLs
     outline: str = ""  # a transparent layer
@@ -75,6 +76,7 @@ def look(name: str, content: bytes, predictor: Predictor) -> Card:
         name,
         prediction,
         row=[name, *values(prediction, mask, predictor.classes)],
+        share=lesion_share(prediction) if has_mask else None,
         original=as_url(shown),
         outline=as_url(outline_layer(prediction, shown.size), "PNG") if has_mask else "",
         heat=as_url(heat_layer(shown, prediction.heat)) if has_heat else "",

@@ -30,6 +30,11 @@ def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
+def lesion_share(prediction: Prediction) -> float:
+    """Share of the image that the mask fills, at the image's own size."""
+    return float((mask_at(prediction.mask, prediction.size) > 0).mean())
+
+
 def overlay(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
     """The image with the mask's contour, and the verdict in the margin."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
@@ -47,7 +52,7 @@ def caption(prediction: Prediction, classes: Sequence[str]) -> list[str]:
     """The verdict and the lesion's share of the image, one string per line."""
     lines = verdict(prediction, classes)
     if prediction.mask is not None and not is_unlike(prediction):
-        lines.append(f"Lesion: {percent((prediction.mask > 0).mean())} of the image")
+        lines.append(f"Lesion: {percent(lesion_share(prediction))} of the image")
     return lines
 
 

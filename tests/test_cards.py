@@ -13,6 +13,7 @@ from PIL import Image
 import predict
 from checkpoints.thresholds import NO_TAU, Finding, Point
 from dataset.classes import HAM10000
+from inference.drawing import lesion_share
 from inference.verdict import NOT_LOCALISED, heat_remarks
 
 
@@ -37,11 +38,16 @@ def test_in_the_downloaded_table_no_two_columns_have_one_name():
     assert names.count("set") == 1 and "set__" in names and len(set(names)) == len(row)
 
 
+def share_of(found):
+    return None if found.mask is None else lesion_share(found)
+
+
 def words_of(found, outline="", heat=""):
     """What the page says of a prediction."""
     from browser import cards
 
-    html = cards.render([cards.Card("a.png", found, ["a.png"], outline=outline, heat=heat)], [], knows())
+    card = cards.Card("a.png", found, ["a.png"], share_of(found), outline=outline, heat=heat)
+    html = cards.render([card], [], knows())
     return " ".join(re.sub("<[^>]*>", " ", html).split())
 
 
@@ -126,7 +132,7 @@ def test_an_image_is_described_to_who_cannot_see_it(value, words):
     from browser import cards
 
     found = predict.Prediction((8, 8), np.eye(7)[1], np.full((8, 8), value), None)
-    card = cards.Card("a.png", found, ["a.png"], outline="data:,")
+    card = cards.Card("a.png", found, ["a.png"], share_of(found), outline="data:,")
     for chosen, n in (([card], 1), ([card, card], 4)):
         html = cards.render(chosen, [], knows()).replace("\xa0", " ")
         described = re.findall(r'<img alt="(a.png, [^"]*)"', html)

@@ -13,6 +13,7 @@ from PIL import Image
 import predict
 from dataset.classes import HAM10000 as CLASSES
 from inference import drawing
+from inference.outputs import values
 
 
 @pytest.mark.parametrize("size", [(50, 40), (64, 48), (333, 500)])
@@ -32,6 +33,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 import predict
+from inference.outputs import values
 peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # kB
 predictor = predict.Predictor(sys.argv[1], device="cpu")
 predictor.predict([predictor.read({str(ROOT / "docs" / "prediction.jpg")!r})])
@@ -47,8 +49,18 @@ print(peak() - before)
 
 
 def test_a_caption_names_class_and_area():
-    prediction = predict.Prediction((8, 8), np.eye(7)[0] * 0.76 + 0.04, np.array([[1.0, -1.0], [-1.0, -1.0]]), None)
+    prediction = predict.Prediction((2, 2), np.eye(7)[0] * 0.76 + 0.04, np.array([[1.0, -1.0], [-1.0, -1.0]]), None)
     assert predict.caption(prediction, CLASSES) == ["Top-1 class: Melanoma, 80 %", "Lesion: 25 % of the image"]
+
+
+def test_a_caption_and_the_table_name_the_same_share():
+    """That of the mask file: at the network's size this mask fills 20 % of the image."""
+    logits = np.full((5, 5), -1.0, np.float32)
+    logits[1:3, 1:3], logits[4, 4] = 3, 0.1
+    prediction = predict.Prediction((50, 50), None, logits, None)
+    cell = values(prediction, predict.mask_at(logits, (50, 50)), ())[-1]
+    assert predict.caption(prediction, ()) == [f"Lesion: {float(cell):.0%} of the image".replace("%", " %")]
+    assert float(cell) > 0.22
 
 
 def test_an_overlay_draws_the_outline_and_leaves_the_rest():
