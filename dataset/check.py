@@ -87,10 +87,11 @@ def advice_on(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
 
 
 def _counts(used: pd.DataFrame) -> pd.DataFrame:
-    """Images, lesions and masks per class."""
+    """Images, lesions where some are known, and masks per class."""
     code, classes = used["label"].astype(object).fillna("no diagnosis"), classes_of(used) or ("no diagnosis",)
     groups = used.assign(mask=has_mask(used)).groupby(code)
-    counts = groups.agg(images=("image", "size"), lesions=("lesion_id", "nunique"), masks=("mask", "sum"))
+    lesions = {"lesions": ("lesion_id", "nunique")} if used["lesion_known"].any() else {}
+    counts = groups.agg(images=("image", "size"), **lesions, masks=("mask", "sum"))
     counts = counts.reindex(classes, fill_value=0)
     counts.loc["all"] = counts.sum()
     counts.index.name = None

@@ -234,6 +234,9 @@ def with_names(codes: Iterable[str]) -> str:
     )
 
 
+FOR_ALL = (*HAM10000, "SCC", "malignant", "benign")  # codes that serve for any data
+
+
 def in_order(codes: Iterable[str], of_file: Sequence[str] = ()) -> tuple[str, ...]:
     """Classes in the order of the file, or else by name; HAM10000's seven in their own order."""
     codes = set(codes)
@@ -248,15 +251,11 @@ def describe_unknown(classes: Sequence[str]) -> str:
     if not unknown:
         return ""
     some = ", ".join(map(quoted, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-    malignant = [code for code in classes if is_malignant(code) or code == unknown[-1]]
-    parts = {"malignant": malignant, "benign": [code for code in classes if code not in malignant]}
-    if not parts["benign"]:  # a single class cannot be learned
-        malignant.remove(unknown[-1])
-        parts = {f"malignant {unknown[-1]}": [unknown[-1]]} | {code: [code] for code in malignant}
-    example = shlex.join(f"{quoted(name)}={','.join(map(quoted, codes))}" for name, codes in parts.items())
+    words = shlex.join(quoted(code) if is_known(code) else f"CODE={quoted(code)}" for code in classes)
     return (
-        f"The vocabulary does not know {some}. If any of these is malignant, it gets no threshold; map it, as "
-        f"in --classes {example}"
+        f"The vocabulary does not know {some}, so none of these counts as malignant or gets a threshold. If that is "
+        f"wrong, put for each CODE one of {', '.join(FOR_ALL)}, and for several "
+        f"classes of one code CODE=one,other: --classes {words}"
     )
 
 

@@ -198,7 +198,7 @@ def _split(
     remarks: list[str] = []
     if splitting.test_where:
         given, remarks = hold_out(table, splitting.test_where)
-    by = f"by {'lesion' if splitting.by_lesion else 'image'}"
+    by = f"by {splits.unit_of(usable(table)) if splitting.by_lesion else 'image'}"
     if splitting.folds:
         shared = splitting.val_fraction, splitting.seed, splitting.by_lesion
         table["split"] = splits.fold_split(table, splitting.folds, splitting.fold, *shared)

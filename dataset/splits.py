@@ -254,23 +254,22 @@ def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
             where = f" in {' and '.join(missing)}" if n_images.any() else ": it is neither learned nor evaluated"
             lines.append(f"Class {with_names([code])} has no image{where}.")
     lines += _warn_of_unknown_ids(used)
-    is_known = used["lesion_known"].any() or ("patient_id" in used and used["patient_id"].notna().any())
-    if is_known and by_image is None:
+    unit = unit_of(used)
+    if unit != "image" and by_image is None:
         lines.append("A split by image is impossible: a class has fewer than three images.")
-    elif is_known:
+    elif unit != "image":
         leaked, n_test = n_leaked(table, by_image), (by_image == "test").sum()
         lines.append(
             f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would share a "
-            f"{_group_name(used)} with train; in this split, {n_leaked(table, table['split'])} do."
+            f"{unit} with train; in this split, {n_leaked(table, table['split'])} do."
         )
     return "\n".join(lines)
 
 
-def _group_name(used: pd.DataFrame) -> str:
+def unit_of(used: pd.DataFrame) -> str:
+    """What stays in one part as a whole: a lesion, a patient, either, or a single image if neither is known."""
     has_patients = "patient_id" in used and used["patient_id"].notna().any()
-    return (
-        "lesion or patient" if has_patients and used["lesion_known"].any() else "patient" if has_patients else "lesion"
-    )
+    return " or ".join(["lesion"] * bool(used["lesion_known"].any()) + ["patient"] * bool(has_patients)) or "image"
 
 
 def _warn_of_unknown_ids(used: pd.DataFrame) -> list[str]:

@@ -22,7 +22,7 @@ CAPTIONS = {  # by file name, in the order of the report
     "risk_coverage": "Error rate among the most confident images, if the rest are referred to a human.",
     "net_benefit": "Net benefit of treating by the probability of malignancy, with its 95 % interval.",
     "confident_errors": "The most confident errors.",
-    "heat_maps": "Evidence for the predicted class; contour of the true mask in white.",
+    "heat_maps": "Evidence for the predicted class; contour of the true mask, if there is one, in white.",
     "masks": "Best, median and worst masks by Dice.",
     "dice_by_class": "Dice by diagnosis. Each dot is a test image; of many, a shape shows the number by its width, and "
     "dots the lowest.",

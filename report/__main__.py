@@ -13,6 +13,7 @@ from report import page
 from report.comparison import compare_runs
 from report.folder import RunFolder
 from report.paper import write_paper
+from report.run import refusing_damage
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,7 +52,8 @@ def rewrite(folder: RunFolder) -> None:
     folder.take_record()
     if not folder.record.get("finished", True):
         raise ValueError(f"The run in {folder.path} is not finished: resume it by its own command with --resume.")
-    page.write(folder)
+    with refusing_damage(folder.path):
+        page.write(folder)
 
 
 if __name__ == "__main__":

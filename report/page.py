@@ -77,7 +77,7 @@ def build(folder: Path) -> str:
     """
     run = Run(folder)
     if not run.metrics:
-        reason = f"No metrics.json in {folder}" if folder.is_dir() else f"There is no folder {folder}"
+        reason = f"No evaluated model in {folder}" if folder.is_dir() else f"There is no folder {folder}"
         raise FileNotFoundError(f"{reason}: run main.py first.")
     try:
         return TEMPLATES.get_template("template.html").render(_values(run))
@@ -124,6 +124,7 @@ def _values(run: Run) -> dict:
         "name": name_of_run(run.folder),
         "averaged": [path for metrics in run.metrics.values() for path in metrics.get("averaged", [])],
         "models": _models(run.folder, run.metrics),
+        "units": run.units,
         "folds": _over_folds(run),
         "comparison": {task: _comparison(values) for task, values in (run.comparison or {}).items()},
         "other_sets": _other_sets(run),
@@ -232,10 +233,11 @@ def _comparison(comparison: dict) -> dict:
 def _data(run: Run) -> dict:
     reasons = run.report[run.report["reason"] != ""]
     kinds = reasons["reason"].str.split("(", n=1).str[0]
-    lesions = run.splits["lesion_id"]
+    lesions, units = run.splits["lesion_id"], run.units
+    n_units = run.splits.get("group", lesions).nunique()
+    of_units = f" of {n_units:,} {units}" if units != "images" else ", lesions unknown"
     return {
-        "n_images": len(run.splits),
-        "n_lesions": lesions.nunique(),
+        "size": f"{len(run.splits):,} images{of_units}",
         "is_ham10000": lesions.astype(str).str.startswith("HAM_").any(),
         "splits": run.splits["split"].value_counts().reindex(run.parts).to_dict(),
         "by_class": {code: [*row, row.sum()] for code, row in run.by_class(NO_LABEL).iterrows()},

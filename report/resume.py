@@ -52,6 +52,8 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job
         say(f"\nThe run in {folder.whole.path} is moved to {earlier}.")
     how = evaluated_as(*(config[name] for name in ("EXTERNAL_DIR", "TTA", "COVERAGE", "SUBGROUPS", "ALL_PARTS")))
     if folder.is_finished(names, how, config["AUDIT"]):
+        if gone := [path for path in map(folder.best_path, names) if config["RESUME"] and not path.exists()]:
+            raise ValueError(f"The run is finished, but {gone[0]} is missing. Put it back, or start without --resume.")
         return False
     if not config["EVALUATE_ONLY"] and (advice := advice_on_states(*map(config.get, STATES))):
         say(f"\n{advice}")

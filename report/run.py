@@ -44,7 +44,10 @@ class Run:
 
     def _json(self, name: str) -> dict | None:
         path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError:
+            raise ValueError(f"{name} is damaged. Put it back, or run main.py anew.") from None
 
     def table(self, name: str) -> pd.DataFrame | None:
         path = self.folder / name
@@ -77,6 +80,14 @@ class Run:
     def views(self, task: str) -> int:
         """Number of views averaged per image (1 without --tta)."""
         return self.metrics[task].get("views", 1)
+
+    @property
+    def units(self) -> str:
+        """What is split and resampled as a whole; single images if neither lesions nor patients are known."""
+        has_lesions = (self.splits["lesion_id"] != self.splits["image"]).any()
+        if "group" in self.splits:
+            return "groups that share a lesion or a patient" if has_lesions else "patients"
+        return "lesions" if has_lesions else "images"
 
     @property
     def parts(self) -> list[str]:
@@ -128,6 +139,8 @@ def refusing_damage(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno is None:  # our own
+            raise
         is_own = type(error) is ValueError
         raise ValueError(
             f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error})."

@@ -57,6 +57,10 @@ def test_both_pages_show_every_answer_and_an_open_box_where_the_author_must_writ
     assert f"{n_open} of {len(items)} have a part that only you can answer" in shown
 
 
+def patients_alone(splits):
+    return splits.assign(lesion_id=splits["image"], group="patient " + splits.index.astype(str))
+
+
 def config(**values):
     return lambda folder: edit(folder / "config.json", lambda found: found.update(values))
 
@@ -208,6 +212,8 @@ CHANGES = [
     (REPEATED, record(lambda found: found["tasks"]["multitask"]["identity"].update(seed=5)), "No single seed is known"),
     (SCORES, metrics(lambda found: found.update(views=8), "multitask"), "multitask: average over 8 views"),
     (SCORES, table("splits.csv", lambda found: found.assign(lesion_id=found["image"])), "resamples of images"),
+    (SCORES, table("splits.csv", patients_alone), "resamples of patients"),
+    (PARTS, table("splits.csv", patients_alone), "by this program by patient, stratified"),
     (SCORES, table("splits.csv", lambda found: found.assign(group="one")), "groups that share a lesion or a patient"),
     (THRESHOLDS, metrics(lambda found: found["label"]["calibration"].update(temperature=3.21), "multitask"), "3.21"),
     (BASELINE, metrics(lambda found: found["label"]["majority"].update({"class": "ODD"}), "classification"), "ODD"),

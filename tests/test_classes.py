@@ -198,21 +198,23 @@ def test_thresholds_are_fitted_for_all_stages_of_melanoma():
 def test_classes_that_are_not_known_are_named_with_what_to_do(tmp_path):
     assert classes.describe_unknown(["MEL", "NV", "not MEL", "Melanoma (thin)"]) == ""
     said = classes.describe_unknown(["MEL", "rosy rash", "0"])
-    assert "does not know rosy rash, 0." in said and said.endswith("--classes malignant=MEL,0 'benign=rosy rash'")
-
-
-def test_what_to_do_where_all_other_classes_are_malignant_joins_none():
-    advice = classes.describe_unknown(["MEL", "rosy rash", "malignant"]).partition("--classes ")[2]
-    members = choice.Choice.of(shlex.split(advice)).members
-    assert sorted(members.values()) == [("MEL",), ("malignant",), ("rosy rash",)]
-    (name,) = (name for name, codes in members.items() if codes == ("rosy rash",))
-    assert classes.is_malignant(name)
+    assert "does not know rosy rash, 0, so none" in said and said.endswith("--classes MEL 'CODE=rosy rash' CODE=0")
+    assert "melanoma" not in said.lower() and "MEL, NV, BCC" in said
 
 
 @pytest.mark.parametrize("name", ["a, b", "C=43", 'the "other", one', "'tis", "rosy rash"])
-def test_what_to_do_about_a_class_that_is_not_known_can_be_pasted(name):
+def test_what_to_do_about_a_class_that_is_not_known_can_be_pasted_and_claims_no_diagnosis(name):
     advice = classes.describe_unknown([name, "NV"]).partition("--classes ")[2]
-    assert choice.Choice.of(shlex.split(advice)).members == {"malignant": (name,), "benign": ("NV",)}
+    assert choice.Choice.of(shlex.split(advice)).members == {"CODE": (name,), "NV": ("NV",)}
+    assert not classes.is_malignant("CODE") and not classes.is_known("CODE")
+
+
+def test_what_to_do_about_several_unknown_classes_is_refused_until_the_codes_are_filled_in():
+    advice = classes.describe_unknown(["rosy rash", "acne", "NV"]).partition("--classes ")[2]
+    with pytest.raises(ValueError, match="CODE"):
+        choice.Choice.of(shlex.split(advice))
+    filled = choice.Choice.of(shlex.split(advice.replace("CODE", "malignant", 1).replace("CODE", "benign", 1)))
+    assert filled.members == {"malignant": ("rosy rash",), "benign": ("acne",), "NV": ("NV",)}
 
 
 @pytest.mark.parametrize("name", ["true", "false", "image", "predicted", "balanced", "label", "Status"])

@@ -121,7 +121,7 @@ def test_a_table_of_train_alone_is_no_split(tmp_path):
     place = images(tmp_path / "data")
     write(place / "train.csv", "image,label", [(f"i{k}", labelled(k)) for k in range(N)])
     parts, said, _ = made(place, tmp_path)
-    assert set(parts) == {"train", "val", "test"} and "Split: ours, by lesion." in said
+    assert set(parts) == {"train", "val", "test"} and "Split: ours, by image." in said
 
 
 @pytest.mark.parametrize("lacking", ["val", "test"])

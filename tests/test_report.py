@@ -42,8 +42,21 @@ def test_the_command_ends_in_one_message_without_a_run(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path)])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"No metrics.json in {tmp_path}: run main.py first.\n"
+    assert capsys.readouterr().err == f"No evaluated model in {tmp_path}: run main.py first.\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["config.json", "splits.csv", "data_report.csv", "classification/metrics.json"])
+@pytest.mark.parametrize("content", [None, '{"a'])
+def test_a_damaged_or_missing_file_of_a_run_is_one_message_that_names_the_folder(name, content, copy, capsys):
+    before = (copy / "report.html").read_bytes()
+    (copy / name).unlink() if content is None else (copy / name).write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(copy)])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith(f"{copy}: ") and said.count("\n") == 1
+    assert "damaged" in said and (copy / "report.html").read_bytes() == before
+    assert content is None or not name.endswith(".json") or f"{name} is damaged" in said
 
 
 def test_a_page_is_written_again_only_of_a_finished_run(copy, capsys):
