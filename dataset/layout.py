@@ -192,12 +192,12 @@ def _nothing(folder: Path, names: list[str], contents: Contents, remarks: list[s
     places = sorted({"/".join(file.place) for file in contents.image_files if file.place})
     why = flag = ""
     if places and all(is_neutral(place.rsplit("/", 1)[-1]) for place in places):
-        why = f" The folder names {', '.join(places[:4])} are not diagnoses."
+        why = f" None of the folder names is a diagnosis ({', '.join(places[:4])})."
         if len(last := list(dict.fromkeys(place.rsplit("/", 1)[-1] for place in places))) > 1:
             flag = f" If the folders are classes, pass {as_flag(last[:8])}"
     notes = " ".join(["", *remarks, *(f"{n:,} {reason}." for reason, n in contents.skipped.items())])
     place = os.path.abspath(folder)
-    return f"Expected GroundTruth.csv in {place}, found: {counts}.{why}{notes} {EXPECTED} {ADVICE}{flag}"
+    return f"Expected GroundTruth.csv in {place}, found: {counts}.{notes}{why} {EXPECTED} {ADVICE}{flag}"
 
 
 def _from_source(

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 import machine
+from checkpoints.seen import seen_by
 from dataset import images
 from inference.features import join_features, rows_known
 from inference.inputs import (
@@ -110,6 +111,7 @@ def predict_all(options: argparse.Namespace) -> int:
     if machine.is_first():
         print_verdicts(outputs, listed)
         print_remarks(predictor, checkpoints)
+        print_seen(predictor, listed)
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
         earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
         print(f"{n_done} predicted{earlier}, {n_skipped} skipped: {', '.join(places)}")
@@ -194,6 +196,16 @@ def print_places(outputs: Outputs, listed: Sequence[Listed]) -> None:
     places = outputs.paths(listed[0].output if len(listed) == 1 else "")
     shown = [str(path) if len(listed) == 1 else f"{path.parent}{os.sep}" for path in places.values()]
     print(f"To look at: {', '.join(shown)}")
+
+
+def print_seen(predictor: Predictor, listed: Sequence[Listed]) -> None:
+    """Say how many images are named as some that the model was trained on or chosen by; mere numbers do not count."""
+    uses = [use for one in predictor.trained.checkpoints.values() for use in seen_by(one).values()]
+    seen = {str(name) for use in uses for name in use["images"]}
+    stems = [Path(item.file).stem for item in listed]
+    if n := sum(stem in seen and not stem.isdecimal() for stem in stems):
+        line = f"{n:,} of these {len(stems):,} images have names of images that the model was trained on or chosen by: "
+        print(in_lines(line + "how well it does on them says nothing of other images."))
 
 
 def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:

@@ -44,6 +44,18 @@ def test_the_console_shows_each_of_a_few_pictures_and_counts_many(
     ]
 
 
+def test_pictures_named_as_those_of_the_training_are_counted(checkpoints, photos, tmp_path, capsys):
+    """Names that are mere numbers may be any data set's."""
+    picture(3).save(photos / "7.png")
+    facts = torch.load(checkpoints["classification"], weights_only=True)
+    facts |= {"trained_on": {"images": ["one", "7"]}, "chosen_on": {"images": ["two"]}}
+    torch.save(facts, tmp_path / "knows.pth")
+    for checkpoint, n_seen in ((tmp_path / "knows.pth", True), (checkpoints["classification"], False)):
+        assert run(photos, "--checkpoint", checkpoint, "--output-dir", tmp_path / checkpoint.stem) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("3 of these 6 images have names of images that the model was" in said) == n_seen
+
+
 def test_a_single_pictures_files_are_named(checkpoints, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(photos / "b" / "one.jpg", "--checkpoint", checkpoints["multitask"], "--output-dir", out) == 0

@@ -53,7 +53,7 @@ def test_images_and_masks_of_a_class_lie_in_folders_called_as_it_and_their_role(
 
 def test_of_unknown_words_beside_words_for_pictures_it_is_said_what_to_name(put):
     folder = put(some("acne_images/a{}.jpg") | some("rosy rash photos/r{}.jpg"))
-    with pytest.raises(FileNotFoundError, match=r"are not diagnoses.*are classes, pass ") as refused:
+    with pytest.raises(FileNotFoundError, match=r"is a diagnosis.*are classes, pass ") as refused:
         read_table(folder)
     assert sorted(set(read_table(folder, flag_in(str(refused.value)))["label"])) == ["acne_images", "rosy rash photos"]
 
