@@ -238,7 +238,7 @@ def join_processes(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     if is_distributed():
         return device
-    importlib.import_module("torch.distributed.nn")  # if it were imported later, its defaults would keep the group
+    importlib.import_module("torch.distributed.nn")  # imported later, its default arguments would hold the group
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     atexit.register(dist.destroy_process_group)  # otherwise its threads may outlive and abort the interpreter
     return device

@@ -56,7 +56,8 @@ class Parser(argparse.ArgumentParser):
             hint = f"Did you mean {' or '.join(near)}?" if near else f"{self.prog} --help lists all flags."
             self.error(f"unrecognized arguments: {' '.join(unknown)}. {hint}")
         if importlib.util.find_spec("torch") is None:
-            self.error(f"{sys.executable} has no PyTorch. Use the README's environment: .venv/bin/python {self.prog}")
+            needed = "Install requirements.txt there, or use the environment of README.md"
+            self.error(f"{sys.executable} has no PyTorch. {needed}: .venv/bin/python {self.prog}")
         return options
 
 

@@ -38,15 +38,15 @@ def is_of_drawn(trained: Trained) -> bool:
     """Whether a model, and the weights that it started from, learned from drawn lesions only."""
     return all(
         (one.get("note") == synthetic.NOTE or ("trained_on" in one and _has_drawn_names(one)))
-        and _has_drawn_names(one.get("seen_before", {}))
+        and (not one.get("seen_before") or _has_drawn_names(one["seen_before"]))
         for one in trained.checkpoints.values()
     )
 
 
 def _has_drawn_names(training: dict) -> bool:
-    """Whether all images that a training is known to have shown are named as the demo's."""
+    """Whether the images that a training showed are known, and all named as the demo's."""
     names = training.get("trained_on", {}).get("images", [])
-    return all(str(name).startswith(synthetic.PREFIX) for name in names)
+    return bool(names) and all(str(name).startswith(synthetic.PREFIX) for name in names)
 
 
 def _seen_by(trained: Trained) -> list[dict]:

@@ -87,10 +87,11 @@ def advice_on(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
 
 
 def _counts(used: pd.DataFrame) -> pd.DataFrame:
-    """Images, lesions where some are known, and masks per class."""
+    """Images, known lesions if there are any, and masks per class."""
     code, classes = used["label"].astype(object).fillna("no diagnosis"), classes_of(used) or ("no diagnosis",)
-    groups = used.assign(mask=has_mask(used)).groupby(code)
-    lesions = {"lesions": ("lesion_id", "nunique")} if used["lesion_known"].any() else {}
+    known = used["lesion_id"].where(used["lesion_known"])
+    groups = used.assign(mask=has_mask(used), lesion=known).groupby(code)
+    lesions = {"lesions": ("lesion", "nunique")} if known.notna().any() else {}
     counts = groups.agg(images=("image", "size"), **lesions, masks=("mask", "sum"))
     counts = counts.reindex(classes, fill_value=0)
     counts.loc["all"] = counts.sum()

@@ -234,7 +234,7 @@ def with_names(codes: Iterable[str]) -> str:
     )
 
 
-FOR_ALL = (*HAM10000, "SCC", "malignant", "benign")  # codes that serve for any data
+FOR_ALL = (*HAM10000, "SCC", "malignant", "benign")  # those named in advice
 
 
 def in_order(codes: Iterable[str], of_file: Sequence[str] = ()) -> tuple[str, ...]:
@@ -254,8 +254,8 @@ def describe_unknown(classes: Sequence[str]) -> str:
     words = shlex.join(quoted(code) if is_known(code) else f"CODE={quoted(code)}" for code in classes)
     return (
         f"The vocabulary does not know {some}, so none of these counts as malignant or gets a threshold. If that is "
-        f"wrong, put for each CODE one of {', '.join(FOR_ALL)}, and for several "
-        f"classes of one code CODE=one,other: --classes {words}"
+        f"wrong, replace each CODE by one of {', '.join(FOR_ALL)} (classes that share a code: CODE=one,other): "
+        f"--classes {words}"
     )
 
 

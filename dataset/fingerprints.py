@@ -18,7 +18,7 @@ from machine import hides_progress
 
 NEAR = 0.44  # minimum correlation of the fingerprints of near duplicates; see docs/near-duplicates.md for all constants
 N_CANDIDATES = 20  # images with the most similar colour layout that each image is compared with
-N_SEARCHED = 8192  # images among which these are looked for, at least; all images of a smaller set
+N_SEARCHED = 16384  # images among which these are looked for, at least; all images of a smaller set
 CELL = 32  # maximum number of images of similar layout that are looked up together
 SMALL = 32  # pixels; side of the fingerprint that the small spectrum describes
 POSSIBLE = 0.36  # minimum correlation of the small fingerprints of pairs that are compared in full

@@ -198,15 +198,15 @@ def _split(
     remarks: list[str] = []
     if splitting.test_where:
         given, remarks = hold_out(table, splitting.test_where)
-    by = f"by {splits.unit_of(usable(table)) if splitting.by_lesion else 'image'}"
+    unit = splits.unit_of(usable(table)) if splitting.by_lesion else "image"
     if splitting.folds:
-        shared = splitting.val_fraction, splitting.seed, splitting.by_lesion
-        table["split"] = splits.fold_split(table, splitting.folds, splitting.fold, *shared)
+        fold = splitting.folds, splitting.fold, splitting.val_fraction, splitting.seed
+        table["split"] = splits.fold_split(table, *fold, splitting.by_lesion)
         fractions["test_fraction"] = 1 / splitting.folds
-        heading = remarks = [splits.describe_fold(splitting.folds, splitting.fold, *shared)]
+        heading = remarks = [splits.describe_fold(*fold, unit)]
     elif given is None:
         table["split"] = splits.split_table(table, **fractions, group_by_lesion=splitting.by_lesion)
-        heading = [f"Split: ours, {by}."]
+        heading = [f"Split: ours, by {unit}."]
     else:
         table["split"] = splits.complete_split(table, given, **fractions, group_by_lesion=splitting.by_lesion)
         heading = remarks = remarks or splits.describe_own(table, given, decoded.where)

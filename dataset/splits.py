@@ -140,11 +140,10 @@ def name_of_fold(folds: int, fold: int) -> str:
     return f"fold {number + 1} of {folds}" + (f", repeat {repeat + 1}" if repeat else "")
 
 
-def describe_fold(folds: int, fold: int, val_fraction: float, seed: int, group_by_lesion: bool) -> str:
-    """The split of `fold_split`, as a sentence."""
-    by = "lesion" if group_by_lesion else "image"
+def describe_fold(folds: int, fold: int, val_fraction: float, seed: int, unit: str) -> str:
+    """The split of `fold_split` by a lesion, patient or image, as a sentence."""
     return (
-        f"Split: {name_of_fold(folds, fold)} of a cross-validation by {by}, stratified by class, with "
+        f"Split: {name_of_fold(folds, fold)} of a cross-validation by {unit}, stratified by class, with "
         f"{val_fraction:g} of all for validation, seed {seed + (fold - 1) // folds}."
     )
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 import machine
 from checkpoints.seen import seen_by
 from dataset import images
+from dataset.leakage import is_specific
 from inference.features import join_features, rows_known
 from inference.inputs import (
     READABLE,
@@ -35,6 +36,7 @@ from inference.summary import in_lines, of_all, of_each
 from inference.table import PREDICTED, SKIPPED, Table
 from inference.verdict import heat_remarks
 
+NOTHING_REAL = ": it knows nothing of real lesions"
 N_SAID = 20  # images; of more, the console shows a summary
 
 
@@ -111,7 +113,7 @@ def predict_all(options: argparse.Namespace) -> int:
     if machine.is_first():
         print_verdicts(outputs, listed)
         print_remarks(predictor, checkpoints)
-        print_seen(predictor, listed)
+        print_seen(predictor, [Path(item.file).stem for item in listed if not item.problem])
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
         earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
         print(f"{n_done} predicted{earlier}, {n_skipped} skipped: {', '.join(places)}")
@@ -198,14 +200,14 @@ def print_places(outputs: Outputs, listed: Sequence[Listed]) -> None:
     print(f"To look at: {', '.join(shown)}")
 
 
-def print_seen(predictor: Predictor, listed: Sequence[Listed]) -> None:
-    """Say how many images are named as some that the model was trained on or chosen by; mere numbers do not count."""
+def print_seen(predictor: Predictor, stems: Sequence[str]) -> None:
+    """Say how many images are named like some that the model was trained on or selected with, numbers excepted."""
     uses = [use for one in predictor.trained.checkpoints.values() for use in seen_by(one).values()]
     seen = {str(name) for use in uses for name in use["images"]}
-    stems = [Path(item.file).stem for item in listed]
-    if n := sum(stem in seen and not stem.isdecimal() for stem in stems):
-        line = f"{n:,} of these {len(stems):,} images have names of images that the model was trained on or chosen by: "
-        print(in_lines(line + "how well it does on them says nothing of other images."))
+    names = pd.Series(stems, dtype=str)
+    if n := (names.isin(seen) & is_specific(names)).sum():
+        known = f"Named like images that the model was trained on or selected with: {n:,} of {len(names):,}. "
+        print(in_lines(known + "How well it does on these says nothing about others."))
 
 
 def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
@@ -218,4 +220,5 @@ def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     for line in heat_remarks(predictor.trained) if predictor.explain else []:
         print(in_lines(line))
     if predictor.trained.note:
-        print(f"The model was trained on {predictor.trained.note}: it knows nothing of real lesions.")
+        has_start = any(one.get("seen_before") for one in predictor.trained.checkpoints.values())
+        print(f"The model was trained on {predictor.trained.note}{'' if has_start else NOTHING_REAL}.")

@@ -53,7 +53,8 @@ def rewrite(folder: RunFolder) -> None:
     if not folder.record.get("finished", True):
         raise ValueError(f"The run in {folder.path} is not finished: resume it by its own command with --resume.")
     with refusing_damage(folder.path):
-        page.write(folder)
+        pages = page.pages_of(folder.path)
+    page.write(folder, pages)
 
 
 if __name__ == "__main__":

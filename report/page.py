@@ -87,11 +87,16 @@ def build(folder: Path) -> str:
         ) from None
 
 
-def write(folder: RunFolder) -> None:
-    """Write the pages of a run, report.html and checklist.md. Raises as `build`."""
-    folder.write("report.html", build(folder.path))
-    run = Run(folder.path)
-    folder.write("checklist.md", as_markdown(items_of(run, cautions_of(run))))
+def write(folder: RunFolder, pages: dict[str, str] | None = None) -> None:
+    """Write the pages of a run, `pages_of` it. Raises as `build`."""
+    for name, content in (pages or pages_of(folder.path)).items():
+        folder.write(name, content)
+
+
+def pages_of(folder: Path) -> dict[str, str]:
+    """The content of report.html and checklist.md. Raises as `build`."""
+    run = Run(folder)
+    return {"report.html": build(folder), "checklist.md": as_markdown(items_of(run, cautions_of(run)))}
 
 
 def name_of_run(folder: Path) -> str:
@@ -235,7 +240,7 @@ def _data(run: Run) -> dict:
     kinds = reasons["reason"].str.split("(", n=1).str[0]
     lesions, units = run.splits["lesion_id"], run.units
     n_units = run.splits.get("group", lesions).nunique()
-    of_units = f" of {n_units:,} {units}" if units != "images" else ", lesions unknown"
+    of_units = f" {'in' if ' ' in units else 'of'} {n_units:,} {units}" if units != "images" else " (lesions unknown)"
     return {
         "size": f"{len(run.splits):,} images{of_units}",
         "is_ham10000": lesions.astype(str).str.startswith("HAM_").any(),

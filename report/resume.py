@@ -1,6 +1,7 @@
 """How a run takes over a folder that holds one: to resume it, or to evaluate its models again."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -52,8 +53,7 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job
         say(f"\nThe run in {folder.whole.path} is moved to {earlier}.")
     how = evaluated_as(*(config[name] for name in ("EXTERNAL_DIR", "TTA", "COVERAGE", "SUBGROUPS", "ALL_PARTS")))
     if folder.is_finished(names, how, config["AUDIT"]):
-        if gone := [path for path in map(folder.best_path, names) if config["RESUME"] and not path.exists()]:
-            raise ValueError(f"The run is finished, but {gone[0]} is missing. Put it back, or start without --resume.")
+        from_first(_refuse_missing, [folder.best_path(name) for name in names])
         return False
     if not config["EVALUATE_ONLY"] and (advice := advice_on_states(*map(config.get, STATES))):
         say(f"\n{advice}")
@@ -63,6 +63,14 @@ def begin(folder: RunFolder, config: dict, environment: dict, jobs: Sequence[Job
         if job.trained:
             folder.note_task(job.name, trained=True, identity=job.identity)
     return True
+
+
+def _refuse_missing(paths: Sequence[Path]) -> None:
+    """Raises ValueError if one of these models is gone."""
+    for path in paths:
+        if not path.exists():
+            advice = "Restore it, or train all again without --resume."
+            raise ValueError(f"The run is finished, but {path} is missing. {advice}")
 
 
 def resume(

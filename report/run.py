@@ -47,7 +47,7 @@ class Run:
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         except ValueError:
-            raise ValueError(f"{name} is damaged. Put it back, or run main.py anew.") from None
+            raise ValueError(f"{name} is damaged. Restore it, or run main.py again.") from None
 
     def table(self, name: str) -> pd.DataFrame | None:
         path = self.folder / name

@@ -35,6 +35,8 @@ def words_of(trained):
         ([{"trained_on": DRAWN}, {}], False),
         ([{}], False),
         ([{"trained_on": DRAWN, "seen_before": {}}], True),
+        ([{"note": NOTE}], True),
+        ([{"trained_on": DRAWN, "seen_before": {"trained_on": {"images": []}}}], False),  # of an unknown training
         ([{"trained_on": OTHER, "note": NOTE}], True),  # a large set has other names
         ([{"trained_on": OTHER, "note": NOTE, "seen_before": {"trained_on": REAL}}], False),
         ([{"trained_on": OTHER, "note": NOTE}, {"trained_on": REAL}], False),
@@ -57,6 +59,7 @@ def test_a_model_is_of_drawn_lesions_only_if_all_that_it_learned_from_is_known_t
         ({"trained_on": OTHER, "seen_before": {"trained_on": REAL}}, "4 images, some of HAM10000", "non-commercial"),
         ({}, "Images that this checkpoint does not name.", "That of its training images"),
         ({"note": NOTE, "seen_before": {"trained_on": REAL}}, f"Trained on {NOTE}.", "non-commercial"),
+        ({"note": NOTE}, "Learned from Images of drawn lesions: it knows nothing of real lesions.", "MIT"),
         ({"trained_on": OTHER, "note": NOTE}, "2 images of drawn lesions: it knows nothing of real lesions.", "MIT"),
     ],
 )

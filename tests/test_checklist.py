@@ -213,7 +213,7 @@ CHANGES = [
     (SCORES, metrics(lambda found: found.update(views=8), "multitask"), "multitask: average over 8 views"),
     (SCORES, table("splits.csv", lambda found: found.assign(lesion_id=found["image"])), "resamples of images"),
     (SCORES, table("splits.csv", patients_alone), "resamples of patients"),
-    (PARTS, table("splits.csv", patients_alone), "by this program by patient, stratified"),
+    (PARTS, table("splits.csv", patients_alone), "split the data by patient, stratified"),
     (SCORES, table("splits.csv", lambda found: found.assign(group="one")), "groups that share a lesion or a patient"),
     (THRESHOLDS, metrics(lambda found: found["label"]["calibration"].update(temperature=3.21), "multitask"), "3.21"),
     (BASELINE, metrics(lambda found: found["label"]["majority"].update({"class": "ODD"}), "classification"), "ODD"),

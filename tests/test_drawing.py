@@ -33,7 +33,6 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 import predict
-from inference.outputs import values
 peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # kB
 predictor = predict.Predictor(sys.argv[1], device="cpu")
 predictor.predict([predictor.read({str(ROOT / "docs" / "prediction.jpg")!r})])

@@ -12,6 +12,7 @@ import threading
 from functools import partial
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from accessibility import violations_of_file
 from conftest import edit, quick, text_of
@@ -306,6 +307,24 @@ def test_subgroups_show_the_largest_gaps_the_groups_they_lie_between_and_what_is
     assert "known groups with at least 10 lesions of each kind" in shown
     edit(copy / "classification" / "metrics.json", lambda found: found.pop("gaps"))  # as earlier versions wrote it
     assert "1,234 more values" not in text_of(page.build(copy))
+
+
+@pytest.mark.parametrize(
+    ("group", "size", "units"),
+    [
+        (None, "{n} images (lesions unknown) in", "images"),
+        ("patient {}", "{n} images of {n} patients in", "patients"),
+    ],
+)
+def test_the_page_speaks_of_lesions_only_where_these_are_known(group, size, units, copy):
+    splits = pd.read_csv(copy / "splits.csv")
+    splits["lesion_id"] = splits["image"]
+    if group:
+        splits["group"] = [group.format(i) for i in range(len(splits))]
+    splits.to_csv(copy / "splits.csv", index=False)
+    shown = " ".join(text_of(page.build(copy)).split())
+    assert size.format(n=len(splits)) in shown
+    assert f"bootstrap resamples of {units}." in shown and f"interval with {units} as trials" in shown
 
 
 def test_the_links_at_the_top_lead_to_all_sections_and_models_and_each_model_back(outputs):

@@ -65,7 +65,7 @@ def test_a_finished_run_whose_model_is_gone_is_not_called_finished(demo_folder, 
     best.rename(tmp_path / "kept.pth")
     (finished / "classification" / "last.pth").touch()  # without any state the run would start anew
     assert quick(demo_folder, tmp_path, "--resume") == 2
-    assert f"{best} is missing. Put it back, or start without --resume." in capsys.readouterr().err
+    assert f"{best} is missing. Restore it, or train all again without --resume." in capsys.readouterr().err
 
 
 def test_resuming_with_more_epochs_trains_measures_and_reports_them_and_leaves_other_tasks(demo_folder, tmp_path):

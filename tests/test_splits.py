@@ -234,3 +234,18 @@ def test_too_few_images_without_a_diagnosis_are_not_said_to_be_of_a_class():
     with pytest.raises(ValueError, match="Without a diagnosis, the data has 1 lesion") as error:
         splits.fold_split(table, 2, 1, 0.2, 42)
     assert "Class" not in str(error.value) and "--classes" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("lesion_known", "patient", "unit"),
+    [
+        ([False, False], [np.nan, np.nan], "image"),
+        ([False, True], [np.nan, np.nan], "lesion"),
+        ([False, False], ["p", np.nan], "patient"),
+        ([True, True], ["p", "q"], "lesion or patient"),
+    ],
+)
+def test_a_split_is_called_by_what_is_known(lesion_known, patient, unit):
+    table = pd.DataFrame({"lesion_known": lesion_known, "patient_id": patient})
+    assert splits.unit_of(table) == unit
+    assert f"of a cross-validation by {unit}, stratified" in splits.describe_fold(5, 2, 0.15, 42, unit)
