@@ -25,7 +25,7 @@ from inference.drawing import VIEW as HEAT_MAP
 from inference.drawing import heat_map, lesion_share, mask_at, overlay, view_of
 from inference.inputs import output_names
 from inference.outputs import columns, values
-from inference.predictor import Prediction, Predictor
+from inference.predictor import Prediction, Predictor, always_in_sets
 from inference.table import distinct
 from inference.verdict import UNLIKE, heat_remarks, is_unlike, name_set
 
@@ -126,6 +126,7 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         is_unlike=is_unlike,
         set_in_words=lambda prediction: name_set(prediction.members, predictor.classes),
         target=predictor.trained.sets.get("target"),
+        always=[name_of(code) for code in always_in_sets(predictor.trained, predictor.classes)],
         PLURALS=thresholds.PLURALS,
         NO_TAU=thresholds.NO_TAU,
         certainty=lambda probability: thresholds.certainty(probability).replace(" ", "\xa0"),

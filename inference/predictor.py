@@ -51,6 +51,11 @@ class Prediction(NamedTuple):
     features: np.ndarray | None = None  # (C,) float32, as `Model.features`; None if not asked for
 
 
+def always_in_sets(trained: Trained, classes: Sequence[str]) -> list[str]:
+    """The classes that are in every prediction set, as too few validation images were there to fit a limit."""
+    return [code for code, limit in zip(classes, trained.sets.get("limits", ())) if limit == 0]
+
+
 class Predictor:
     """A trained model, ready to predict.
 
@@ -92,8 +97,7 @@ class Predictor:
         unavailable = [NO_TAU] if has_labels and not self.trained.has_rule else []
         unavailable += [] if self.trained.knows_unlike else [NO_UNLIKE]
         unavailable += [NO_SETS] if has_labels and not self.trained.sets else []
-        always = [code for code, limit in zip(self.classes, self.trained.sets.get("limits", ())) if limit == 0]
-        if always:
+        if always := always_in_sets(self.trained, self.classes):
             named = ", ".join(map(quoted, always))
             unavailable.append(f"Too few validation images to fit a limit, so in every set: {named}.")
         return [f"{point.name}: {point.describe()}." for point in self.points] + unavailable

@@ -59,6 +59,16 @@ def test_an_outline_fills_nothing_or_all_only_if_it_does(n_pixels, words):
     assert predict.caption(found, HAM10000)[-1] == f"Lesion: {words} of the image"
 
 
+def test_a_class_that_is_in_every_set_is_named_so_with_the_reason():
+    from browser import cards
+
+    found, predictor = predict.Prediction((8, 8), np.eye(7)[0], None, None, members=(0, 3)), knows()
+    for limits, said in (([0.1] * 7, False), ([0.1, 0.1, 0.1, 0, 0.1, 0.1, 0.1], True)):
+        predictor.trained.sets["limits"] = limits
+        html = cards.render([cards.Card("a.png", found, ["a.png"])], [], predictor)
+        assert ("; Actinic Keratosis: in every set, as too few validation images" in html) == said
+
+
 def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_missed():
     point = Point("melanoma", (0,), 0.2, 0.931, 0.658, 1499)
     unmeasured = Point("malignant", (0, 2, 3), 0.4, None, None, None)
