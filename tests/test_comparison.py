@@ -204,7 +204,7 @@ DAMAGES = {  # what is done to files of run b, and what is said of it
         {"record.json": lambda path: edit(path, lambda record: record.update(finished=False))},
         "b: holds no finished run. Let main.py",
     ),
-    "a damaged record": ({"record.json": lambda path: path.write_text("[1")}, DAMAGED),
+    "a damaged record": ({"record.json": lambda path: path.write_text("[1")}, "b: record.json is damaged. Restore it"),
     "a record that is a list": (
         {"record.json": lambda path: path.write_text("[1]")},
         DAMAGED,
