@@ -166,9 +166,9 @@ def test_an_answer_stays_when_that_to_an_earlier_choice_comes_after_it(visit, fi
     for file in files[:2]:
         send(page, file)
     page.get_by_role("heading", name=files[1].name).wait_for()
-    with page.expect_event("requestfinished", lambda request: "queue/data" in request.url):  # with the answer
+    with page.expect_response("**/queue/join**"):
         held[0].continue_()
-    page.wait_for_timeout(200)
+    page.wait_for_timeout(2000)  # for the answer
     assert page.get_by_role("heading", name=files[1].name).count() == 1 and page.locator(".waiting").count() == 0
 
 
