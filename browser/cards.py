@@ -76,13 +76,13 @@ def look(name: str, content: bytes, predictor: Predictor) -> Card:
         name,
         prediction,
         row=[name, *values(prediction, mask, predictor.classes)],
-        share=lesion_share(prediction) if has_mask else None,
+        share=lesion_share(mask) if has_mask else None,
         original=as_url(shown),
         outline=as_url(outline_layer(prediction, shown.size), "PNG") if has_mask else "",
         heat=as_url(heat_layer(shown, prediction.heat)) if has_heat else "",
         tile=as_url(tile_of(view, prediction)),
         mask=as_url(Image.fromarray(mask), "PNG") if has_mask else "",
-        overlay=as_url(overlay(view, prediction, predictor.classes)),
+        overlay=as_url(overlay(view, prediction, predictor.classes, mask)),
         heat_map=as_url(heat_map(printed, prediction, predictor.classes)) if has_heat else "",
     )
 

@@ -30,15 +30,17 @@ def mask_at(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def lesion_share(prediction: Prediction) -> float:
-    """Share of the image that the mask fills, at the image's own size."""
-    return float((mask_at(prediction.mask, prediction.size) > 0).mean())
+def lesion_share(mask: np.ndarray) -> float:
+    """Share of the image that the mask fills; `mask` is from `mask_at`, at the image's own size."""
+    return np.count_nonzero(mask) / mask.size
 
 
-def overlay(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
-    """The image with the mask's contour, and the verdict in the margin."""
+def overlay(
+    image: Image.Image, prediction: Prediction, classes: Sequence[str], whole: np.ndarray | None = None
+) -> Image.Image:
+    """The image with the mask's contour, and `caption` in the margin."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
-    return outlined(image, mask, caption(prediction, classes))
+    return outlined(image, mask, caption(prediction, classes, whole))
 
 
 def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
@@ -48,11 +50,15 @@ def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str])
     return heated(image, prediction.heat, mask, f"{subject} (Grad-CAM, 0 to 1)")
 
 
-def caption(prediction: Prediction, classes: Sequence[str]) -> list[str]:
-    """The verdict and the lesion's share of the image, one string per line."""
+def caption(prediction: Prediction, classes: Sequence[str], whole: np.ndarray | None = None) -> list[str]:
+    """The verdict and the lesion's share of the image, one string per line.
+
+    `whole` is the mask at the image's own size, if it is at hand.
+    """
     lines = verdict(prediction, classes)
     if prediction.mask is not None and not is_unlike(prediction):
-        lines.append(f"Lesion: {percent(lesion_share(prediction))} of the image")
+        whole = mask_at(prediction.mask, prediction.size) if whole is None else whole
+        lines.append(f"Lesion: {percent(lesion_share(whole))} of the image")
     return lines
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from dataset import images
 from dataset.csvfile import spaced
 from dataset.opening import content_of, digest_of
-from inference.drawing import heat_map, mask_at, overlay, view_of
+from inference.drawing import heat_map, lesion_share, mask_at, overlay, view_of
 from inference.features import FORMATS
 from inference.inputs import Listed
 from inference.predictor import Prediction, Predictor
@@ -49,7 +49,7 @@ def values(prediction: Prediction, mask: np.ndarray | None, classes: Sequence[st
         for finding in prediction.findings:
             cells += [f"{finding.probability:.4f}"] + [finding.verdict] * (finding.verdict is not None)
         cells += [f"{p:.4f}" for p in prediction.probabilities]
-    return cells if mask is None else [*cells, f"{np.count_nonzero(mask) / mask.size:.4f}"]
+    return cells if mask is None else [*cells, f"{lesion_share(mask):.4f}"]
 
 
 class Outputs:
@@ -106,7 +106,7 @@ class Outputs:
         try:
             if mask is not None:
                 _save(Image.fromarray(mask), paths["masks"], compress_level=1)
-            _save(overlay(view, prediction, classes), paths["overlays"], quality=90)
+            _save(overlay(view, prediction, classes, mask), paths["overlays"], quality=90)
             if prediction.heat is not None:
                 _save(heat_map(view, prediction, classes), paths["heatmaps"], quality=90)
             if prediction.features is not None:

@@ -52,7 +52,7 @@ class Prediction(NamedTuple):
 
 
 def always_in_sets(trained: Trained, classes: Sequence[str]) -> list[str]:
-    """The classes that are in every prediction set, as too few validation images were there to fit a limit."""
+    """The classes that are in every prediction set, because too few validation images could fit a limit."""
     return [code for code, limit in zip(classes, trained.sets.get("limits", ())) if limit == 0]
 
 

@@ -28,7 +28,6 @@ from report.run import Run
 
 OPEN = "You must say"  # in an answer that the author has to complete
 DETAILS = {"age": "age", "sex": "sex", "localization": "site"}  # subgroups of metrics.json, in words
-UNIT_OF = {"groups that share a lesion or a patient": "lesion and patient"}  # others drop their s
 LIBRARIES = ("python", "torch", "torchvision", "numpy", "pandas", "sklearn")
 OUTPUTS = {"label": "a probability for each class", "mask": "a mask of the lesion"}
 LOSS_OF = {"label_loss": "label", "mask_loss": "mask"}  # settings that concern one head
@@ -122,7 +121,7 @@ def _data_facts(run: Run) -> dict:
         "n_lesions_known": len(known),
         "n_groups": splits["group"].nunique() if "group" in splits else 0,
         "units": run.units,
-        "unit": UNIT_OF.get(run.units, run.units[:-1]),
+        "unit": run.unit,
         "n_rows": len(run.report),
         "n_left_out": len(reasons),
         "left_out": reasons.str.split("(", n=1).str[0].str.strip().value_counts().to_dict(),

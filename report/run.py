@@ -82,12 +82,15 @@ class Run:
         return self.metrics[task].get("views", 1)
 
     @property
-    def units(self) -> str:
-        """What is split and resampled as a whole; single images if neither lesions nor patients are known."""
+    def unit(self) -> str:
+        """What is split and resampled as a whole, in the words of `splits.unit_of`."""
         has_lesions = (self.splits["lesion_id"] != self.splits["image"]).any()
-        if "group" in self.splits:
-            return "groups that share a lesion or a patient" if has_lesions else "patients"
-        return "lesions" if has_lesions else "images"
+        return " or ".join(["lesion"] * bool(has_lesions) + ["patient"] * ("group" in self.splits)) or "image"
+
+    @property
+    def units(self) -> str:
+        """Several of them."""
+        return "groups that share a lesion or a patient" if " or " in self.unit else f"{self.unit}s"
 
     @property
     def parts(self) -> list[str]:

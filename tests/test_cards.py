@@ -39,7 +39,7 @@ def test_in_the_downloaded_table_no_two_columns_have_one_name():
 
 
 def share_of(found):
-    return None if found.mask is None else lesion_share(found)
+    return None if found.mask is None else lesion_share(predict.mask_at(found.mask, found.size))
 
 
 def words_of(found, outline="", heat=""):
@@ -66,7 +66,9 @@ def test_a_class_that_is_in_every_set_is_named_so_with_the_reason():
     for limits, said in (([0.1] * 7, False), ([0.1, 0.1, 0.1, 0, 0.1, 0.1, 0.1], True)):
         predictor.trained.sets["limits"] = limits
         html = cards.render([cards.Card("a.png", found, ["a.png"])], [], predictor)
-        assert ("; Actinic Keratosis: in every set, as too few validation images" in html) == said
+        assert (
+            "; in every set, because too few validation images could fit a limit: Actinic Keratosis)" in html
+        ) == said
 
 
 def test_warnings_name_the_threshold_with_sensitivity_specificity_and_what_was_missed():

@@ -1,10 +1,11 @@
 """`check` says of a folder what a run would."""
 
+import re
 import shlex
 import tempfile
 
 import pytest
-from conftest import disc, picture
+from conftest import disc, folder_of, picture
 
 import main as program_main
 from dataset import pixelfile
@@ -34,6 +35,19 @@ def test_check_knows_lesions_and_a_split_that_fails(demo_folder, folder, capsys)
         main(["check", str(folder.fill(2).path)])
     printed = capsys.readouterr()
     assert stop.value.code == 2 and "A run would stop here. Class MEL" in printed.err and "GB of disk" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("column", "ids", "counts"),
+    [
+        ("lesion_id", ["L1", "L1", "L2", "L3", "", "", ""], r"images +lesions +masks\nMEL +4 +3 .*\nNV +3 +0 "),
+        ("patient_id", ["P1", "P1", "P2", "P3", "P4", "P5", "P6"], r"images +masks\n"),
+    ],
+)
+def test_check_counts_only_lesions_that_are_known(column, ids, counts, tmp_path, capsys):
+    values = [f"{'MEL' if k < 4 else 'NV'},{one}" for k, one in enumerate(ids)]
+    main(["check", str(folder_of(tmp_path, values, f"image,diagnosis,{column}"))])
+    assert re.search(counts, capsys.readouterr().out)
 
 
 def test_check_without_a_folder_is_one_message(tmp_path, capsys):
