@@ -142,7 +142,7 @@ def is_no_diagnosis(text: str) -> bool:
     (True, True, False, False)
     """
     text = text.strip().lower()
-    return text in NO_DIAGNOSIS or re.sub(r"[\s_]+", " ", text) in NO_DIAGNOSIS
+    return text in NO_DIAGNOSIS or " ".join(text.replace("_", " ").split()) in NO_DIAGNOSIS
 
 
 def code_of(spelling: str) -> str:

@@ -166,12 +166,12 @@ def _add_images(
     are_images: bool = False,
 ) -> None:
     """Add the images of a folder by its role, and count those that cannot be used."""
-    role, part = role_of(within), part_of(within)
+    role, part, start = role_of(within), part_of(within), os.path.join(place, "")
     for name in sorted(names):
         is_named_so = is_image(name)
         stem, suffix = os.path.splitext(name) if is_named_so else (name, "")
         if (are_images or is_named_so) and _is_utf8(name):
-            path = os.path.join(place, name)
+            path = f"{start}{name}"
             stem = stem if stem.isascii() else unicodedata.normalize("NFC", stem)
             files[role].append(File(path, within, stem, sys.intern(suffix), part))
         elif is_named_so:
@@ -286,6 +286,8 @@ def as_mask(file: File) -> Mask:
 
 def _split_by_content(files: list[File]) -> tuple[list[File], list[Mask]]:
     """Split off masks among files of one name and folder (x.jpg, x.png, x.jpg.png), by suffix and content."""
+    if len({file.suffix for file in files}) == 1 and not any("." in file.stem for file in files):
+        return files, []  # the usual case: no two names differ in the suffix alone
     by_name: dict[tuple, list[File]] = {}
     for file in files:
         by_name.setdefault((file.place, named(file.stem).stem), []).append(file)

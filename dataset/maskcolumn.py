@@ -13,6 +13,8 @@ def paired(contents: Contents, tables: Sequence[Source]) -> Contents:
 
     A cell counts if it names exactly one file that no table names as an image, because 0 and 1 may be answers.
     """
+    if not any(find_column(table.rows, MASK_COLUMNS) for table in tables):
+        return contents
     files = Index([*contents.images, *contents.unassigned, *contents.orphans, *(mask.file for mask in contents.masks)])
     images: set[str] = set()
     mask_of: dict[str, File] = {}

@@ -261,7 +261,7 @@ def mask_of(stem: str) -> tuple[tuple[str, ...], str]:
     >>> mask_of("a_mask_1"), mask_of("a_mask1"), mask_of("mask1")
     ((('a_1', 'a'), 'mask'), (('a1', 'a_1', 'a'), 'mask'), (('1',), 'glued'))
     """
-    if stem[-1:].isdigit() and not _WORD.search(stem):  # the usual name of an image
+    if stem[-1:].isdigit() and not _has_word(stem.rstrip("0123456789")):  # the usual name of an image
         return (), ""
     if match := _ENDING.fullmatch(stem):
         image, between, word, after, number = match.groups()
@@ -272,3 +272,8 @@ def mask_of(stem: str) -> tuple[tuple[str, ...], str]:
     if match := _GLUED.fullmatch(stem):
         return (match[1],), GLUED
     return (), ""
+
+
+@lru_cache(maxsize=4096)
+def _has_word(text: str) -> bool:
+    return bool(_WORD.search(text))

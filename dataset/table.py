@@ -129,7 +129,8 @@ def _check_names(table: pd.DataFrame) -> None:
     name = table["image"]
     leave_out(table, name == "", "empty name")
     # Names that lead outside the folder, or that control a console or a spreadsheet.
-    leave_out(table, name.str.contains(r"[/\\:]") | name.str.contains(CONTROL) | name.isin([".", ".."]), "unsafe name")
+    unsafe = name.str.contains(rf"[/\\:]|{CONTROL.pattern}") | name.isin([".", ".."])
+    leave_out(table, unsafe, "unsafe name")
 
 
 def _check_labels(table: pd.DataFrame, code: pd.Series, reason: pd.Series) -> None:
@@ -165,7 +166,7 @@ def _read_details(layout: Layout, images: pd.Series, further: Sequence[str]) -> 
 
     Each value comes from the first table that has it; the table with the diagnoses comes last.
     """
-    files, remarks = Index({file.path: file for file in layout.images if file}.values()), []
+    remarks: list[str] = []
     merged: dict[str, pd.Series] = {}
     for source in _detail_sources(layout, further):
         rows = source.rows
@@ -174,7 +175,7 @@ def _read_details(layout: Layout, images: pd.Series, further: Sequence[str]) -> 
             by_row = {name: rows[column] for name, column in columns.items()}
         else:
             place = np.array(rows_of(rows["image"].tolist(), layout.images, layout.names), int)
-            remarks += _describe_ambiguous(source, files)
+            remarks += _describe_ambiguous(source, Index({file.path: file for file in layout.images if file}.values()))
             matched = rows.reset_index(drop=True).reindex(place).set_index(images.index)
             by_row = {name: matched[column] for name, column in columns.items()}
         for name, values in by_row.items():
