@@ -13,10 +13,11 @@ from dataset.prepare import AS_FOUND, USUAL, Reading, Splitting, decode, split
 from dataset.splits import heads_in_all_parts
 from dataset.table import LESION_FILES, has_mask, usable
 
+NO_MASK = "mask is missing"
 # Advice on each reason why a row is not used as it is, by the start of the reason.
 ADVICE = {
     "image is missing": "put the file into images/, under the name in the CSV",
-    "mask is missing": "put it into masks/ as <image>_segmentation.png; without it, only the label is used",
+    NO_MASK: "put it into masks/ as <image>_segmentation.png; without it, only the label is used",
     "image:": "download the file again",
     "mask: mask is": "use the mask of this image; if masks were stretched to a square, pass --stretch-masks",
     "mask:": "download the mask again; without it, only the label is used",
@@ -65,18 +66,18 @@ def check(
 
 def advice_on(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
     """Advice on each reason, counts, and the memory that the images need at this size."""
-    reasons, lines = table.loc[table["reason"] != "", "reason"], []
-    left = reasons
+    left, lines = table.loc[table["reason"] != "", "reason"], []
+    used = usable(table)
+    any_masks = has_mask(used).any()
     for start, advice in ADVICE.items():
         begins = left.str.contains(rf"(?:^|; ){re.escape(start)}")
-        if n := begins.sum():
+        if (n := begins.sum()) and (any_masks or start != NO_MASK):  # of all images, it is said below
             lines.append(f"  {n:5} x {start.rstrip(':')}: {advice}")
         if start.startswith("mask: "):  # already counted more precisely than as "mask:"
             left = left[~begins]
-    used = usable(table)
     lines += [f"\n{_counts(used).to_string()}", _lesions(used, folder)]
-    if not has_mask(table).any():
-        lines.append("Masks: none usable, so only the classifier can be trained.")
+    if not any_masks:
+        lines.append("Masks: none usable, so only the classifier can be trained (masks/<image>_segmentation.png).")
     on_disk, on_gpu = len(used) * record_bytes(image_size), len(used) * image_size**2 * 4
     free = shutil.disk_usage(folder).free
     lines.append(
@@ -87,12 +88,13 @@ def advice_on(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
 
 
 def _counts(used: pd.DataFrame) -> pd.DataFrame:
-    """Images, known lesions if there are any, and masks per class."""
+    """Images per class; known lesions and masks if there are any."""
     code, classes = used["label"].astype(object).fillna("no diagnosis"), classes_of(used) or ("no diagnosis",)
     known = used["lesion_id"].where(used["lesion_known"])
     groups = used.assign(mask=has_mask(used), lesion=known).groupby(code)
-    lesions = {"lesions": ("lesion", "nunique")} if known.notna().any() else {}
-    counts = groups.agg(images=("image", "size"), **lesions, masks=("mask", "sum"))
+    further = {"lesions": ("lesion", "nunique")} if known.notna().any() else {}
+    further |= {"masks": ("mask", "sum")} if has_mask(used).any() else {}
+    counts = groups.agg(images=("image", "size"), **further)
     counts = counts.reindex(classes, fill_value=0)
     counts.loc["all"] = counts.sum()
     counts.index.name = None

@@ -65,6 +65,10 @@ _RESERVED = _IMAGE.keys() | {
 }
 
 
+_READ = {squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, MASK_COLUMNS) for name in names} - {squashed(GUESS)}
+MEASUREMENTS = "measurements"  # key of a table's attrs: names of its columns that were left out
+
+
 def is_reserved(name: str) -> bool:
     """Whether a column holds images, labels, details or parts, by its name."""
     return squashed(name) in _RESERVED or bool(part_flags([name]))
@@ -126,6 +130,13 @@ def detail_columns(rows: pd.DataFrame, further: Iterable[str] = ()) -> dict[str,
     ):
         by_detail["lesion_id"] = lesion
     return {name: column for name, column in by_detail.items() if column}
+
+
+def unread_columns(rows: pd.DataFrame, further: Iterable[str] = ()) -> list[str]:
+    """The columns that hold neither images nor labels, details, parts, masks or what `further` names."""
+    read = {"image", *detail_columns(rows, further).values(), *part_flags(rows)}
+    unread = [name for name in rows if name not in read and squashed(name) not in _READ and not are_parts(rows[name])]
+    return [*unread, *rows.attrs.get(MEASUREMENTS, ())]
 
 
 def with_image_column(rows: pd.DataFrame, images: Index | None = None) -> pd.DataFrame:

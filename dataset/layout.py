@@ -16,6 +16,7 @@ import pandas as pd
 
 from dataset.choice import Choice, as_flag
 from dataset.classes import HAM10000, code_of, is_diagnosis, key_of
+from dataset.columns import names_details
 from dataset.files import Contents, Mask, scan, written_mark
 from dataset.folders import class_folders, diagnosis_in, refuse_pairs
 from dataset.labels import Labels, choose, no_labels, refuse_zeros
@@ -109,6 +110,8 @@ def find(
         remarks.append(f"{source.name} is not used because the folders name the classes: {why}.")
         source, others = None, [*others, source]
     if source:
+        with_details = [table for table in others if names_details(table.rows)]
+        remarks += [remark for table in (source, *with_details) for remark in table.describe_unread(columns)]
         return _from_source(folder, source, contents, others, remarks, wanted, zeros)
     _refuse_unread(folder, contents, everything)
     rows, labels, files, folder_remarks = class_folders(folder, contents, wanted)

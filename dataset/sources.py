@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.classes import NAMES, code_of, is_diagnosis
-from dataset.columns import LABEL_COLUMNS, are_parts, find_column, is_reserved, names_details
+from dataset.columns import LABEL_COLUMNS, are_parts, find_column, is_reserved, names_details, unread_columns
+from dataset.csvfile import printable
 from dataset.files import TABLES
 from dataset.labels import Labels, read_labels
 from dataset.names import Index, image_name, named
@@ -22,6 +23,7 @@ from dataset.tablefile import is_of_images, peek, read_rows
 TRUTH = "groundtruth"
 SEARCHED = (".xml", ".json", ".npy", *TABLES)  # members of a zip archive that may be tables
 MOST_SEARCHED = 50_000_000  # bytes of an unsupported file searched for image names
+N_NAMED = 5  # columns
 SURE = (".csv", ".tsv", ".tab")  # always treated as tables
 
 
@@ -56,6 +58,20 @@ class Source:
             return bool(self.readings)
         except ValueError:
             return True
+
+    def describe_unread(self, further: Sequence[str]) -> list[str]:
+        """A remark on its columns that nothing reads, neither by default nor because `further` names them."""
+        names = [name for name in unread_columns(self.rows, further) if name not in self._label_columns()]
+        shown = printable(", ".join(names[:N_NAMED])) + (f" and {len(names) - N_NAMED:,} more" * (len(names) > N_NAMED))
+        listed = "docs/data.md lists the names that are"
+        return [f"Columns of {self.name} that are not read: {shown} ({listed})."] if names else []
+
+    def _label_columns(self) -> set[str]:
+        """The columns that hold its diagnoses; none if these are unreadable."""
+        try:
+            return {name for reading in self.readings for name in reading.columns}
+        except ValueError:
+            return set()
 
     def existing(self, images: Index) -> set[str]:
         """The images in the folder that it names."""

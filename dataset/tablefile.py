@@ -11,7 +11,15 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.classes import NAMES, code_of
-from dataset.columns import find_column, is_reserved, may_name, names_details, names_images, with_image_column
+from dataset.columns import (
+    MEASUREMENTS,
+    find_column,
+    is_reserved,
+    may_name,
+    names_details,
+    names_images,
+    with_image_column,
+)
 from dataset.names import Index, named
 from dataset.roles import part_of_name
 
@@ -68,6 +76,7 @@ def read_rows(path: Path, images: Index | None = None, wanted: Sequence[str] = (
     table = pd.DataFrame(
         {name: pd.array(_with_points(cells), dtype=str) for name, cells in zip(kept, rows.columns)}, columns=list(kept)
     )
+    table.attrs[MEASUREMENTS] = [name for name in names if name in unused]
     return with_image_column(table, images)
 
 

@@ -11,7 +11,7 @@ from dataset import images
 from dataset.classes import name_of
 from inference.canvas import heated, outlined
 from inference.predictor import Prediction
-from inference.verdict import UNLIKE, is_unlike, verdict
+from inference.verdict import NOT_A_DEVICE, UNLIKE, is_unlike, verdict
 
 STRIP = 1 << 22  # pixels of a mask computed at a time
 VIEW = 1600  # pixels: the longest side of predict.py's overlays and heat maps
@@ -38,9 +38,9 @@ def lesion_share(mask: np.ndarray) -> float:
 def overlay(
     image: Image.Image, prediction: Prediction, classes: Sequence[str], whole: np.ndarray | None = None
 ) -> Image.Image:
-    """The image with the mask's contour, and `caption` in the margin."""
+    """The image with the mask's contour; `caption` and what it must not be used for in the margin."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
-    return outlined(image, mask, caption(prediction, classes, whole))
+    return outlined(image, mask, [*caption(prediction, classes, whole), NOT_A_DEVICE])
 
 
 def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:

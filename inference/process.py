@@ -34,7 +34,7 @@ from inference.outputs import Outputs
 from inference.predictor import DecodedImage, Predictor, choose_checkpoints
 from inference.summary import in_lines, of_all, of_each
 from inference.table import PREDICTED, SKIPPED, Table
-from inference.verdict import heat_remarks
+from inference.verdict import NOT_A_DEVICE, heat_remarks
 
 NOTHING_REAL = ": it knows nothing of real lesions"
 N_SAID = 20  # images; of more, the console shows a summary
@@ -222,3 +222,4 @@ def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     if predictor.trained.note:
         has_start = any(one.get("seen_before") for one in predictor.trained.checkpoints.values())
         print(f"The model was trained on {predictor.trained.note}{'' if has_start else NOTHING_REAL}.")
+    print(NOT_A_DEVICE)

@@ -15,6 +15,7 @@ from evaluate import LOCALISING
 from inference.predictor import Prediction
 
 UNLIKE = "Unlike the training images: do not rely on this"
+NOT_A_DEVICE = "Research code, not a medical device: never base a diagnosis on it."
 N_NAMED = 5  # most probable classes of a set that are named
 NOT_LOCALISED = (
     "The heat maps of this model do not localise lesions: in its test set, less than "

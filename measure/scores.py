@@ -109,7 +109,7 @@ SCORES = {  # by key in comparison.json
     ),
     "malignant_auc": Score("AUC of malignant", "label", ("malignant", "auc"), shown=("report", "subgroups")),
     "malignant_partial_auc": Score(
-        "Partial AUC of malignant (≤ 0.2)",
+        "Partial AUC of malignant, 0 to 0.2",
         "label",
         ("malignant", "partial_auc"),
         shown=("report",),
@@ -117,7 +117,7 @@ SCORES = {  # by key in comparison.json
     "mean_auc": Score("Mean AUC", "label", ("official", "macro", "auc"), mean_auc, ("report",)),
     "nll": Score("NLL, lower is better", "label", ("calibration", "after", "nll"), nll),
     "melanoma_recall": Score(
-        "Melanoma sensitivity", "label", MELANOMA, label_score("per_class.MEL.recall"), ("report",), "MEL"
+        "Melanoma sensitivity, top-1", "label", MELANOMA, label_score("per_class.MEL.recall"), ("report",), "MEL"
     ),
     "melanoma_balanced_rule": Score(
         "Melanoma sensitivity, balanced rule", "label", (*BALANCED, *MELANOMA), shown=("report",), of_class="MEL"

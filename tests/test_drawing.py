@@ -12,7 +12,7 @@ from PIL import Image
 
 import predict
 from dataset.classes import HAM10000 as CLASSES
-from inference import drawing
+from inference import drawing, verdict
 from inference.outputs import values
 
 
@@ -69,3 +69,12 @@ def test_an_overlay_draws_the_outline_and_leaves_the_rest():
     drawn = np.array(predict.overlay(image, predict.Prediction((80, 80), None, logits, None), CLASSES))[:80, :80]
     changed = (drawn != (200, 150, 130)).any(axis=2)
     assert changed[16:24, 40].any() and not changed[40, 40] and not changed[4, 4]
+
+
+def test_an_overlay_says_that_it_is_no_diagnosis(monkeypatch):
+    margins = []
+    monkeypatch.setattr(drawing, "outlined", lambda image, mask, lines: margins.append(lines))
+    for unlike in (None, 100.0):
+        prediction = predict.Prediction((80, 80), np.eye(7)[0], np.ones((8, 8), np.float32), None, unlike=unlike)
+        predict.overlay(Image.new("RGB", (80, 80)), prediction, CLASSES)
+    assert [lines[-1] for lines in margins] == [verdict.NOT_A_DEVICE] * 2

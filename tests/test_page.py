@@ -56,10 +56,10 @@ HEADLINE = {
     "Accuracy, balanced rule": "label.rules.balanced.accuracy",
     "Balanced accuracy": "label.balanced_accuracy",
     "Balanced accuracy, balanced rule": "label.rules.balanced.balanced_accuracy",
-    "Melanoma sensitivity": "label.per_class.MEL.recall",
+    "Melanoma sensitivity, top-1": "label.per_class.MEL.recall",
     "Melanoma sensitivity, balanced rule": "label.rules.balanced.per_class.MEL.recall",
     "AUC of malignant": "label.malignant.auc",
-    "Partial AUC of malignant (≤ 0.2)": "label.malignant.partial_auc",
+    "Partial AUC of malignant, 0 to 0.2": "label.malignant.partial_auc",
     "Mean AUC": "label.official.macro.auc",
     "Images with a mask": "mask.n_images",
     "Mean Dice": "mask.mean_dice",
@@ -475,7 +475,7 @@ def test_intervals_that_are_not_the_bootstraps_say_so_and_none_is_shown_without_
 
     edit(copy / "classification" / "metrics.json", agree)
     headline = headline_of(page.build(copy), "classification")
-    assert headline["Melanoma sensitivity"] == '0.000<small title="Clopper-Pearson">0.000 – 0.232 †</small>'
+    assert headline["Melanoma sensitivity, top-1"] == '0.000<small title="Clopper-Pearson">0.000 – 0.232 †</small>'
     assert '<small title="none: all resamples agree">no interval</small>' in headline["Mean AUC"]
     assert "small" not in headline["Accuracy"]
     assert "<small>0.9998 – 0.9999</small>" in headline["Balanced accuracy"]

@@ -12,16 +12,18 @@ from processes import Forked, limited
 import models
 from dataset import opening
 from dataset.classes import HAM10000 as CLASSES
+from inference import verdict
 
 
 @pytest.mark.parametrize("task", models.MODELS)
-def test_each_checkpoint_writes_what_it_knows(task, checkpoints, photos, tmp_path):
+def test_each_checkpoint_writes_what_it_knows(task, checkpoints, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(photos, "--checkpoint", checkpoints[task], "--output-dir", out) == 0
     rows = rows_of(out)
     assert len(rows) == 5
     assert ("predicted" in rows[0], "lesion_share" in rows[0]) == (task != "segmentation", task != "classification")
     assert len(list((out / "overlays").rglob("*.jpg"))) == 5
+    assert verdict.NOT_A_DEVICE in capsys.readouterr().out.splitlines()
     for row in rows:
         if task != "segmentation":
             probabilities = [float(row[code]) for code in CLASSES]

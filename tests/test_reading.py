@@ -218,3 +218,41 @@ def test_a_mask_beside_its_image_is_no_photograph_however_it_is_called(put, name
     }
     table = read_table(put(files | masks))
     assert len(table) == 4 and list(table["status"]) == [USED] * 4
+
+
+def measured(*columns):
+    """The lines of a table of 24 images, with columns of decimals."""
+    return [",".join(["image,label", *columns])] + [
+        f"{'ab'[k > 11]}{k},{('mel', 'nv')[k % 2]}" + f",{k}.5" * len(columns) for k in range(24)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "further", "unread"),
+    [
+        (["Bild,dx,Alter,sex,mask", "a,mel,61,m,", "b,nv,32,f,"], (), "Alter"),
+        (["Bild,dx,Alter,sex,mask", "a,mel,61,m,", "b,nv,32,f,"], ("Alter",), ""),
+        (["image,MEL,NV,BCC,smokes", "a,1,0,0,no", "b,0,1,0,yes"], (), "smokes"),  # 0 in each row, and still a class
+        (
+            ["image,dx,clinical_diagnosis,split,ward", "a,mel,nv,train,1", "b,nv,nv,test,2"],
+            (),
+            "clinical_diagnosis, ward",
+        ),
+        (["image,dx,dx_number,wo", "a,mel,1,train", "b,nv,0,test"], (), "dx_number"),
+        (measured(*"uvwxyz"), ("u",), "v, w, x, y, z"),
+        (measured(*"tuvwxyz"), (), "t, u, v, w, x and 2 more"),
+    ],
+)
+def test_columns_that_nothing_reads_are_named(put, lines, further, unread):
+    names = [line.split(",")[0] for line in lines[1:]]
+    folder = put({f"images/{name}.jpg": picture(k) for k, name in enumerate(names)} | {"t.csv": lines})
+    said = [remark for remark in find(folder, columns=further).remarks if "not read" in remark]
+    beginning = f"Columns of t.csv that are not read: {unread} (docs/data.md"
+    assert [remark.startswith(beginning) for remark in said] == [True] * bool(unread)
+
+
+def test_columns_of_a_table_of_details_that_nothing_reads_are_named_too(put):
+    files = {"images/a.jpg": "photo", "images/b.jpg": "photo", "GroundTruth.csv": TWO}
+    files |= {"details.csv": ["image_id,age_approx,hair", "a,50,no", "b,60,yes"]}
+    (said,) = [remark for remark in find(put(files)).remarks if "not read" in remark]
+    assert said.startswith("Columns of details.csv that are not read: hair (")

@@ -24,7 +24,8 @@ def test_a_disk_that_is_too_small_is_refused_with_what_fits_and_one_that_is_just
     with pytest.raises(ValueError, match=r"1,000 images at 224x224 pixels take 0\.2 GB") as refused:
         describe_room(tmp_path, 224, 1000, 1000)
     assert str(tmp_path) in str(refused.value)
-    assert "--image-size 223 is the largest that fits; --image-size 128 takes 0.1 GB" in str(refused.value)
+    assert "0.2 GB are free" in str(refused.value)
+    assert "--image-size 223 is the largest that fits; --image-size 128 takes 93.2 MB" in str(refused.value)
     free(228_352_000)
     assert describe_room(tmp_path, 224, 1000, 1000) == ""
     free(10 * GB)
