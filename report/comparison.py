@@ -11,6 +11,7 @@ import numpy as np
 import evaluate
 import visualize
 from dataset.csvfile import printable
+from dataset.groups import groups_of
 from measure import bootstrap
 from measure.difference import holm
 from measure.scores import HEADS, Score, compared, mean_and_std
@@ -50,6 +51,7 @@ def compare_runs(folders: Sequence[Path], output_dir: Path, for_paper: bool = Fa
     if comparison["differences"]:
         png = visualize.png(_figure(kinds, comparison["first"]), comparison["note"])
     content = {"kinds": kinds, "png": base64.b64encode(png).decode(), "failure": evaluate.FAILURE, "absent": ABSENT}
+    content["size"] = _size(comparison)
     page = TEMPLATES.get_template("comparison.html").render(comparison | content)
     folder = RunFolder(output_dir)
     folder.write_json("comparison.json", comparison)
@@ -75,7 +77,8 @@ def side_by_side(runs: Sequence[Finished]) -> dict:
         "folders": folders,
         "shared_start": start,
         "n_images": len(runs[0].test),
-        "n_lesions": int(runs[0].test["lesion_id"].nunique()),
+        "n_lesions": int(groups_of(runs[0].test).nunique()),
+        "units": next((run for run in runs if "group" in run.test), runs[0]).files.units,
         "same_test_images": all(set(run.test.index) == set(runs[0].test.index) for run in runs),
         "n_resamples": bootstrap.N_RESAMPLES,
         "smallest_p": 2 / (bootstrap.N_RESAMPLES + 1),
@@ -115,7 +118,7 @@ def _model(run: Finished, task: str, head: str) -> dict:
     if "folds" in metrics:
         for key, cell in scores.items():
             cell["std"] = metrics["folds"]["scores"].get(key, {}).get("std")
-    n_lesions = int(run.test.loc[images, "lesion_id"].nunique())
+    n_lesions = int(groups_of(run.test.loc[images]).nunique())
     about = {"head": head, "run": run.name, "task": task, "remark": run.remarks[task], "seed": run.seed}
     about["n_folds"] = metrics.get("folds", {}).get("n")
     return about | {"n_images": len(images), "n_lesions": n_lesions, "scores": scores}
@@ -199,21 +202,29 @@ def as_text(comparison: dict, kinds: list[dict]) -> str:
             if rows:
                 blocks.append(_table(title, list(columns.values()), _cells(rows, columns, shown)))
     if comparison["differences"]:
-        blocks.append(wrapped(_of_p(comparison["n_resamples"], comparison["smallest_p"], comparison["largest_family"])))
+        blocks.append(wrapped(_of_p(comparison)))
     blocks += [wrapped(printable(note)) for note in comparison["not_averaged"]]
     return "\n\n".join(blocks)
 
 
-def _of_p(n: int, smallest: float, n_pairs: int) -> str:
-    words = f"p: two-sided, from {n:,} paired bootstrap resamples of lesions, so at least {smallest:.3f}."
+def _of_p(comparison: dict) -> str:
+    smallest, n_pairs = comparison["smallest_p"], comparison["largest_family"]
+    drawn = f"{comparison['n_resamples']:,} paired bootstrap resamples of {comparison['units']}"
+    words = f"p: two-sided, from {drawn}, so at least {smallest:.3f}."
     if n_pairs < 2:
         return f"{words} One pair is compared: p is not corrected."
     least = f"at least {n_pairs * smallest:.3f}"
     return f"{words} Holm: corrected over the {n_pairs} differences of the same score ({least}), not over the scores."
 
 
+def _size(comparison: dict) -> str:
+    units = comparison["units"]
+    of_units = f" {'in' if ' ' in units else 'of'} {comparison['n_lesions']:,} {units}"
+    return f"{comparison['n_images']:,} test images{of_units if units != 'images' else ''}"
+
+
 def _opening(comparison: dict) -> Iterable[str]:
-    size = f"{comparison['n_images']:,} test images of {comparison['n_lesions']:,} lesions"
+    size = _size(comparison)
     same = comparison["same_test_images"]
     yield wrapped(
         f"{size}; 95 % intervals in parentheses"

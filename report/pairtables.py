@@ -8,7 +8,7 @@ from report.latex import PaperTable, as_frame, as_latex
 from report.paperfigures import printed
 from visualize import Figure
 
-CAPTION = "paired differences from {first}, with 95 % intervals from {n:,} bootstrap resamples of lesions; p values"
+CAPTION = "paired differences from {first}, with 95 % intervals from {n:,} bootstrap resamples of {units}; p values"
 CAPTION += " two-sided, corrected by Holm's method over all differences of the same score"
 
 
@@ -37,7 +37,7 @@ def _tables(comparison: dict, kinds: list[dict]) -> Iterator[PaperTable]:
         yield PaperTable(f"scores_{name}", caption, ["Run", "Images", *titles], rows)
         rows = [line for row in kind["differences"] for line in _by_score(row, kind["columns"])]
         columns = ["Run", "Score", "Images", "Difference", "p", "p, Holm"]
-        caption = CAPTION.format(first=comparison["first"], n=comparison["n_resamples"])
+        caption = CAPTION.format(first=comparison["first"], n=comparison["n_resamples"], units=comparison["units"])
         if rows:
             yield PaperTable(f"differences_{name}", f"{kind['title']}: {caption}", columns, rows)
         rows = [_mean_of(row, kind["columns"]) for row in kind["seeds"]]

@@ -110,7 +110,7 @@ def test_a_comparison_states_the_images_and_lesions_that_it_rests_on(place, caps
     assert (found["n_images"], found["n_lesions"]) == (4, 3)
     assert all((row["n_images"], row["n_lesions"]) == (4, 3) for row in found["models"] + found["differences"])
     assert "4 test images of 3 lesions" in capsys.readouterr().out
-    assert "4 test images of 3\nlesions" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+    assert "4 test images of 3 lesions;" in Path("comparison/comparison.html").read_text(encoding="utf-8")
 
 
 def test_every_run_is_compared_with_the_first(place):

@@ -61,7 +61,22 @@ def test_runs_without_a_common_test_image_are_refused(place, capsys):
 
 def test_patients_that_only_the_second_run_knows_are_resampled(place):
     rewrite(place / "b/splits.csv", lambda table: table.assign(group=["P", "P", "P", "P", "Q"]))
-    assert {row["n_lesions"] for row in compared("a", "b")["differences"]} == {1}
+    found = compared("a", "b")
+    assert {row["n_lesions"] for row in found["differences"]} == {1}
+    assert found["units"] == "groups that share a lesion or a patient"
+
+
+@pytest.mark.parametrize(("group", "size"), [(["P", "P", "P", "R", "Q"], "of 2 patients"), (None, "")])
+def test_a_comparison_of_runs_whose_lesions_are_unknown_speaks_of_patients_or_images_alone(place, capsys, group, size):
+    for name in "ab":
+        path = place / name / "splits.csv"
+        rewrite(path, lambda table: table.assign(lesion_id=table["image"], **({"group": group} if group else {})))
+    found = compared("a", "b", "--paper")
+    assert {row["n_lesions"] for row in found["differences"]} == {2 if group else 4}
+    page = Path("comparison/comparison.html").read_text(encoding="utf-8")
+    table = Path("comparison/paper/tables/differences_masks.tex").read_text(encoding="utf-8")
+    assert f"same 4 test images{size and ' '}{size};" in page
+    assert "lesions" not in (page + capsys.readouterr().out + table).replace("Skin lesion models", "")
 
 
 def pool(folder: Path, n_repeats: int) -> None:
