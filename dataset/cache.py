@@ -1,6 +1,7 @@
 """Decode every image and mask once, into one pixel file on disk that later runs share."""
 
 import hashlib
+import itertools
 import os
 import time
 import warnings
@@ -22,7 +23,8 @@ from dataset.sharing import refuse_differing, refuse_wrong_place
 from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 
 CACHE_VERSION = 9  # raise when decoding or the layout changes
-DECODED_AHEAD = 128  # maximum number of decoded images waiting to be written
+DECODED_AHEAD = 512  # maximum number of decoded images waiting to be written
+DECODED_AT_ONCE = 16  # images per task of a thread: small ones would take less time than handing each over
 ROUND = 5  # seconds after which processes that decode together ask for one another's errors
 
 
@@ -128,10 +130,16 @@ def _decode_together(folder: Path, plan: Plan, used: pd.DataFrame, size: int, ho
 
 def _decode(files: Iterable[tuple[str, str]], size: int, how: str) -> Iterator[tuple[np.ndarray, np.ndarray, dict]]:
     """Yield pixels, thumbnails and verdicts of images and their masks, in order, decoded on this process's cores."""
-    pool = ThreadPoolExecutor(machine.n_cores())
+    pool, files = ThreadPoolExecutor(machine.n_cores()), iter(files)
+    batches = iter(lambda: list(itertools.islice(files, DECODED_AT_ONCE)), [])
+
+    def decode(batch: list[tuple[str, str]]) -> list[tuple[np.ndarray, np.ndarray, dict]]:
+        return [decode_row(*pair, size, how) for pair in batch]
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from Pillow, about odd metadata
-            yield from machine.map_ahead(pool, lambda pair: decode_row(*pair, size, how), files, DECODED_AHEAD)
+            for decoded in machine.map_ahead(pool, decode, batches, DECODED_AHEAD // DECODED_AT_ONCE):
+                yield from decoded
     finally:
         pool.shutdown(cancel_futures=True)

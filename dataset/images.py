@@ -72,14 +72,15 @@ def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.I
     The result at one size does not depend on the others. Sizes at which the decoder reduces the file equally share one
     decoding.
     """
-    resized, decoded = [], {}
-    for size in sizes:
-        size = (size, size) if isinstance(size, int) else size
-        image, own_size = opened(content, (max(size), max(size)))  # not yet upright: either side may be the longer
-        reduced_size = image.size
-        if reduced_size not in decoded:
-            decoded[reduced_size] = _read(image)
-        whole, orientation = decoded[reduced_size]
+    sizes = [(size, size) if isinstance(size, int) else size for size in sizes]
+    sides = [max(size) for size in sizes]  # the file is not yet upright: either side may be the longer
+    image, own_size = opened(content, min(sides))
+    is_whole, decoded, resized = image.size == own_size, {image.size: _read(image)}, []
+    for size, side in zip(sizes, sides):
+        again = image if is_whole or side == min(sides) else opened(content, side)[0]
+        if again.size not in decoded:
+            decoded[again.size] = _read(again)
+        whole, orientation = decoded[again.size]
         with damage_reported():
             resized.append(whole.resize(size, Image.Resampling.BILINEAR))
     return resized, own_size[::-1] if orientation >= 5 else own_size, orientation

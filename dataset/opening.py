@@ -81,8 +81,8 @@ def damage_reported() -> Iterator[None]:
         raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
 
 
-def opened(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """The image, with its pixels not yet read, and its original size. A JPEG of at least twice `size` opens reduced."""
+def opened(content: bytes, side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
+    """The image, with its pixels not yet read, and its original size. A JPEG with sides of 2 `side` opens reduced."""
     if not content:
         raise ValueError("file is empty")
     with damage_reported():
@@ -92,9 +92,9 @@ def opened(content: bytes, size: tuple[int, int] | None = None) -> tuple[Image.I
             raise Image.DecompressionBombError
     if image.info.get("compression") in FAX:
         raise ValueError("fax compression is not supported: a damaged file decodes differently each time")
-    if size:
+    if side:
         with damage_reported():
-            image.draft(None, size)  # JPEG decoding at a fraction of the size, at least as large as requested
+            image.draft(None, (side, side))  # JPEG decoding at a fraction of the size, at least as large as requested
     return image, own_size
 
 
