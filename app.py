@@ -29,6 +29,7 @@ import predict
 import settings
 from browser import about, cards
 from browser.cards import Example
+from checkpoints.seen import named_as_seen
 from dataset.layout import find_files
 from inference.predictor import Predictor, choose_checkpoints
 
@@ -107,7 +108,8 @@ def choose_examples(folder: Path, predictor: Predictor) -> list[Example]:
     if any(example.is_drawn for example in examples) and not about.is_of_drawn(predictor.trained):
         print(NO_DRAWN.format(folder))
         return []
-    return examples
+    seen = named_as_seen(predictor.trained, [Path(example.name).stem for example in examples])
+    return [example._replace(is_seen=bool(known)) for example, known in zip(examples, seen)]
 
 
 async def _guard(request, call_next, predictor: Predictor):

@@ -63,6 +63,7 @@ class Example(NamedTuple):
     content: bytes
     thumbnail: str  # data: URL
     is_drawn: bool  # by `dataset.synthetic`
+    is_seen: bool = False  # named like one that the model was trained on or chosen on
 
 
 def look(name: str, content: bytes, predictor: Predictor) -> Card:

@@ -1,8 +1,9 @@
 """The present images that a trained model has learned from: they cannot be its test images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import machine
@@ -46,6 +47,13 @@ def seen_by(checkpoint: dict) -> dict[str, dict[str, list[str]]]:
         use: {kind: sorted({name for part in parts for name in part.get(use, {}).get(kind, [])}) for kind in KINDS}
         for use in ("trained_on", "chosen_on")
     }
+
+
+def named_as_seen(trained: Trained, names: Sequence[str]) -> np.ndarray:
+    """Which images (N,) are named, other than by numbers, like one that a model was trained on or chosen on."""
+    uses = [use for checkpoint in trained.checkpoints.values() for use in seen_by(checkpoint).values()]
+    seen, names = {str(name) for use in uses for name in use["images"]}, pd.Series(names, dtype=str)
+    return (names.isin(seen) & is_specific(names)).to_numpy(bool)
 
 
 def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame, heads: Iterable[str] = ()) -> None:

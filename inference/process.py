@@ -16,9 +16,8 @@ import torch
 from tqdm import tqdm
 
 import machine
-from checkpoints.seen import seen_by
+from checkpoints.seen import named_as_seen
 from dataset import images
-from dataset.leakage import is_specific
 from inference.features import join_features, rows_known
 from inference.inputs import (
     READABLE,
@@ -201,12 +200,9 @@ def print_places(outputs: Outputs, listed: Sequence[Listed]) -> None:
 
 
 def print_seen(predictor: Predictor, stems: Sequence[str]) -> None:
-    """Say how many images are named like some that the model was trained on or selected with, numbers excepted."""
-    uses = [use for one in predictor.trained.checkpoints.values() for use in seen_by(one).values()]
-    seen = {str(name) for use in uses for name in use["images"]}
-    names = pd.Series(stems, dtype=str)
-    if n := (names.isin(seen) & is_specific(names)).sum():
-        known = f"Named like images that the model was trained on or selected with: {n:,} of {len(names):,}. "
+    """Say how many images the model probably knows, by their names."""
+    if n := named_as_seen(predictor.trained, stems).sum():
+        known = f"Named like images that the model was trained on or selected with: {n:,} of {len(stems):,}. "
         print(in_lines(known + "How well it does on these says nothing about others."))
 
 

@@ -554,6 +554,22 @@ def test_drawn_lesions_are_no_examples_of_a_model_of_real_lesions(demo_folder, c
     assert len(app.choose_examples(demo_folder, learned_from("synthetic_00001"))) == 6
 
 
+def test_examples_that_the_model_learned_from_are_said_to_be_such(tmp_path):
+    import app
+    from browser import cards
+
+    (tmp_path / "images").mkdir()
+    for name in ("ISIC_1", "ISIC_2", "7"):
+        picture(int(name[-1])).save(tmp_path / "images" / f"{name}.jpg")
+    told = {}
+    for known in ("ISIC_2", "7", "other"):  # a number alone may name any image
+        examples = app.choose_examples(tmp_path, learned_from(known))
+        told[known] = [example.name for example in examples if example.is_seen], cards.picker(examples)
+    assert [names for names, _ in told.values()] == [["ISIC_2.jpg"], [], []]
+    said = ["trained on or selected with\n1 of them, so" in html for _, html in told.values()]
+    assert said == [True, False, False] and "trained on" not in told["7"][1]
+
+
 def test_without_gradio_the_page_says_what_to_install():
     blocked = "import sys; sys.modules['gradio'] = None; import app"
     done = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True)
