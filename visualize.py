@@ -264,8 +264,8 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
             roc.plot(*thinned(fpr, tpr), label=f"{names[k]} {metrics.roc_auc_score(positive, score):.3f}", **style)
             precision, recall, _ = metrics.precision_recall_curve(positive, score)
             average = metrics.average_precision_score(positive, score)
-            # scikit-learn's last point, (0, 1), is a convention and no measurement.
-            pr.step(*thinned(recall[:-1], precision[:-1]), where="post", label=f"{names[k]} {average:.3f}", **style)
+            precision[-1] = precision[-2]  # scikit-learn's last point, (0, 1), is a convention and no measurement
+            pr.step(*thinned(recall, precision), where="post", label=f"{names[k]} {average:.3f}", **style)
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":")
     some = _of_all(len(shown), len(classes))
     _finish(roc, title=f"{title}: ROC, area{some}", xlabel="1 - specificity", ylabel="sensitivity")

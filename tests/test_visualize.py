@@ -119,10 +119,11 @@ def test_the_ranking_curves_are_scikit_learns_and_leave_out_an_absent_class():
     np.testing.assert_allclose(roc.lines[0].get_xydata(), np.stack([fpr, tpr], axis=1))
     precision, recall, _ = metrics.precision_recall_curve(true == 1, probabilities[:, 1])
     line = precision_recall.lines[1]
-    np.testing.assert_allclose(line.get_xydata(), np.stack([recall, precision], axis=1)[:-1])
-    # The area under the steps, but for that before the first image, is the average precision.
-    area = -np.sum(np.diff(recall[:-1]) * precision[:-2]) + recall[-2] * precision[-2]
-    assert area == pytest.approx(metrics.average_precision_score(true == 1, probabilities[:, 1]))
+    np.testing.assert_allclose(line.get_xydata()[:-1], np.stack([recall, precision], axis=1)[:-1])
+    for k, line in enumerate(precision_recall.lines):  # one class has its first step at the top-scored image, not at 0
+        x, y = line.get_xydata().T
+        area = -np.sum(np.diff(x) * y[:-1])  # under the steps
+        assert x[-1] == 0 and area == pytest.approx(metrics.average_precision_score(true == k, probabilities[:, k]))
     assert line.get_drawstyle() == "steps-post"
     assert f"NV {metrics.roc_auc_score(true == 1, probabilities[:, 1]):.3f}" in texts(roc)
     assert "DF" not in texts(roc) + texts(precision_recall)
