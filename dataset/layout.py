@@ -50,6 +50,7 @@ class Layout(NamedTuple):
     contents: Contents
     others: list[Source]  # readable tables that name images, beside `source`
     remarks: list[str]  # unused files and tables, and assumptions
+    unread: Sequence[str] = ()  # remarks on columns that nothing reads, which limit no result
 
     def describe(self) -> str:
         """Summarize in one line, followed by one line per remark."""
@@ -61,7 +62,8 @@ class Layout(NamedTuple):
         n_masks = len({mask.file.path for mask in self.masks if mask})
         n_images = len({file.path for file in files})
         counts = f"{n_images:,} image files in {shown or 'no folder'}; {n_masks:,} masks"
-        return "\n".join([f"{source}{n_rows}; diagnoses: {self.labels.where}; {counts}.", *self.remarks])
+        summary = f"{source}{n_rows}; diagnoses: {self.labels.where}; {counts}."
+        return "\n".join([summary, *self.unread, *self.remarks])
 
 
 @contextmanager
@@ -110,9 +112,11 @@ def find(
         remarks.append(f"{source.name} is not used because the folders name the classes: {why}.")
         source, others = None, [*others, source]
     if source:
+        layout = _from_source(folder, source, contents, others, remarks, wanted, zeros)
         with_details = [table for table in others if names_details(table.rows)]
-        remarks += [remark for table in (source, *with_details) for remark in table.describe_unread(columns)]
-        return _from_source(folder, source, contents, others, remarks, wanted, zeros)
+        return layout._replace(
+            unread=[remark for table in (source, *with_details) for remark in table.describe_unread(columns)]
+        )
     _refuse_unread(folder, contents, everything)
     rows, labels, files, folder_remarks = class_folders(folder, contents, wanted)
     remarks += folder_remarks
