@@ -29,11 +29,10 @@ import predict
 import settings
 from browser import about, cards
 from browser.cards import Example
-from checkpoints.seen import named_as_seen
 from dataset.layout import find_files
 from inference.predictor import Predictor, choose_checkpoints
 
-CAUTION = "**Research software, not a medical device.** It is often wrong: never base a diagnosis or treatment on it."
+CAUTION = "**Research code, not a medical device.** It is often wrong: never base a diagnosis on it."
 MAX_MEGABYTES = 50  # per upload
 MAX_IMAGES = 24  # per upload
 SYSTEM_FONTS = ("system-ui", "sans-serif")  # Gradio would download its own
@@ -104,12 +103,11 @@ def choose_examples(folder: Path, predictor: Predictor) -> list[Example]:
     examples = []
     for path in paths[:: max(1, len(paths) // 6)][:6]:
         with contextlib.suppress(ValueError, OSError):
-            examples.append(cards.example_of(path))
+            examples.append(cards.example_of(path, predictor.trained))
     if any(example.is_drawn for example in examples) and not about.is_of_drawn(predictor.trained):
         print(NO_DRAWN.format(folder))
         return []
-    seen = named_as_seen(predictor.trained, [Path(example.name).stem for example in examples])
-    return [example._replace(is_seen=bool(known)) for example, known in zip(examples, seen)]
+    return examples
 
 
 async def _guard(request, call_next, predictor: Predictor):

@@ -264,7 +264,7 @@ def ranking_curves(true: np.ndarray, probabilities: np.ndarray, classes: Sequenc
             roc.plot(*thinned(fpr, tpr), label=f"{names[k]} {metrics.roc_auc_score(positive, score):.3f}", **style)
             precision, recall, _ = metrics.precision_recall_curve(positive, score)
             average = metrics.average_precision_score(positive, score)
-            precision[-1] = precision[-2]  # scikit-learn's last point, (0, 1), is a convention and no measurement
+            precision[-1] = precision[-2]  # scikit-learn's last point, (0, 1), is a convention, not a measurement
             pr.step(*thinned(recall, precision), where="post", label=f"{names[k]} {average:.3f}", **style)
     roc.plot([0, 1], [0, 1], color=GRAY, lw=0.8, ls=":")
     some = _of_all(len(shown), len(classes))
@@ -443,6 +443,8 @@ def differences(groups: Sequence[tuple[Sequence[str], dict[str, Sequence]]], hea
                 axis.plot([low, high], [y, y], color=colour, lw=2)
                 axis.plot(difference, y, "o", color=colour, ms=5)
             axis.axvline(0, color="black", lw=0.8, ls=":")
+            if np.ptp(axis.get_xlim()) < 1e-9:  # all differences are 0, except for rounding
+                axis.set_xlim(-0.1, 0.1)
             axis.set_title(title.replace(", ", "\n"), fontsize=9)
             axis.locator_params(axis="x", nbins=4)
             axis.tick_params(axis="x", labelsize=8)

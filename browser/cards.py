@@ -17,6 +17,8 @@ import jinja2
 from PIL import Image
 
 from checkpoints import thresholds
+from checkpoints.seen import named_as_seen
+from checkpoints.trained import Trained
 from dataset import images
 from dataset.classes import name_of
 from dataset.synthetic import shows_drawing
@@ -46,6 +48,7 @@ class Card(NamedTuple):
     prediction: Prediction
     row: list[str]  # table cells
     share: float | None = None  # of the image that the lesion fills; None without a mask
+    is_seen: bool = False  # has the name of an image that the model was trained or selected on
     stem: str = ""  # unique name of its downloads
     original: str = ""  # the strings from here on are data: URLs
     outline: str = ""  # a transparent layer
@@ -63,7 +66,7 @@ class Example(NamedTuple):
     content: bytes
     thumbnail: str  # data: URL
     is_drawn: bool  # by `dataset.synthetic`
-    is_seen: bool = False  # named like one that the model was trained on or chosen on
+    is_seen: bool  # as a card's
 
 
 def look(name: str, content: bytes, predictor: Predictor) -> Card:
@@ -78,6 +81,7 @@ def look(name: str, content: bytes, predictor: Predictor) -> Card:
         prediction,
         row=[name, *values(prediction, mask, predictor.classes)],
         share=lesion_share(mask) if has_mask else None,
+        is_seen=_is_seen(name, predictor.trained),
         original=as_url(shown),
         outline=as_url(outline_layer(prediction, shown.size), "PNG") if has_mask else "",
         heat=as_url(heat_layer(shown, prediction.heat)) if has_heat else "",
@@ -141,11 +145,16 @@ def picker(examples: Sequence[Example]) -> str:
     return TEMPLATES.get_template("picker.html").render(examples=examples)
 
 
-def example_of(path: str | Path) -> Example:
+def _is_seen(name: str, trained: Trained) -> bool:
+    return bool(named_as_seen(trained, [Path(name).stem])[0])
+
+
+def example_of(path: str | Path, trained: Trained) -> Example:
     """A file as an example. Raises as `images.read_image`."""
     content = Path(path).read_bytes()
     name = os.fsencode(os.path.basename(path)).decode(errors="replace")
-    return Example(name, content, as_url(images.read_image(content, THUMBNAIL)), shows_drawing(path))
+    thumbnail = as_url(images.read_image(content, THUMBNAIL))
+    return Example(name, content, thumbnail, shows_drawing(path), _is_seen(name, trained))
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -50,10 +50,11 @@ def seen_by(checkpoint: dict) -> dict[str, dict[str, list[str]]]:
 
 
 def named_as_seen(trained: Trained, names: Sequence[str]) -> np.ndarray:
-    """Which images (N,) are named, other than by numbers, like one that a model was trained on or chosen on."""
+    """Whether each name (N,) is that of an image the model was trained or selected on; never for a mere number."""
     uses = [use for checkpoint in trained.checkpoints.values() for use in seen_by(checkpoint).values()]
-    seen, names = {str(name) for use in uses for name in use["images"]}, pd.Series(names, dtype=str)
-    return (names.isin(seen) & is_specific(names)).to_numpy(bool)
+    seen = {str(name) for use in uses for name in use["images"]}
+    asked = pd.Series(names, dtype=str)
+    return (asked.isin(seen) & is_specific(asked)).to_numpy(bool)
 
 
 def leave_out_learned(path: Path, checkpoint: dict, table: pd.DataFrame, heads: Iterable[str] = ()) -> None:

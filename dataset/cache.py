@@ -24,7 +24,7 @@ from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 
 CACHE_VERSION = 9  # raise when decoding or the layout changes
 DECODED_AHEAD = 512  # maximum number of decoded images waiting to be written
-DECODED_AT_ONCE = 16  # images per task of a thread: small ones would take less time than handing each over
+DECODED_AT_ONCE = 16  # images per task: handing over one small image costs more than decoding it
 ROUND = 5  # seconds after which processes that decode together ask for one another's errors
 
 
@@ -130,8 +130,9 @@ def _decode_together(folder: Path, plan: Plan, used: pd.DataFrame, size: int, ho
 
 def _decode(files: Iterable[tuple[str, str]], size: int, how: str) -> Iterator[tuple[np.ndarray, np.ndarray, dict]]:
     """Yield pixels, thumbnails and verdicts of images and their masks, in order, decoded on this process's cores."""
-    pool, files = ThreadPoolExecutor(machine.n_cores()), iter(files)
-    batches = iter(lambda: list(itertools.islice(files, DECODED_AT_ONCE)), [])
+    pool = ThreadPoolExecutor(machine.n_cores())
+    left = iter(files)
+    batches = iter(lambda: list(itertools.islice(left, DECODED_AT_ONCE)), [])
 
     def decode(batch: list[tuple[str, str]]) -> list[tuple[np.ndarray, np.ndarray, dict]]:
         return [decode_row(*pair, size, how) for pair in batch]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataset.classes import classes_of
+from dataset.classes import classes_of, is_malignant
+from dataset.columns import FURTHER, GROUPED
 from dataset.pixelfile import record_bytes
 from dataset.prepare import AS_FOUND, USUAL, Reading, Splitting, decode, split
+from dataset.room import in_bytes
 from dataset.splits import heads_in_all_parts
 from dataset.table import LESION_FILES, has_mask, usable
 
@@ -71,18 +73,18 @@ def advice_on(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
     any_masks = has_mask(used).any()
     for start, advice in ADVICE.items():
         begins = left.str.contains(rf"(?:^|; ){re.escape(start)}")
-        if (n := begins.sum()) and (any_masks or start != NO_MASK):  # of all images, it is said below
+        if (n := begins.sum()) and (any_masks or start != NO_MASK):  # if no image has one, a line below says so
             lines.append(f"  {n:5} x {start.rstrip(':')}: {advice}")
         if start.startswith("mask: "):  # already counted more precisely than as "mask:"
             left = left[~begins]
-    lines += [f"\n{_counts(used).to_string()}", _lesions(used, folder)]
+    lines += [f"\n{_counts(used).to_string()}", _lesions(used, folder), *_read(used)]
     if not any_masks:
-        lines.append("Masks: none usable, so only the classifier can be trained (masks/<image>_segmentation.png).")
+        lines.append("No usable masks: only the classifier can be trained. Masks are masks/<image>_segmentation.png.")
     on_disk, on_gpu = len(used) * record_bytes(image_size), len(used) * image_size**2 * 4
     free = shutil.disk_usage(folder).free
     lines.append(
-        f"At {image_size}x{image_size} pixels the cache takes {on_disk / 1e9:.2f} GB of disk in --cache-dir "
-        f"({free / 1e9:.1f} GB free on the disk of this folder), and {on_gpu / 1e9:.2f} GB of GPU memory if it fits."
+        f"At {image_size}x{image_size} pixels the cache takes {in_bytes(on_disk)} of disk in --cache-dir "
+        f"({in_bytes(free)} free on the disk of this folder), and {in_bytes(on_gpu)} of GPU memory if it fits."
     )
     return lines
 
@@ -99,6 +101,15 @@ def _counts(used: pd.DataFrame) -> pd.DataFrame:
     counts.loc["all"] = counts.sum()
     counts.index.name = None
     return counts
+
+
+def _read(used: pd.DataFrame) -> list[str]:
+    """Which details are known of how many images, and which classes count as malignant."""
+    details = [name for name in used if name in GROUPED or name.startswith(FURTHER)]
+    known = [f"{name.removeprefix(FURTHER)} ({n})" for name in details if (n := used[name].notna().sum())]
+    malignant = [code for code in classes_of(used) if is_malignant(code)]
+    lines = [f"Scores will be given by: {', '.join(known)} (known of so many images)."] if known else []
+    return [*lines, f"Malignant classes: {', '.join(malignant) or 'none'}."] if classes_of(used) else lines
 
 
 def _lesions(used: pd.DataFrame, folder: Path) -> str:

@@ -65,8 +65,9 @@ _RESERVED = _IMAGE.keys() | {
 }
 
 
+# Of the reserved names, those that count as read wherever they stand.
 _READ = {squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, MASK_COLUMNS) for name in names} - {squashed(GUESS)}
-MEASUREMENTS = "measurements"  # key of a table's attrs: names of its columns that were left out
+MEASUREMENTS = "measurements"  # key in DataFrame.attrs: names of columns of measurements that were not read
 
 
 def is_reserved(name: str) -> bool:
@@ -133,7 +134,7 @@ def detail_columns(rows: pd.DataFrame, further: Iterable[str] = ()) -> dict[str,
 
 
 def unread_columns(rows: pd.DataFrame, further: Iterable[str] = ()) -> list[str]:
-    """The columns that hold neither images nor labels, details, parts, masks or what `further` names."""
+    """The columns that are not read. Columns that `further` names are read."""
     read = {"image", *detail_columns(rows, further).values(), *part_flags(rows)}
     unread = [name for name in rows if name not in read and squashed(name) not in _READ and not are_parts(rows[name])]
     return [*unread, *rows.attrs.get(MEASUREMENTS, ())]

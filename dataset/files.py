@@ -287,7 +287,7 @@ def as_mask(file: File) -> Mask:
 def _split_by_content(files: list[File]) -> tuple[list[File], list[Mask]]:
     """Split off masks among files of one name and folder (x.jpg, x.png, x.jpg.png), by suffix and content."""
     if len({file.suffix for file in files}) == 1 and not any("." in file.stem for file in files):
-        return files, []  # the usual case: no two names differ in the suffix alone
+        return files, []  # the usual case: no two names can differ in their suffix alone
     by_name: dict[tuple, list[File]] = {}
     for file in files:
         by_name.setdefault((file.place, named(file.stem).stem), []).append(file)

@@ -50,6 +50,11 @@ def name_within_patients(lesion: pd.Series, patient: pd.Series) -> tuple[pd.Seri
     return lesion.mask(is_number, patient + "/" + lesion), True
 
 
+def lesions_known(table: pd.DataFrame) -> bool:
+    """Whether the lesion of any image is known; an image whose lesion is not is its own, of the image's name."""
+    return bool((table["lesion_id"] != table["image"]).any())
+
+
 def groups_of(table: pd.DataFrame) -> pd.Series:
     """The column by which images are resampled and split: group, or lesion_id if there is none."""
     return table["group"] if "group" in table else table["lesion_id"]

@@ -73,14 +73,16 @@ def _decode(content: bytes, *sizes: int | tuple[int, int]) -> tuple[list[Image.I
     decoding.
     """
     sizes = [(size, size) if isinstance(size, int) else size for size in sizes]
-    sides = [max(size) for size in sizes]  # the file is not yet upright: either side may be the longer
-    image, own_size = opened(content, min(sides))
-    is_whole, decoded, resized = image.size == own_size, {image.size: _read(image)}, []
+    sides = [max(size) for size in sizes]  # the orientation is not applied yet: either side may be the longer
+    smallest = min(sides)
+    image, own_size = opened(content, smallest)
+    is_whole = image.size == own_size  # then it need not be opened for larger sizes, which takes time
+    decoded, resized = {image.size: _read(image)}, []
     for size, side in zip(sizes, sides):
-        again = image if is_whole or side == min(sides) else opened(content, side)[0]
-        if again.size not in decoded:
-            decoded[again.size] = _read(again)
-        whole, orientation = decoded[again.size]
+        larger = image if is_whole or side == smallest else opened(content, side)[0]
+        if larger.size not in decoded:
+            decoded[larger.size] = _read(larger)
+        whole, orientation = decoded[larger.size]
         with damage_reported():
             resized.append(whole.resize(size, Image.Resampling.BILINEAR))
     return resized, own_size[::-1] if orientation >= 5 else own_size, orientation

@@ -26,7 +26,7 @@ class Labels(NamedTuple):
     code: pd.Series  # class of each row, "" for none
     reason: pd.Series  # why a row has none, else ""
     has_zeros: bool = False  # whether --zeros can name the class of all-zero rows
-    columns: tuple[str, ...] = ()  # of the table, from which they are read
+    columns: tuple[str, ...] = ()  # the table's columns that hold them
 
 
 def no_labels(rows: pd.DataFrame) -> Labels:
@@ -185,7 +185,7 @@ def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | No
     classes = [name for name in codes if name not in unknown]
     where = f"{len(classes)} columns of classes"
     where += f", without {', '.join(of_zeros[:4])} (0 in each row)" if of_zeros else ""
-    return Labels(where, in_order(classes, classes), code, reason, True, (*columns, *of_zeros))
+    return Labels(where, in_order(classes, classes), code, reason, has_zeros=True, columns=(*columns, *of_zeros))
 
 
 def _ask_about_zeros(path: Path, n_empty: int, n_rows: int, columns: list[str]) -> str:
@@ -228,7 +228,7 @@ def from_single_column(rows: pd.DataFrame, zeros: str = "") -> Labels | None:
     reason = pd.Series("", index=rows.index).mask(~is_known_label, _no_diagnosis(negative))
     classes = (negative, positive) if is_known_label.all() else (positive,)
     where = f"column {name} of 0 and 1"
-    return Labels(where, classes, words.where(is_known_label, ""), reason, True, (name,))
+    return Labels(where, classes, words.where(is_known_label, ""), reason, has_zeros=True, columns=(name,))
 
 
 def from_column(values: pd.Series, name: str) -> Labels | None:

@@ -113,10 +113,8 @@ def find(
         source, others = None, [*others, source]
     if source:
         layout = _from_source(folder, source, contents, others, remarks, wanted, zeros)
-        with_details = [table for table in others if names_details(table.rows)]
-        return layout._replace(
-            unread=[remark for table in (source, *with_details) for remark in table.describe_unread(columns)]
-        )
+        read = [source, *(table for table in others if names_details(table.rows))]
+        return layout._replace(unread=list(filter(None, (table.describe_unread(columns) for table in read))))
     _refuse_unread(folder, contents, everything)
     rows, labels, files, folder_remarks = class_folders(folder, contents, wanted)
     remarks += folder_remarks

@@ -82,7 +82,7 @@ def damage_reported() -> Iterator[None]:
 
 
 def opened(content: bytes, side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
-    """The image, with its pixels not yet read, and its original size. A JPEG with sides of 2 `side` opens reduced."""
+    """The image, with its pixels not yet read, and its original size. A JPEG twice as large as `side` opens reduced."""
     if not content:
         raise ValueError("file is empty")
     with damage_reported():

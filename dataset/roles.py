@@ -276,4 +276,5 @@ def mask_of(stem: str) -> tuple[tuple[str, ...], str]:
 
 @lru_cache(maxsize=4096)
 def _has_word(text: str) -> bool:
+    """Names that differ only in their final number share an entry of the cache."""
     return bool(_WORD.search(text))

@@ -26,20 +26,21 @@ def describe_room(folder: Path, size: int, n_missing: int, n_images: int) -> str
         n_missing * record_bytes(size),
         n_images * record_bytes(ADVISED),
     )
-    advice = f"--image-size {ADVISED} takes {_size(advised)}" if size > ADVISED else ""
+    advice = f"--image-size {ADVISED} takes {in_bytes(advised)}" if size > ADVISED else ""
     if needed > free:
         fitting = min(int(max(free / n_images - THUMBNAIL**2 * 3, 0) ** 0.5 / 2), size - 1)
         fits = f"--image-size {fitting} is the largest that fits" if fitting >= SMALLEST else "no --image-size fits"
         raise ValueError(
-            f"{n_missing:,} images at {size}x{size} pixels take {_size(needed)} in {folder}, where "
-            f"{_size(free)} are free. Make room, name another --cache-dir, or decode smaller: "
+            f"{n_missing:,} images at {size}x{size} pixels take {in_bytes(needed)} in {folder}, where "
+            f"{in_bytes(free)} are free. Make room, name another --cache-dir, or decode smaller: "
             f"{'; '.join(filter(None, [fits, advice]))}."
         )
     if needed < SAID:
         return ""
-    said = f"Decoding {n_missing:,} images takes {_size(needed)} in {folder} ({_size(free)} free)."
+    said = f"Decoding {n_missing:,} images takes {in_bytes(needed)} in {folder} ({in_bytes(free)} free)."
     return f"{said} {advice}." if advice and needed > LARGE else said
 
 
-def _size(n_bytes: int) -> str:
+def in_bytes(n_bytes: float) -> str:
+    """A number of bytes in MB or GB."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"

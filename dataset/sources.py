@@ -23,7 +23,7 @@ from dataset.tablefile import is_of_images, peek, read_rows
 TRUTH = "groundtruth"
 SEARCHED = (".xml", ".json", ".npy", *TABLES)  # members of a zip archive that may be tables
 MOST_SEARCHED = 50_000_000  # bytes of an unsupported file searched for image names
-N_NAMED = 5  # columns
+N_NAMED = 5  # unread columns, before "and N more"
 SURE = (".csv", ".tsv", ".tab")  # always treated as tables
 
 
@@ -59,12 +59,15 @@ class Source:
         except ValueError:
             return True
 
-    def describe_unread(self, further: Sequence[str]) -> list[str]:
-        """A remark on its columns that nothing reads, neither by default nor because `further` names them."""
+    def describe_unread(self, further: Sequence[str]) -> str:
+        """A remark that lists its unread columns; "" for none. Columns that `further` names are read."""
         names = [name for name in unread_columns(self.rows, further) if name not in self._label_columns()]
-        shown = printable(", ".join(names[:N_NAMED])) + (f" and {len(names) - N_NAMED:,} more" * (len(names) > N_NAMED))
-        listed = "docs/data.md lists the names that are"
-        return [f"Columns of {self.name} that are not read: {shown} ({listed})."] if names else []
+        if not names:
+            return ""
+        shown = printable(", ".join(names[:N_NAMED]))
+        more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
+        remedy = "To use one, give it a name such as age or sex (docs/subgroups.md), or pass --subgroups with its own"
+        return f"Columns of {self.name} that are not read: {shown}{more}. {remedy}."
 
     def _label_columns(self) -> set[str]:
         """The columns that hold its diagnoses; none if these are unreadable."""

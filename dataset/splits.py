@@ -258,10 +258,9 @@ def describe_split(table: pd.DataFrame, by_image: pd.Series | None) -> str:
         lines.append("A split by image is impossible: a class has fewer than three images.")
     elif unit != "image":
         leaked, n_test = n_leaked(table, by_image), (by_image == "test").sum()
-        lines.append(
-            f"Split by image, {leaked} of {n_test} test images ({leaked / n_test:.1%}) would share a "
-            f"{unit} with train; in this split, {n_leaked(table, table['split'])} do."
-        )
+        of_test = f"{leaked} of {n_test} test images ({leaked / n_test:.1%})"
+        in_this = f"in this split, {n_leaked(table, table['split'])} do"
+        lines.append(f"If single images were split, {of_test} would share a {unit} with train; {in_this}.")
     return "\n".join(lines)
 
 

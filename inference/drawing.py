@@ -38,7 +38,7 @@ def lesion_share(mask: np.ndarray) -> float:
 def overlay(
     image: Image.Image, prediction: Prediction, classes: Sequence[str], whole: np.ndarray | None = None
 ) -> Image.Image:
-    """The image with the mask's contour; `caption` and what it must not be used for in the margin."""
+    """The image with the mask's contour. The margin has `caption` and a warning."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
     return outlined(image, mask, [*caption(prediction, classes, whole), NOT_A_DEVICE])
 

@@ -113,6 +113,7 @@ def predict_all(options: argparse.Namespace) -> int:
         print_verdicts(outputs, listed)
         print_remarks(predictor, checkpoints)
         print_seen(predictor, [Path(item.file).stem for item in listed if not item.problem])
+        print(NOT_A_DEVICE)
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
         earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
         print(f"{n_done} predicted{earlier}, {n_skipped} skipped: {', '.join(places)}")
@@ -200,10 +201,10 @@ def print_places(outputs: Outputs, listed: Sequence[Listed]) -> None:
 
 
 def print_seen(predictor: Predictor, stems: Sequence[str]) -> None:
-    """Say how many images the model probably knows, by their names."""
+    """Print how many images have the name of one that the model was trained or selected on."""
     if n := named_as_seen(predictor.trained, stems).sum():
-        known = f"Named like images that the model was trained on or selected with: {n:,} of {len(stems):,}. "
-        print(in_lines(known + "How well it does on these says nothing about others."))
+        known = f"Named like images that the model was trained or selected on: {n:,} of {len(stems):,}. "
+        print(in_lines(known + "Results on these do not show how well it does on new images."))
 
 
 def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
@@ -218,4 +219,3 @@ def print_remarks(predictor: Predictor, checkpoints: Sequence[Path]) -> None:
     if predictor.trained.note:
         has_start = any(one.get("seen_before") for one in predictor.trained.checkpoints.values())
         print(f"The model was trained on {predictor.trained.note}{'' if has_start else NOTHING_REAL}.")
-    print(NOT_A_DEVICE)

@@ -9,7 +9,7 @@ from torch import nn
 import data
 import evaluate
 import visualize
-from dataset.groups import groups_of
+from dataset.groups import groups_of, lesions_known
 from dataset.table import targets
 from measure import bootstrap
 from measure.alarms import alarm_numbers
@@ -133,8 +133,9 @@ def net_benefit_figure(numbers: dict, name: str) -> Figure | None:
 
 
 def head_numbers(rows: pd.DataFrame, collected: Collected, resamples: bootstrap.Resamples) -> dict:
-    """Numbers of images and lesions; ``label``, ``mask`` and ``intervals`` of the images that have each target."""
-    numbers: dict = {"n_images": len(rows), "n_lesions": int(rows["lesion_id"].nunique()), "intervals": {}}
+    """Numbers of images and lesions, None if unknown; ``label``, ``mask`` and ``intervals`` of images with a target."""
+    n_lesions = int(rows["lesion_id"].nunique()) if lesions_known(rows) else None
+    numbers: dict = {"n_images": len(rows), "n_lesions": n_lesions, "intervals": {}}
     labelled, masked = (targets(rows)[head].to_numpy() for head in ("label", "mask"))
     if collected.label is not None and labelled.any():
         numbers["label"], numbers["intervals"]["label"] = label_numbers(

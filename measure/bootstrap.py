@@ -108,7 +108,7 @@ def with_intervals(
             images = (means or {}).get(name, np.zeros(len(resamples.lesion), bool))
             n_lesions = len(np.unique(resamples.lesion[images]))
             intervals[name] = exact_interval(float(point[name][0]), n_lesions) if n_lesions else None
-            intervals[name + KIND] = f"Clopper-Pearson, {n_lesions} lesions" if n_lesions else NONE
+            intervals[name + KIND] = f"Clopper-Pearson, {n_lesions} trials" if n_lesions else NONE
     return _nested({name: _number(values[0]) for name, values in point.items()}), _nested(intervals)
 
 

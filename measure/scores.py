@@ -109,7 +109,7 @@ SCORES = {  # by key in comparison.json
     ),
     "malignant_auc": Score("AUC of malignant", "label", ("malignant", "auc"), shown=("report", "subgroups")),
     "malignant_partial_auc": Score(
-        "Partial AUC of malignant, 0 to 0.2",
+        "Partial AUC of malignant (chance 0.02, best 0.2)",
         "label",
         ("malignant", "partial_auc"),
         shown=("report",),

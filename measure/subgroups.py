@@ -13,6 +13,7 @@ import pandas as pd
 import evaluate
 from dataset.classes import classes_of, positions_of
 from dataset.columns import FURTHER, GROUPED
+from dataset.groups import lesions_known
 from dataset.table import targets
 from measure import bootstrap
 from measure.calls import Calls
@@ -46,9 +47,9 @@ def subgroup_numbers(
 
     Returns
     -------
-    groups : ``group`` (the column), ``value``, numbers of images and lesions, of melanomas and malignant lesions
-        where there are such classes, scores and intervals. If some images lack a target, ``n_labels`` or ``n_masks`` is
-        the number behind the scores.
+    groups : ``group`` (the column), ``value``, numbers of images, of lesions if known, of melanomas and malignant
+        lesions where there are such classes, scores and intervals. If some images lack a target, ``n_labels`` or
+        ``n_masks`` is the number behind the scores.
     gaps : by column, ``group``, ``scores`` as `GroupScores.gaps`, and how many values and images are not shown,
         beyond the `N_SHOWN` largest groups.
     """
@@ -174,7 +175,8 @@ class GroupScores:
     def of(self, chosen: np.ndarray, resamples: bootstrap.Resamples) -> dict:
         """Counts, scores and intervals of a group; a single lesion has no intervals."""
         members = self.rows.iloc[chosen]
-        counts = {"n_images": len(chosen), "n_lesions": int(members["lesion_id"].nunique())}
+        counts = {"n_images": len(chosen)}
+        counts |= {"n_lesions": int(members["lesion_id"].nunique())} if lesions_known(self.rows) else {}
         counts |= {f"n_{kind}": int(images[chosen].sum()) for kind, images in self.kinds.items()}
         n_known = self.known.iloc[chosen][self.heads].sum()
         counts |= {f"n_{head}s": int(n) for head, n in n_known.items() if n < len(chosen)}

@@ -44,7 +44,8 @@ def console_table(title: str, numbers: dict) -> str:
         lines += [f"  {numbers['mask']['n_images']:,} images with a mask", *mask_lines(numbers)]
     if biopsied := numbers.get("biopsied"):
         n_images, n_lesions = biopsied["n_images"], biopsied["n_lesions"]
-        lines.append(f"  Biopsied only: {n_images:,} images of {n_lesions:,} lesions, diagnosed by histopathology")
+        of_lesions = "" if n_lesions is None else f" of {n_lesions:,} lesions"
+        lines.append(f"  Biopsied only: {n_images:,} images{of_lesions}, diagnosed by histopathology")
         lines += [*rule_lines(biopsied), *mask_lines(biopsied)]
     if "unlike" in numbers:
         shown = with_interval(numbers["unlike"], numbers["intervals"]["unlike"], "flagged")

@@ -72,20 +72,21 @@ def side_by_side(runs: Sequence[Finished]) -> dict:
     runs = [run._replace(name=name) for run, name in zip(runs, names)]
     differences = corrected([difference(*pair) for pair in pairs(runs)])
     groups, notes = repeated(runs)
+    grouped = max(runs, key=lambda run: "group" in run.test)  # the first that knows patients, or the first of all
     return {
         "first": runs[0].name,
         "folders": folders,
         "shared_start": start,
         "n_images": len(runs[0].test),
-        "n_lesions": int(groups_of(runs[0].test).nunique()),
-        "units": next((run for run in runs if "group" in run.test), runs[0]).files.units,
+        "n_lesions": int(groups_of(grouped.test).nunique()),
+        "units": grouped.files.units,
         "same_test_images": all(set(run.test.index) == set(runs[0].test.index) for run in runs),
         "n_resamples": bootstrap.N_RESAMPLES,
         "smallest_p": 2 / (bootstrap.N_RESAMPLES + 1),
         "largest_family": max(_tests_of_scores(differences).values(), default=0),
         "note": next((run.files.note for run in runs if run.files.note), ""),
         "settings": differing(runs),
-        "cautions": not_compared(differences),
+        "cautions": [*_other_units(runs, grouped), *not_compared(differences)],
         "models": [_model(run, task, head) for head in HEADS for run, task in with_head(runs, head)],
         "differences": differences,
         "seeds": [_spread(*group) for group in groups],
@@ -103,6 +104,15 @@ def corrected(differences: Sequence[dict]) -> list[dict]:
     return list(differences)
 
 
+def _other_units(runs: Sequence[Finished], grouped: Finished) -> list[str]:
+    """A sentence for each run whose own intervals are from resamples of other units."""
+    return [
+        f"{run.name}: the intervals of its own scores are from resamples of {run.files.units}."
+        for run in runs
+        if run.files.unit != grouped.files.unit
+    ]
+
+
 def _tests_of_scores(differences: Sequence[dict]) -> Counter:
     """How many p values each score has: a difference that no resample changes has none."""
     return Counter(
@@ -118,7 +128,7 @@ def _model(run: Finished, task: str, head: str) -> dict:
     if "folds" in metrics:
         for key, cell in scores.items():
             cell["std"] = metrics["folds"]["scores"].get(key, {}).get("std")
-    n_lesions = int(groups_of(run.test.loc[images]).nunique())
+    n_lesions = int(groups_of(run.test.loc[images]).nunique()) if run.files.unit != "image" else None
     about = {"head": head, "run": run.name, "task": task, "remark": run.remarks[task], "seed": run.seed}
     about["n_folds"] = metrics.get("folds", {}).get("n")
     return about | {"n_images": len(images), "n_lesions": n_lesions, "scores": scores}
@@ -219,8 +229,8 @@ def _of_p(comparison: dict) -> str:
 
 def _size(comparison: dict) -> str:
     units = comparison["units"]
-    of_units = f" {'in' if ' ' in units else 'of'} {comparison['n_lesions']:,} {units}"
-    return f"{comparison['n_images']:,} test images{of_units if units != 'images' else ''}"
+    of_units = f" of {comparison['n_lesions']:,} {units}" if units != "images" else ""
+    return f"{comparison['n_images']:,} test images{of_units}"
 
 
 def _opening(comparison: dict) -> Iterable[str]:

@@ -238,7 +238,7 @@ def _data(run: Run) -> dict:
     kinds = reasons["reason"].str.split("(", n=1).str[0]
     lesions, units = run.splits["lesion_id"], run.units
     n_units = run.splits.get("group", lesions).nunique()
-    of_units = f" {'in' if ' ' in units else 'of'} {n_units:,} {units}" if units != "images" else " (lesions unknown)"
+    of_units = f" of {n_units:,} {units}" if units != "images" else " (lesions unknown)"
     return {
         "size": f"{len(run.splits):,} images{of_units}",
         "is_ham10000": lesions.astype(str).str.startswith("HAM_").any(),

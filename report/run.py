@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dataset.csvfile import TEXT, read_back
+from dataset.groups import lesions_known
 from dataset.roles import SPLITS
 from measure.difference import refuse_repeated
 from measure.scores import CALLS, FOLD, HEADS, MeanOf, classes_in, compared
@@ -84,13 +85,12 @@ class Run:
     @property
     def unit(self) -> str:
         """What is split and resampled as a whole, in the words of `splits.unit_of`."""
-        has_lesions = (self.splits["lesion_id"] != self.splits["image"]).any()
-        return " or ".join(["lesion"] * bool(has_lesions) + ["patient"] * ("group" in self.splits)) or "image"
+        return " or ".join(["lesion"] * lesions_known(self.splits) + ["patient"] * ("group" in self.splits)) or "image"
 
     @property
     def units(self) -> str:
         """Several of them."""
-        return "groups that share a lesion or a patient" if " or " in self.unit else f"{self.unit}s"
+        return "groups (same lesion or patient)" if " or " in self.unit else f"{self.unit}s"
 
     @property
     def parts(self) -> list[str]:

@@ -566,8 +566,9 @@ def test_examples_that_the_model_learned_from_are_said_to_be_such(tmp_path):
         examples = app.choose_examples(tmp_path, learned_from(known))
         told[known] = [example.name for example in examples if example.is_seen], cards.picker(examples)
     assert [names for names, _ in told.values()] == [["ISIC_2.jpg"], [], []]
-    said = ["trained on or selected with\n1 of them, so" in html for _, html in told.values()]
-    assert said == [True, False, False] and "trained on" not in told["7"][1]
+    said = ["trained or selected on 1 of these images" in html for _, html in told.values()]
+    assert said == [True, False, False] and "trained" not in told["7"][1]
+    assert told["ISIC_2"][1].count("known to the model") == 1
 
 
 def test_without_gradio_the_page_says_what_to_install():

@@ -110,7 +110,7 @@ def test_where_no_resample_differs_a_share_has_the_exact_interval_of_its_lesions
     resamples = bootstrap.resample_lesions(LESIONS, 50)
     _, found = bootstrap.with_intervals(found_none, resamples, {"share": np.ones(15, bool)})
     assert found["share"] == pytest.approx([0, 1 - 0.025 ** (1 / 14)])
-    assert found["share_kind"] == "Clopper-Pearson, 14 lesions"
+    assert found["share_kind"] == "Clopper-Pearson, 14 trials"
     some = np.arange(15) < 4  # of a, b and c
     _, found = bootstrap.with_intervals(found_none, resamples, {"share": some})
     assert found["share"] == pytest.approx([0, 1 - 0.025 ** (1 / 3)])

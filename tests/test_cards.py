@@ -20,6 +20,7 @@ from inference.verdict import NOT_LOCALISED, heat_remarks
 def knows(**more):
     """As much of a predictor with labels as the page asks."""
     trained = SimpleNamespace(heads=["label"], has_rule=True, is_calibrated=True, knows_unlike=True, localises=None)
+    trained.checkpoints = {"a.pth": {"trained_on": {"images": ["ISIC_1"]}}}
     trained.provenance = lambda: {"encoders": ["resnet18"]}
     trained.sets = {"target": 0.9, "limits": [0.1] * 7}
     return SimpleNamespace(trained=trained, classes=list(HAM10000), points=[], **more)
@@ -175,11 +176,23 @@ def test_an_overlay_has_the_images_own_size_up_to_a_limit_that_is_said(size, wid
     assert ("reduced to 4,000 pixels" in cards.render([card], [], predictor)) == (max(size) > 4000)
 
 
+@pytest.mark.parametrize(("name", "is_seen"), [("ISIC_1.jpg", True), ("ISIC_2.jpg", False)])
+def test_the_card_of_an_image_that_the_model_learned_from_says_so(name, is_seen):
+    from browser import cards
+
+    found = predict.Prediction((8, 8), np.eye(7)[1], None, None)
+    predictor = knows(read=lambda content: None, predict=lambda decoded: [found])
+    file = io.BytesIO()
+    picture(1).save(file, "JPEG")
+    html = cards.render([cards.look(name, file.getvalue(), predictor)], [], predictor)
+    assert ("trained or selected on an image of this name" in html) == is_seen
+
+
 @pytest.mark.parametrize("is_drawn", [True, False])
 def test_an_example_is_said_to_be_drawn_only_if_it_is(is_drawn, demo_folder, tmp_path):
     from browser import cards
 
     drawn, photo = next((demo_folder / "images").iterdir()), tmp_path / "photo.jpg"
     picture().save(photo)
-    html = cards.picker([cards.example_of(drawn if is_drawn else photo)])
+    html = cards.picker([cards.example_of(drawn if is_drawn else photo, knows().trained)])
     assert ("no real lesions" in html) == (", a drawn lesion" in html) == is_drawn

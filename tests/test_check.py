@@ -23,7 +23,7 @@ def test_check_says_what_main_would_find_and_changes_nothing(folder, capsys):
     printed = capsys.readouterr().out
     for text in ("30 rows: 27 used, 2 left out, 1 classification only", "image is missing: put the file into images/",
                  "image: download the file again", "without it, only the label is used", "Lesion ids: none", "Split: ",
-                 "GB of disk"):  # fmt: skip
+                 "MB of disk"):  # fmt: skip
         assert text in printed, text
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
 
@@ -34,7 +34,7 @@ def test_check_knows_lesions_and_a_split_that_fails(demo_folder, folder, capsys)
     with pytest.raises(SystemExit) as stop:
         main(["check", str(folder.fill(2).path)])
     printed = capsys.readouterr()
-    assert stop.value.code == 2 and "A run would stop here. Class MEL" in printed.err and "GB of disk" in printed.out
+    assert stop.value.code == 2 and "A run would stop here. Class MEL" in printed.err and "MB of disk" in printed.out
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_check_counts_only_lesions_that_are_known(column, ids, counts, tmp_path,
     main(["check", str(folder_of(tmp_path, values, f"image,diagnosis,{column}"))])
     printed = capsys.readouterr().out
     assert re.search(counts, printed)
-    assert "Masks: none usable" in printed and "x mask is missing" not in printed  # once is enough
+    assert "No usable masks" in printed and "x mask is missing" not in printed  # said once
 
 
 def test_check_without_a_folder_is_one_message(tmp_path, capsys):

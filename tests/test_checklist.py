@@ -214,7 +214,7 @@ CHANGES = [
     (SCORES, table("splits.csv", lambda found: found.assign(lesion_id=found["image"])), "resamples of images"),
     (SCORES, table("splits.csv", patients_alone), "resamples of patients"),
     (PARTS, table("splits.csv", patients_alone), "split the data by patient, stratified"),
-    (SCORES, table("splits.csv", lambda found: found.assign(group="one")), "groups that share a lesion or a patient"),
+    (SCORES, table("splits.csv", lambda found: found.assign(group="one")), "groups (same lesion or patient)"),
     (THRESHOLDS, metrics(lambda found: found["label"]["calibration"].update(temperature=3.21), "multitask"), "3.21"),
     (BASELINE, metrics(lambda found: found["label"]["majority"].update({"class": "ODD"}), "classification"), "ODD"),
     (SUBGROUPS, metrics(lambda found: found.update(subgroups=[])), "No subgroup scores"),

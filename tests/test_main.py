@@ -90,7 +90,7 @@ def test_without_a_terminal_there_is_one_line_an_epoch_and_no_bars(whole_run):
     _, done = whole_run
     assert len(re.findall(r"^epoch +1/1 .*img/s", done.stdout, re.MULTILINE)) == 3
     assert "\r" not in done.stdout + done.stderr and "it/s" not in done.stderr
-    assert "Split by image" in done.stdout and "accuracy" in done.stdout
+    assert "If single images were split" in done.stdout and "accuracy" in done.stdout
 
 
 def test_two_runs_with_one_seed_agree_to_the_last_digit(whole_run, demo_folder, tmp_path):

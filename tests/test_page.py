@@ -59,7 +59,7 @@ HEADLINE = {
     "Melanoma sensitivity, top-1": "label.per_class.MEL.recall",
     "Melanoma sensitivity, balanced rule": "label.rules.balanced.per_class.MEL.recall",
     "AUC of malignant": "label.malignant.auc",
-    "Partial AUC of malignant, 0 to 0.2": "label.malignant.partial_auc",
+    "Partial AUC of malignant (chance 0.02, best 0.2)": "label.malignant.partial_auc",
     "Mean AUC": "label.official.macro.auc",
     "Images with a mask": "mask.n_images",
     "Mean Dice": "mask.mean_dice",

@@ -63,11 +63,11 @@ def test_patients_that_only_the_second_run_knows_are_resampled(place):
     rewrite(place / "b/splits.csv", lambda table: table.assign(group=["P", "P", "P", "P", "Q"]))
     found = compared("a", "b")
     assert {row["n_lesions"] for row in found["differences"]} == {1}
-    assert found["units"] == "groups that share a lesion or a patient"
+    assert found["units"] == "groups (same lesion or patient)"
 
 
 @pytest.mark.parametrize(("group", "size"), [(["P", "P", "P", "R", "Q"], "of 2 patients"), (None, "")])
-def test_a_comparison_of_runs_whose_lesions_are_unknown_speaks_of_patients_or_images_alone(place, capsys, group, size):
+def test_a_comparison_of_runs_whose_lesions_are_unknown_names_patients_or_images_alone(place, capsys, group, size):
     for name in "ab":
         path = place / name / "splits.csv"
         rewrite(path, lambda table: table.assign(lesion_id=table["image"], **({"group": group} if group else {})))

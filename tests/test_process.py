@@ -53,7 +53,7 @@ def test_pictures_named_as_those_of_the_training_are_counted(checkpoints, photos
     for checkpoint, n_seen in ((tmp_path / "knows.pth", True), (checkpoints["classification"], False)):
         assert run(photos, "--checkpoint", checkpoint, "--output-dir", tmp_path / checkpoint.stem) == 0
         said = " ".join(capsys.readouterr().out.split())
-        assert ("trained on or selected with: 3 of 6." in said) == n_seen
+        assert ("trained or selected on: 3 of 6." in said) == n_seen
 
 
 def test_a_single_pictures_files_are_named(checkpoints, photos, tmp_path, capsys):

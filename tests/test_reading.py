@@ -247,7 +247,7 @@ def test_columns_that_nothing_reads_are_named(put, lines, further, unread):
     names = [line.split(",")[0] for line in lines[1:]]
     folder = put({f"images/{name}.jpg": picture(k) for k, name in enumerate(names)} | {"t.csv": lines})
     layout = find(folder, columns=further)
-    beginning = f"Columns of t.csv that are not read: {unread} (docs/data.md"
+    beginning = f"Columns of t.csv that are not read: {unread}. To use one"
     assert [remark.startswith(beginning) for remark in layout.unread] == [True] * bool(unread)
     assert set(layout.unread) <= {*layout.describe().split("\n")} - {*layout.remarks}  # no caution of the report
 
@@ -256,4 +256,4 @@ def test_columns_of_a_table_of_details_that_nothing_reads_are_named_too(put):
     files = {"images/a.jpg": "photo", "images/b.jpg": "photo", "GroundTruth.csv": TWO}
     files |= {"details.csv": ["image_id,age_approx,hair", "a,50,no", "b,60,yes"]}
     (said,) = find(put(files)).unread
-    assert said.startswith("Columns of details.csv that are not read: hair (")
+    assert said.startswith("Columns of details.csv that are not read: hair. ")

@@ -137,7 +137,7 @@ def test_a_split_by_image_leaks_and_is_counted():
     train = set(table.loc[table["split"] == "train", "lesion_id"])
     expected = sum(lesion in train for lesion in table.loc[table["split"] == "test", "lesion_id"])
     assert splits.n_leaked(table, table["split"]) == expected > 0
-    assert f"Split by image, {expected} of" in splits.describe_split(table, table["split"])
+    assert f"If single images were split, {expected} of" in splits.describe_split(table, table["split"])
 
 
 def test_a_class_of_too_few_lesions_is_named_with_the_choices():

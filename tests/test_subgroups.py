@@ -39,6 +39,18 @@ def measured_groups(rows, collected, calibration=CALIBRATION):
     return {(one["group"], one["value"]): one for one in groups}, {one["group"]: one for one in gaps}, resamples
 
 
+def test_lesions_that_nothing_is_known_of_are_not_counted():
+    rows, collected = made(sex=np.resize(["female", "male", "male"], 240))
+    unknown = rows.assign(lesion_id=rows["image"])
+    for table, is_known in (
+        (rows, True),
+        (unknown, False),
+        (unknown.assign(lesion_id=["L", *rows["image"][1:]]), True),
+    ):
+        found = measured_groups(table, collected)[0]
+        assert {"n_lesions" in one for one in found.values()} == {is_known}
+
+
 def softmax(logits):
     e = np.exp(logits / CALIBRATION["temperature"])
     return e / e.sum(axis=1, keepdims=True)

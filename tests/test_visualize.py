@@ -120,7 +120,7 @@ def test_the_ranking_curves_are_scikit_learns_and_leave_out_an_absent_class():
     precision, recall, _ = metrics.precision_recall_curve(true == 1, probabilities[:, 1])
     line = precision_recall.lines[1]
     np.testing.assert_allclose(line.get_xydata()[:-1], np.stack([recall, precision], axis=1)[:-1])
-    for k, line in enumerate(precision_recall.lines):  # one class has its first step at the top-scored image, not at 0
+    for k, line in enumerate(precision_recall.lines):  # the first step of one class is at a recall above 0
         x, y = line.get_xydata().T
         area = -np.sum(np.diff(x) * y[:-1])  # under the steps
         assert x[-1] == 0 and area == pytest.approx(metrics.average_precision_score(true == k, probabilities[:, k]))
@@ -191,6 +191,11 @@ def test_a_thinned_curve_is_nowhere_further_from_the_whole_one_than_shows(kind):
 def test_a_curve_of_few_points_is_drawn_as_it_is():
     x = np.linspace(0, 1, 1500)
     assert all((a == b).all() for a, b in zip(visualize.thinned(x, x**2), (x, x**2)))
+
+
+def test_differences_that_are_0_except_for_rounding_have_an_axis_of_their_own_scale():
+    (axis,) = visualize.differences([(["a"], {"Sensitivity": [[-4e-17, np.nan, np.nan]]})], "less x").axes
+    assert axis.get_xlim() == (-0.1, 0.1)
 
 
 def test_differences_are_dots_on_their_intervals_grey_where_these_hold_0():
