@@ -106,9 +106,9 @@ def _counts(used: pd.DataFrame) -> pd.DataFrame:
 def _read(used: pd.DataFrame) -> list[str]:
     """Which details are known of how many images, and which classes count as malignant."""
     details = [name for name in used if name in GROUPED or name.startswith(FURTHER)]
-    known = [f"{name.removeprefix(FURTHER)} ({n})" for name in details if (n := used[name].notna().sum())]
+    known = [f"{name.removeprefix(FURTHER)} ({n} images)" for name in details if (n := used[name].notna().sum())]
     malignant = [code for code in classes_of(used) if is_malignant(code)]
-    lines = [f"Scores will be given by: {', '.join(known)} (known of so many images)."] if known else []
+    lines = [f"Subgroups: {', '.join(known)}."] if known else []
     return [*lines, f"Malignant classes: {', '.join(malignant) or 'none'}."] if classes_of(used) else lines
 
 

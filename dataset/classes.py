@@ -254,7 +254,7 @@ def describe_unknown(classes: Sequence[str]) -> str:
     words = shlex.join(quoted(code) if is_known(code) else f"CODE={quoted(code)}" for code in classes)
     return (
         f"The vocabulary does not know {some}, so none of these counts as malignant or gets a threshold. If that is "
-        f"wrong, replace each CODE by one of {', '.join(FOR_ALL)} (classes that share a code: CODE=one,other): "
+        f"wrong, replace each CODE by one of {with_names(FOR_ALL)} (classes that share a code: CODE=one,other): "
         f"--classes {words}"
     )
 

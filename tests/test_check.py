@@ -4,6 +4,7 @@ import re
 import shlex
 import tempfile
 
+import pandas as pd
 import pytest
 from conftest import disc, folder_of, picture
 
@@ -30,7 +31,10 @@ def test_check_says_what_main_would_find_and_changes_nothing(folder, capsys):
 
 def test_check_knows_lesions_and_a_split_that_fails(demo_folder, folder, capsys):
     main(["check", str(demo_folder)])
-    assert "35 lesions" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "35 lesions" in shown and "\nMalignant classes: MEL, BCC, AKIEC.\n" in shown
+    n_known = pd.read_csv(demo_folder / "HAM10000_metadata.csv")["age"].notna().sum()
+    assert f"\nSubgroups: age ({n_known} images), sex (" in shown
     with pytest.raises(SystemExit) as stop:
         main(["check", str(folder.fill(2).path)])
     printed = capsys.readouterr()
