@@ -10,6 +10,7 @@ import machine
 from checkpoints.trained import Trained
 from dataset.classes import classes_of
 from dataset.leakage import is_specific
+from dataset.names import image_name
 from dataset.prepare import OtherSet
 from dataset.splits import split_hash
 from dataset.table import LEFT_OUT, SPLITS, leave_out, targets, usable
@@ -53,7 +54,7 @@ def named_as_seen(trained: Trained, names: Sequence[str]) -> np.ndarray:
     """Whether each name (N,) is that of an image the model was trained or selected on; never for a mere number."""
     uses = [use for checkpoint in trained.checkpoints.values() for use in seen_by(checkpoint).values()]
     seen = {str(name) for use in uses for name in use["images"]}
-    asked = pd.Series(names, dtype=str)
+    asked = pd.Series(list(map(image_name, names)), dtype=str)
     return (asked.isin(seen) & is_specific(asked)).to_numpy(bool)
 
 

@@ -23,8 +23,9 @@ from dataset.sharing import refuse_differing, refuse_wrong_place
 from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 
 CACHE_VERSION = 9  # raise when decoding or the layout changes
-DECODED_AHEAD = 512  # maximum number of decoded images waiting to be written
-DECODED_AT_ONCE = 16  # images per task: handing over one small image costs more than decoding it
+TASKS_AHEAD = 4  # per core: decoded, and waiting to be written
+DECODED_AT_ONCE = 16  # images per task if they are small: handing one over would cost more than decoding it
+QUICK = 0.0015  # seconds that a thread takes to decode a small image
 ROUND = 5  # seconds after which processes that decode together ask for one another's errors
 
 
@@ -130,17 +131,22 @@ def _decode_together(folder: Path, plan: Plan, used: pd.DataFrame, size: int, ho
 
 def _decode(files: Iterable[tuple[str, str]], size: int, how: str) -> Iterator[tuple[np.ndarray, np.ndarray, dict]]:
     """Yield pixels, thumbnails and verdicts of images and their masks, in order, decoded on this process's cores."""
-    pool = ThreadPoolExecutor(machine.n_cores())
-    left = iter(files)
-    batches = iter(lambda: list(itertools.islice(left, DECODED_AT_ONCE)), [])
+    n_cores = machine.n_cores()
+    pool = ThreadPoolExecutor(n_cores)
+    left, at_once = iter(files), 1
 
     def decode(batch: list[tuple[str, str]]) -> list[tuple[np.ndarray, np.ndarray, dict]]:
-        return [decode_row(*pair, size, how) for pair in batch]
+        nonlocal at_once
+        start = time.perf_counter()
+        decoded = [decode_row(*pair, size, how) for pair in batch]
+        at_once = DECODED_AT_ONCE if time.perf_counter() - start < QUICK * len(batch) else 1
+        return decoded
 
+    batches = iter(lambda: list(itertools.islice(left, at_once)), [])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from Pillow, about odd metadata
-            for decoded in machine.map_ahead(pool, decode, batches, DECODED_AHEAD // DECODED_AT_ONCE):
+            for decoded in machine.map_ahead(pool, decode, batches, TASKS_AHEAD * n_cores):
                 yield from decoded
     finally:
         pool.shutdown(cancel_futures=True)

@@ -69,16 +69,15 @@ def check(
 def advice_on(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
     """Advice on each reason, counts, and the memory that the images need at this size."""
     left, lines = table.loc[table["reason"] != "", "reason"], []
-    used = usable(table)
-    any_masks = has_mask(used).any()
+    used, any_masks = usable(table), (table["mask_path"] != "").any()
     for start, advice in ADVICE.items():
         begins = left.str.contains(rf"(?:^|; ){re.escape(start)}")
-        if (n := begins.sum()) and (any_masks or start != NO_MASK):  # if no image has one, a line below says so
+        if (n := begins.sum()) and (any_masks or start != NO_MASK):  # without any, a line below says so
             lines.append(f"  {n:5} x {start.rstrip(':')}: {advice}")
         if start.startswith("mask: "):  # already counted more precisely than as "mask:"
             left = left[~begins]
     lines += [f"\n{_counts(used).to_string()}", _lesions(used, folder), *_read(used)]
-    if not any_masks:
+    if not has_mask(used).any():
         lines.append("No usable masks: only the classifier can be trained. Masks are masks/<image>_segmentation.png.")
     on_disk, on_gpu = len(used) * record_bytes(image_size), len(used) * image_size**2 * 4
     free = shutil.disk_usage(folder).free

@@ -142,7 +142,9 @@ def is_no_diagnosis(text: str) -> bool:
     (True, True, False, False)
     """
     text = text.strip().lower()
-    return text in NO_DIAGNOSIS or " ".join(text.replace("_", " ").split()) in NO_DIAGNOSIS
+    if text in NO_DIAGNOSIS or text[-1:].isdigit():  # an id, most often: none of these words ends so with blanks in it
+        return text in NO_DIAGNOSIS
+    return re.sub(r"[\s_]+", " ", text) in NO_DIAGNOSIS
 
 
 def code_of(spelling: str) -> str:

@@ -184,7 +184,8 @@ def from_columns(rows: pd.DataFrame, path: Path, zeros: str = "") -> Labels | No
         code, reason = code.mask(code == name, ""), reason.mask(code == name, _no_diagnosis(name))
     classes = [name for name in codes if name not in unknown]
     where = f"{len(classes)} columns of classes"
-    where += f", without {', '.join(of_zeros[:4])} (0 in each row)" if of_zeros else ""
+    more = f" and {len(of_zeros) - 4} more" if len(of_zeros) > 4 else ""
+    where += f", without {', '.join(of_zeros[:4])}{more} (0 in each row)" if of_zeros else ""
     return Labels(where, in_order(classes, classes), code, reason, has_zeros=True, columns=(*columns, *of_zeros))
 
 

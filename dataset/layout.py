@@ -113,7 +113,8 @@ def find(
         source, others = None, [*others, source]
     if source:
         layout = _from_source(folder, source, contents, others, remarks, wanted, zeros)
-        read = [source, *(table for table in others if names_details(table.rows))]
+        told = [table for table in others if any(remark.startswith(table.name) for remark in remarks)]
+        read = [table for table in (source, *others) if table not in told or names_details(table.rows)]
         return layout._replace(unread=list(filter(None, (table.describe_unread(columns) for table in read))))
     _refuse_unread(folder, contents, everything)
     rows, labels, files, folder_remarks = class_folders(folder, contents, wanted)

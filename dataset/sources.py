@@ -12,7 +12,15 @@ from pathlib import Path
 import pandas as pd
 
 from dataset.classes import NAMES, code_of, is_diagnosis
-from dataset.columns import LABEL_COLUMNS, are_parts, find_column, is_reserved, names_details, unread_columns
+from dataset.columns import (
+    LABEL_COLUMNS,
+    MEASUREMENTS,
+    are_parts,
+    find_column,
+    is_reserved,
+    names_details,
+    unread_columns,
+)
 from dataset.csvfile import printable
 from dataset.files import TABLES
 from dataset.labels import Labels, read_labels
@@ -23,7 +31,7 @@ from dataset.tablefile import is_of_images, peek, read_rows
 TRUTH = "groundtruth"
 SEARCHED = (".xml", ".json", ".npy", *TABLES)  # members of a zip archive that may be tables
 MOST_SEARCHED = 50_000_000  # bytes of an unsupported file searched for image names
-N_NAMED = 5  # unread columns, before "and N more"
+N_NAMED, LONGEST = 5, 40  # unread columns named before "and N more", and letters of each
 SURE = (".csv", ".tsv", ".tab")  # always treated as tables
 
 
@@ -64,7 +72,7 @@ class Source:
         names = [name for name in unread_columns(self.rows, further) if name not in self._label_columns()]
         if not names:
             return ""
-        shown = printable(", ".join(names[:N_NAMED]))
+        shown = printable(", ".join(name[:LONGEST] for name in names[:N_NAMED]))
         more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
         remedy = "To use one, give it a name such as age or sex (docs/subgroups.md), or pass --subgroups with its own"
         return f"Columns of {self.name} that are not read: {shown}{more}. {remedy}."
@@ -200,6 +208,8 @@ class _Joined(Source):
     def __init__(self, folder: Path, by_part: dict[str, Source]) -> None:
         tables = [by_part[part] for part in SPLITS if part in by_part]
         rows = pd.concat([table.rows for table in tables], ignore_index=True).fillna("")
+        left_out = (name for table in tables for name in table.rows.attrs.get(MEASUREMENTS, ()))
+        rows.attrs[MEASUREMENTS] = list(dict.fromkeys(left_out))  # pd.concat drops attrs that differ
         parts = [part for part in SPLITS if part in by_part for _ in by_part[part].rows.index]
         super().__init__(
             folder, tables[0].path, rows, tables[0]._zeros, pd.Series(parts, index=rows.index, dtype=object)

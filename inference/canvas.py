@@ -44,19 +44,19 @@ def contour(mask: np.ndarray) -> tuple[Image.Image, tuple[int, int]]:
     return Image.fromarray(pixels), (int(left), int(top))
 
 
-def heated(image: Image.Image, heat: np.ndarray, mask: np.ndarray | None, subject: str) -> Image.Image:
+def heated(image: Image.Image, heat: np.ndarray, mask: np.ndarray | None, caption: Sequence[str]) -> Image.Image:
     """A heat map (S, S) in [0, 1] on a photograph, with a mask's contour, and its scale in the margin below.
 
     Parameters
     ----------
     mask : (H, W) bool, of the image's size.
-    subject : caption of the scale.
+    caption : lines beside and below the scale.
     """
     from visualize import heat_colours
 
     size = max(13, min(image.size) // 24)  # of the scale's bar and letters
     ramp = np.linspace(0, 1, 6 * size)[None].repeat(size, axis=0)
-    canvas = _captioned(heat_layer(image, heat), [subject], heat_colours(ramp))
+    canvas = _captioned(heat_layer(image, heat), caption, heat_colours(ramp))
     _paste_contour(canvas, mask)
     return canvas
 

@@ -47,7 +47,7 @@ def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str])
     """The heat map with the image's fine structure and the mask's contour; a scale with the class in the margin."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
     subject = UNLIKE if is_unlike(prediction) else f"Evidence for {name_of(classes[prediction.heat_of])}"
-    return heated(image, prediction.heat, mask, f"{subject} (Grad-CAM, 0 to 1)")
+    return heated(image, prediction.heat, mask, [f"{subject} (Grad-CAM, 0 to 1)", NOT_A_DEVICE])
 
 
 def caption(prediction: Prediction, classes: Sequence[str], whole: np.ndarray | None = None) -> list[str]:

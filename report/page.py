@@ -82,7 +82,9 @@ def build(folder: Path) -> str:
     try:
         return TEMPLATES.get_template("template.html").render(_values(run))
     except jinja2.UndefinedError as error:
-        raise ValueError(f"a file lacks a value ({error}). Evaluate again: main.py --evaluate-only.") from None
+        raise ValueError(
+            f"{folder}: a file lacks a value ({error}). Evaluate again: main.py --evaluate-only."
+        ) from None
 
 
 def write(folder: RunFolder, pages: dict[str, str] | None = None) -> None:

@@ -145,6 +145,8 @@ def refusing_damage(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is None:  # our own
             raise
         is_own = type(error) is ValueError
+        if is_own and str(error).startswith(f"{folder}: "):
+            raise
         raise ValueError(
             f"{folder}: {error}" if is_own else f"{folder}: a file is missing or damaged ({error})."
         ) from None

@@ -218,7 +218,7 @@ def decode_until(number, signum, folder):
             os.kill(os.getpid(), signum)
         return decode_row(*arguments)
 
-    cache.decode_row, cache.DECODED_AHEAD, cache.DECODED_AT_ONCE = decode_or_die, 0, 1
+    cache.decode_row, cache.TASKS_AHEAD, cache.DECODED_AT_ONCE = decode_or_die, 0, 1
     decoded(folder)
 
 

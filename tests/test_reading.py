@@ -239,6 +239,10 @@ def measured(*columns):
             "clinical_diagnosis, ward",
         ),
         (["image,dx,dx_number,wo", "a,mel,1,train", "b,nv,0,test"], (), "dx_number"),
+        (["image,dx,is_test,ward", "a,mel,0,1", "b,nv,1,2"], (), "ward"),
+        (["image,malignant,hair", "a,1,long", "b,0,short"], (), "hair"),
+        (["image,dx,a\x1bb,tone", "a,mel,x,1", "b,nv,y,2"], (), "a\\x1bb, tone"),
+        (["image,dx," + "x" * 50, "a,mel,u", "b,nv,v"], (), "x" * 40),
         (measured(*"uvwxyz"), ("u",), "v, w, x, y, z"),
         (measured(*"tuvwxyz"), (), "t, u, v, w, x and 2 more"),
     ],
@@ -257,3 +261,12 @@ def test_columns_of_a_table_of_details_that_nothing_reads_are_named_too(put):
     files |= {"details.csv": ["image_id,age_approx,hair", "a,50,no", "b,60,yes"]}
     (said,) = find(put(files)).unread
     assert said.startswith("Columns of details.csv that are not read: hair. ")
+
+
+def test_measurements_of_joined_tables_that_nothing_reads_are_named(put):
+    parts = {"train.csv": measured("u", "v"), "test.csv": [line.replace("a", "c") for line in measured("u", "w")]}
+    parts["test.csv"][0] = "image,label,u,w"
+    names = {line.split(",")[0] for lines in parts.values() for line in lines[1:]}
+    folder = put({f"images/{name}.jpg": picture(k) for k, name in enumerate(sorted(names))} | parts)
+    (said,) = find(folder).unread
+    assert said.startswith("Columns of train.csv and test.csv that are not read: u, v, w. ")

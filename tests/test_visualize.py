@@ -123,7 +123,8 @@ def test_the_ranking_curves_are_scikit_learns_and_leave_out_an_absent_class():
     for k, line in enumerate(precision_recall.lines):  # the first step of one class is at a recall above 0
         x, y = line.get_xydata().T
         area = -np.sum(np.diff(x) * y[:-1])  # under the steps
-        assert x[-1] == 0 and area == pytest.approx(metrics.average_precision_score(true == k, probabilities[:, k]))
+        assert x[-1] == 0 and y[-1] == y[-2]
+        assert area == pytest.approx(metrics.average_precision_score(true == k, probabilities[:, k]))
     assert line.get_drawstyle() == "steps-post"
     assert f"NV {metrics.roc_auc_score(true == 1, probabilities[:, 1]):.3f}" in texts(roc)
     assert "DF" not in texts(roc) + texts(precision_recall)
