@@ -131,7 +131,7 @@ def render(cards: Sequence[Card], problems: Sequence[str], predictor: Predictor)
         is_unlike=is_unlike,
         set_in_words=lambda prediction: name_set(prediction.members, predictor.classes),
         target=predictor.trained.sets.get("target"),
-        always=[name_of(code) for code in always_in_sets(predictor.trained, predictor.classes)],
+        always=name_set(always_in_sets(predictor.trained), predictor.classes),
         PLURALS=thresholds.PLURALS,
         NO_TAU=thresholds.NO_TAU,
         certainty=lambda probability: thresholds.certainty(probability).replace(" ", "\xa0"),

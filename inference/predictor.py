@@ -51,9 +51,9 @@ class Prediction(NamedTuple):
     features: np.ndarray | None = None  # (C,) float32, as `Model.features`; None if not asked for
 
 
-def always_in_sets(trained: Trained, classes: Sequence[str]) -> list[str]:
-    """The classes that are in every prediction set, because too few validation images could fit a limit."""
-    return [code for code, limit in zip(classes, trained.sets.get("limits", ())) if limit == 0]
+def always_in_sets(trained: Trained) -> list[int]:
+    """Positions of the classes in every prediction set, because too few validation images could fit a limit."""
+    return [k for k, limit in enumerate(trained.sets.get("limits", ())) if limit == 0]
 
 
 class Predictor:
@@ -97,8 +97,8 @@ class Predictor:
         unavailable = [NO_TAU] if has_labels and not self.trained.has_rule else []
         unavailable += [] if self.trained.knows_unlike else [NO_UNLIKE]
         unavailable += [NO_SETS] if has_labels and not self.trained.sets else []
-        if always := always_in_sets(self.trained, self.classes):
-            named = ", ".join(map(quoted, always))
+        if always := always_in_sets(self.trained):
+            named = ", ".join(quoted(self.classes[k]) for k in always)
             unavailable.append(f"Too few validation images to fit a limit, so in every set: {named}.")
         return [f"{point.name}: {point.describe()}." for point in self.points] + unavailable
 
