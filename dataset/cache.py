@@ -25,7 +25,7 @@ from dataset.table import LABEL_ONLY, LEFT_OUT, MASK_ONLY, usable
 CACHE_VERSION = 9  # raise when decoding or the layout changes
 TASKS_AHEAD = 4  # per core: decoded, and waiting to be written
 DECODED_AT_ONCE = 16  # images per task if they are small: handing one over would cost more than decoding it
-QUICK = 0.0015  # seconds that a thread takes to decode a small image
+QUICK = 0.004  # seconds that a thread takes to decode a small image, so that a task takes at most 64 ms
 ROUND = 5  # seconds after which processes that decode together ask for one another's errors
 
 
