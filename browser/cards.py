@@ -146,7 +146,7 @@ def picker(examples: Sequence[Example]) -> str:
 
 
 def _is_seen(name: str, trained: Trained) -> bool:
-    return bool(named_as_seen(trained, [Path(name).stem])[0])
+    return bool(named_as_seen(trained, [name])[0])
 
 
 def example_of(path: str | Path, trained: Trained) -> Example:

@@ -51,7 +51,7 @@ def seen_by(checkpoint: dict) -> dict[str, dict[str, list[str]]]:
 
 
 def named_as_seen(trained: Trained, names: Sequence[str]) -> np.ndarray:
-    """Whether each name (N,) is that of an image the model was trained or selected on; never for a mere number."""
+    """Whether each file (N,) has the name of an image the model was trained or selected on; never for a mere number."""
     uses = [use for checkpoint in trained.checkpoints.values() for use in seen_by(checkpoint).values()]
     seen = {str(name) for use in uses for name in use["images"]}
     asked = pd.Series(list(map(image_name, names)), dtype=str)

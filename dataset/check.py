@@ -76,7 +76,7 @@ def advice_on(table: pd.DataFrame, folder: Path, image_size: int) -> list[str]:
             lines.append(f"  {n:5} x {start.rstrip(':')}: {advice}")
         if start.startswith("mask: "):  # already counted more precisely than as "mask:"
             left = left[~begins]
-    lines += [f"\n{_counts(used).to_string()}", _lesions(used, folder), *_read(used)]
+    lines += [f"\n{_counts(used).to_string()}", _lesions(used, folder), *_details(used)]
     if not has_mask(used).any():
         lines.append("No usable masks: only the classifier can be trained. Masks are masks/<image>_segmentation.png.")
     on_disk, on_gpu = len(used) * record_bytes(image_size), len(used) * image_size**2 * 4
@@ -102,7 +102,7 @@ def _counts(used: pd.DataFrame) -> pd.DataFrame:
     return counts
 
 
-def _read(used: pd.DataFrame) -> list[str]:
+def _details(used: pd.DataFrame) -> list[str]:
     """Which details are known of how many images, and which classes count as malignant."""
     details = [name for name in used if name in GROUPED or name.startswith(FURTHER)]
     known = [f"{name.removeprefix(FURTHER)} ({n} images)" for name in details if (n := used[name].notna().sum())]

@@ -142,7 +142,7 @@ def is_no_diagnosis(text: str) -> bool:
     (True, True, False, False)
     """
     text = text.strip().lower()
-    if text in NO_DIAGNOSIS or text[-1:].isdigit():  # an id, most often: none of these words ends so with blanks in it
+    if text in NO_DIAGNOSIS or text[-1:].isdigit():  # most often an id; no word of several parts ends so
         return text in NO_DIAGNOSIS
     return re.sub(r"[\s_]+", " ", text) in NO_DIAGNOSIS
 

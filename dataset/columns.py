@@ -63,8 +63,6 @@ _IMAGE = {squashed(name): position for position, name in enumerate(IMAGE_COLUMNS
 _RESERVED = _IMAGE.keys() | {
     squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, FLAGS, MASK_COLUMNS, *DETAILS.values()) for name in names
 }
-
-
 # Of the reserved names, those that count as read wherever they stand.
 _READ = {squashed(name) for names in (LABEL_COLUMNS, SPLIT_COLUMNS, MASK_COLUMNS) for name in names} - {squashed(GUESS)}
 MEASUREMENTS = "measurements"  # key in DataFrame.attrs: names of columns of measurements that were not read

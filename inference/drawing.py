@@ -44,7 +44,7 @@ def overlay(
 
 
 def heat_map(image: Image.Image, prediction: Prediction, classes: Sequence[str]) -> Image.Image:
-    """The heat map with the image's fine structure and the mask's contour; a scale with the class in the margin."""
+    """The heat map with the image's fine structure and the mask's contour. The margin has a scale and a warning."""
     mask = None if prediction.mask is None else mask_at(prediction.mask, image.size) > 0
     subject = UNLIKE if is_unlike(prediction) else f"Evidence for {name_of(classes[prediction.heat_of])}"
     return heated(image, prediction.heat, mask, [f"{subject} (Grad-CAM, 0 to 1)", NOT_A_DEVICE])

@@ -112,7 +112,7 @@ def predict_all(options: argparse.Namespace) -> int:
     if machine.is_first():
         print_verdicts(outputs, listed)
         print_remarks(predictor, checkpoints)
-        print_seen(predictor, [Path(item.file).stem for item in listed if not item.problem])
+        print_seen(predictor, [item.file for item in listed if not item.problem])
         print(NOT_A_DEVICE)
         places = [str(outputs.table.path)] + [str(outputs.table.as_json)] * options.json
         earlier = f" ({len(listed) - len(left)} of them earlier)" if len(left) < len(listed) else ""
@@ -200,10 +200,10 @@ def print_places(outputs: Outputs, listed: Sequence[Listed]) -> None:
     print(f"To look at: {', '.join(shown)}")
 
 
-def print_seen(predictor: Predictor, stems: Sequence[str]) -> None:
+def print_seen(predictor: Predictor, files: Sequence[str]) -> None:
     """Print how many images have the name of one that the model was trained or selected on."""
-    if n := named_as_seen(predictor.trained, stems).sum():
-        known = f"Named like images that the model was trained or selected on: {n:,} of {len(stems):,}. "
+    if n := named_as_seen(predictor.trained, files).sum():
+        known = f"Named like images that the model was trained or selected on: {n:,} of {len(files):,}. "
         print(in_lines(known + "Results on these do not show how well it does on new images."))
 
 

@@ -56,6 +56,17 @@ def test_check_counts_only_lesions_that_are_known(column, ids, counts, tmp_path,
     assert "No usable masks" in printed and "x mask is missing" not in printed  # said once
 
 
+def test_check_advises_on_missing_masks_beside_damaged_ones(folder, capsys):
+    """Of no image a mask is usable, but some have one: what to do about each is said."""
+    for k in range(8):
+        folder.add(f"i{k}", "MEL" if k % 2 else "NV", mask=None)
+    for k in range(4):
+        (folder.path / "masks" / f"i{k}_segmentation.png").write_bytes(b"no mask")
+    main(["check", str(folder.write().path)])
+    printed = capsys.readouterr().out
+    assert "4 x mask is missing: put it" in printed and "4 x mask: download" in printed
+
+
 def test_check_without_a_folder_is_one_message(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["check", str(tmp_path / "nowhere")])

@@ -1,6 +1,8 @@
 """The shape of the house: who may import whom, and how long the README is."""
 
 import ast
+import doctest
+import importlib
 import re
 import shutil
 import subprocess
@@ -216,3 +218,9 @@ def test_a_photograph_is_predicted_without_libraries_that_take_longer_than_the_p
     loaded = imported_by("predict.py", str(tmp_path / "a.jpg"), "--output-dir", str(tmp_path / "out"))
     assert (tmp_path / "out" / "predictions.csv").is_file() and "torch" in loaded
     assert not loaded & {"torch._dynamo", "torchvision", "scipy", "sklearn", "seaborn", "matplotlib"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if ">>> " in path.read_text(encoding="utf-8")], ids=str)
+def test_the_examples_in_docstrings_hold(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert doctest.testmod(module).failed == 0

@@ -66,6 +66,18 @@ def test_patients_that_only_the_second_run_knows_are_resampled(place):
     assert found["units"] == "groups (same lesion or patient)"
 
 
+def test_a_run_that_knows_neither_lesions_nor_patients_has_no_number_of_them(place):
+    rewrite(place / "a/splits.csv", lambda table: table.assign(lesion_id=table["image"]))
+    rewrite(
+        place / "b/splits.csv", lambda table: table.assign(lesion_id=table["image"], group=["P", "P", "P", "R", "Q"])
+    )
+    found = compared("a", "b")
+    assert (found["units"], found["n_lesions"]) == ("patients", 2)
+    assert {row["run"]: row["n_lesions"] for row in found["models"]} == {"a": None, "b": 2}
+    assert found["cautions"] == ["a: the intervals of its own scores are from resamples of images."]
+    assert "<td>4</td>\n<td>–</td>" in Path("comparison/comparison.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("group", "size"), [(["P", "P", "P", "R", "Q"], "of 2 patients"), (None, "")])
 def test_a_comparison_of_runs_whose_lesions_are_unknown_names_patients_or_images_alone(place, capsys, group, size):
     for name in "ab":

@@ -263,6 +263,18 @@ def test_columns_of_a_table_of_details_that_nothing_reads_are_named_too(put):
     assert said.startswith("Columns of details.csv that are not read: hair. ")
 
 
+def test_a_table_without_diagnoses_or_details_beside_the_truth_is_named_once(put):
+    files = {"images/a.jpg": "photo", "images/b.jpg": "photo", "cameras.csv": ["image,lens", "a,50", "b,60"]}
+    (said,) = find(put(files | {"GroundTruth.csv": TWO})).unread
+    assert said.startswith("Columns of cameras.csv that are not read: lens. ")
+
+
+def test_a_table_whose_columns_a_remark_names_is_not_named_again(put):
+    files = {"images/a.jpg": "photo", "images/b.jpg": "photo", "cameras.csv": ["image,lens", "a,50", "b,60"]}
+    layout = find(put(files | {"t.csv": TWO}))
+    assert not layout.unread and any("cameras.csv" in remark and "lens" in remark for remark in layout.remarks)
+
+
 def test_measurements_of_joined_tables_that_nothing_reads_are_named(put):
     parts = {"train.csv": measured("u", "v"), "test.csv": [line.replace("a", "c") for line in measured("u", "w")]}
     parts["test.csv"][0] = "image,label,u,w"

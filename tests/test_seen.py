@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -148,3 +149,12 @@ def test_where_the_data_are_those_of_the_training_nothing_is_compared_by_name(sa
     checkpoint["split_hash"] = splits.split_hash(table) if same else "another"
     seen.fit_to_data([Trained({Path("a.pth"): checkpoint})], 32, table)
     assert (table.loc[4, "status"] == tables.LEFT_OUT) != same
+
+
+def test_a_file_has_the_name_of_an_image_in_whatever_folder_format_and_unicode_form():
+    composed, split = "caf\u00e9_1", "cafe\u0301_1"
+    trained = SimpleNamespace(
+        checkpoints={"a.pth": {"trained_on": {"images": [composed]}, "chosen_on": {"images": ["b.v2"]}}}
+    )
+    files = [f"photos/{split}.JPG", composed, "b.v2.png", "b.png", "1.jpg"]
+    assert seen.named_as_seen(trained, files).tolist() == [True, True, True, False, False]

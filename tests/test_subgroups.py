@@ -222,6 +222,10 @@ def test_the_biopsied_images_have_numbers_of_their_own_on_the_console_too(measur
         and f"Mean Dice          {alone['mask']['mean_dice']:.3f}" in shown
     )
     assert "Biopsied" not in tables.console_table("a", alone)
+    unknown = assess_rows(measured, rows.assign(lesion_id=rows["image"], lesion_known=False))
+    assert unknown["biopsied"]["n_lesions"] is None
+    shown = tables.console_table("a", unknown).partition("Biopsied only: ")[2]
+    assert shown.startswith(f"{len(rows[::3])} images, diagnosed by histopathology")
 
 
 def test_what_is_known_of_an_image_beside_its_pixels_never_reaches_a_model(measured):
